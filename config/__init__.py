@@ -1,0 +1,1 @@
+"""The settings: one frozen tree, validated once at the edge."""

@@ -1,0 +1,1 @@
+"""The signaling service: rooms, sessions and the messages between peers."""
