@@ -1,0 +1,19 @@
+"""Time-limited credentials that a shared secret signs (draft-uberti-behave-turn-rest-00 §2.2).
+
+The one module that signaling uses too: it mints what the relay accepts.
+"""
+
+import base64
+import hmac
+
+
+def mint(secret: str, name: str, expires_at: int) -> tuple[str, str]:
+    """A username ``<unix expiry>:<name>`` and its credential."""
+    username = f"{expires_at}:{name}"
+    return username, password_of(secret, username)
+
+
+def password_of(secret: str, username: str) -> str:
+    """base64(HMAC-SHA1(secret, username)): what every TURN server and client expects."""
+    mac = hmac.digest(secret.encode(), username.encode(), "sha1")
+    return base64.b64encode(mac).decode()
