@@ -1,0 +1,197 @@
+"""Every change to an allocation, its permissions, its channels and its routes happens here."""
+
+from collections.abc import Callable, Collection
+from enum import StrEnum
+from functools import partial
+from typing import NamedTuple
+
+from turn.allocation.model import (
+    CHANNEL_LIFETIME,
+    PERMISSION_LIFETIME,
+    RESERVATION_LIFETIME,
+    Allocation,
+    Channel,
+    Limits,
+    Owner,
+    Relay,
+    RelayOpener,
+)
+from turn.allocation.policy import PeerPolicy
+from turn.allocation.table import AllocationTable, Reservation
+from turn.codec.errors import StunError
+from turn.codec.values import Address, family_of
+from turn.routes import ByteBudget, Ends, FiveTuple, Route, RouteTable, Send
+from turn.stats import DropReason, Stats
+
+MOST_INDICATION_ROUTES = 128
+"""Routes without a channel that an allocation keeps; a further peer takes the place of the
+oldest, which gets a new route with its next packet."""
+
+
+class CloseReason(StrEnum):
+    """Why an allocation ended."""
+
+    RELEASED = "released"
+    EXPIRED = "expired"
+    DISCONNECTED = "disconnected"
+    SHUTDOWN = "shutdown"
+
+
+class Parts(NamedTuple):
+    """What an allocator works on."""
+
+    policy: PeerPolicy
+    table: AllocationTable
+    routes: RouteTable
+    opener: RelayOpener
+    limits: Limits
+    stats: Stats
+    random_bytes: Callable[[int], bytes]
+
+
+class Allocator:
+    """Creates, extends and ends what clients have, and keeps the routes in step with it."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.policy = parts.policy
+        self.table = parts.table
+        self.opener = parts.opener
+        self._routes = parts.routes
+        self._limits = parts.limits
+        self._stats = parts.stats
+        self._random_bytes = parts.random_bytes
+
+    # Allocations ---------------------------------------------------------------------------
+
+    def create(
+        self, client: FiveTuple, owner: Owner, relay: Relay, send: Send, now: float
+    ) -> Allocation:
+        """Begin an allocation whose quota was checked; ``extend`` gives it its lifetime."""
+        rate = self._limits.bytes_per_second
+        ends = Ends(
+            client,
+            relay.address,
+            to_client=send,
+            to_peer=relay.send,
+            sending=ByteBudget(rate, now) if rate else None,
+            receiving=ByteBudget(rate, now) if rate else None,
+        )
+        allocation = Allocation(client, owner, relay, self._routes.open(client), ends)
+        allocation.created = now
+        allocation.expires = now
+        self.table.insert(allocation)
+        relay.start(allocation.routes, partial(self._admit_source, allocation))
+        family = family_of(relay.address).name.lower()
+        self._stats.allocations_created[client.transport, family] += 1
+        return allocation
+
+    def grant(self, wanted: float) -> float:
+        """The lifetime that a client gets for the one it asks for (RFC 8656 §7.2)."""
+        return min(wanted, self._limits.lifetime)
+
+    def extend(self, allocation: Allocation, expires: float) -> None:
+        """Move an allocation's end, and with it the end of routes that would outlive it."""
+        allocation.expires = expires
+        for route in set(allocation.routes.peers.values()):
+            self._routes.refresh(route, self._route_expiry(allocation, route))
+        self.table.schedule(allocation)
+
+    def close(self, allocation: Allocation, reason: CloseReason) -> None:
+        """End an allocation and everything of it; the five-tuple and the port are free again."""
+        self._routes.close(allocation.client, allocation.routes)
+        self.table.remove(allocation)
+        # Other allocations of ours must not go on sending to a port that someone else may get.
+        self._routes.remove_to(allocation.relay.address)
+        allocation.relay.close()
+        self._stats.allocations_closed[reason] += 1
+
+    def reserve(self, relay: Relay, owner: Owner, now: float) -> bytes:
+        """Hold a port for a while; gives the token that it is had for (RFC 8656 §7.2)."""
+        token = self._random_bytes(8)
+        self.table.reserve(token, Reservation(relay, owner, now + RESERVATION_LIFETIME))
+        return token
+
+    # Permissions and channels --------------------------------------------------------------
+
+    def permit(self, allocation: Allocation, hosts: Collection[str], now: float) -> None:
+        """Install or refresh permissions for peer IP addresses: all of them, or none.
+
+        :raises StunError: 508 where there would be too many (RFC 8656 §10.2).
+        """
+        new = set(hosts) - allocation.permissions.keys()
+        if len(allocation.permissions) + len(new) > self._limits.permissions:
+            raise self.table.exceeded("permissions", 508)
+        for host in hosts:
+            allocation.permissions[host] = now + PERMISSION_LIFETIME
+        for route in set(allocation.routes.peers.values()):
+            if route.peer.host in hosts:
+                self._routes.refresh(route, self._route_expiry(allocation, route))
+        self.table.schedule(allocation)
+
+    def bind(self, allocation: Allocation, number: int, peer: Address, now: float) -> None:
+        """Bind a channel to a peer, or refresh the binding; the permission comes with it.
+
+        :raises StunError: 400 where number or peer is bound otherwise; 508 over the limit.
+        """
+        channel = allocation.channels.get(number)
+        if channel is None:
+            if any(other.peer == peer for other in allocation.channels.values()):
+                raise StunError(400)
+            if len(allocation.channels) >= self._limits.channels:
+                raise self.table.exceeded("channels", 508)
+        elif channel.peer != peer:
+            raise StunError(400)
+        self.permit(allocation, {peer.host}, now)
+        allocation.channels[number] = Channel(peer, now + CHANNEL_LIFETIME)
+        route = allocation.routes.channels.get(number)
+        if route is not None:
+            self._routes.refresh(route, self._route_expiry(allocation, route))
+        else:
+            route = Route(allocation.ends, peer, self.policy.to_wire(peer), number, 0.0)
+            route.expires = self._route_expiry(allocation, route)
+            self._routes.add(allocation.routes, route)
+        self.table.schedule(allocation)
+
+    def admit(self, allocation: Allocation, peer: Address, now: float) -> Route | None:
+        """A route without a channel for a peer whose permission lives; None: dropped, counted."""
+        expires = min(allocation.permissions.get(peer.host, 0.0), allocation.expires)
+        if expires <= now:
+            self._stats.drop(DropReason.NO_PERMISSION)
+            return None
+        if not self.policy.allows(peer):
+            self._stats.drop(DropReason.REFUSED_PEER)
+            return None
+        self._make_room(allocation)
+        route = Route(allocation.ends, peer, self.policy.to_wire(peer), 0, expires)
+        self._routes.add(allocation.routes, route)
+        return route
+
+    def expire_parts(self, allocation: Allocation, now: float) -> None:
+        """End the permissions and channels of a live allocation whose time is over."""
+        for number in [n for n, c in allocation.channels.items() if c.expires <= now]:
+            del allocation.channels[number]
+        for host in [h for h, expires in allocation.permissions.items() if expires <= now]:
+            del allocation.permissions[host]
+        for route in set(allocation.routes.peers.values()):
+            if route.expires <= now:
+                self._routes.remove(allocation.routes, route)
+        self.table.schedule(allocation)
+
+    def _admit_source(self, allocation: Allocation, source: Address, now: float) -> Route | None:
+        return self.admit(allocation, self.policy.to_client(source), now)
+
+    def _make_room(self, allocation: Allocation) -> None:
+        routes = [route for route in allocation.routes.peers.values() if not route.channel]
+        if len(routes) >= MOST_INDICATION_ROUTES:
+            self._routes.remove(allocation.routes, routes[0])
+
+    @staticmethod
+    def _route_expiry(allocation: Allocation, route: Route) -> float:
+        """When a route ends: with its channel or else its permission, or with the allocation.
+
+        A live channel carries its own permission: deployed clients (aioice) refresh a channel
+        after 500 s and never its permission of 300 s, and every other server lets them.
+        """
+        if route.channel:
+            return min(allocation.channels[route.channel].expires, allocation.expires)
+        return min(allocation.permissions.get(route.peer.host, 0.0), allocation.expires)

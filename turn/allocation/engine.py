@@ -1,0 +1,165 @@
+"""The STUN/TURN server as a function: a message in, a reply out (RFC 8489 §6.3, RFC 8656).
+
+A request passes the same steps in the same order whatever its method; ``HANDLERS`` does what is
+particular to one; ``_reject`` builds every failure. The engine knows neither sockets nor clocks.
+"""
+
+from typing import NamedTuple
+
+from turn.allocation.allocator import Allocator, CloseReason, Parts
+from turn.allocation.handlers import HANDLERS, KNOWN, Request
+from turn.allocation.replies import RecentReplies
+from turn.auth.authenticate import Authenticator, Identity, Now
+from turn.codec import registry
+from turn.codec.errors import Malformed, StunError
+from turn.codec.integrity import Integrity
+from turn.codec.message import build, parse_untrusted
+from turn.codec.registry import Attributes, MessageClass, Method
+from turn.codec.values import Address
+from turn.routes import Buffer, FiveTuple, Route, Send
+from turn.stats import DropReason
+
+AUTH_RESULTS = {400: "bad_request", 401: "unauthorized", 438: "stale_nonce"}
+
+
+class Reply(NamedTuple):
+    """What to send back to where the message came from."""
+
+    data: bytes
+    proved: bool
+    """The sender showed who it is; else its address may be a victim's that somebody forged, and
+    the transport bounds what goes there."""
+
+
+class Engine:
+    """Decides who may send what to whom, and writes it down as routes."""
+
+    def __init__(self, authenticator: Authenticator, parts: Parts) -> None:
+        self._authenticator = authenticator
+        self._stats = parts.stats
+        self._allocator = Allocator(parts)
+        self._replies = RecentReplies()
+        self.table = parts.table
+        self.draining = False
+        """New allocations are turned away (508); live ones go on."""
+
+    # From a client -------------------------------------------------------------------------
+
+    def handle(self, data: Buffer, client: FiveTuple, send: Send, now: Now) -> Reply | None:
+        """Handle one STUN message.
+
+        :param data: a whole message, as the network brought it.
+        :param send: how packets of this client's peers reach it.
+        :returns: the reply, or None where there is none (an indication, or a drop, counted).
+        """
+        try:
+            message = parse_untrusted(data)
+        except Malformed:
+            self._stats.drop(DropReason.MALFORMED)
+            return None
+        if message.message_class != MessageClass.REQUEST or message.method not in HANDLERS:
+            self._stats.drop(DropReason.UNEXPECTED)
+            return None
+        self._stats.requests[Method(message.method).name.lower(), client.transport] += 1
+        request = Request(message, client, send, now)
+        try:
+            return self._answer(request)
+        except StunError as error:
+            return self._reject(request, error)
+        except Malformed:  # an attribute's value, found out only where it was asked for
+            return self._reject(request, StunError(400))
+
+    def _answer(self, request: Request) -> Reply:
+        message, now = request.message, request.now.monotonic
+        unknown = message.unknown_required(KNOWN)
+        if unknown:
+            raise StunError(420, attributes=((registry.UNKNOWN_ATTRIBUTES, unknown),))
+        if message.method == Method.BINDING:
+            return self._succeed(request)
+        kept = self._replies.get(request.client, message.transaction_id, now)
+        if kept is not None:
+            return Reply(kept, proved=True)
+        request.identity = self._authenticate(request)
+        if self.draining and message.method == Method.ALLOCATE:
+            raise StunError(508)
+        reply = self._succeed(request)
+        self._replies.put(request.client, message.transaction_id, reply.data, now)
+        return reply
+
+    def _authenticate(self, request: Request) -> Identity:
+        begins = request.message.method == Method.ALLOCATE
+        host = request.client.client.host
+        try:
+            identity = self._authenticator.authenticate(
+                request.message, host, request.now, begins=begins
+            )
+        except StunError as error:
+            self._stats.auth[AUTH_RESULTS[error.code]] += 1
+            raise
+        self._stats.auth["ok"] += 1
+        return identity
+
+    def _succeed(self, request: Request) -> Reply:
+        attributes = HANDLERS[Method(request.message.method)](self._allocator, request)
+        return self._reply(request, MessageClass.SUCCESS, attributes, 200)
+
+    def _reject(self, request: Request, error: StunError) -> Reply:
+        """Build the reply to every request that fails."""
+        attributes = ((registry.ERROR_CODE, (error.code, error.reason)), *error.attributes)
+        return self._reply(request, MessageClass.ERROR, attributes, error.code)
+
+    def _reply(
+        self, request: Request, message_class: MessageClass, attributes: Attributes, code: int
+    ) -> Reply:
+        message, identity = request.message, request.identity
+        method = Method(message.method)
+        self._stats.responses[method.name.lower(), code] += 1
+        data = build(
+            method,
+            message_class,
+            message.transaction_id,
+            attributes,
+            key=identity.key if identity else None,
+            integrity=identity.integrity if identity else Integrity.NONE,
+            fingerprint=message.has(registry.FINGERPRINT),
+        )
+        return Reply(data, proved=identity is not None)
+
+    # From a data plane ---------------------------------------------------------------------
+
+    def route_to(self, client: FiveTuple, peer: Address, now: float) -> Route | None:
+        """The route of a Send indication that has none yet; None: dropped, and counted.
+
+        (RFC 8656 §11.2: without a permission the indication is discarded.)
+        """
+        allocation = self.table.get(client)
+        if allocation is None:
+            self._stats.drop(DropReason.NO_ALLOCATION)
+            return None
+        return self._allocator.admit(allocation, peer, now)
+
+    # From the outside ----------------------------------------------------------------------
+
+    def disconnected(self, client: FiveTuple) -> None:
+        """A TCP or TLS client's connection is gone, and its allocation with it (RFC 8656 §4)."""
+        allocation = self.table.get(client)
+        if allocation is not None:
+            self._allocator.close(allocation, CloseReason.DISCONNECTED)
+
+    def expire(self, now: float) -> None:
+        """End everything whose time is over; to be called about once a second."""
+        for allocation in self.table.due(now):
+            if allocation.expires <= now:
+                self._allocator.close(allocation, CloseReason.EXPIRED)
+            else:
+                self._allocator.expire_parts(allocation, now)
+        for relay in self.table.expired_reservations(now):
+            relay.close()
+        self._replies.expire(now)
+
+    def close_all(self, reason: CloseReason = CloseReason.SHUTDOWN) -> None:
+        """End every allocation and reservation."""
+        for allocation in self.table:
+            self._allocator.close(allocation, reason)
+        for relay in self.table.expired_reservations(float("inf")):
+            relay.close()

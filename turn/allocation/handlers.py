@@ -1,0 +1,189 @@
+"""What each method does: one function per method, checking in the RFC's order.
+
+A handler returns the attributes of the success reply, or raises ``StunError``. It is called for
+requests that passed the steps common to all (``engine``).
+"""
+
+from collections.abc import Callable
+
+from turn.allocation.allocator import Allocator, CloseReason
+from turn.allocation.model import DEFAULT_LIFETIME, Allocation, NoPort, Owner, Relay
+from turn.auth.authenticate import Identity, Now
+from turn.codec import registry
+from turn.codec.channel import is_channel_number
+from turn.codec.errors import StunError
+from turn.codec.message import Message
+from turn.codec.registry import Attributes, Method
+from turn.codec.values import Address, Family, family_of
+from turn.routes import FiveTuple, Send
+
+UDP = 17
+"""IANA protocol number, as REQUESTED-TRANSPORT carries it (RFC 8656 §18.7)."""
+
+
+class Request:
+    """A request on its way through the steps."""
+
+    __slots__ = ("client", "identity", "message", "now", "send")
+
+    def __init__(self, message: Message, client: FiveTuple, send: Send, now: Now) -> None:
+        self.message = message
+        self.client = client
+        self.send = send
+        self.now = now
+        self.identity: Identity | None = None
+        """Set once authenticated."""
+
+    @property
+    def proved(self) -> Identity:
+        """The identity of a request that passed authentication."""
+        if self.identity is None:
+            raise StunError(401)
+        return self.identity
+
+
+def binding(_: Allocator, request: Request) -> Attributes:
+    """Tell the client its address (RFC 8489 §7)."""
+    return ((registry.XOR_MAPPED_ADDRESS, request.client.client),)
+
+
+def allocate(allocator: Allocator, request: Request) -> Attributes:
+    """Give the client a relayed transport address (RFC 8656 §7.2)."""
+    message, identity, now = request.message, request.proved, request.now.monotonic
+    existing = allocator.table.get(request.client)
+    if existing is not None and existing.expires > now:
+        raise StunError(437)
+    if existing is not None:  # over, but not swept up yet
+        allocator.close(existing, CloseReason.EXPIRED)
+    transport = message.get(registry.REQUESTED_TRANSPORT)
+    if transport is None:
+        raise StunError(400)
+    if transport != UDP:
+        raise StunError(442)
+    lifetime = message.get(registry.LIFETIME)
+    owner = Owner(identity.username, identity.user)
+    relay, extra = _relay_for(allocator, request, owner)
+    allocation = allocator.create(request.client, owner, relay, request.send, now)
+    # A client may not ask for less than the default (RFC 8656 §7.2, item "Lifetime").
+    granted = allocator.grant(max(lifetime or 0, DEFAULT_LIFETIME))
+    allocator.extend(allocation, now + granted)
+    return (
+        (registry.XOR_RELAYED_ADDRESS, relay.public),
+        (registry.LIFETIME, int(granted)),
+        *extra,
+        (registry.XOR_MAPPED_ADDRESS, request.client.client),
+    )
+
+
+def _relay_for(allocator: Allocator, request: Request, owner: Owner) -> tuple[Relay, Attributes]:
+    """The relay that an Allocate asks for, and what the reply says of it beside its address."""
+    message, server = request.message, request.client.server.host
+    token = message.get(registry.RESERVATION_TOKEN)
+    even_port = message.get(registry.EVEN_PORT)
+    wanted = message.get(registry.REQUESTED_ADDRESS_FAMILY)
+    if token is not None and (even_port is not None or wanted is not None):
+        raise StunError(400)
+    family = Family.IPV4 if wanted is None else wanted
+    if family not in allocator.opener.families:
+        raise StunError(440)
+    if token is not None:  # its share of the quota was taken when it was reserved
+        return allocator.table.claim(token, owner), ()
+    allocator.table.check_quota(request.client, owner, shares=2 if even_port else 1)
+    try:
+        if even_port:
+            relay, held = allocator.opener.open_pair(Family(family), server)
+            reserved = allocator.reserve(held, owner, request.now.monotonic)
+            return relay, ((registry.RESERVATION_TOKEN, reserved),)
+        return allocator.opener.open(Family(family), server, even=even_port is not None), ()
+    except NoPort:
+        raise allocator.table.exceeded("ports", 508) from None
+
+
+def refresh(allocator: Allocator, request: Request) -> Attributes:
+    """Move the end of an allocation, or end it now (RFC 8656 §8.2)."""
+    allocation = _allocation_of(allocator, request)
+    family = request.message.get(registry.REQUESTED_ADDRESS_FAMILY)
+    if family is not None and family != family_of(allocation.relay.address):
+        raise StunError(443)
+    wanted = request.message.get(registry.LIFETIME)
+    if wanted == 0:
+        allocator.close(allocation, CloseReason.RELEASED)
+        return ((registry.LIFETIME, 0),)
+    granted = allocator.grant(max(wanted or 0, DEFAULT_LIFETIME))
+    allocator.extend(allocation, request.now.monotonic + granted)
+    return ((registry.LIFETIME, int(granted)),)
+
+
+def create_permission(allocator: Allocator, request: Request) -> Attributes:
+    """Let peers send to the client: all that are named, or none (RFC 8656 §10.2)."""
+    allocation = _allocation_of(allocator, request)
+    peers = request.message.get_all(registry.XOR_PEER_ADDRESS)
+    if not peers:
+        raise StunError(400)
+    for peer in peers:
+        _check_peer(allocation, peer)
+        if not allocator.policy.allows_host(peer.host):
+            raise StunError(403)
+    allocator.permit(allocation, {peer.host for peer in peers}, request.now.monotonic)
+    return ()
+
+
+def channel_bind(allocator: Allocator, request: Request) -> Attributes:
+    """Give a peer a number, so that packets carry four bytes more, not 36 (RFC 8656 §12.2)."""
+    allocation = _allocation_of(allocator, request)
+    number = request.message.get(registry.CHANNEL_NUMBER)
+    peer = request.message.get(registry.XOR_PEER_ADDRESS)
+    if number is None or peer is None or not is_channel_number(number):
+        raise StunError(400)
+    _check_peer(allocation, peer)
+    if not allocator.policy.allows(peer):
+        raise StunError(403)
+    allocator.bind(allocation, number, peer, request.now.monotonic)
+    return ()
+
+
+def _allocation_of(allocator: Allocator, request: Request) -> Allocation:
+    allocation = allocator.table.get(request.client)
+    if allocation is None or allocation.expires <= request.now.monotonic:
+        raise StunError(437)
+    if allocation.owner.username != request.proved.username:
+        raise StunError(441)
+    return allocation
+
+
+def _check_peer(allocation: Allocation, peer: Address) -> None:
+    if family_of(peer) != family_of(allocation.relay.address):
+        raise StunError(443)
+
+
+HANDLERS: dict[Method, Callable[[Allocator, Request], Attributes]] = {
+    Method.BINDING: binding,
+    Method.ALLOCATE: allocate,
+    Method.REFRESH: refresh,
+    Method.CREATE_PERMISSION: create_permission,
+    Method.CHANNEL_BIND: channel_bind,
+}
+
+KNOWN: frozenset[int] = frozenset(
+    attribute.number
+    for attribute in (
+        registry.USERNAME,
+        registry.MESSAGE_INTEGRITY,
+        registry.MESSAGE_INTEGRITY_SHA256,
+        registry.REALM,
+        registry.NONCE,
+        registry.XOR_MAPPED_ADDRESS,
+        registry.CHANNEL_NUMBER,
+        registry.LIFETIME,
+        registry.XOR_PEER_ADDRESS,
+        registry.DATA,
+        registry.XOR_RELAYED_ADDRESS,
+        registry.EVEN_PORT,
+        registry.REQUESTED_TRANSPORT,
+        registry.RESERVATION_TOKEN,
+        registry.REQUESTED_ADDRESS_FAMILY,
+        registry.PRIORITY,
+        registry.USE_CANDIDATE,
+    )
+)
+"""The comprehension-required attributes that this server understands; others get 420."""

@@ -1,0 +1,142 @@
+"""What an allocation is made of, and what it needs from the outside."""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from turn.codec.values import Address, Family
+from turn.routes import ClientRoutes, Ends, FiveTuple, Route, Send
+
+PERMISSION_LIFETIME = 300.0
+"""Seconds (RFC 8656 §9)."""
+CHANNEL_LIFETIME = 600.0
+"""Seconds (RFC 8656 §12)."""
+DEFAULT_LIFETIME = 600.0
+"""Seconds (RFC 8656 §3.2)."""
+RESERVATION_LIFETIME = 30.0
+"""Seconds (RFC 8656 §7.2)."""
+
+Admit = Callable[[Address, float], Route | None]
+"""Asks for the route of a packet that has none yet: (source address, monotonic time) -> route."""
+
+
+class NoPort(Exception):
+    """No relayed transport address can be had."""
+
+
+class Relay(Protocol):
+    """A relayed transport address: a socket of ours that peers see."""
+
+    address: Address
+    """Where packets really come from and arrive."""
+    public: Address
+    """What the client is told; differs from ``address`` only behind 1:1 NAT."""
+    send: Send
+
+    def start(self, routes: ClientRoutes, admit: Admit) -> None:
+        """Begin to carry packets from peers to the client."""
+
+    def close(self) -> None:
+        """Release the port; no packet comes or goes any more."""
+
+
+class RelayOpener(Protocol):
+    """Opens relayed transport addresses."""
+
+    families: frozenset[Family]
+    """Those that can be relayed from."""
+
+    def open(self, family: Family, server: str, *, even: bool) -> Relay:
+        """Open one on a random port, at ``server`` (our address that was asked) if it can be.
+
+        :raises NoPort: none is free.
+        """
+
+    def open_pair(self, family: Family, server: str) -> tuple[Relay, Relay]:
+        """Open two on an even port and the next one (RFC 8656 §7.2, EVEN-PORT with R).
+
+        :raises NoPort: none is free.
+        """
+
+
+class Limits(NamedTuple):
+    """How much anyone may have; 0 means no limit where it says so."""
+
+    allocations_per_user: int = 12
+    """0: no limit."""
+    allocations_per_address: int = 100
+    """0: no limit."""
+    allocations: int = 0
+    """0: no limit."""
+    permissions: int = 64
+    channels: int = 64
+    lifetime: float = 3600.0
+    """The longest that is granted at a time, in seconds."""
+    bytes_per_second: int = 0
+    """Of one allocation, each way; 0: no limit."""
+
+
+class Owner(NamedTuple):
+    """Whom an allocation belongs to."""
+
+    username: str
+    """As authenticated at Allocate; no other may touch the allocation (441)."""
+    user: str
+    """Whom the quota counts."""
+
+
+class Channel:
+    """A channel binding (RFC 8656 §12)."""
+
+    __slots__ = ("expires", "peer")
+
+    def __init__(self, peer: Address, expires: float) -> None:
+        self.peer = peer
+        self.expires = expires
+
+
+class Allocation:
+    """One client's allocation: its relay, and what it may do with it."""
+
+    __slots__ = (
+        "channels",
+        "client",
+        "created",
+        "due",
+        "ends",
+        "expires",
+        "owner",
+        "permissions",
+        "relay",
+        "routes",
+    )
+
+    def __init__(
+        self, client: FiveTuple, owner: Owner, relay: Relay, routes: ClientRoutes, ends: Ends
+    ) -> None:
+        self.client = client
+        self.owner = owner
+        self.relay = relay
+        self.routes = routes
+        self.ends = ends
+        self.created = 0.0
+        self.expires = 0.0
+        self.due = 0.0
+        """When the table has to look at it next."""
+        self.permissions: dict[str, float] = {}
+        """Peer IP address -> expiry."""
+        self.channels: dict[int, Channel] = {}
+
+    def channel_to(self, peer: Address) -> int:
+        """The channel number bound to a peer, or 0."""
+        route = self.routes.peers.get(peer)
+        return route.channel if route else 0
+
+    def next_due(self) -> float:
+        """When something of it expires next."""
+        return min(
+            (
+                self.expires,
+                *self.permissions.values(),
+                *(channel.expires for channel in self.channels.values()),
+            )
+        )

@@ -1,0 +1,143 @@
+"""Which peers may be relayed to: the one judgement before every door that makes a route.
+
+First match wins: denied by the operator; an own address (only live relay ports, so that two
+relayed clients meet); allowed by the operator; the frozen table of addresses that no stranger
+should reach through us; else allowed.
+"""
+
+from collections.abc import Callable, Collection, Iterable
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import NamedTuple
+
+from turn.codec.values import Address
+
+Network = IPv4Network | IPv6Network
+IpAddress = IPv4Address | IPv6Address
+
+
+def _networks(text: str) -> tuple[Network, ...]:
+    return tuple(ip_network(part) for part in text.split())
+
+
+# IANA's special-purpose registries, CGNAT, multicast, and 168.63.129.16 (Azure's host agent).
+REFUSED_IPV4 = _networks(
+    "0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 "
+    "192.0.2.0/24 192.31.196.0/24 192.52.193.0/24 192.88.99.0/24 192.168.0.0/16 192.175.48.0/24 "
+    "198.18.0.0/15 198.51.100.0/24 203.0.113.0/24 224.0.0.0/4 240.0.0.0/4 168.63.129.16/32"
+)
+# Outside of global unicast nothing is a peer: loopback, link-local, ULA, multicast, and every
+# form of IPv4 in IPv6 but 6to4 and Teredo, which the table below names.
+GLOBAL_IPV6 = IPv6Network("2000::/3")
+REFUSED_IPV6 = _networks("2001::/23 2001:db8::/32 2002::/16 2620:4f:8000::/48 3fff::/20")
+# What a laptop or a LAN opens on purpose; never loopback, link-local or multicast.
+PRIVATE = _networks("10.0.0.0/8 100.64.0.0/10 172.16.0.0/12 192.168.0.0/16 fc00::/7")
+# ISATAP (RFC 5214 §6.1) hides an IPv4 address in the interface identifier of any prefix.
+ISATAP_MARKS = (0x00005EFE, 0x02005EFE)
+
+
+class PolicyRules(NamedTuple):
+    """What the operator says about peers."""
+
+    allow: tuple[Network, ...] = ()
+    deny: tuple[Network, ...] = ()
+    open_private: bool = False
+    """Treat private networks as public ones."""
+    reserved_ports: frozenset[int] = frozenset()
+    """Ports of our own services: never relayed to on an own address, whatever is allowed."""
+    external: tuple[tuple[str, str], ...] = ()
+    """(public, local) pairs of 1:1 NAT."""
+
+
+class PeerPolicy:
+    """Judges peers; told which addresses are the machine's own and which relay ports live."""
+
+    def __init__(
+        self,
+        rules: PolicyRules,
+        own_addresses: Collection[str],
+        is_live_relay: Callable[[Address], bool],
+    ) -> None:
+        self._rules = rules
+        self._is_live_relay = is_live_relay
+        self._public_of = {local: public for public, local in rules.external}
+        self._local_of = dict(rules.external)
+        self.own_addresses = own_addresses
+
+    @property
+    def own_addresses(self) -> frozenset[str]:
+        """The machine's own addresses, in canonical text; assign when they change."""
+        return self._own
+
+    @own_addresses.setter
+    def own_addresses(self, addresses: Iterable[str]) -> None:
+        self._own = frozenset(addresses) | frozenset(self._local_of)
+
+    def allows_host(self, host: str) -> bool:
+        """Whether a permission for this peer IP address may exist (CreatePermission)."""
+        verdict = self._operator_or_own(host)
+        return verdict if verdict is not None else not self._is_refused(ip_address(host))
+
+    def allows(self, peer: Address) -> bool:
+        """Whether a packet may go to this peer transport address (ChannelBind, Send, Connect)."""
+        if peer.port == 0 or not self.allows_host(peer.host):
+            return False
+        if peer.host not in self._own:
+            return True
+        if self._is_live_relay(self.to_wire(peer)):
+            return True
+        # The operator may allow an own address by name (a server on this very machine), but
+        # never the ports of the relay, its metrics, signaling and Redis.
+        return peer.port not in self._rules.reserved_ports and _holds(
+            self._rules.allow, ip_address(peer.host)
+        )
+
+    def to_wire(self, peer: Address) -> Address:
+        """A peer as the client names it -> as packets are addressed (1:1 NAT has no hairpin)."""
+        local = self._local_of.get(peer.host)
+        return Address(local, peer.port) if local else peer
+
+    def to_client(self, peer: Address) -> Address:
+        """The source of a peer's packet -> as the client names it."""
+        public = self._public_of.get(peer.host)
+        return Address(public, peer.port) if public and self._is_live_relay(peer) else peer
+
+    def _operator_or_own(self, host: str) -> bool | None:
+        ip = ip_address(host)
+        embedded = embedded_ipv4(ip)
+        if _holds(self._rules.deny, ip) or (embedded and _holds(self._rules.deny, embedded)):
+            return False
+        if host in self._own or _holds(self._rules.allow, ip):
+            return True
+        return None
+
+    def _is_refused(self, ip: IpAddress) -> bool:
+        if self._rules.open_private and _holds(PRIVATE, ip):
+            return False
+        if isinstance(ip, IPv4Address):
+            return _holds(REFUSED_IPV4, ip)
+        return ip not in GLOBAL_IPV6 or _holds(REFUSED_IPV6, ip) or embedded_ipv4(ip) is not None
+
+
+def embedded_ipv4(ip: IpAddress) -> IPv4Address | None:
+    """The IPv4 address that an IPv6 address stands for, whatever the scheme; else None.
+
+    Mapped and compatible (RFC 4291 §2.5.5), NAT64 (RFC 6052 §2.1, RFC 8215), 6to4 (RFC 3056 §2),
+    Teredo's client (RFC 4380 §4), ISATAP (RFC 5214 §6.1).
+    """
+    if isinstance(ip, IPv4Address):
+        return None
+    if ip.ipv4_mapped or ip.sixtofour:
+        return ip.ipv4_mapped or ip.sixtofour
+    if ip.teredo:
+        return ip.teredo[1]
+    number = int(ip)
+    low = IPv4Address(number & 0xFFFFFFFF)
+    if number >> 32 in {0, 0x0064FF9B << 64} or number >> 80 == 0x0064FF9B0001:
+        return low
+    if (number >> 32) & 0xFFFFFFFF in ISATAP_MARKS:
+        return low
+    return None
+
+
+def _holds(networks: Iterable[Network], ip: IpAddress) -> bool:
+    return any(ip in network for network in networks)

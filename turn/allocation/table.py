@@ -1,0 +1,145 @@
+"""All allocations, and the books that must balance: quotas, reservations, expiry."""
+
+import heapq
+from collections import Counter
+from collections.abc import Iterator
+from ipaddress import ip_network
+from typing import NamedTuple
+
+from turn.allocation.model import Allocation, Limits, Owner, Relay
+from turn.codec.errors import StunError
+from turn.codec.values import Address
+from turn.routes import FiveTuple
+from turn.stats import Stats
+
+
+class Reservation(NamedTuple):
+    """A port held for whoever shows its token (RFC 8656 §7.2)."""
+
+    relay: Relay
+    owner: Owner
+    expires: float
+
+
+class AllocationTable:
+    """Finds allocations by client and by relayed address; counts them against the quotas."""
+
+    def __init__(self, limits: Limits, stats: Stats) -> None:
+        self._limits = limits
+        self._stats = stats
+        self._by_client: dict[FiveTuple, Allocation] = {}
+        self._by_relayed: dict[Address, Allocation] = {}
+        self._of_user: Counter[str] = Counter()
+        self._of_address: Counter[str] = Counter()
+        self._reservations: dict[bytes, Reservation] = {}
+        self._due: list[tuple[float, int, Allocation]] = []
+        self._serial = 0
+
+    def __len__(self) -> int:
+        return len(self._by_client)
+
+    def __iter__(self) -> Iterator[Allocation]:
+        return iter(list(self._by_client.values()))
+
+    def get(self, client: FiveTuple) -> Allocation | None:
+        """The allocation of a five-tuple."""
+        return self._by_client.get(client)
+
+    def is_live_relay(self, address: Address) -> bool:
+        """Whether one of our allocations relays from this transport address."""
+        return address in self._by_relayed
+
+    def check_quota(self, client: FiveTuple, owner: Owner, shares: int = 1) -> None:
+        """See that one more allocation is within the limits (two shares with a reservation).
+
+        :raises StunError: 486 (Allocation Quota Reached) or 508 (Insufficient Capacity).
+        """
+        limits, place = self._limits, address_quota_key(client.client.host)
+        if (
+            limits.allocations_per_user
+            and self._of_user[owner.user] + shares > limits.allocations_per_user
+        ):
+            raise self.exceeded("user", 486)
+        if (
+            limits.allocations_per_address
+            and self._of_address[place] >= limits.allocations_per_address
+        ):
+            raise self.exceeded("address", 486)
+        if limits.allocations and len(self) >= limits.allocations:
+            raise self.exceeded("total", 508)
+
+    def exceeded(self, quota: str, code: int) -> StunError:
+        """Count a refusal, and give the error that tells of it."""
+        self._stats.quota_rejections[quota] += 1
+        return StunError(code)
+
+    def insert(self, allocation: Allocation) -> None:
+        """Take in a new allocation whose quota was checked."""
+        self._by_client[allocation.client] = allocation
+        self._by_relayed[allocation.relay.address] = allocation
+        self._of_user[allocation.owner.user] += 1
+        self._of_address[address_quota_key(allocation.client.client.host)] += 1
+        self.schedule(allocation)
+
+    def remove(self, allocation: Allocation) -> None:
+        """Give back everything that ``insert`` took."""
+        del self._by_client[allocation.client]
+        del self._by_relayed[allocation.relay.address]
+        _decrement(self._of_user, allocation.owner.user)
+        _decrement(self._of_address, address_quota_key(allocation.client.client.host))
+        allocation.due = 0.0
+        if len(self._due) > 2 * len(self._by_client) + 64:  # mostly those that are gone
+            self._due = [entry for entry in self._due if entry[0] == entry[2].due]
+            heapq.heapify(self._due)
+
+    def schedule(self, allocation: Allocation) -> None:
+        """See that ``due`` names the allocation when something of it expires."""
+        due = allocation.next_due()
+        if not allocation.due or due < allocation.due:
+            allocation.due = due
+            self._serial += 1
+            heapq.heappush(self._due, (due, self._serial, allocation))
+
+    def due(self, now: float) -> Iterator[Allocation]:
+        """The allocations that something expires of by ``now``, each once; reschedule them."""
+        while self._due and self._due[0][0] <= now:
+            due, _, allocation = heapq.heappop(self._due)
+            if due == allocation.due:  # else it was rescheduled, or is gone
+                allocation.due = 0.0
+                yield allocation
+
+    def reserve(self, token: bytes, reservation: Reservation) -> None:
+        """Hold a port for the owner of a token; it counts as one more allocation of the user's."""
+        self._reservations[token] = reservation
+        self._of_user[reservation.owner.user] += 1
+
+    def claim(self, token: bytes, owner: Owner) -> Relay:
+        """Take the port that a token stands for.
+
+        :raises StunError: 508 where there is none of this owner's (RFC 8656 §7.2).
+        """
+        reservation = self._reservations.get(token)
+        if reservation is None or reservation.owner != owner:
+            raise StunError(508)
+        return self._unreserve(token)
+
+    def expired_reservations(self, now: float) -> Iterator[Relay]:
+        """The ports that nobody came for; the caller closes them."""
+        for token in [t for t, r in self._reservations.items() if r.expires <= now]:
+            yield self._unreserve(token)
+
+    def _unreserve(self, token: bytes) -> Relay:
+        reservation = self._reservations.pop(token)
+        _decrement(self._of_user, reservation.owner.user)
+        return reservation.relay
+
+
+def address_quota_key(host: str) -> str:
+    """What counts as one address: an IPv4 address, or an IPv6 /64 (one customer's network)."""
+    return str(ip_network(f"{host}/64", strict=False)) if ":" in host else host
+
+
+def _decrement(counter: Counter[str], key: str) -> None:
+    counter[key] -= 1
+    if counter[key] <= 0:
+        del counter[key]

@@ -1,0 +1,221 @@
+"""Routes: the seam between those who decide and those who carry.
+
+A route says that one client and one peer may exchange packets until some time, and how. Only
+``allocation/`` writes routes; data planes read them. A plane other than user space hears of each
+route through a ``RouteObserver``.
+"""
+
+from collections.abc import Callable, Iterable
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+from turn.codec.values import Address
+from turn.stats import Stats
+
+Endpoint = tuple[str, int]
+"""An address as the socket module gives it; equal to the ``Address`` of the same host and port."""
+Buffer = bytes | bytearray | memoryview
+Send = Callable[[Buffer, Address], object]
+"""Sends one packet to an address, as ``socket.sendto`` does; a stream ignores the address.
+Raises ``OSError`` where the kernel refuses the packet."""
+
+
+class Transport(StrEnum):
+    """How a client reaches the server."""
+
+    UDP = "udp"
+    TCP = "tcp"
+    TLS = "tls"
+
+
+class FiveTuple(NamedTuple):
+    """A client's side of an allocation (RFC 8656 §2): its address, ours, and the protocol."""
+
+    transport: Transport
+    client: Address
+    server: Address
+
+
+class ByteBudget:
+    """A token bucket over bytes; None in its place means no limit.
+
+    Holds at most one second's worth, so that a burst is never longer than that.
+    """
+
+    __slots__ = ("_tokens", "_updated", "rate")
+
+    def __init__(self, rate: int, now: float) -> None:
+        self.rate = rate
+        self._tokens = float(rate)
+        self._updated = now
+
+    def take(self, size: int, now: float) -> bool:
+        """Take ``size`` bytes; False, and nothing taken, where they are not there."""
+        if now > self._updated:
+            self._tokens = min(self.rate, self._tokens + (now - self._updated) * self.rate)
+            self._updated = now
+        if self._tokens < size:
+            return False
+        self._tokens -= size
+        return True
+
+
+class Route:
+    """One client, one peer: who they are, how each is reached, and what went through."""
+
+    __slots__ = (
+        "channel",
+        "client",
+        "expires",
+        "header",
+        "peer",
+        "received_bytes",
+        "received_packets",
+        "receiving",
+        "relayed",
+        "sending",
+        "sent_bytes",
+        "sent_packets",
+        "to_client",
+        "to_peer",
+        "wire_peer",
+    )
+
+    def __init__(
+        self, ends: "Ends", peer: Address, wire_peer: Address, channel: int, expires: float
+    ) -> None:
+        self.client = ends.client
+        self.relayed = ends.relayed
+        self.to_client = ends.to_client
+        self.to_peer = ends.to_peer
+        self.sending = ends.sending
+        self.receiving = ends.receiving
+        self.peer = peer
+        """The peer as the client names it."""
+        self.wire_peer = wire_peer
+        """The peer as packets to it are addressed; another address only behind 1:1 NAT."""
+        self.channel = channel
+        """The channel number, or 0: packets travel in Send and Data indications."""
+        self.expires = expires
+        """Monotonic time; not one packet passes from then on."""
+        self.header = b""
+        """What stands before the payload of a Data indication; the plane's to fill."""
+        self.sent_packets = 0
+        self.sent_bytes = 0
+        self.received_packets = 0
+        self.received_bytes = 0
+
+
+class Ends(NamedTuple):
+    """What all routes of one allocated relay address have in common."""
+
+    client: FiveTuple
+    relayed: Address
+    """The relayed transport address that packets to peers come from (ours, before any NAT)."""
+    to_client: Send
+    to_peer: Send
+    sending: ByteBudget | None
+    receiving: ByteBudget | None
+
+
+class ClientRoutes:
+    """The routes of one allocation, as its packets look them up."""
+
+    __slots__ = ("channels", "peers")
+
+    def __init__(self) -> None:
+        self.channels: dict[int, Route] = {}
+        """By channel number: from the client, ChannelData."""
+        self.peers: dict[Endpoint, Route] = {}
+        """By the peer's address: from the client, Send indications; from the peer, packets."""
+
+
+class RouteObserver(Protocol):
+    """A data plane beside user space: told of every change, answering nothing."""
+
+    def added(self, route: Route) -> None:
+        """Packets may take this route from now on."""
+
+    def refreshed(self, route: Route) -> None:
+        """``route.expires`` has moved."""
+
+    def removed(self, route: Route) -> None:
+        """No packet may take this route any more; its counters are final after this call."""
+
+
+class RouteTable:
+    """All routes of this process."""
+
+    def __init__(self, stats: Stats, observers: Iterable[RouteObserver] = ()) -> None:
+        self._stats = stats
+        self._observers = tuple(observers)
+        self._listeners: dict[tuple[Transport, Address], dict[Endpoint, ClientRoutes]] = {}
+        self._to_peer: dict[Address, dict[int, tuple[ClientRoutes, Route]]] = {}
+
+    def of_listener(self, transport: Transport, server: Address) -> dict[Endpoint, ClientRoutes]:
+        """The clients of one of our addresses: a live view that a listener keeps."""
+        return self._listeners.setdefault((transport, server), {})
+
+    def open(self, client: FiveTuple) -> ClientRoutes:
+        """Make room for the routes of a new allocation."""
+        routes = ClientRoutes()
+        self.of_listener(client.transport, client.server)[client.client] = routes
+        return routes
+
+    def close(self, client: FiveTuple, routes: ClientRoutes) -> None:
+        """Remove every route of an allocation and its room."""
+        for route in set(routes.channels.values()) | set(routes.peers.values()):
+            self.remove(routes, route)
+        self.of_listener(client.transport, client.server).pop(client.client, None)
+
+    def add(self, routes: ClientRoutes, route: Route) -> None:
+        """Let packets take a route. One that the peer had already gives way."""
+        previous = routes.peers.get(route.wire_peer)
+        if previous is not None:
+            self.remove(routes, previous)
+        routes.peers[route.peer] = routes.peers[route.wire_peer] = route
+        if route.channel:
+            routes.channels[route.channel] = route
+        self._to_peer.setdefault(route.wire_peer, {})[id(route)] = (routes, route)
+        for observer in self._observers:
+            observer.added(route)
+
+    def refresh(self, route: Route, expires: float) -> None:
+        """Move a route's end."""
+        if route.expires != expires:
+            route.expires = expires
+            for observer in self._observers:
+                observer.refreshed(route)
+
+    def remove(self, routes: ClientRoutes, route: Route) -> None:
+        """End a route now."""
+        for observer in self._observers:
+            observer.removed(route)
+        if routes.channels.get(route.channel) is route:
+            del routes.channels[route.channel]
+        for peer in {route.peer, route.wire_peer}:
+            if routes.peers.get(peer) is route:
+                del routes.peers[peer]
+        same_peer = self._to_peer[route.wire_peer]
+        del same_peer[id(route)]
+        if not same_peer:
+            del self._to_peer[route.wire_peer]
+        route.expires = 0.0  # a reference that someone still holds carries nothing
+        self._retire(route)
+
+    def remove_to(self, peer: Address) -> None:
+        """End every route to a peer: one of our own relayed addresses that was just released."""
+        for routes, route in list(self._to_peer.get(peer, {}).values()):
+            self.remove(routes, route)
+
+    def all(self) -> Iterable[Route]:
+        """Every live route."""
+        for same_peer in self._to_peer.values():
+            for _, route in same_peer.values():
+                yield route
+
+    def _retire(self, route: Route) -> None:
+        self._stats.sent_packets += route.sent_packets
+        self._stats.sent_bytes += route.sent_bytes
+        self._stats.received_packets += route.received_packets
+        self._stats.received_bytes += route.received_bytes

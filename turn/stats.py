@@ -1,0 +1,75 @@
+"""What the relay counts: plain integers, written anywhere, exported by ``metrics`` alone.
+
+Every drop has a name, and that name is the counter's label, in user space and in the kernel.
+"""
+
+from collections import Counter
+from enum import StrEnum
+
+
+class DropReason(StrEnum):
+    """Why a packet ended here."""
+
+    EMPTY = "empty"
+    NOT_OURS = "not_ours"
+    """First byte is neither STUN's nor ChannelData's (RFC 7983 §7)."""
+    MALFORMED = "malformed"
+    UNEXPECTED = "unexpected"
+    """A well-formed STUN message that no client sends to a server."""
+    REPLY_LIMIT = "reply_limit"
+    """A request not proved to come from its source, over that source's share of replies."""
+    NO_ALLOCATION = "no_allocation"
+    NO_CHANNEL = "no_channel"
+    NO_PERMISSION = "no_permission"
+    REFUSED_PEER = "refused_peer"
+    """The peer policy refuses that address."""
+    BANDWIDTH = "bandwidth"
+    TOO_MANY_CONNECTIONS = "too_many_connections"
+    """A connection over its address's share of those that proved nothing."""
+    CLIENT_BACKLOG = "client_backlog"
+    """The client reads its TCP or TLS connection too slowly."""
+    SEND_FAILED = "send_failed"
+    """The kernel refused the packet: no route, too long, or its buffers are full."""
+
+
+class Stats:
+    """The counters of one relay process. Only ever growing; gauges are asked of their owners."""
+
+    __slots__ = (
+        "allocations_closed",
+        "allocations_created",
+        "auth",
+        "drops",
+        "quota_rejections",
+        "received_bytes",
+        "received_packets",
+        "requests",
+        "responses",
+        "sent_bytes",
+        "sent_packets",
+    )
+
+    def __init__(self) -> None:
+        self.requests: Counter[tuple[str, str]] = Counter()
+        """(method, transport) of each request."""
+        self.responses: Counter[tuple[str, int]] = Counter()
+        """(method, code) of each reply; a success counts as code 200."""
+        self.auth: Counter[str] = Counter()
+        """Outcome of each authentication."""
+        self.allocations_created: Counter[tuple[str, str]] = Counter()
+        """(transport, family) of each allocation."""
+        self.allocations_closed: Counter[str] = Counter()
+        """Reason of each allocation's end."""
+        self.quota_rejections: Counter[str] = Counter()
+        """Quota that refused an allocation, a permission or a channel."""
+        self.drops: Counter[DropReason] = Counter()
+        # Of routes that have ended; live routes count for themselves, so that the packet path
+        # touches one object only. The sum of both is what is exported.
+        self.sent_packets = 0
+        self.sent_bytes = 0
+        self.received_packets = 0
+        self.received_bytes = 0
+
+    def drop(self, reason: DropReason) -> None:
+        """Count one packet that ended here."""
+        self.drops[reason] += 1
