@@ -1,0 +1,1 @@
+"""The user-space data plane: relayed transport addresses and the packets through them."""

@@ -1,0 +1,118 @@
+"""HOT: the two functions that carry packets in user space, each a lookup, a send, two counters.
+
+Buffers: a packet is read into one shared buffer behind ``HEADROOM`` bytes, so that the header
+that goes before its payload is written in place and nothing is copied.
+"""
+
+import secrets
+import struct
+from collections.abc import Callable
+
+from turn.codec.indication import data_indication_header, parse_send_indication
+from turn.codec.values import Address
+from turn.routes import ClientRoutes, FiveTuple, Route
+from turn.stats import DropReason, Stats
+
+HEADROOM = 48
+"""Room for the longest header: a Data indication's to an IPv6 peer (20 + 24 + 4 bytes)."""
+LARGEST_DATAGRAM = 65535
+
+# ChannelData: channel number, length of the payload (RFC 8656 §12.4).
+CHANNEL_HEADER = struct.Struct("!HH")
+LENGTH = struct.Struct("!H")
+PADDING = bytes(3)
+
+RouteTo = Callable[[FiveTuple, Address, float], Route | None]
+
+
+class Forwarder:
+    """The user-space plane. It reads routes and asks for one only where a packet has none."""
+
+    def __init__(self, stats: Stats, route_to: RouteTo) -> None:
+        self._drop = stats.drop
+        self._route_to = route_to
+        self.buffer = bytearray(HEADROOM + LARGEST_DATAGRAM + len(PADDING))
+        self.view = memoryview(self.buffer)
+        self.room = self.view[HEADROOM : HEADROOM + LARGEST_DATAGRAM]
+        """Where a datagram is read to."""
+
+    def client_to_peer(self, routes: ClientRoutes | None, message: memoryview, now: float) -> None:
+        """Carry the payload of a ChannelData message (RFC 8656 §12.5)."""
+        if len(message) < 4:
+            return self._drop(DropReason.MALFORMED)
+        channel, length = CHANNEL_HEADER.unpack_from(message)
+        end = length + 4
+        if end > len(message):
+            return self._drop(DropReason.MALFORMED)
+        if routes is None:
+            return self._drop(DropReason.NO_ALLOCATION)
+        route = routes.channels.get(channel)
+        if route is None or route.expires <= now:
+            return self._drop(DropReason.NO_CHANNEL)
+        return self._send(route, message[4:end], length, now)
+
+    def send_indication(
+        self, routes: ClientRoutes | None, client: FiveTuple, message: memoryview, now: float
+    ) -> None:
+        """Carry the payload of a Send indication (RFC 8656 §11.2): Firefox knows no other way."""
+        parsed = parse_send_indication(message)
+        if parsed is None:
+            return self._drop(DropReason.MALFORMED)
+        if routes is None:
+            return self._drop(DropReason.NO_ALLOCATION)
+        peer, payload = parsed
+        route = routes.peers.get(peer)
+        if route is None or route.expires <= now:
+            route = self._route_to(client, peer, now)
+            if route is None:
+                return None
+        return self._send(route, payload, len(payload), now)
+
+    def _send(self, route: Route, payload: memoryview, length: int, now: float) -> None:
+        sending = route.sending
+        if sending is not None and not sending.take(length, now):
+            return self._drop(DropReason.BANDWIDTH)
+        try:
+            route.to_peer(payload, route.wire_peer)
+        except OSError:  # no route, too long for a datagram, buffers full, an earlier ICMP error
+            return self._drop(DropReason.SEND_FAILED)
+        route.sent_packets += 1
+        route.sent_bytes += length
+        return None
+
+    def peer_to_client(self, route: Route, size: int, now: float) -> None:
+        """Carry the ``size`` bytes that a peer sent (they lie in ``room``) (RFC 8656 §11.3)."""
+        receiving = route.receiving
+        if receiving is not None and not receiving.take(size, now):
+            return self._drop(DropReason.BANDWIDTH)
+        end = HEADROOM + size
+        if route.channel:
+            start = HEADROOM - 4
+            CHANNEL_HEADER.pack_into(self.buffer, start, route.channel, size)
+        else:
+            header = route.header or self._make_header(route)
+            start = HEADROOM - len(header)
+            self.buffer[start:HEADROOM] = header
+            LENGTH.pack_into(self.buffer, HEADROOM - 2, size)
+            self.buffer[end : end + 3] = PADDING
+            end += -size % 4
+            LENGTH.pack_into(self.buffer, start + 2, end - start - 20)
+        try:
+            route.to_client(self.view[start:end], route.client.client)
+        except BlockingIOError:
+            return self._drop(DropReason.CLIENT_BACKLOG)
+        except OSError:
+            return self._drop(DropReason.SEND_FAILED)
+        route.received_packets += 1
+        route.received_bytes += size
+        return None
+
+    @staticmethod
+    def _make_header(route: Route) -> bytes:
+        """A Data indication up to its payload, lengths left open.
+
+        Its transaction id is random for each route, not each packet: nothing ever answers an
+        indication, and drawing twelve bytes costs as much as the lookup.
+        """
+        route.header = data_indication_header(secrets.token_bytes(12), route.peer)
+        return route.header

@@ -1,0 +1,131 @@
+"""Relayed transport addresses are opened here: which address, which port, and the search for it."""
+
+import errno
+import socket
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
+
+from turn.allocation.model import NoPort
+from turn.codec.values import Address, Family
+from turn.relay.forward import Forwarder
+from turn.relay.poll import Poller
+from turn.relay.sockets import RelaySocket
+
+RANDOM_TRIES = 16
+"""Ports to try at random before the whole range is searched from a random place."""
+SOCKET_FAMILIES = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
+NOT_THIS_PORT = {errno.EADDRINUSE, errno.EACCES}
+
+
+class RelayPorts:
+    """Opens relay sockets; knows how many are open."""
+
+    def __init__(
+        self,
+        ports: tuple[int, int],
+        addresses: Mapping[Family, Sequence[str]],
+        public_of: Mapping[str, str],
+        make: tuple[Poller, Forwarder],
+        random_below: Callable[[int], int],
+    ) -> None:
+        """Prepare to open.
+
+        :param ports: the first and the last port of the range.
+        :param addresses: our addresses to relay from; the first of a family is its default.
+        :param public_of: our address -> what clients are told, behind 1:1 NAT ("" = any).
+        :param random_below: an unpredictable number below its argument (`secrets.randbelow`).
+        """
+        self._first, self._last = ports
+        self._public_of = dict(public_of)
+        self._poller, self._forwarder = make
+        self._random_below = random_below
+        self._used: defaultdict[str, set[int]] = defaultdict(set)
+        self.set_addresses(addresses)
+
+    def set_addresses(self, addresses: Mapping[Family, Sequence[str]]) -> None:
+        """Relay from these from now on; what is open on others stays until it is closed."""
+        self._addresses = {family: list(hosts) for family, hosts in addresses.items()}
+        self.families = frozenset(family for family, hosts in addresses.items() if hosts)
+
+    @property
+    def in_use(self) -> int:
+        """Ports that are open now, reserved ones with them."""
+        return sum(len(ports) for ports in self._used.values())
+
+    def open(self, family: Family, server: str, *, even: bool) -> RelaySocket:
+        """Open one on a random port. :raises NoPort: none is free."""
+        host = self._host(family, server)
+        sock = _socket(family)
+        for port in self._candidates(host, step=2 if even else 1):
+            if _bind(sock, host, port):
+                return self._relay(sock)
+        sock.close()
+        raise NoPort
+
+    def open_pair(self, family: Family, server: str) -> tuple[RelaySocket, RelaySocket]:
+        """Open two on an even port and the next one. :raises NoPort: none is free."""
+        host = self._host(family, server)
+        second = _socket(family)
+        for port in self._candidates(host, step=2):
+            if port < self._last and port + 1 not in self._used[host]:
+                first = _socket(family)
+                if _bind(first, host, port) and _bind(second, host, port + 1):
+                    return self._relay(first), self._relay(second)
+                first.close()
+        second.close()
+        raise NoPort
+
+    def _host(self, family: Family, server: str) -> str:
+        """Where the client asked, if we relay from there: on a LAN that is the reachable one."""
+        hosts = self._addresses[family]
+        return server if server in hosts else hosts[0]
+
+    def _candidates(self, host: str, step: int) -> Iterator[int]:
+        """Ports that we do not use, in random order; at last every one of the range."""
+        used = self._used[host]
+        first = self._first + (self._first % step)
+        count = (self._last - first) // step + 1
+        if count <= 0 or len(used) > self._last - self._first:
+            return
+        start = self._random_below(count)
+        tries = chain(
+            (self._random_below(count) for _ in range(RANDOM_TRIES)),
+            ((start + offset) % count for offset in range(count)),
+        )
+        for number in tries:
+            port = first + step * number
+            if port not in used:
+                yield port
+
+    def _relay(self, sock: socket.socket) -> RelaySocket:
+        host, port = sock.getsockname()[:2]
+        public = self._public_of.get(host, host)
+        self._used[host].add(port)
+        return RelaySocket(sock, Address(public, port), self._poller, self._forwarder, self._closed)
+
+    def _closed(self, relay: RelaySocket) -> None:
+        self._used[relay.address.host].discard(relay.address.port)
+
+
+def _socket(family: Family) -> socket.socket:
+    """An unbound socket. :raises NoPort: the process has no descriptors left."""
+    try:
+        sock = socket.socket(SOCKET_FAMILIES[family], socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    except OSError:
+        raise NoPort from None
+    if family is Family.IPV6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    return sock
+
+
+def _bind(sock: socket.socket, host: str, port: int) -> bool:
+    """Bind, or give False where the port is taken. :raises NoPort: the address itself is gone."""
+    try:
+        sock.bind((host, port))
+    except OSError as error:
+        if error.errno in NOT_THIS_PORT:
+            return False
+        sock.close()
+        raise NoPort from None
+    return True

@@ -1,0 +1,79 @@
+"""A relayed transport address: one UDP socket that peers see, and the packets that come to it."""
+
+import socket
+import time
+from collections.abc import Callable
+
+from turn.allocation.model import Admit
+from turn.codec.values import Address
+from turn.relay.forward import Forwarder
+from turn.relay.poll import Poller
+from turn.routes import ClientRoutes, Send
+
+
+class RelaySocket:
+    """Owns one socket; ``close`` gives it back."""
+
+    __slots__ = (
+        "_admit", "_forwarder", "_on_close", "_poller", "_routes", "_sock", "address", "public",
+        "send",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        public: Address,
+        poller: Poller,
+        forwarder: Forwarder,
+        on_close: Callable[["RelaySocket"], None],
+    ) -> None:
+        self._sock = sock
+        self._poller = poller
+        self._forwarder = forwarder
+        self._on_close = on_close
+        self._routes: ClientRoutes | None = None
+        self._admit: Admit | None = None
+        self.address = Address(*sock.getsockname()[:2])
+        self.public = public
+        self.send: Send = sock.sendto
+
+    def start(self, routes: ClientRoutes, admit: Admit) -> None:
+        """Begin to carry packets from peers to the client."""
+        self._routes = routes
+        self._admit = admit
+        read = self._read if self._sock.family == socket.AF_INET else self._read_ipv6
+        self._poller.add(self._sock, read)
+
+    def close(self) -> None:
+        """Release the port; no packet comes or goes any more."""
+        self._poller.remove(self._sock)
+        self._sock.close()
+        self._on_close(self)
+
+    def _read(self) -> int:
+        """Carry one packet. One a turn: to find out that no second one waits costs as much."""
+        try:
+            size, source = self._sock.recvfrom_into(self._forwarder.room)
+        except OSError:  # nothing there after all, or the ICMP error of an earlier packet
+            return 1
+        self._carry(source, size)
+        return 1
+
+    def _read_ipv6(self) -> int:
+        try:
+            size, source = self._sock.recvfrom_into(self._forwarder.room)
+        except OSError:
+            return 1
+        self._carry(source[:2], size)
+        return 1
+
+    def _carry(self, source: Address, size: int) -> None:
+        if self._routes is None or self._admit is None:
+            return
+        now = time.monotonic()
+        route = self._routes.peers.get(source)
+        if route is None or route.expires <= now:
+            route = self._admit(Address(*source), now)
+            if route is None:
+                return
+        self._forwarder.peer_to_client(route, size, now)
