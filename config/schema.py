@@ -85,6 +85,10 @@ class TurnSettings(Section):
     deny_peers: tuple[NetworkText, ...] = ()
     """Networks never to relay to; stronger than `allow_peers`."""
 
+    open_private_peers: bool = False
+    """Relay to private networks (10/8, 100.64/10, 172.16/12, 192.168/16, fc00::/7) too: for a
+    laptop or a LAN."""
+
     max_allocations_per_user: Count = 12
     """Allocations that one user may hold at a time; 0: no limit."""
 

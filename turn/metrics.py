@@ -1,0 +1,140 @@
+"""Prometheus metrics: read from the counters at scrape time, by the one importer of the client."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+from turn.routes import RouteTable
+from turn.stats import DropReason, Stats
+
+__all__ = ["CONTENT_TYPE", "Collector", "Gauges", "ProcessCollector", "TurnCollector", "exposition"]
+
+PREFIX = "icebroker_"
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+CLOSE_REASONS = ("released", "expired", "disconnected", "shutdown")
+QUOTAS = ("user", "address", "total", "ports", "permissions", "channels")
+AUTH_RESULTS = ("ok", "unauthorized", "stale_nonce", "bad_request")
+
+
+class Gauges:
+    """What is asked of its owner at scrape time."""
+
+    def __init__(
+        self,
+        allocations: Callable[[], int],
+        ports_in_use: Callable[[], int],
+        certificate_expiry: Callable[[], float | None],
+    ) -> None:
+        self.allocations = allocations
+        self.ports_in_use = ports_in_use
+        self.certificate_expiry = certificate_expiry
+        """Unix time, or None without TLS."""
+
+
+class TurnCollector(Collector):
+    """The relay's metrics."""
+
+    def __init__(self, stats: Stats, routes: RouteTable, gauges: Gauges) -> None:
+        self._stats = stats
+        self._routes = routes
+        self._gauges = gauges
+
+    def collect(self) -> Iterator[Metric]:
+        """Give every metric, with every fixed label value from the start."""
+        stats, gauges = self._stats, self._gauges
+        yield _gauge("turn_allocations", "Live allocations.", gauges.allocations())
+        yield _gauge("turn_relay_ports_in_use", "Open relay ports.", gauges.ports_in_use())
+        expiry = gauges.certificate_expiry()
+        if expiry is not None:
+            name = "tls_certificate_not_after_timestamp_seconds"
+            yield _gauge(name, "When the TLS certificate of the relay expires.", expiry)
+        yield _counter(
+            "turn_allocations_created", "Allocations made.", ("transport", "family"),
+            stats.allocations_created,
+        )  # fmt: skip
+        yield _counter(
+            "turn_allocations_closed", "Allocations ended.", ("reason",),
+            _with_zeros(CLOSE_REASONS, stats.allocations_closed),
+        )  # fmt: skip
+        yield _counter(
+            "turn_dropped_packets", "Packets that ended here.", ("reason",),
+            _with_zeros(DropReason, stats.drops),
+        )  # fmt: skip
+        yield _counter(
+            "turn_quota_rejections", "Requests refused for a quota.", ("quota",),
+            _with_zeros(QUOTAS, stats.quota_rejections),
+        )  # fmt: skip
+        yield _counter(
+            "turn_auth", "Authentications by outcome.", ("result",),
+            _with_zeros(AUTH_RESULTS, stats.auth),
+        )  # fmt: skip
+        yield _counter(
+            "stun_requests", "Requests received.", ("method", "transport"), stats.requests
+        )
+        yield _counter(
+            "stun_responses", "Replies made; code 200 is a success.", ("method", "code"),
+            stats.responses,
+        )  # fmt: skip
+        yield from self._relayed()
+
+    def _relayed(self) -> Iterator[Metric]:
+        stats = self._stats
+        packets = {"to_peer": stats.sent_packets, "to_client": stats.received_packets}
+        octets = {"to_peer": stats.sent_bytes, "to_client": stats.received_bytes}
+        for route in self._routes.all():
+            packets["to_peer"] += route.sent_packets
+            packets["to_client"] += route.received_packets
+            octets["to_peer"] += route.sent_bytes
+            octets["to_client"] += route.received_bytes
+        labels = ("direction", "plane")
+        for name, text, values in (
+            ("turn_relay_packets", "Packets relayed.", packets),
+            ("turn_relay_bytes", "Bytes of payload relayed.", octets),
+        ):
+            yield _counter(
+                name, text, labels, {(key, "userspace"): value for key, value in values.items()}
+            )
+
+
+class ProcessCollector(Collector):
+    """What is true of the process, whichever services it runs."""
+
+    def __init__(self, version: str, draining: Callable[[], bool]) -> None:
+        self._version = version
+        self._draining = draining
+
+    def collect(self) -> Iterator[Metric]:
+        """Give ``build_info`` and ``draining``."""
+        info = GaugeMetricFamily(PREFIX + "build_info", "Version that runs.", labels=("version",))
+        info.add_metric((self._version,), 1)
+        yield info
+        yield _gauge("draining", "1 while new work is turned away.", int(self._draining()))
+
+
+def exposition(collectors: Iterable[Collector]) -> bytes:
+    """The page that Prometheus scrapes."""
+    registry = CollectorRegistry(auto_describe=False)
+    for collector in collectors:
+        registry.register(collector)
+    return generate_latest(registry)
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(PREFIX + name, text, value=value)
+
+
+def _counter(name: str, text: str, labels: tuple[str, ...], values: Mapping[Any, int]) -> Metric:
+    family = CounterMetricFamily(PREFIX + name, text, labels=labels)
+    for key, value in sorted(values.items(), key=str):
+        family.add_metric(
+            [str(part) for part in (key if isinstance(key, tuple) else (key,))], value
+        )
+    return family
+
+
+def _with_zeros(names: Iterable[str], values: Mapping[Any, int]) -> dict[str, int]:
+    return {str(name): values.get(name, 0) for name in names}

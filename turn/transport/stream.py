@@ -1,0 +1,220 @@
+"""TCP and TLS clients: the same messages as over UDP, cut out of a stream of bytes.
+
+A connection that sends anything else is closed without a word, as is one that does not come to
+the point; its allocation goes with it (RFC 8656 §4).
+"""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import time
+from typing import NamedTuple, cast
+
+from turn.allocation.engine import Engine
+from turn.auth.authenticate import Now
+from turn.codec.errors import Malformed
+from turn.codec.framing import StreamFramer
+from turn.codec.values import Address
+from turn.relay.forward import Forwarder
+from turn.routes import Buffer, ClientRoutes, FiveTuple, RouteTable, Transport
+from turn.stats import DropReason, Stats
+from turn.transport.limits import ConnectionLimit
+
+READ_BYTES = 65536
+"""What one wake-up brings at most; all connections read into the same buffer."""
+MOST_UNSENT_BYTES = 1 << 20
+"""Waiting for a client that reads slowly; relayed packets beyond it are dropped, as UDP would."""
+IDLE_TIMEOUT = 60.0
+"""Seconds that a connection without an allocation may stay once it sent a valid request."""
+BACKLOG = 1024
+SEND_INDICATION = b"\x00\x16"
+
+
+class StreamShared(NamedTuple):
+    """What all connections work with."""
+
+    engine: Engine
+    forwarder: Forwarder
+    routes: RouteTable
+    stats: Stats
+    strangers: ConnectionLimit
+    first_request_timeout: float
+    """Seconds; also for the TLS handshake."""
+
+
+class StreamConnection(asyncio.BufferedProtocol):
+    """One client's connection."""
+
+    buffer = memoryview(bytearray(READ_BYTES))
+    """Shared by all connections: what arrives is used up before the next one reads."""
+
+    def __init__(self, listener: "StreamListener") -> None:
+        self._listener = listener
+        self._shared = listener.shared
+        self._framer = StreamFramer()
+        self._transport: asyncio.Transport | None = None
+        self._client: FiveTuple | None = None
+        self._stranger = False
+        self._deadline: asyncio.TimerHandle | None = None
+
+    # asyncio.BufferedProtocol --------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take in a new client, unless its address has its share of strangers."""
+        self._transport = cast("asyncio.Transport", transport)
+        peer, server = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+        if peer is None or not self._shared.strangers.enter(peer[0]):
+            self._shared.stats.drop(DropReason.TOO_MANY_CONNECTIONS)
+            self._transport.abort()
+            return
+        self._stranger = True
+        self._client = FiveTuple(self._listener.transport, Address(*peer[:2]), Address(*server[:2]))
+        self._transport.set_write_buffer_limits(high=MOST_UNSENT_BYTES)
+        self._listener.connections.add(self)
+        self._close_in(self._shared.first_request_timeout)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the transport reads to."""
+        return self.buffer
+
+    def buffer_updated(self, size: int) -> None:
+        """Use up what was read."""
+        if self._client is None:
+            return
+        try:
+            for frame in self._framer.feed(self.buffer[:size]):
+                self._receive(self._client, frame)
+        except Malformed:
+            self._shared.stats.drop(DropReason.MALFORMED)
+            self.abort()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Let go of everything that the client had."""
+        if self._deadline:
+            self._deadline.cancel()
+        self._listener.connections.discard(self)
+        if self._client is None:
+            return
+        self._leave_strangers()
+        self._shared.engine.disconnected(self._client)
+
+    # The road of a frame -------------------------------------------------------------------
+
+    def _receive(self, client: FiveTuple, frame: memoryview | bytes) -> None:
+        now = time.monotonic()
+        view = memoryview(frame)
+        if view[0] >= 0x40:
+            self._shared.forwarder.client_to_peer(self._routes(client), view, now)
+        elif view[:2] == SEND_INDICATION:
+            self._shared.forwarder.send_indication(self._routes(client), client, view, now)
+        else:
+            self._request(client, view, now)
+
+    def _request(self, client: FiveTuple, view: memoryview, now: float) -> None:
+        engine = self._shared.engine
+        reply = engine.handle(view, client, self.send, Now(now, time.time()))
+        if reply is None or self._transport is None:
+            return
+        if engine.table.get(client) is None:
+            self._close_in(IDLE_TIMEOUT)
+        elif self._deadline:
+            self._deadline.cancel()
+            self._deadline = None
+            self._leave_strangers()
+        with contextlib.suppress(OSError):
+            self.send(reply.data, client.client)
+
+    def _routes(self, client: FiveTuple) -> ClientRoutes | None:
+        return self._shared.routes.of_listener(client.transport, client.server).get(client.client)
+
+    def send(self, data: Buffer, _: Address) -> None:
+        """Send a message; ChannelData is padded to four bytes on a stream (RFC 8656 §12.5).
+
+        :raises BlockingIOError: the client reads too slowly; nothing was sent.
+        """
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            raise BlockingIOError
+        if transport.get_write_buffer_size() > MOST_UNSENT_BYTES:
+            raise BlockingIOError
+        # A copy, because the caller's buffer holds the next packet before this one may be sent.
+        padding = -len(data) % 4
+        transport.write(bytes(data) + bytes(padding) if padding else bytes(data))
+
+    def abort(self) -> None:
+        """Close without waiting for anything that is unsent."""
+        if self._transport:
+            self._transport.abort()
+
+    def sweep(self) -> None:
+        """Close soon where an allocation has expired and left the connection without a purpose."""
+        if (
+            self._client
+            and not self._deadline
+            and self._shared.engine.table.get(self._client) is None
+        ):
+            self._close_in(IDLE_TIMEOUT)
+
+    # Strangers -----------------------------------------------------------------------------
+
+    def _close_in(self, seconds: float) -> None:
+        if self._deadline:
+            self._deadline.cancel()
+        self._deadline = asyncio.get_running_loop().call_later(seconds, self.abort)
+
+    def _leave_strangers(self) -> None:
+        if self._stranger and self._client:
+            self._stranger = False
+            self._shared.strangers.leave(self._client.client.host)
+
+
+class StreamListener:
+    """A TCP or TLS address of the server."""
+
+    def __init__(self, shared: StreamShared, tls: ssl.SSLContext | None) -> None:
+        self.shared = shared
+        self.transport = Transport.TLS if tls else Transport.TCP
+        self.connections: set[StreamConnection] = set()
+        self._tls = tls
+        self._server: asyncio.Server | None = None
+
+    async def start(self, sock: socket.socket) -> None:
+        """Accept connections on a bound socket, which the listener owns from now on."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            lambda: StreamConnection(self),
+            sock=sock,
+            backlog=BACKLOG,
+            ssl=self._tls,
+            ssl_handshake_timeout=self.shared.first_request_timeout if self._tls else None,
+        )
+
+    def sweep(self) -> None:
+        """Look for connections without a purpose; to be called every few seconds."""
+        for connection in self.connections:
+            connection.sweep()
+
+    async def stop(self) -> None:
+        """Stop accepting and close every connection."""
+        if self._server:
+            self._server.close()
+        for connection in list(self.connections):
+            connection.abort()
+        if self._server:
+            await self._server.wait_closed()
+
+
+def bind_tcp(host: str, port: int) -> socket.socket:
+    """A bound socket. :raises OSError: with the kernel's reason."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((host, port))
+    except OSError:
+        sock.close()
+        raise
+    return sock

@@ -1,0 +1,109 @@
+"""A UDP address of the server: reads datagrams and hands each to who decides or who carries."""
+
+import socket
+import time
+from typing import NamedTuple
+
+from turn.allocation.engine import Engine
+from turn.auth.authenticate import Now
+from turn.codec.values import Address
+from turn.relay.forward import Forwarder
+from turn.relay.poll import Poller
+from turn.routes import FiveTuple, RouteTable, Transport
+from turn.stats import DropReason, Stats
+from turn.transport.limits import ReplyLimit
+
+READS_PER_EVENT = 32
+"""Datagrams in a row before the relay sockets' turn."""
+RECEIVE_BUFFER = 4 << 20
+"""Bytes; the kernel grants what net.core.rmem_max allows. All clients share this one socket."""
+SEND_INDICATION = b"\x00\x16"
+BINDING_SUCCESS = b"\x01\x01"
+
+
+class Shared(NamedTuple):
+    """What all listeners work with."""
+
+    engine: Engine
+    forwarder: Forwarder
+    routes: RouteTable
+    stats: Stats
+    poller: Poller
+    replies: ReplyLimit
+    bindings: ReplyLimit
+
+
+class UdpListener:
+    """One UDP socket on one local address, so that replies leave by the address that was asked."""
+
+    def __init__(self, sock: socket.socket, shared: Shared) -> None:
+        self._sock = sock
+        self._shared = shared
+        self._send = sock.sendto
+        self._forwarder = shared.forwarder
+        self._clip = slice(None) if sock.family == socket.AF_INET else slice(2)
+        self.address = Address(*sock.getsockname()[:2])
+        self._clients = shared.routes.of_listener(Transport.UDP, self.address)
+        shared.poller.add(sock, self._read)
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._shared.poller.remove(self._sock)
+        self._sock.close()
+
+    def _read(self) -> int:
+        """Read what waits, up to a bound; gives the number of datagrams."""
+        forwarder, clip = self._forwarder, self._clip
+        receive, room, clients = self._sock.recvfrom_into, forwarder.room, self._clients
+        now = time.monotonic()
+        for count in range(READS_PER_EVENT):
+            try:
+                size, source = receive(room)
+            except BlockingIOError:
+                return count
+            except OSError:  # the ICMP error of an earlier packet; the next read is clear of it
+                continue
+            source = source[clip]
+            first = room[0] if size else -1
+            if 0x40 <= first < 0x80:
+                forwarder.client_to_peer(clients.get(source), room[:size], now)
+            elif 0 <= first < 4:
+                self._stun(room[:size], Address(*source), now)
+            else:
+                self._shared.stats.drop(DropReason.NOT_OURS if size else DropReason.EMPTY)
+        return READS_PER_EVENT
+
+    def _stun(self, message: memoryview, source: Address, now: float) -> None:
+        shared = self._shared
+        client = FiveTuple(Transport.UDP, source, self.address)
+        if message[:2] == SEND_INDICATION:
+            self._forwarder.send_indication(self._clients.get(source), client, message, now)
+            return
+        reply = shared.engine.handle(message, client, self._send, Now(now, time.time()))
+        if reply is None:
+            return
+        if not reply.proved:
+            limit = shared.bindings if reply.data[:2] == BINDING_SUCCESS else shared.replies
+            if not limit.allow(source.host, now):
+                shared.stats.drop(DropReason.REPLY_LIMIT)
+                return
+        try:
+            self._send(reply.data, source)
+        except OSError:
+            shared.stats.drop(DropReason.SEND_FAILED)
+
+
+def bind_udp(host: str, port: int) -> socket.socket:
+    """A bound, non-blocking socket. :raises OSError: with the kernel's reason."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    try:
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, RECEIVE_BUFFER)
+        sock.bind((host, port))
+    except OSError:
+        sock.close()
+        raise
+    return sock
