@@ -1,0 +1,105 @@
+"""Join tokens: JWTs that say who may enter which room (RFC 7519, HS256 and nothing else)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jwt
+from jwt.exceptions import InvalidTokenError
+
+ALGORITHM = "HS256"
+# Headers by which a token would choose its own key, or demand what we do not do (RFC 8725 §3).
+REFUSED_HEADERS = frozenset({"crit", "jku", "jwk", "x5u", "x5c", "kid"})
+LEEWAY = 5
+"""Seconds that the clocks of whoever mints and whoever checks may differ."""
+MOST_TOKEN_BYTES = 4096
+
+
+class BadToken(Exception):
+    """The token is not good; the text says why, for the server's log only."""
+
+
+class Claims:
+    """What a token says."""
+
+    __slots__ = ("can_publish", "capacity", "name", "resume", "room", "subject")
+
+    def __init__(self, payload: dict[str, Any]) -> None:
+        """Read the claims. :raises BadToken: one has a wrong type."""
+        self.room: str = _claim(payload, "room", str, None)
+        self.subject: str = _claim(payload, "sub", str, "")
+        self.name: str = _claim(payload, "name", str, "")
+        self.capacity: int | None = _claim(payload, "capacity", int, None, optional=True)
+        self.resume: float | None = _claim(payload, "resume", (int, float), None, optional=True)
+        self.can_publish: bool = _claim(payload, "canPublish", bool, True)
+
+
+class Tokens:
+    """Checks tokens against the secrets, mints them with the first."""
+
+    def __init__(self, secrets: Sequence[str]) -> None:
+        self._secrets = tuple(secrets)
+
+    @property
+    def required(self) -> bool:
+        """Whether rooms are closed to those without a token."""
+        return bool(self._secrets)
+
+    def check(self, token: str, now: float) -> Claims:
+        """What a token says. :raises BadToken: it is forged, expired, or not a join token.
+
+        :param now: Unix time in seconds.
+        """
+        if len(token) > MOST_TOKEN_BYTES:
+            raise BadToken("too long")
+        try:
+            headers = jwt.get_unverified_header(token)
+        except InvalidTokenError as error:
+            raise BadToken(str(error)) from None
+        if REFUSED_HEADERS & headers.keys():
+            raise BadToken("a header that is not accepted")
+        reason = "no token is accepted here"
+        for secret in self._secrets:
+            try:
+                payload = jwt.decode(
+                    token,
+                    secret,
+                    algorithms=[ALGORITHM],
+                    # The time is an argument here, so it is checked here.
+                    options={"require": ["exp"], "verify_exp": False, "verify_nbf": False,
+                             "verify_iat": False, "verify_aud": False},
+                )  # fmt: skip
+            except InvalidTokenError as error:
+                reason = str(error)
+            else:
+                _check_times(payload, now)
+                return Claims(payload)
+        raise BadToken(reason)
+
+    def mint(self, claims: dict[str, Any]) -> str:
+        """A token with these claims, signed with the first secret.
+
+        :raises BadToken: there is no secret.
+        """
+        if not self._secrets:
+            raise BadToken("no token_secret is configured")
+        return jwt.encode(claims, self._secrets[0], algorithm=ALGORITHM)
+
+
+def _check_times(payload: dict[str, Any], now: float) -> None:
+    expires = _claim(payload, "exp", (int, float), None)
+    begins = _claim(payload, "nbf", (int, float), 0)
+    if expires + LEEWAY < now:
+        raise BadToken("expired")
+    if begins - LEEWAY > now:
+        raise BadToken("not valid yet")
+
+
+def _claim(
+    payload: dict[str, Any], name: str, kind: Any, default: Any, *, optional: bool = False
+) -> Any:
+    value = payload.get(name, default)
+    if value is None and optional:
+        return None
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise BadToken(f"claim {name!r} is missing or of a wrong type")
+    return value

@@ -1,0 +1,118 @@
+"""What a broker is, and what it guarantees to every node.
+
+The mailbox is the truth: an event is numbered and kept there before anything else happens, and
+a node's hub is only woken. A node that asks after a gap gets it from the mailbox.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from signaling.protocol.messages import ByeOut, MessageOut, PeerEntry, SignalOut
+
+Directed = SignalOut | MessageOut | ByeOut
+Deliver = Callable[[str, int, str], None]
+"""(session, seq, text frame): wakes the node that holds the session's socket. Must not block."""
+
+
+class Grant(msgspec.Struct, frozen=True):
+    """What a session may do, from its token or from the settings."""
+
+    room: str = ""
+    """The one room that it may join; "" = any."""
+    capacity: int = 64
+    resume_window: float = 30.0
+    can_publish: bool = True
+
+
+class SessionRecord(msgspec.Struct):
+    """A session as any node needs it to go on with it."""
+
+    session: str
+    secret_hash: bytes
+    peer: str
+    name: str
+    grant: Grant
+
+
+class Resumption(NamedTuple):
+    """What a session that came back goes on with."""
+
+    record: SessionRecord
+    missed: list[tuple[int, str]]
+    """(seq, text frame) after the last one that the client saw."""
+
+
+class NotThere(Exception):
+    """The recipient shares no room with the sender, or does not exist: one answer for both."""
+
+
+class RoomFull(Exception):
+    """The room has no place left."""
+
+
+class MailboxFull(Exception):
+    """The recipient is away and its mailbox holds no more; nothing was sent."""
+
+
+class Broker(Protocol):
+    """Sessions, rooms and mailboxes.
+
+    Guarantees: events of one sender to one recipient arrive in the order in which they were
+    published; an event for which a method returned is delivered, replayed, or its recipient is
+    told ``resumed: false``; exactly one ``leave`` for each ``join``; ``now`` is monotonic time of
+    the calling node.
+    """
+
+    async def start(self, deliver: Deliver) -> None:
+        """Begin to work; ``deliver`` is called for sessions that are attached here."""
+
+    async def stop(self) -> None:
+        """End; sessions that are attached elsewhere go on."""
+
+    def is_up(self) -> bool:
+        """Whether what the broker needs can be reached."""
+
+    async def open(self, record: SessionRecord) -> None:
+        """Begin a session, attached to this node."""
+
+    async def resume(self, session: str, secret_hash: bytes, seq: int) -> Resumption | None:
+        """Attach a session to this node; None where it cannot go on without a loss."""
+
+    async def suspend(self, session: str, now: float) -> None:
+        """The socket is lost: tell the rooms, and let the resume window begin."""
+
+    async def close(self, session: str, reason: str) -> None:
+        """End a session: one ``leave`` in each room. A second time nothing happens."""
+
+    async def join(self, session: str, room: str, meta: Any, capacity: int) -> list[PeerEntry]:
+        """Enter a room; the others as this session sees them. :raises RoomFull:"""
+
+    async def leave(self, session: str, room: str, reason: str) -> None:
+        """Leave a room. :raises NotThere: the session is not in it."""
+
+    async def rooms_of(self, session: str) -> list[str]:
+        """The rooms that a session is in."""
+
+    async def send(self, session: str, to: str, event: Directed) -> bool:
+        """Put an event into one peer's mailbox; True where its socket is there to take it.
+
+        :raises NotThere: no such peer for this sender.
+        :raises MailboxFull: nothing was sent; a later try may succeed.
+        """
+
+    async def broadcast(self, session: str, event: Directed) -> bool:
+        """The same for everyone who shares a room; True where all sockets are there.
+
+        A recipient whose mailbox is full will be told ``resumed: false``.
+        """
+
+    async def acknowledge(self, session: str, seq: int) -> None:
+        """Everything up to ``seq`` has arrived at the session."""
+
+    async def reap(self, now: float) -> int:
+        """End the sessions whose resume window is over; gives their number."""
+
+    def counts(self) -> tuple[int, int]:
+        """(rooms, peers in rooms) of this node."""

@@ -1,0 +1,202 @@
+"""The embedded broker: everything in this process, for a laptop or a single machine."""
+
+import copy
+import hmac
+import math
+from typing import Any
+
+from signaling import room as rooms
+from signaling import session as sessions
+from signaling.broker.base import (
+    Deliver,
+    Directed,
+    MailboxFull,
+    NotThere,
+    Resumption,
+    RoomFull,
+    SessionRecord,
+)
+from signaling.protocol.messages import Event, PeerEntry
+from signaling.room import Member, Notice, Room
+from signaling.session import Mailbox
+
+ATTACHED = math.inf
+
+
+class _Session:
+    """A session, its mailbox, and since when it has to be back."""
+
+    __slots__ = ("expires", "mailbox", "record", "rooms")
+
+    def __init__(self, record: SessionRecord, mailbox: Mailbox) -> None:
+        self.record = record
+        self.mailbox = mailbox
+        self.rooms: set[str] = set()
+        self.expires = ATTACHED
+
+    @property
+    def attached(self) -> bool:
+        return self.expires == ATTACHED
+
+
+class MemoryBroker:
+    """A broker without a network. Methods never wait: what they do is done when they return."""
+
+    def __init__(self, most_messages: int, most_bytes: int) -> None:
+        self._most_messages = most_messages
+        self._most_bytes = most_bytes
+        self._sessions: dict[str, _Session] = {}
+        self._rooms: dict[str, Room] = {}
+        self._sessions_of_peers: dict[str, str] = {}
+        self._deliver: Deliver = lambda *_: None
+
+    async def start(self, deliver: Deliver) -> None:
+        """Begin to work."""
+        self._deliver = deliver
+
+    async def stop(self) -> None:
+        """End; nothing outlives the process."""
+
+    def is_up(self) -> bool:
+        """Always: there is nothing that it needs."""
+        return True
+
+    # Sessions ------------------------------------------------------------------------------
+
+    async def open(self, record: SessionRecord) -> None:
+        """Begin a session."""
+        mailbox = Mailbox(self._most_messages, self._most_bytes)
+        self._sessions[record.session] = _Session(record, mailbox)
+        self._sessions_of_peers[record.peer] = record.session
+
+    async def resume(self, session: str, secret_hash: bytes, seq: int) -> Resumption | None:
+        """Attach a session again; None where it cannot go on without a loss."""
+        found = self._sessions.get(session)
+        if found is None or not hmac.compare_digest(found.record.secret_hash, secret_hash):
+            return None
+        missed = found.mailbox.after(seq)
+        if missed is None:
+            await self.close(session, "lost")
+            return None
+        found.mailbox.acknowledge(seq)
+        found.expires = ATTACHED
+        for name in sorted(found.rooms):
+            self._tell(self._rooms[name].resume(session))
+        return Resumption(found.record, missed)
+
+    async def suspend(self, session: str, now: float) -> None:
+        """Let the resume window begin."""
+        found = self._sessions.get(session)
+        if found is None or not found.attached:
+            return
+        found.expires = now + found.record.grant.resume_window
+        for name in sorted(found.rooms):
+            self._tell(self._rooms[name].suspend(session))
+
+    async def close(self, session: str, reason: str) -> None:
+        """End a session."""
+        found = self._sessions.pop(session, None)
+        if found is None:
+            return
+        del self._sessions_of_peers[found.record.peer]
+        for name in sorted(found.rooms):
+            self._leave(session, name, reason)
+
+    async def reap(self, now: float) -> int:
+        """End the sessions whose resume window is over."""
+        over = [name for name, found in self._sessions.items() if found.expires <= now]
+        for session in over:
+            await self.close(session, "timeout")
+        return len(over)
+
+    # Rooms ---------------------------------------------------------------------------------
+
+    async def join(self, session: str, room: str, meta: Any, capacity: int) -> list[PeerEntry]:
+        """Enter a room."""
+        found = self._sessions[session]
+        entered = self._rooms.get(room) or Room(room)
+        member = Member(session, found.record.peer, found.record.name, meta)
+        try:
+            self._tell(entered.join(member, capacity))
+        except rooms.RoomFull:
+            raise RoomFull from None
+        self._rooms[room] = entered
+        found.rooms.add(room)
+        return entered.roster(session)
+
+    async def leave(self, session: str, room: str, reason: str) -> None:
+        """Leave a room."""
+        found = self._sessions.get(session)
+        if found is None or room not in found.rooms:
+            raise NotThere
+        found.rooms.discard(room)
+        self._leave(session, room, reason)
+
+    async def rooms_of(self, session: str) -> list[str]:
+        """The rooms that a session is in."""
+        found = self._sessions.get(session)
+        return sorted(found.rooms) if found else []
+
+    def counts(self) -> tuple[int, int]:
+        """(rooms, peers in rooms)."""
+        return len(self._rooms), sum(len(room) for room in self._rooms.values())
+
+    # Messages ------------------------------------------------------------------------------
+
+    async def send(self, session: str, to: str, event: Directed) -> bool:
+        """Put an event into one peer's mailbox."""
+        sender = self._sessions[session]
+        recipient = self._sessions_of_peers.get(to)
+        if recipient is None or recipient == session:
+            raise NotThere
+        if not sender.rooms & self._sessions[recipient].rooms:
+            raise NotThere
+        try:
+            return self._post(recipient, event)
+        except sessions.MailboxFull:
+            raise MailboxFull from None
+
+    async def broadcast(self, session: str, event: Directed) -> bool:
+        """Put an event into the mailbox of everyone who shares a room."""
+        names = sorted(self._sessions[session].rooms)
+        recipients = {other: None for name in names for other in self._rooms[name].others(session)}
+        all_there = True
+        for other in recipients:
+            all_there &= self._post_or_break(other, copy.copy(event))
+        return all_there
+
+    async def acknowledge(self, session: str, seq: int) -> None:
+        """Everything up to ``seq`` has arrived."""
+        found = self._sessions.get(session)
+        if found is not None:
+            found.mailbox.acknowledge(seq)
+
+    # Inside --------------------------------------------------------------------------------
+
+    def _leave(self, session: str, name: str, reason: str) -> None:
+        room = self._rooms[name]
+        self._tell(room.leave(session, reason))
+        if not len(room):
+            del self._rooms[name]
+
+    def _tell(self, notices: list[Notice]) -> None:
+        for notice in notices:
+            self._post_or_break(notice.session, notice.event)
+
+    def _post(self, session: str, event: Event) -> bool:
+        found = self._sessions[session]
+        seq, text = found.mailbox.append(event)
+        if found.attached:
+            self._deliver(session, seq, text)
+        return found.attached
+
+    def _post_or_break(self, session: str, event: Event) -> bool:
+        """Post, or remember that a resume would hide a loss."""
+        try:
+            return self._post(session, event)
+        except sessions.MailboxFull:
+            found = self._sessions[session]
+            found.mailbox.broken = True
+            if found.attached:
+                self._deliver(session, 0, "")  # the hub cuts a reader that is this slow
+            return False

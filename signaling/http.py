@@ -1,0 +1,135 @@
+"""HTTP: the WebSocket, ``GET /ice``, the browser client and the pages."""
+
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from aiohttp import hdrs, web
+
+from signaling.auth import BadToken, Tokens
+from signaling.ice import IceProvider
+from signaling.origin import OriginPolicy
+from signaling.websocket import WebSockets
+
+WEB = Path(__file__).parent / "web"
+PAGES = {"/": "index.html", "/trickle": "trickle.html"}
+SHARED = {"/client.js": "client.js", "/client.d.ts": "client.d.ts"}
+"""Files that pages of other sites may load too."""
+
+SECURITY_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+        "media-src 'self' blob: mediastream:; connect-src 'self' ws: wss:; font-src 'self'; "
+        "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    ),
+    "Permissions-Policy": "camera=(self), microphone=(self), display-capture=(self)",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class Http:
+    """The public HTTP application."""
+
+    def __init__(
+        self,
+        websockets: WebSockets,
+        ice: IceProvider,
+        tokens: Tokens,
+        origins: OriginPolicy,
+        *,
+        pages: bool,
+    ) -> None:
+        self._websockets = websockets
+        self._ice = ice
+        self._tokens = tokens
+        self._origins = origins
+        self.app = web.Application(middlewares=[_security_headers])
+        self.app.add_routes([web.get("/ws", self._ws), web.get("/ice", self._get_ice)])
+        self.app.router.add_options("/ice", self._preflight)
+        for path, name in SHARED.items():
+            self.app.router.add_get(path, _file(WEB / name, shared=True))
+        if pages:
+            for path, name in PAGES.items():
+                self.app.router.add_get(path, _file(WEB / name))
+            self.app.router.add_get("/favicon.ico", _file(WEB / "assets" / "icon.svg"))
+        self.app.router.add_static("/assets/", WEB / "assets")
+
+    async def _ws(self, request: web.Request) -> web.StreamResponse:
+        caller = self._origins.caller(request.remote or "", request.scheme, request.headers)
+        if not self._origins.allows(request.headers.get(hdrs.ORIGIN), request.host, caller.scheme):
+            return web.Response(
+                status=403,
+                text="pages of this origin may not connect; see signaling.allowed_origins\n",
+            )
+        return await self._websockets.serve(request, caller.network)
+
+    async def _get_ice(self, request: web.Request) -> web.Response:
+        headers = self._cors(request)
+        caller = self._origins.caller(request.remote or "", request.scheme, request.headers)
+        origin = request.headers.get(hdrs.ORIGIN)
+        if not self._origins.allows(origin, request.host, caller.scheme):
+            return web.json_response({"error": "forbidden_origin"}, status=403)
+        name = secrets.token_hex(8)
+        if self._tokens.required:
+            try:
+                name = self._tokens.check(_token_of(request), time.time()).subject or name
+            except BadToken:
+                headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
+                return web.json_response({"error": "unauthorized"}, status=401, headers=headers)
+        grant = self._ice.issue(name, time.time())
+        response = web.json_response(grant.document(), headers=headers)
+        for link in grant.links():
+            response.headers.add(hdrs.LINK, link)
+        return response
+
+    async def _preflight(self, request: web.Request) -> web.Response:
+        headers = self._cors(request)
+        headers["Access-Control-Allow-Headers"] = "Authorization"
+        headers["Access-Control-Allow-Methods"] = "GET"
+        return web.Response(status=204, headers=headers)
+
+    def _cors(self, request: web.Request) -> dict[str, str]:
+        headers: dict[str, str] = {hdrs.CACHE_CONTROL: "no-store", hdrs.VARY: "Origin"}
+        shared = self._origins.shared_with(request.headers.get(hdrs.ORIGIN))
+        if shared:
+            headers["Access-Control-Allow-Origin"] = shared
+            headers["Access-Control-Expose-Headers"] = "Link"
+        return headers
+
+
+def _token_of(request: web.Request) -> str:
+    scheme, _, token = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else request.query.get("token", "")
+
+
+def _file(
+    path: Path, *, shared: bool = False
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    headers: dict[str, str] = {hdrs.CACHE_CONTROL: "no-cache"}
+    if shared:
+        headers["Access-Control-Allow-Origin"] = "*"
+
+    async def handle(_: web.Request) -> web.StreamResponse:
+        return web.FileResponse(path, headers=headers)
+
+    return handle
+
+
+@web.middleware
+async def _security_headers(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    try:
+        response = await handler(request)
+    except web.HTTPException as error:
+        error.headers.update(SECURITY_HEADERS)
+        raise
+    if not response.prepared:
+        response.headers.update(SECURITY_HEADERS)
+        if request.path.startswith("/assets/"):
+            # Modules of the client, which pages of other sites load through /client.js.
+            response.headers["Access-Control-Allow-Origin"] = "*"
+            response.headers[hdrs.CACHE_CONTROL] = "no-cache"
+    return response

@@ -1,0 +1,376 @@
+"""The sessions of this node: what their clients ask for, and what the broker has for them.
+
+A local peer takes the same road as a remote one: publish to the broker, which wakes ``deliver``.
+"""
+
+import hashlib
+import random
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple, Protocol
+
+from signaling.auth import BadToken, Claims, Tokens
+from signaling.broker.base import (
+    Broker,
+    Grant,
+    MailboxFull,
+    NotThere,
+    RoomFull,
+    SessionRecord,
+)
+from signaling.ice import IceProvider
+from signaling.protocol import FEATURES
+from signaling.protocol import messages as m
+from signaling.protocol.errors import CloseCode, ErrorCode, ProtocolError
+from signaling.session import RateLimit, RecentRequests
+from signaling.stats import Stats
+
+PATHS = frozenset({"host", "srflx", "prflx", "relay"})
+ICE_PUSH_AT = 0.6
+"""Of a credential's lifetime: fresh ones are pushed then."""
+MOST_REFUSED = 500
+"""Messages over the rate limit in a row that close a socket for good."""
+GONE = "there is no such peer in your rooms"
+
+
+class HubSettings(NamedTuple):
+    """What the hub is told of the settings; times in seconds."""
+
+    resume_window: float
+    heartbeat: float
+    max_message_bytes: int
+    max_messages_per_second: int
+    max_message_burst: int
+    max_rooms_per_session: int
+    room_capacity: int
+
+
+class Connection(Protocol):
+    """A client's socket, as the hub sees it."""
+
+    def send(self, text: str, since: float) -> None:
+        """Queue a text frame; a reader that is too slow is cut. ``since``: when it all began."""
+
+    def close(self, code: CloseCode, reason: str) -> None:
+        """Close the socket soon; returns at once."""
+
+
+class Session:
+    """A session whose socket is (or was last) at this node."""
+
+    def __init__(self, record: SessionRecord, connection: Connection, rate: RateLimit) -> None:
+        self.record = record
+        self.connection: Connection | None = connection
+        self.rate = rate
+        self.recent = RecentRequests()
+        self.sent = 0
+        """The ``seq`` of the last event handed to the socket."""
+        self.credential_name = record.peer
+        self.ice_due: float | None = None
+        """Unix time at which fresh ICE servers are pushed."""
+        self.forget_at: float | None = None
+        """Monotonic time; set while the socket is lost."""
+
+
+class Hub:
+    """Answers clients; hands events to their sockets."""
+
+    def __init__(
+        self,
+        settings: HubSettings,
+        broker: Broker,
+        ice: IceProvider,
+        tokens: Tokens,
+        stats: Stats,
+    ) -> None:
+        self._settings = settings
+        self._broker = broker
+        self._ice = ice
+        self._tokens = tokens
+        self._stats = stats
+        self._sessions: dict[str, Session] = {}
+        self._arrived = 0.0
+        self.draining = False
+        self._handlers: dict[type, Callable[[Session, Any], Awaitable[m.ServerMessage | None]]] = {
+            m.Join: self._join,
+            m.Leave: self._leave,
+            m.Signal: self._signal,
+            m.Message: self._message,
+            m.Bye: self._bye,
+            m.Ack: self._ack,
+            m.Ice: self._ice_request,
+            m.Ping: self._ping,
+            m.PathStats: self._path_stats,
+        }
+
+    # Beginning -----------------------------------------------------------------------------
+
+    async def hello(self, connection: Connection, hello: m.Hello) -> Session:
+        """Begin a session, or go on with one.
+
+        :raises ProtocolError: UNAUTHORIZED; the socket is to be closed.
+        """
+        claims = self._check_token(hello.token)
+        session = await self._resume(connection, hello, claims)
+        if session is None:
+            session = await self._begin(connection, hello, claims)
+        return session
+
+    def _check_token(self, token: str | None) -> Claims | None:
+        if not self._tokens.required:
+            return None
+        try:
+            return self._tokens.check(token or "", time.time())
+        except BadToken:
+            raise ProtocolError(ErrorCode.UNAUTHORIZED, "the join token is not good") from None
+
+    async def _begin(
+        self, connection: Connection, hello: m.Hello, claims: Claims | None
+    ) -> Session:
+        secret = secrets.token_urlsafe(24)
+        record = SessionRecord(
+            session=secrets.token_urlsafe(16),
+            secret_hash=_hash(secret),
+            peer=secrets.token_urlsafe(16),
+            name=claims.name if claims and claims.name else hello.name,
+            grant=self._grant(claims),
+        )
+        await self._broker.open(record)
+        session = self._attach(connection, record, claims)
+        self._send(session, self._welcome(record, secret, resumed=False))
+        return session
+
+    async def _resume(
+        self, connection: Connection, hello: m.Hello, claims: Claims | None
+    ) -> Session | None:
+        wanted = hello.resume
+        if wanted is None:
+            return None
+        resumption = await self._broker.resume(wanted.session, _hash(wanted.secret), wanted.seq)
+        if resumption is None:
+            return None
+        session = self._attach(connection, resumption.record, claims)
+        self._send(session, self._welcome(resumption.record, wanted.secret, resumed=True))
+        session.sent = wanted.seq
+        for seq, text in resumption.missed:
+            session.sent = seq
+            connection.send(text, time.monotonic())
+        return session
+
+    def _attach(
+        self, connection: Connection, record: SessionRecord, claims: Claims | None
+    ) -> Session:
+        session = self._sessions.get(record.session)
+        if session is None:
+            now, limits = time.monotonic(), self._settings
+            rate = RateLimit(limits.max_messages_per_second, limits.max_message_burst, now)
+            session = self._sessions[record.session] = Session(record, connection, rate)
+        elif session.connection is not None:
+            session.connection.close(CloseCode.REPLACED, "the session goes on over another socket")
+        session.connection = connection
+        session.forget_at = None
+        if claims and claims.subject:
+            session.credential_name = claims.subject
+        return session
+
+    def _grant(self, claims: Claims | None) -> Grant:
+        window, capacity = self._settings.resume_window, self._settings.room_capacity
+        if claims is None:
+            return Grant(capacity=capacity, resume_window=window)
+        return Grant(
+            room=claims.room,
+            capacity=capacity if claims.capacity is None else claims.capacity,
+            resume_window=window if claims.resume is None else claims.resume,
+            can_publish=claims.can_publish,
+        )
+
+    def _welcome(self, record: SessionRecord, secret: str, *, resumed: bool) -> m.Welcome:
+        settings = self._settings
+        return m.Welcome(
+            session=record.session,
+            secret=secret,
+            peer=record.peer,
+            resumed=resumed,
+            resume_window=record.grant.resume_window,
+            heartbeat=settings.heartbeat,
+            limits={
+                "messageBytes": settings.max_message_bytes,
+                "messagesPerSecond": settings.max_messages_per_second,
+                "burst": settings.max_message_burst,
+                "rooms": settings.max_rooms_per_session,
+            },
+            features=FEATURES,
+        )
+
+    # A message -----------------------------------------------------------------------------
+
+    async def receive(self, session: Session, text: str) -> None:
+        """Handle a text frame; whatever it holds, the socket gets an answer and lives."""
+        self._arrived = time.monotonic()
+        request_id: str | None = None
+        try:
+            if not session.rate.allow(self._arrived):
+                self._refuse_flood(session)
+            message = m.parse_untrusted(text)
+            if isinstance(message, m.Hello):
+                raise ProtocolError(ErrorCode.BAD_MESSAGE, "hello was said already")
+            self._stats.messages[str(message.__struct_config__.tag)] += 1
+            request_id = getattr(message, "id", None)
+            answer = session.recent.get(request_id) if request_id else None
+            if answer is None:
+                reply = await self._handlers[type(message)](session, message)
+                answer = m.encode(reply) if reply else None
+                if request_id and answer:
+                    session.recent.put(request_id, answer)
+        except ProtocolError as error:
+            self._stats.dropped[error.code] += 1
+            answer = m.encode(
+                m.Error(
+                    error.code, error.message, error.retryable,
+                    request_id or m.id_of_untrusted(text),
+                )
+            )  # fmt: skip
+        if answer and session.connection:
+            session.connection.send(answer, self._arrived)
+
+    def _refuse_flood(self, session: Session) -> None:
+        if session.rate.refused > MOST_REFUSED and session.connection:
+            session.connection.close(CloseCode.FLOOD, "too many messages")
+        raise ProtocolError(ErrorCode.RATE_LIMITED, "too many messages; slow down")
+
+    async def _join(self, session: Session, message: m.Join) -> m.Joined:
+        grant = session.record.grant
+        if grant.room and message.room != grant.room:
+            raise ProtocolError(ErrorCode.FORBIDDEN, "the token is not for this room")
+        rooms = await self._broker.rooms_of(session.record.session)
+        if message.room not in rooms and len(rooms) >= self._settings.max_rooms_per_session:
+            raise ProtocolError(ErrorCode.TOO_MANY_ROOMS, "leave another room first")
+        try:
+            peers = await self._broker.join(
+                session.record.session, message.room, message.meta, grant.capacity
+            )
+        except RoomFull:
+            raise ProtocolError(ErrorCode.ROOM_FULL, "the room is full") from None
+        servers, expires_at = self._issue(session)
+        return m.Joined(message.id, message.room, peers, servers, expires_at)
+
+    async def _leave(self, session: Session, message: m.Leave) -> m.Ok:
+        try:
+            await self._broker.leave(session.record.session, message.room, "left")
+        except NotThere:
+            raise ProtocolError(ErrorCode.NOT_FOUND, "you are not in this room") from None
+        return m.Ok(message.id, "done")
+
+    async def _signal(self, session: Session, message: m.Signal) -> m.Ok:
+        event = m.SignalOut(
+            session.record.peer, message.description, message.candidate, message.candidates
+        )
+        return m.Ok(message.id, await self._send_to(session, message.to, event))
+
+    async def _message(self, session: Session, message: m.Message) -> m.Ok:
+        event = m.MessageOut(session.record.peer, message.data)
+        return m.Ok(message.id, await self._send_to(session, message.to, event))
+
+    async def _bye(self, session: Session, message: m.Bye) -> None:
+        await self._send_to(session, message.to, m.ByeOut(session.record.peer))
+
+    async def _send_to(
+        self, session: Session, to: str | None, event: m.SignalOut | m.MessageOut | m.ByeOut
+    ) -> str:
+        if not session.record.grant.can_publish:
+            raise ProtocolError(ErrorCode.FORBIDDEN, "the token does not let you send")
+        sender = session.record.session
+        try:
+            if to is None:
+                there = await self._broker.broadcast(sender, event)
+            else:
+                there = await self._broker.send(sender, to, event)
+        except NotThere:
+            raise ProtocolError(ErrorCode.NOT_FOUND, GONE) from None
+        except MailboxFull:
+            raise ProtocolError(
+                ErrorCode.QUEUE_FULL, "the peer is away and its queue is full"
+            ) from None
+        return "delivered" if there else "queued"
+
+    async def _ack(self, session: Session, message: m.Ack) -> None:
+        await self._broker.acknowledge(session.record.session, message.seq)
+
+    async def _ice_request(self, session: Session, message: m.Ice) -> m.IceOut:
+        servers, expires_at = self._issue(session)
+        return m.IceOut(servers, expires_at, message.id)
+
+    async def _ping(self, _: Session, message: m.Ping) -> m.Pong:
+        return m.Pong(message.t)
+
+    async def _path_stats(self, _: Session, message: m.PathStats) -> None:
+        if message.path not in PATHS:
+            raise ProtocolError(ErrorCode.BAD_MESSAGE, "`path` is host, srflx, prflx or relay")
+        self._stats.ice_results[message.path] += 1
+
+    def _issue(self, session: Session) -> tuple[list[dict[str, Any]], str]:
+        now = time.time()
+        grant = self._ice.issue(session.credential_name, now)
+        session.ice_due = now + grant.ttl * ICE_PUSH_AT
+        return grant.ice_servers, grant.expires_text
+
+    # From the broker -----------------------------------------------------------------------
+
+    def deliver(self, session_id: str, seq: int, text: str) -> None:
+        """Hand an event to a socket of ours; seq 0 says that something could not be kept."""
+        session = self._sessions.get(session_id)
+        if session is None or session.connection is None:
+            return
+        if seq == 0:
+            session.connection.close(CloseCode.SLOW_READER, "events were not acknowledged in time")
+        elif seq > session.sent:
+            session.sent = seq
+            session.connection.send(text, self._arrived)
+
+    # Ending --------------------------------------------------------------------------------
+
+    async def lost(self, session: Session, connection: Connection, *, for_good: bool) -> None:
+        """A socket is gone: for good where the client said so, else until it resumes."""
+        if session.connection is not connection:
+            return  # it was replaced, and what it had lives on over the new one
+        session.connection = None
+        now = time.monotonic()
+        if for_good:
+            self._sessions.pop(session.record.session, None)
+            await self._broker.close(session.record.session, "left")
+        else:
+            session.forget_at = now + session.record.grant.resume_window
+            await self._broker.suspend(session.record.session, now)
+
+    async def tick(self) -> None:
+        """Once a second: end what is over, push fresh ICE servers."""
+        now, wall = time.monotonic(), time.time()
+        await self._broker.reap(now)
+        for session in list(self._sessions.values()):
+            if session.forget_at is not None and session.forget_at <= now:
+                del self._sessions[session.record.session]
+            elif session.connection and session.ice_due is not None and session.ice_due <= wall:
+                servers, expires_at = self._issue(session)
+                self._send(session, m.IceOut(servers, expires_at))
+
+    def drain(self, seconds: float) -> None:
+        """Ask every client to be elsewhere soon, each at a time of its own."""
+        self.draining = True
+        for session in self._sessions.values():
+            deadline = random.uniform(0.2, 0.9) * seconds  # noqa: S311 - spreads load, no secret
+            self._send(session, m.Goaway(round(deadline, 3), "the server is about to stop"))
+
+    def close_all(self) -> None:
+        """Close every socket; the clients reconnect elsewhere."""
+        for session in self._sessions.values():
+            if session.connection:
+                session.connection.close(CloseCode.GOING_AWAY, "the server stops")
+
+    def _send(self, session: Session, message: m.ServerMessage) -> None:
+        if session.connection:
+            session.connection.send(m.encode(message), time.monotonic())
+
+
+def _hash(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()

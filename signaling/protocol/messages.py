@@ -1,0 +1,286 @@
+"""Every message of the protocol, one class each; what is in braces there is a field here.
+
+Application data (``meta``, ``description``, ``candidate``, ``data``) is passed on as it came.
+"""
+
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType, field
+
+from signaling.protocol.errors import ErrorCode, ProtocolError
+
+MOST_NAME = 128
+MOST_ROOM = 128
+MOST_ID = 64
+
+
+# Client to server ----------------------------------------------------------------------------
+class Resume(msgspec.Struct):
+    """Which session to go on with, and the last ``seq`` that was seen of it."""
+
+    session: str
+    secret: str
+    seq: int
+
+
+class Hello(msgspec.Struct, tag="hello"):
+    """The first message of every socket."""
+
+    token: str | None = None
+    resume: Resume | None = None
+    name: str = ""
+
+
+class Join(msgspec.Struct, tag="join"):
+    """Enter a room."""
+
+    id: str
+    room: str
+    meta: Any = None
+
+
+class Leave(msgspec.Struct, tag="leave"):
+    """Leave a room."""
+
+    id: str
+    room: str
+
+
+class Signal(msgspec.Struct, tag="signal"):
+    """WebRTC negotiation for one peer: exactly one of description, candidate, candidates."""
+
+    id: str
+    to: str
+    description: Raw | UnsetType = UNSET
+    candidate: Raw | UnsetType = UNSET
+    """null means the end of candidates."""
+    candidates: list[Raw] | UnsetType = UNSET
+    forged: Any = field(name="from", default=UNSET)
+
+
+class Message(msgspec.Struct, tag="message"):
+    """Application data for a peer, or for everyone in the sender's rooms."""
+
+    id: str
+    data: Raw
+    to: str | None = None
+    forged: Any = field(name="from", default=UNSET)
+
+
+class Bye(msgspec.Struct, tag="bye"):
+    """The call with a peer (or with everyone) is over; who says it stays in the room."""
+
+    to: str | None = None
+
+
+class Ack(msgspec.Struct, tag="ack"):
+    """Everything up to ``seq`` has arrived."""
+
+    seq: int
+
+
+class Ice(msgspec.Struct, tag="ice"):
+    """Ask for fresh ICE servers."""
+
+    id: str
+
+
+class Ping(msgspec.Struct, tag="ping"):
+    """Is anyone there? ``t`` comes back in ``pong``."""
+
+    t: float = 0
+
+
+class PathStats(msgspec.Struct, tag="stats"):
+    """Which path a call with ``peer`` takes, and its round-trip time in seconds."""
+
+    peer: str
+    path: str
+    rtt: float = 0
+
+
+ClientMessage = Hello | Join | Leave | Signal | Message | Bye | Ack | Ice | Ping | PathStats
+
+
+# Server to client ----------------------------------------------------------------------------
+class Welcome(msgspec.Struct, tag="welcome", rename="camel"):
+    """The answer to ``hello``; times in seconds."""
+
+    session: str
+    secret: str
+    peer: str
+    resumed: bool
+    resume_window: float
+    heartbeat: float
+    limits: dict[str, int]
+    features: tuple[str, ...]
+
+
+class PeerEntry(msgspec.Struct):
+    """Somebody in a room; ``polite`` is the receiver's own role toward that peer."""
+
+    id: str
+    name: str
+    meta: Any
+    polite: bool
+    state: str
+
+
+class Joined(msgspec.Struct, tag="joined", rename="camel"):
+    """The answer to ``join``."""
+
+    id: str
+    room: str
+    peers: list[PeerEntry]
+    ice_servers: list[dict[str, Any]]
+    ice_expires_at: str
+
+
+class PeerEvent(msgspec.Struct, tag="peer"):
+    """Somebody came, left, or lost the socket: join, leave, suspended, resumed, bye."""
+
+    event: str
+    room: str
+    id: str
+    name: str
+    meta: Any
+    polite: bool
+    reason: str = ""
+    seq: int = 0
+
+
+class SignalOut(msgspec.Struct, tag="signal", omit_defaults=True):
+    """A peer's signal."""
+
+    sender: str = field(name="from")
+    description: Raw | UnsetType = UNSET
+    candidate: Raw | UnsetType = UNSET
+    candidates: list[Raw] | UnsetType = UNSET
+    seq: int = 0
+
+
+class MessageOut(msgspec.Struct, tag="message"):
+    """A peer's application data."""
+
+    sender: str = field(name="from")
+    data: Raw
+    seq: int = 0
+
+
+class ByeOut(msgspec.Struct, tag="bye"):
+    """A peer's call is over."""
+
+    sender: str = field(name="from")
+    seq: int = 0
+
+
+class Ok(msgspec.Struct, tag="ok"):
+    """A request is done; ``status`` of a signal or message: delivered or queued."""
+
+    id: str
+    status: str
+
+
+class Error(msgspec.Struct, tag="error", omit_defaults=True):
+    """A request failed; without ``id`` where none could be read."""
+
+    code: str
+    message: str
+    retryable: bool
+    id: str | None = None
+
+
+class IceOut(msgspec.Struct, tag="ice", rename="camel", omit_defaults=True):
+    """Fresh ICE servers, asked for (then with ``id``) or not."""
+
+    ice_servers: list[dict[str, Any]]
+    expires_at: str
+    id: str | None = None
+
+
+class Goaway(msgspec.Struct, tag="goaway"):
+    """The node is about to stop: be elsewhere within ``deadline`` seconds."""
+
+    deadline: float
+    reason: str
+
+
+class Pong(msgspec.Struct, tag="pong"):
+    """The answer to ``ping``."""
+
+    t: float
+
+
+Event = PeerEvent | SignalOut | MessageOut | ByeOut
+"""What goes through mailboxes: numbered, acknowledged, replayed."""
+ServerMessage = Event | Welcome | Joined | Ok | Error | IceOut | Goaway | Pong
+
+_decoder = msgspec.json.Decoder(ClientMessage)
+_encoder = msgspec.json.Encoder()
+
+
+class _Envelope(msgspec.Struct):
+    type: Any = None
+    id: Any = None
+
+
+_envelope_decoder = msgspec.json.Decoder(_Envelope)
+
+
+def parse_untrusted(text: str | bytes) -> ClientMessage:
+    """Read a client's message.
+
+    :raises ProtocolError: and nothing else; ``id_of_untrusted`` finds the id to answer to.
+    """
+    try:
+        message: ClientMessage = _decoder.decode(text)
+    except msgspec.ValidationError as error:
+        raise _explained(text, error) from None
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        raise ProtocolError(ErrorCode.BAD_MESSAGE, "the message is not JSON") from None
+    if isinstance(message, Signal | Message) and message.forged is not UNSET:
+        raise ProtocolError(ErrorCode.BAD_MESSAGE, "`from` is written by the server")
+    _check_lengths(message)
+    return message
+
+
+def id_of_untrusted(text: str | bytes) -> str | None:
+    """The ``id`` of a message that may be anything else but right; None where there is none."""
+    try:
+        found = _envelope_decoder.decode(text).id
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
+        return None
+    return found if isinstance(found, str) and len(found) <= MOST_ID else None
+
+
+def encode(message: ServerMessage | ClientMessage) -> str:
+    """The text frame of a message."""
+    return _encoder.encode(message).decode()
+
+
+def _explained(text: str | bytes, error: msgspec.ValidationError) -> ProtocolError:
+    try:
+        kind = _envelope_decoder.decode(text).type
+    except (msgspec.MsgspecError, RecursionError):
+        kind = None
+    known = {struct.__struct_config__.tag for struct in ClientMessage.__args__}
+    if isinstance(kind, str) and kind not in known:
+        return ProtocolError(ErrorCode.UNKNOWN_TYPE, f"there is no message type {kind[:40]!r}")
+    return ProtocolError(ErrorCode.BAD_MESSAGE, str(error))
+
+
+def _check_lengths(message: ClientMessage) -> None:
+    for name, most in (("id", MOST_ID), ("room", MOST_ROOM), ("name", MOST_NAME), ("to", MOST_ID)):
+        value = getattr(message, name, None)
+        if isinstance(value, str) and len(value) > most:
+            raise ProtocolError(ErrorCode.BAD_MESSAGE, f"`{name}` is longer than {most} characters")
+        if value == "" and name in {"id", "room", "to"}:
+            raise ProtocolError(ErrorCode.BAD_MESSAGE, f"`{name}` is empty")
+    if isinstance(message, Signal):
+        given = [message.description, message.candidate, message.candidates]
+        if sum(part is not UNSET for part in given) != 1:
+            raise ProtocolError(
+                ErrorCode.BAD_MESSAGE,
+                "a signal has one of `description`, `candidate` and `candidates`",
+            )

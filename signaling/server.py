@@ -1,0 +1,145 @@
+"""The composition root of signaling: the one place that wires it; start, drain, stop."""
+
+import asyncio
+import ssl
+import time
+
+import structlog
+from aiohttp import web
+
+from config.schema import SignalingSettings
+from signaling.auth import Tokens
+from signaling.broker.memory import MemoryBroker
+from signaling.http import Http
+from signaling.hub import Hub, HubSettings
+from signaling.ice import IceProvider
+from signaling.metrics import Gauges, SignalingCollector
+from signaling.origin import OriginPolicy
+from signaling.stats import Stats
+from signaling.websocket import SocketSettings, WebSockets
+
+log = structlog.get_logger("signaling")
+
+TICK = 1.0
+"""Seconds between looks at what is over and what is due."""
+DRAIN_LOOK = 0.1
+
+
+class StartError(Exception):
+    """Signaling cannot start as it is set up; the message says what to change."""
+
+
+class SignalingService:
+    """The signaling of this process."""
+
+    name = "signaling"
+
+    def __init__(self, settings: SignalingSettings, ice: IceProvider) -> None:
+        self._settings = settings
+        self._stats = stats = Stats()
+        self._broker = MemoryBroker(settings.max_queued_messages, settings.max_queued_bytes)
+        tokens = Tokens([secret.get_secret_value() for secret in settings.token_secret])
+        self._hub = Hub(_hub_settings(settings), self._broker, ice, tokens, stats)
+        self._websockets = WebSockets(_socket_settings(settings), self._hub, stats)
+        origins = OriginPolicy(
+            settings.allowed_origins, settings.trusted_proxies, tokens=tokens.required
+        )
+        http = Http(self._websockets, ice, tokens, origins, pages=settings.pages)
+        # An ended socket's handler still has to suspend its session: give it a moment.
+        self._runner = web.AppRunner(
+            http.app, access_log=None, handle_signals=False, shutdown_timeout=5.0
+        )
+        self._ticker: asyncio.Task[None] | None = None
+        self.collector = SignalingCollector(
+            stats,
+            Gauges(
+                lambda: self._websockets.connections,
+                self._broker.counts,
+                self._broker.is_up,
+                lambda: ice.issued,
+            ),
+        )
+
+    @property
+    def draining(self) -> bool:
+        """Whether new sockets are turned away."""
+        return self._hub.draining
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """Where it listens, once started."""
+        return [(host, port) for host, port, *_ in self._runner.addresses]
+
+    async def start(self) -> None:
+        """Begin to serve.
+
+        :raises StartError: the certificate is not usable.
+        :raises OSError: the address cannot be listened on.
+        """
+        tls = self._tls_context()
+        await self._broker.start(self._hub.deliver)
+        await self._runner.setup()
+        host, port = self._settings.listen
+        try:
+            await web.TCPSite(self._runner, host, port, ssl_context=tls, backlog=1024).start()
+        except OSError as error:
+            await self._runner.cleanup()
+            raise OSError(
+                error.errno,
+                f"signaling cannot listen on {self._settings.listen}: {error.strerror}",
+            ) from None
+        self._ticker = asyncio.create_task(self._tick())
+
+    def ready(self) -> list[str]:
+        """What keeps signaling from being sent clients; empty: nothing."""
+        problems = []
+        if self._ticker is None or self._ticker.done():
+            problems.append("not running")
+        if self.draining:
+            problems.append("draining")
+        if not self._broker.is_up():
+            problems.append("the broker cannot be reached")
+        return problems
+
+    async def drain(self, seconds: float) -> None:
+        """Turn new sockets away and ask the open ones to move, until all have or time is up."""
+        log.info("draining", connections=self._websockets.connections, seconds=seconds)
+        self._hub.drain(seconds)
+        deadline = time.monotonic() + seconds
+        while self._websockets.connections and time.monotonic() < deadline:  # noqa: ASYNC110 - counted, not signalled
+            await asyncio.sleep(DRAIN_LOOK)
+
+    async def stop(self) -> None:
+        """Close every socket and stop serving."""
+        if self._ticker is None:
+            return
+        self._ticker.cancel()
+        self._ticker = None
+        self._hub.close_all()
+        await self._runner.cleanup()
+        await self._broker.stop()
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            await self._hub.tick()
+
+    def _tls_context(self) -> ssl.SSLContext | None:
+        certificate, key = self._settings.tls_certificate, self._settings.tls_key
+        if certificate is None or key is None:
+            return None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        try:
+            context.load_cert_chain(certificate, key)
+        except (OSError, ValueError) as error:
+            raise StartError(f"signaling.tls_certificate, signaling.tls_key: {error}") from None
+        return context
+
+
+def _hub_settings(settings: SignalingSettings) -> HubSettings:
+    return HubSettings(**{name: getattr(settings, name) for name in HubSettings._fields})
+
+
+def _socket_settings(settings: SignalingSettings) -> SocketSettings:
+    return SocketSettings(**{name: getattr(settings, name) for name in SocketSettings._fields})

@@ -1,0 +1,36 @@
+"""What signaling counts: plain integers, exported by ``metrics`` alone."""
+
+from bisect import bisect_left
+from collections import Counter
+
+DELIVERY_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0)
+"""Upper bounds in seconds."""
+
+
+class Histogram:
+    """Counts observations by their size."""
+
+    __slots__ = ("counts", "total")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(DELIVERY_BUCKETS) + 1)
+        self.total = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Count one."""
+        self.counts[bisect_left(DELIVERY_BUCKETS, seconds)] += 1
+        self.total += seconds
+
+
+class Stats:
+    """The counters of one signaling process."""
+
+    def __init__(self) -> None:
+        self.messages: Counter[str] = Counter()
+        """Messages received, by type."""
+        self.delivery = Histogram()
+        """From a message's arrival to its hand-over to the recipient's socket."""
+        self.disconnects: Counter[str] = Counter()
+        self.dropped: Counter[str] = Counter()
+        self.credentials_issued = 0
+        self.ice_results: Counter[str] = Counter()

@@ -1,0 +1,239 @@
+"""A client's WebSocket: frames in, a bounded queue of frames out, and a name for every end."""
+
+import asyncio
+import time
+from collections import Counter, deque
+from typing import NamedTuple
+
+import structlog
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from signaling.hub import Hub, Session
+from signaling.protocol import SUBPROTOCOL
+from signaling.protocol import messages as m
+from signaling.protocol.errors import CloseCode, ErrorCode, ProtocolError
+from signaling.stats import Stats
+
+log = structlog.get_logger("signaling")
+
+
+class SocketSettings(NamedTuple):
+    """What a socket is told of the settings; times in seconds."""
+
+    heartbeat: float
+    hello_timeout: float
+    write_timeout: float
+    max_message_bytes: int
+    max_queued_messages: int
+    max_queued_bytes: int
+    max_unauthenticated_per_address: int
+    max_connections: int
+
+
+class Socket:
+    """One connection: what the hub sends waits here until the client has read what was before."""
+
+    def __init__(self, ws: web.WebSocketResponse, settings: SocketSettings, stats: Stats) -> None:
+        self._ws = ws
+        self._settings = settings
+        self._stats = stats
+        self._queue: deque[tuple[str, float]] = deque()
+        self._queued_bytes = 0
+        self._wake = asyncio.Event()
+        self._end: tuple[CloseCode, str] | None = None
+        self.reason = ""
+        """Why it ended, where we ended it."""
+
+    def send(self, text: str, since: float) -> None:
+        """Queue a text frame; over the limits the socket is cut and the session may resume."""
+        if self._end is not None:
+            return
+        settings = self._settings
+        too_many = len(self._queue) >= settings.max_queued_messages
+        if too_many or self._queued_bytes + len(text) > settings.max_queued_bytes:
+            self.close(CloseCode.SLOW_READER, "the client reads too slowly")
+            return
+        self._queue.append((text, since))
+        self._queued_bytes += len(text)
+        self._wake.set()
+
+    def close(self, code: CloseCode, reason: str) -> None:
+        """Close the socket soon, without what is still queued where it reads too slowly."""
+        if self._end is None:
+            self._end = (code, reason)
+            self.reason = code.name.lower()
+            self._wake.set()
+
+    async def write(self) -> None:
+        """Write what is queued until the socket ends; runs as a task of its own."""
+        try:
+            while True:
+                while self._queue and not self._too_slow:
+                    text, since = self._queue.popleft()
+                    self._queued_bytes -= len(text)
+                    async with asyncio.timeout(self._settings.write_timeout):
+                        await self._ws.send_str(text)
+                    self._stats.delivery.observe(time.monotonic() - since)
+                if self._end is not None:
+                    break
+                self._wake.clear()
+                await self._wake.wait()
+            code, reason = self._end
+            async with asyncio.timeout(self._settings.write_timeout):
+                await self._ws.close(code=code, message=reason.encode())
+        except (TimeoutError, ConnectionError, RuntimeError):
+            # RuntimeError: aiohttp's word for a write after the peer's close.
+            self.reason = self.reason or "write_failed"
+            self._abort()
+
+    @property
+    def _too_slow(self) -> bool:
+        return self._end is not None and self._end[0] is CloseCode.SLOW_READER
+
+    def _abort(self) -> None:
+        request = self._ws._req  # noqa: SLF001 - aiohttp has no public way to drop a connection
+        if request is not None and request.transport is not None:
+            request.transport.abort()
+
+
+class WebSockets:
+    """The endpoint ``/ws``."""
+
+    def __init__(self, settings: SocketSettings, hub: Hub, stats: Stats) -> None:
+        self._settings = settings
+        self._hub = hub
+        self._stats = stats
+        self._strangers: Counter[str] = Counter()
+        self.connections = 0
+
+    async def serve(self, request: web.Request, network: str) -> web.StreamResponse:
+        """Serve one socket until it ends.
+
+        :param network: what counts as one address (IPv4, or an IPv6 /64).
+        """
+        refusal = self._refusal(request, network)
+        if refusal is not None:
+            return refusal
+        settings = self._settings
+        ws = web.WebSocketResponse(
+            protocols=(SUBPROTOCOL,),
+            compress=False,
+            heartbeat=settings.heartbeat,
+            max_msg_size=settings.max_message_bytes,
+        )
+        self._strangers[network] += 1
+        self.connections += 1
+        try:
+            await ws.prepare(request)
+            await self._run(ws, network)
+        finally:
+            self.connections -= 1
+        return ws
+
+    def _refusal(self, request: web.Request, network: str) -> web.Response | None:
+        most = self._settings.max_connections
+        if self._hub.draining or (most and self.connections >= most):
+            return web.Response(
+                status=503,
+                text="busy: try again elsewhere or later\n",
+                headers={"Retry-After": "2"},
+            )
+        if self._strangers[network] >= self._settings.max_unauthenticated_per_address:
+            return web.Response(
+                status=429,
+                text="too many sockets of this address have not said hello\n",
+                headers={"Retry-After": "5"},
+            )
+        offered = request.headers.get("Sec-WebSocket-Protocol")
+        if offered and SUBPROTOCOL not in [part.strip() for part in offered.split(",")]:
+            return web.Response(status=400, text=f"this server speaks {SUBPROTOCOL}\n")
+        return None
+
+    async def _run(self, ws: web.WebSocketResponse, network: str) -> None:
+        socket = Socket(ws, self._settings, self._stats)
+        writer = asyncio.create_task(socket.write())
+        session: Session | None = None
+        try:
+            try:
+                async with asyncio.timeout(self._settings.hello_timeout):
+                    session = await self._hello(ws, socket)
+            except TimeoutError:
+                socket.close(CloseCode.HELLO_TIMEOUT, "no hello in time")
+            finally:
+                self._forget_stranger(network)
+            if session is not None:
+                await self._read(ws, socket, session)
+        finally:
+            await self._finish(ws, socket, session, writer)
+
+    async def _hello(self, ws: web.WebSocketResponse, socket: Socket) -> Session | None:
+        """Wait for a good hello; None where the socket ended without one."""
+        async for frame in ws:
+            if frame.type is not WSMsgType.TEXT:
+                socket.close(CloseCode.NOT_TEXT, "frames are text")
+                return None
+            try:
+                message = m.parse_untrusted(frame.data)
+                if not isinstance(message, m.Hello):
+                    raise ProtocolError(ErrorCode.HELLO_FIRST, "say hello first")
+                return await self._hub.hello(socket, message)
+            except ProtocolError as error:
+                self._stats.dropped[error.code] += 1
+                answer = m.Error(
+                    error.code, error.message, error.retryable, m.id_of_untrusted(frame.data)
+                )
+                socket.send(m.encode(answer), time.monotonic())
+                if error.code is ErrorCode.UNAUTHORIZED:
+                    socket.close(CloseCode.UNAUTHORIZED, error.message)
+                    return None
+        return None
+
+    async def _read(self, ws: web.WebSocketResponse, socket: Socket, session: Session) -> None:
+        async for frame in ws:
+            if frame.type is WSMsgType.TEXT:
+                await self._hub.receive(session, frame.data)
+            elif frame.type is WSMsgType.BINARY:
+                socket.close(CloseCode.NOT_TEXT, "frames are text")
+                return
+
+    async def _finish(
+        self,
+        ws: web.WebSocketResponse,
+        socket: Socket,
+        session: Session | None,
+        writer: "asyncio.Task[None]",
+    ) -> None:
+        if socket.reason and not ws.closed:
+            await asyncio.wait({writer}, timeout=self._settings.write_timeout)
+        writer.cancel()
+        await asyncio.wait({writer})
+        code = ws.close_code
+        reason = socket.reason or _reason(code, ws)
+        self._stats.disconnects[reason] += 1
+        if session is not None:
+            log.debug("socket ended", reason=reason, code=code)
+            gone = code == CloseCode.NORMAL and not socket.reason
+            await self._hub.lost(session, socket, for_good=gone or reason in FOR_GOOD)
+
+    def _forget_stranger(self, network: str) -> None:
+        self._strangers[network] -= 1
+        if not self._strangers[network]:
+            del self._strangers[network]
+
+
+ENDS: dict[int, str] = {
+    CloseCode.NORMAL: "left",
+    WSCloseCode.GOING_AWAY: "page_gone",
+    WSCloseCode.MESSAGE_TOO_BIG: "too_large",
+    WSCloseCode.PROTOCOL_ERROR: "protocol_error",
+    WSCloseCode.INVALID_TEXT: "protocol_error",
+}
+"""Close codes of clients and of the WebSocket layer, by the name that they are counted under."""
+FOR_GOOD = frozenset({"flood", "unauthorized", "not_text"})
+"""Ends after which the session may not go on."""
+
+
+def _reason(code: int | None, ws: web.WebSocketResponse) -> str:
+    if isinstance(ws.exception(), TimeoutError):
+        return "heartbeat"
+    return ENDS.get(code or 0, "lost")
