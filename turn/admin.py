@@ -49,7 +49,16 @@ class Admin:
     async def start(self) -> None:
         """Begin to serve. :raises OSError: the address cannot be listened on."""
         await self._runner.setup()
-        await web.TCPSite(self._runner, *self._listen).start()
+        try:
+            await web.TCPSite(self._runner, *self._listen).start()
+        except OSError as error:
+            await self._runner.cleanup()
+            raise OSError(
+                error.errno, f"metrics cannot listen on {self._listen}: {error.strerror}"
+            ) from None
+
+    async def drain(self, _: float) -> None:
+        """Nothing: it answers until the end, so that a drain can be watched."""
 
     async def stop(self) -> None:
         """Stop serving."""

@@ -57,6 +57,7 @@ class TurnService:
 
     name = "turn"
     plane = "userspace"
+    plane_reason = "the kernel plane is not in this version yet"
 
     def __init__(self, settings: TurnSettings, reserved_ports: Iterable[int] = ()) -> None:
         """Wire the relay; nothing is opened before ``start``.

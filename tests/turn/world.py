@@ -41,9 +41,8 @@ class FakeRelay:
     routes: ClientRoutes | None = None
     admit: Admit | None = None
 
-    @property
-    def public(self) -> Address:
-        return self.address
+    def __post_init__(self) -> None:
+        self.public = self.address
 
     def send(self, data: bytes | bytearray | memoryview, peer: Address) -> int:
         self.sent.append((bytes(data), peer))

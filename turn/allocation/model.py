@@ -30,7 +30,10 @@ class Relay(Protocol):
     """Where packets really come from and arrive."""
     public: Address
     """What the client is told; differs from ``address`` only behind 1:1 NAT."""
-    send: Send
+
+    @property
+    def send(self) -> Send:
+        """Sends a packet to a peer from this address."""
 
     def start(self, routes: ClientRoutes, admit: Admit) -> None:
         """Begin to carry packets from peers to the client."""

@@ -1,0 +1,44 @@
+"""The ICE URLs of our own relay, as its settings have it (RFC 7064, RFC 7065)."""
+
+from collections.abc import Sequence
+
+from config.schema import TurnSettings
+from config.values import Endpoint
+
+UrlGroup = tuple[str, ...]
+
+
+def relay_urls(turn: TurnSettings, machine_addresses: Sequence[str]) -> list[UrlGroup]:
+    """What clients are told: STUN URLs, then TURN URLs, for each port that is listened on.
+
+    :param machine_addresses: what a wildcard stands for, the best one first.
+    """
+    stun: dict[str, None] = {}
+    relay: dict[str, None] = {}
+    for endpoint in turn.listen:
+        place = f"{_host(turn, endpoint, machine_addresses)}:{endpoint.port}"
+        stun[f"stun:{place}"] = None
+        relay[f"turn:{place}?transport=udp"] = None
+        relay[f"turn:{place}?transport=tcp"] = None
+    for endpoint in turn.listen_tls:
+        place = f"{_host(turn, endpoint, machine_addresses)}:{endpoint.port}"
+        relay[f"turns:{place}?transport=tcp"] = None
+    return [tuple(stun), tuple(relay)] if stun or relay else []
+
+
+def _host(turn: TurnSettings, endpoint: Endpoint, machine_addresses: Sequence[str]) -> str:
+    """The name or address by which clients reach an endpoint."""
+    if turn.hostname:
+        return turn.hostname
+    ipv6 = ":" in endpoint.host
+    public = [e.public for e in turn.external_addresses if (":" in e.public) == ipv6]
+    if public:
+        return _bracketed(public[0])
+    if not endpoint.is_wildcard:
+        return _bracketed(endpoint.host)
+    own = [address for address in machine_addresses if (":" in address) == ipv6]
+    return _bracketed(own[0] if own else ("::1" if ipv6 else "127.0.0.1"))
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,49 @@
+"""``icebroker serve`` without a configuration: the settings of a laptop, and what it says."""
+
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+LAN_PORT = 8443
+
+
+def defaults(*, lan: bool) -> dict[str, Any]:
+    """What holds where neither the environment nor a file says anything."""
+    turn = {"secret": secrets.token_urlsafe(32), "open_private_peers": True}
+    if lan:
+        return {"turn": turn, "signaling": {"listen": f"0.0.0.0:{LAN_PORT}", "open": True}}
+    return {"turn": turn, "signaling": {"listen": "127.0.0.1:8080"}}
+
+
+def banner(facts: dict[str, Any]) -> str:
+    """The one screen that ``serve`` prints once both services are up.
+
+    :param facts: page, curl, metrics, plane, plane_reason, relay (a list), lan (bool).
+    """
+    lines = ["", f"  Icebroker {facts['version']} is running.", ""]
+    lines += [f"  Call page     {facts['page']}", f"  ICE tester    {facts['page']}trickle"]
+    lines += [f"  ICE servers   {facts['curl']}", f"  Metrics       {facts['metrics']}"]
+    lines += [f"  Relay         {_places(facts['relay'])}"]
+    lines += [f"  Data plane    {facts['plane']} ({facts['plane_reason']})", ""]
+    lines += [f"  {line}" for line in facts["notes"]]
+    lines += ["", "  Stop with Ctrl-C.", ""]
+    return "\n".join(lines)
+
+
+def notes(*, lan: bool, private: bool, secure: bool) -> list[str]:
+    """What a person should know about how open this is."""
+    found = []
+    if lan:
+        found += [
+            "Everyone on your network can open the page and join any room. The browser",
+            "warns of the certificate once, because this machine made it: accept it.",
+        ]
+    elif not secure:
+        found += ["Only this machine can open the page. For a phone: icebroker serve --lan"]
+    if private:
+        found += ["The relay lets its users reach private networks (10/8, 192.168/16, …)."]
+    return found
+
+
+def _places(relay: Sequence[str]) -> str:
+    return ", ".join(relay[:2]) + (f" and {len(relay) - 2} more" if len(relay) > 2 else "")

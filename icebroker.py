@@ -1,0 +1,304 @@
+"""The command line: one sub-command for each thing that a person does, and no logic.
+
+Services are imported by the commands that run them, so that the others answer at once.
+"""
+
+import asyncio
+import json
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from importlib.metadata import version as version_of
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, Protocol
+
+import typer
+
+from config.load import DEFAULT_FILE, ConfigError, load
+from config.schema import Settings
+from config.values import parse_duration
+
+app = typer.Typer(
+    help="The self-hosted connection layer for WebRTC: a STUN/TURN relay and signaling.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("-c", "--config", help="TOML file; default: icebroker.toml here, if any."),
+]
+Ttl = Annotated[str, typer.Option(help="How long it is good: seconds, or 90s, 15m, 1h, 7d.")]
+
+
+class Service(Protocol):
+    """What ``_run`` starts and stops."""
+
+    async def start(self) -> None:
+        """Begin."""
+
+    async def drain(self, seconds: float) -> None:
+        """Let go of clients."""
+
+    async def stop(self) -> None:
+        """End."""
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    *, version: Annotated[bool, typer.Option("--version", help="Say the version.")] = False
+) -> None:
+    """Say the version, if asked to."""
+    if version:
+        typer.echo(f"icebroker {version_of('icebroker')}")
+        raise typer.Exit
+
+
+@app.command()
+def serve(
+    config: ConfigFile = None,
+    *,
+    lan: Annotated[
+        bool, typer.Option("--lan", help="Open the pages to the local network, over HTTPS.")
+    ] = False,
+) -> None:
+    """Run the relay and signaling in one process; without a configuration, for this machine."""
+    from config import laptop
+
+    bare = config is None and not DEFAULT_FILE.exists()
+    if lan and not bare:
+        _fail("--lan is for running without a configuration; this one says who may connect")
+    settings = _load(config, laptop.defaults(lan=lan) if bare else None)
+    _refuse_unsafe(settings.turn.unsafe(), settings.signaling.unsafe())
+    if lan:
+        settings = _with_lan_certificate(settings)
+    turn_service, signaling_service = _turn(settings), _signaling(settings)
+    admin = _admin(settings, turn_service, signaling_service)
+
+    def ready() -> None:
+        typer.echo(_banner(settings, turn_service, admin.address, lan=lan))
+
+    _run(settings, [turn_service, signaling_service, admin], ready)
+
+
+@app.command()
+def turn(config: ConfigFile = None) -> None:
+    """Run the STUN/TURN relay."""
+    settings = _load(config)
+    _refuse_unsafe(settings.turn.unsafe())
+    service = _turn(settings)
+    _run(settings, [service, _admin(settings, service)])
+
+
+@app.command()
+def signaling(config: ConfigFile = None) -> None:
+    """Run the signaling service and its pages."""
+    settings = _load(config)
+    _refuse_unsafe(settings.signaling.unsafe())
+    service = _signaling(settings)
+    _run(settings, [service, _admin(settings, service)])
+
+
+@app.command()
+def check(
+    config: ConfigFile = None,
+    only: Annotated[str, typer.Option(help="Check for one service: turn or signaling.")] = "",
+) -> None:
+    """Validate a configuration; exit code 1 and file:line for each problem."""
+    if only not in {"", "turn", "signaling"}:
+        _fail("--only is turn or signaling")
+    settings = _load(config)
+    _refuse_unsafe(
+        settings.turn.unsafe() if only != "signaling" else "",
+        settings.signaling.unsafe() if only != "turn" else "",
+    )
+    typer.echo(f"ok: {config or (DEFAULT_FILE if DEFAULT_FILE.exists() else 'the defaults')}")
+
+
+@app.command()
+def credentials(name: str, config: ConfigFile = None, ttl: Ttl = "1h") -> None:
+    """Print ICE servers with time-limited credentials for NAME, as JSON."""
+    settings = _load(config)
+    if not settings.turn.secret:
+        _fail("turn.secret is not set, so there is nothing to make credentials with")
+    provider = _ice(settings, ttl=_seconds(ttl))
+    typer.echo(json.dumps(provider.issue(name, time.time()).document(), indent=2))
+
+
+@app.command()
+def token(
+    room: str,
+    config: ConfigFile = None,
+    name: Annotated[str, typer.Option(help="What the others see.")] = "",
+    ttl: Ttl = "1h",
+) -> None:
+    """Print a token that lets its holder join ROOM."""
+    from signaling.auth import Tokens
+
+    settings = _load(config)
+    secrets = [secret.get_secret_value() for secret in settings.signaling.token_secret]
+    if not secrets:
+        _fail("signaling.token_secret is not set: rooms are open, and no token is needed")
+    claims: dict[str, Any] = {"room": room, "exp": int(time.time()) + _seconds(ttl)}
+    if name:
+        claims |= {"name": name, "sub": name}
+    typer.echo(Tokens(secrets).mint(claims))
+
+
+# Composition ---------------------------------------------------------------------------------
+
+
+def _turn(settings: Settings) -> Any:
+    from turn.server import TurnService
+
+    ports = {settings.signaling.listen.port, settings.admin.listen.port, 6379}
+    return TurnService(settings.turn, ports)
+
+
+def _signaling(settings: Settings) -> Any:
+    from signaling.server import SignalingService
+
+    return SignalingService(settings.signaling, _ice(settings, int(settings.signaling.ice_ttl)))
+
+
+def _admin(settings: Settings, *services: Any) -> Any:
+    from turn.admin import Admin
+
+    return Admin(settings.admin, services)
+
+
+def _ice(settings: Settings, ttl: int) -> Any:
+    from config.ice import relay_urls
+    from signaling.ice import IceProvider, Server
+    from turn.transport.addresses import local_addresses, relay_candidates
+
+    servers = [
+        Server(entry.urls, entry.username, entry.credential.get_secret_value())
+        for entry in settings.signaling.ice_servers
+    ]
+    if not servers:
+        by_family = relay_candidates(local_addresses())
+        addresses = [host for hosts in by_family.values() for host in hosts]
+        servers = [Server(urls) for urls in relay_urls(settings.turn, addresses)]
+    secret = settings.turn.secret[0].get_secret_value() if settings.turn.secret else ""
+    return IceProvider(servers, secret, ttl)
+
+
+def _with_lan_certificate(settings: Settings) -> Settings:
+    from config.certificate import self_signed
+    from turn.transport.addresses import local_addresses
+
+    try:
+        certificate, key = self_signed(local_addresses())
+    except OSError as error:
+        _fail(f"the certificate for --lan cannot be kept: {error}")
+    files = {"tls_certificate": certificate, "tls_key": key}
+    return settings.model_copy(update={"signaling": settings.signaling.model_copy(update=files)})
+
+
+def _banner(settings: Settings, relay: Any, admin: tuple[str, int], *, lan: bool) -> str:
+    from config import laptop
+    from turn.transport.addresses import local_addresses, relay_candidates
+
+    listen = settings.signaling.listen
+    host = listen.host
+    if listen.is_wildcard:
+        host = next(
+            iter([h for hosts in relay_candidates(local_addresses()).values() for h in hosts])
+        )
+    scheme = "https" if settings.signaling.tls_certificate else "http"
+    page = f"{scheme}://{f'[{host}]' if ':' in host else host}:{listen.port}/"
+    return laptop.banner(
+        {
+            "version": version_of("icebroker"),
+            "page": page,
+            "curl": f"curl {'-k ' if lan else ''}{page}ice",
+            "metrics": f"http://{admin[0]}:{admin[1]}/metrics",
+            "relay": [f"{place.host}:{place.port}/{place.protocol}" for place in relay.addresses],
+            "plane": relay.plane,
+            "plane_reason": relay.plane_reason,
+            "notes": laptop.notes(
+                lan=lan,
+                private=settings.turn.open_private_peers,
+                secure=bool(settings.signaling.token_secret),
+            ),
+        }
+    )
+
+
+# Running -------------------------------------------------------------------------------------
+
+
+def _run(settings: Settings, services: Sequence[Service], ready: Any = lambda: None) -> None:
+    import uvloop
+
+    from config.log import set_up
+
+    set_up(settings.log)
+    drain = max(settings.turn.drain_timeout, settings.signaling.drain_timeout)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_live(services, drain, ready))
+    except Exception as error:
+        if isinstance(error, OSError) or type(error).__name__ == "StartError":
+            _fail(error.strerror if isinstance(error, OSError) and error.strerror else str(error))
+        raise
+
+
+async def _live(services: Sequence[Service], drain: float, ready: Any) -> None:
+    """Start, wait for a signal, drain, stop; a second signal stops at once."""
+    loop = asyncio.get_running_loop()
+    signals: asyncio.Queue[None] = asyncio.Queue()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, signals.put_nowait, None)
+    started: list[Service] = []
+    try:
+        for service in services:
+            await service.start()
+            started.append(service)
+        ready()
+        await signals.get()
+        draining = [asyncio.ensure_future(service.drain(drain)) for service in started]
+        second = asyncio.ensure_future(signals.get())
+        drained = asyncio.ensure_future(asyncio.wait(draining))
+        await asyncio.wait({drained, second}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (*draining, drained, second):
+            task.cancel()
+    finally:
+        for service in reversed(started):
+            await service.stop()
+
+
+def _load(config: Path | None, defaults: dict[str, Any] | None = None) -> Settings:
+    try:
+        return load(config, defaults=defaults)
+    except ConfigError as error:
+        _fail(*error.problems)
+
+
+def _refuse_unsafe(*problems: str) -> None:
+    if any(problems):
+        _fail(*(problem for problem in problems if problem))
+
+
+def _seconds(text: str) -> int:
+    try:
+        return int(parse_duration(text))
+    except ValueError as error:
+        _fail(f"--ttl: {error}")
+
+
+def _fail(*problems: str) -> NoReturn:
+    for problem in problems:
+        typer.echo(f"icebroker: {problem}", err=True)
+    sys.exit(1)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()
