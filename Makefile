@@ -1,0 +1,61 @@
+# `make serve` runs Icebroker; `make test` tests it; `make check` is what CI runs.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PURE   := turn/codec/*,turn/auth/*,turn/allocation/*,turn/routes.py,turn/stats.py,signaling/protocol/*,signaling/room.py,signaling/session.py,signaling/auth.py,signaling/stats.py
+
+.PHONY: help serve test check bench format clean
+
+help:
+	@echo "make serve   run the relay and signaling on embedded defaults (ARGS=--lan opens it to the LAN)"
+	@echo "make test    install what the tests need, and run them all (ARGS='tests/turn -k policy' for some)"
+	@echo "make check   format, lint, types, import contracts, tests with coverage: what CI runs"
+	@echo "make bench   packets per CPU-second beside coturn (needs root)"
+	@echo "make format  put the code into shape"
+	@echo "make clean   remove what these commands made"
+
+serve: $(VENV)/.installed
+	@$(BIN)/icebroker serve $(ARGS)
+
+test: $(VENV)/.installed-dev
+	@tests/install.sh
+	$(BIN)/pytest $(ARGS)
+
+check: $(VENV)/.installed-dev
+	@tests/install.sh
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --include='$(PURE)' --fail-under=95
+
+bench: $(VENV)/.installed-dev
+	@tests/install.sh
+	$(BIN)/python -m tests.bench $(ARGS)
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* bench-results
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo "Icebroker needs Python 3.11 or newer; this is: $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.11 …" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+		{ rm -rf $(VENV); echo "Python cannot make an environment; install it with: apt-get install python3-venv" >&2; exit 1; }
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	@echo "installing Icebroker into $(VENV) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
+	@echo "installing Icebroker and its test environment into $(VENV) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ $(VENV)/.installed

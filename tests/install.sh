@@ -1,0 +1,42 @@
+#!/bin/sh
+# Installs the programs that the real-component tests drive; says what to do where it may not.
+# command:package pairs of Debian.
+set -eu
+wanted="
+redis-server:redis-server
+turnutils_uclient:coturn
+chromium:chromium
+tshark:tshark
+ip:iproute2
+nft:nftables
+ethtool:ethtool
+gcc:gcc
+curl:curl
+"
+missing=""
+for pair in $wanted; do
+    PATH="$PATH:/usr/sbin:/sbin" command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair##*:}"
+done
+[ -e /usr/include/openssl/evp.h ] || missing="$missing libssl-dev"
+[ -n "$missing" ] || exit 0
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+    echo "installing for the tests:$missing"
+    # A package that starts a daemon of its own would take the ports that the tests watch.
+    policy=/usr/sbin/policy-rc.d
+    [ -e "$policy" ] || { printf '#!/bin/sh\nexit 101\n' > "$policy"; chmod +x "$policy"; made=1; }
+    log=$(mktemp)
+    if ! { DEBIAN_FRONTEND=noninteractive apt-get update -q &&
+           DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing; } >"$log" 2>&1; then
+        [ -z "${made:-}" ] || rm -f "$policy"
+        tail -n 20 "$log" >&2
+        echo "could not install:$missing" >&2
+        exit 1
+    fi
+    [ -z "${made:-}" ] || rm -f "$policy"
+    rm -f "$log"
+else
+    echo "The tests drive real programs that are not here. Install them with:" >&2
+    echo "    sudo apt-get install$missing" >&2
+    [ -z "${CI:-}" ] || exit 1
+    echo "Tests that need one of them will say so and be skipped." >&2
+fi
