@@ -5,80 +5,79 @@ of four. What begins as neither is not ours: there is no way to find the next me
 connection is over.
 """
 
+import struct
 from collections.abc import Iterator
 
+from turn.codec.demux import Kind, classify
 from turn.codec.errors import Malformed
 
+HEAD = struct.Struct("!BxH")
+"""Of both kinds: the byte that tells which, and the length in the third and fourth byte."""
 HEAD_BYTES = 4
-"""Both kinds have their length in the third and fourth byte."""
 
 
 class StreamFramer:
-    """Cuts one connection's bytes into messages; keeps at most one message that is incomplete."""
+    """Cuts one connection's bytes into messages.
 
-    __slots__ = ("_rest",)
+    It keeps at most one message that is incomplete: 65,552 bytes.
+    """
+
+    __slots__ = ("_began", "_rest")
 
     def __init__(self) -> None:
         self._rest = bytearray()
+        self._began = False
 
     def feed(self, data: memoryview) -> Iterator[memoryview]:
-        """Give each message that is complete now; they are views of ``data`` where they can be.
+        """Give each message that is complete now, without padding.
+
+        They are views of ``data`` where they can be: use them up before it changes.
 
         :raises Malformed: the bytes are no messages.
         """
         if self._rest:
-            data = self._complete(data)
-            whole = self._take()
-            if whole is not None:
-                yield whole
-            if not data:
+            data = self._top_up(data, HEAD_BYTES)
+            if len(self._rest) < HEAD_BYTES:
                 return
+            size, room = self._measure_untrusted(self._rest, 0)
+            data = self._top_up(data, room)
+            if len(self._rest) < room:
+                return
+            whole, self._rest = self._rest, bytearray()
+            yield memoryview(whole)[:size]
         offset, end = 0, len(data)
         while end - offset >= HEAD_BYTES:
-            size, padded = _frame_size(data[offset : offset + HEAD_BYTES])
-            if end - offset < padded:
+            size, room = self._measure_untrusted(data, offset)
+            if end - offset < room:
                 break
             yield data[offset : offset + size]
-            offset += padded
+            offset += room
         if offset < end:
-            _check_first(data[offset])
+            self._check_untrusted(data[offset])
             self._rest += data[offset:]
 
-    def _complete(self, data: memoryview) -> memoryview:
-        """Move to ``_rest`` what its message still lacks; gives what is left of ``data``."""
-        missing = HEAD_BYTES - len(self._rest)
-        if missing > 0:
-            self._rest += data[:missing]
-            data = data[missing:]
-        if len(self._rest) >= HEAD_BYTES:
-            missing = _frame_size(memoryview(self._rest)[:HEAD_BYTES])[1] - len(self._rest)
-            self._rest += data[:missing]
-            data = data[missing:]
-        return data
+    def _top_up(self, data: memoryview, size: int) -> memoryview:
+        """Let ``_rest`` grow to ``size`` bytes; gives what is left of ``data``."""
+        missing = max(size - len(self._rest), 0)
+        self._rest += data[:missing]
+        return data[missing:]
 
-    def _take(self) -> memoryview | None:
-        """The message that ``_rest`` holds, if it is complete."""
-        if len(self._rest) < HEAD_BYTES:
-            return None
-        size, padded = _frame_size(memoryview(self._rest)[:HEAD_BYTES])
-        if len(self._rest) < padded:
-            return None
-        whole, self._rest = self._rest, bytearray()
-        return memoryview(whole)[:size]
-
-
-def _frame_size(head: memoryview) -> tuple[int, int]:
-    """The size of a message, and of the room that it takes with its padding."""
-    _check_first(head[0])
-    length = head[2] << 8 | head[3]
-    if head[0] < 0x40:
-        if length % 4:
+    def _measure_untrusted(self, data: bytearray | memoryview, offset: int) -> tuple[int, int]:
+        """The size of a message, and of the room that it takes with its padding."""
+        first, length = HEAD.unpack_from(data, offset)
+        if self._check_untrusted(first) is Kind.CHANNEL:
+            return length + 4, length + 4 + (-length & 3)
+        if length & 3:
             raise Malformed("a STUN message whose length is no multiple of four")
+        self._began = True
         return length + 20, length + 20
-    return length + 4, length + 4 + (-length & 3)
 
-
-def _check_first(byte: int) -> None:
-    # RFC 7983 §7: STUN begins with 0 to 3, ChannelData with 64 to 79 (RFC 5766: to 127).
-    if not (byte < 0x04 or 0x40 <= byte < 0x80):
-        raise Malformed("neither STUN nor ChannelData")
+    def _check_untrusted(self, first: int) -> Kind:
+        kind = classify(first)
+        if kind is Kind.OTHER:
+            raise Malformed("neither STUN nor ChannelData")
+        # Nobody has a channel without having asked for one, while the letters that begin an HTTP
+        # request are channel numbers by their looks.
+        if kind is Kind.CHANNEL and not self._began:
+            raise Malformed("ChannelData before any STUN message")
+        return kind

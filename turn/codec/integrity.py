@@ -1,15 +1,19 @@
-"""MESSAGE-INTEGRITY and MESSAGE-INTEGRITY-SHA256 (RFC 8489 §14.5, §14.6)."""
+"""What protects a message: the two integrity attributes and FINGERPRINT (RFC 8489 §14.5 to §14.7).
+
+All three are computed over the message in front of them, whose header's length already counts
+them and nothing behind them.
+"""
 
 import hmac
+import zlib
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-if TYPE_CHECKING:  # a message is read with the names below
-    from turn.codec.message import Message
+FINGERPRINT_XOR = 0x5354554E
 
 
 class Integrity(Enum):
-    """What protects a message: nothing, or one of the two attributes."""
+    """How a message is protected: not at all, or by one of the two attributes."""
 
     NONE = ("", 0)
     SHA1 = ("sha1", 20)
@@ -20,25 +24,35 @@ class Integrity(Enum):
         self.size = size
 
 
-def digest(integrity: Integrity, key: bytes, data: bytes) -> bytes:
+class Protected(Protocol):
+    """What ``verify`` reads of a message."""
+
+    raw: bytes
+    integrity: Integrity
+    integrity_offset: int
+
+
+def digest(integrity: Integrity, key: bytes, data: bytes | bytearray) -> bytes:
     """The HMAC of a message up to its integrity attribute."""
     return hmac.digest(key, data, integrity.algorithm)
 
 
-def verify(message: "Message", key: bytes) -> bool:
+def verify(message: Protected, key: bytes) -> bool:
     """Whether a message's integrity attribute was made with ``key``, in constant time.
 
-    A SHA-256 value may be cut off to 16 bytes or more (RFC 8489 §14.6).
+    A SHA-256 value that is cut off does not count: a usage has to allow that (RFC 8489 §14.6),
+    and TURN does not.
     """
     raw, offset, integrity = message.raw, message.integrity_offset, message.integrity
     if integrity is Integrity.NONE:
         return False
-    size = int.from_bytes(raw[offset + 2 : offset + 4])
-    if size != integrity.size and (integrity is Integrity.SHA1 or not 16 <= size <= 32 or size % 4):
+    end = offset + 4 + integrity.size
+    if int.from_bytes(raw[offset + 2 : offset + 4]) != integrity.size:
         return False
-    # The length in the header counts up to the integrity attribute's end, whatever follows it.
-    length = offset + 4 + size - 20
-    covered = raw[:2] + length.to_bytes(2) + raw[4:offset]
-    return hmac.compare_digest(
-        digest(integrity, key, covered)[:size], raw[offset + 4 : offset + 4 + size]
-    )
+    covered = raw[:2] + (end - 20).to_bytes(2) + raw[4:offset]
+    return hmac.compare_digest(digest(integrity, key, covered), raw[offset + 4 : end])
+
+
+def fingerprint_of(data: bytes | bytearray | memoryview) -> int:
+    """The FINGERPRINT of a message that ends before it."""
+    return zlib.crc32(data) ^ FINGERPRINT_XOR

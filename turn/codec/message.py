@@ -10,12 +10,11 @@ then attributes: number 16 bits, length 16 bits, value, zeros up to a multiple o
 """
 
 import struct
-import zlib
 from typing import Any, TypeVar
 
 from turn.codec import registry
 from turn.codec.errors import Malformed
-from turn.codec.integrity import Integrity, digest
+from turn.codec.integrity import Integrity, digest, fingerprint_of
 from turn.codec.registry import Attribute, Attributes, MessageClass
 from turn.codec.values import MAGIC_COOKIE
 
@@ -23,16 +22,20 @@ T = TypeVar("T")
 
 HEADER = struct.Struct("!HHI12s")
 HEADER_BYTES = 20
+LENGTH = struct.Struct("!H")
+LENGTH_OFFSET = 2
 ATTRIBUTE_HEAD = struct.Struct("!HH")
-FINGERPRINT_XOR = 0x5354554E
-FINGERPRINT_BYTES = 8
+FINGERPRINT_ATTRIBUTE = struct.Struct("!HHI")
 
 SHA1 = registry.MESSAGE_INTEGRITY.number
 SHA256 = registry.MESSAGE_INTEGRITY_SHA256.number
 FINGERPRINT = registry.FINGERPRINT.number
-# What may still count once an integrity attribute has been seen (RFC 8489 §14.5, §14.6).
+PROTECTION = frozenset({SHA1, SHA256, FINGERPRINT})
+# What still counts behind an integrity attribute (RFC 8489 §14.5, §14.6).
 AFTER_SHA1 = frozenset({SHA256, FINGERPRINT})
 AFTER_SHA256 = frozenset({FINGERPRINT})
+# By the two class bits; an enum's own lookup costs as much as reading an attribute.
+CLASSES = tuple(MessageClass)
 
 
 class Message:
@@ -52,13 +55,40 @@ class Message:
         self.raw = raw
         self.method = message_type & 0xF | message_type >> 1 & 0x70 | message_type >> 2 & 0xF80
         """A ``registry.Method``, or a number that is none."""
-        self.message_class = MessageClass(message_type >> 4 & 1 | message_type >> 7 & 2)
+        self.message_class = CLASSES[message_type >> 4 & 1 | message_type >> 7 & 2]
         self.transaction_id = transaction_id
         self.integrity = Integrity.NONE
         """The strongest integrity attribute that the message has."""
         self.integrity_offset = 0
         """Where that attribute begins in ``raw``."""
         self._values: list[tuple[int, bytes]] = []
+
+    def read_attributes_untrusted(self) -> None:
+        """Take in the attributes of ``raw``, and pass over those that do not count.
+
+        :raises Malformed: one is cut off, or the fingerprint is wrong or not the last.
+        """
+        raw, values, unpack_head = self.raw, self._values, ATTRIBUTE_HEAD.unpack_from
+        counting: frozenset[int] | None = None  # all of them
+        offset, size = HEADER_BYTES, len(raw)
+        while offset < size:
+            number, length = unpack_head(raw, offset)
+            start = offset + 4
+            end = start + length
+            if end > size:
+                raise Malformed("an attribute that is cut off")
+            if counting is None or number in counting:
+                values.append((number, raw[start:end]))
+                if number in PROTECTION:
+                    if number == FINGERPRINT:
+                        _check_fingerprint_untrusted(raw, offset, length)
+                    elif number == SHA1:
+                        self.integrity, counting = Integrity.SHA1, AFTER_SHA1
+                        self.integrity_offset = offset
+                    else:
+                        self.integrity, counting = Integrity.SHA256, AFTER_SHA256
+                        self.integrity_offset = offset
+            offset = end + (-length & 3)
 
     def get(self, attribute: Attribute[T]) -> T | None:
         """The value of the first attribute of this kind (RFC 8489 §14), None where there is none.
@@ -89,17 +119,6 @@ class Message:
         unknown = {n: None for n, _ in self._values if n < 0x8000 and n not in known}
         return tuple(unknown)
 
-    def add_untrusted(self, number: int, value: bytes, offset: int) -> None:
-        """Take in the next attribute, or pass over it where it may not count any more."""
-        if self.integrity is not Integrity.NONE:
-            allowed = AFTER_SHA1 if self.integrity is Integrity.SHA1 else AFTER_SHA256
-            if number not in allowed:
-                return
-        if number in {SHA1, SHA256}:
-            self.integrity = Integrity.SHA1 if number == SHA1 else Integrity.SHA256
-            self.integrity_offset = offset
-        self._values.append((number, value))
-
 
 def parse_untrusted(data: bytes | bytearray | memoryview) -> Message:
     """Read a whole message.
@@ -116,19 +135,10 @@ def parse_untrusted(data: bytes | bytearray | memoryview) -> Message:
         raise Malformed("the first two bits are not zero")
     if cookie != MAGIC_COOKIE:
         raise Malformed("no magic cookie")
-    if length % 4 or length != size - HEADER_BYTES:
+    if length & 3 or length != size - HEADER_BYTES:
         raise Malformed("a length that is not the message's")
     message = Message(raw, message_type, transaction_id)
-    offset = HEADER_BYTES
-    while offset < size:
-        number, length = ATTRIBUTE_HEAD.unpack_from(raw, offset)
-        end = offset + 4 + length
-        if end > size:
-            raise Malformed("an attribute that is cut off")
-        message.add_untrusted(number, raw[offset + 4 : end], offset)
-        if number == FINGERPRINT:
-            _check_fingerprint_untrusted(raw, offset, length)
-        offset = end + (-length & 3)
+    message.read_attributes_untrusted()
     return message
 
 
@@ -144,48 +154,49 @@ def build(
 ) -> bytes:
     """Write a message.
 
-    :param key: the key of the integrity attribute; needed where ``integrity`` is not NONE.
+    :param key: the key of the integrity attribute.
+    :raises ValueError: an integrity attribute without a key, or text beyond its limit.
+    :raises struct.error: more than 65,535 bytes.
     """
-    message_type = (
+    message = bytearray(
+        HEADER.pack(_type_of(method, message_class), 0, MAGIC_COOKIE, transaction_id)
+    )
+    for attribute, value in attributes:
+        encoded = attribute.encode(value, transaction_id)
+        size = len(encoded)
+        message += ATTRIBUTE_HEAD.pack(attribute.number, size) + encoded + bytes(-size & 3)
+    if integrity is not Integrity.NONE:
+        if key is None:
+            raise ValueError("an integrity attribute needs a key")
+        _set_length(message, 4 + integrity.size)
+        number = SHA1 if integrity is Integrity.SHA1 else SHA256
+        mac = digest(integrity, key, message)
+        message += ATTRIBUTE_HEAD.pack(number, integrity.size) + mac
+    if fingerprint:
+        _set_length(message, FINGERPRINT_ATTRIBUTE.size)
+        message += FINGERPRINT_ATTRIBUTE.pack(FINGERPRINT, 4, fingerprint_of(message))
+    _set_length(message, 0)
+    return bytes(message)
+
+
+def _type_of(method: int, message_class: MessageClass) -> int:
+    """The bits of the class lie between those of the method (RFC 8489 §5)."""
+    return (
         (method & 0xF80) << 2
         | (method & 0x70) << 1
         | method & 0xF
         | (message_class & 2) << 7
         | (message_class & 1) << 4
     )
-    parts = [b""]  # the header, whose length is known last
-    length = 0
-    for attribute, value in attributes:
-        encoded = attribute.encode(value, transaction_id)
-        size = len(encoded)
-        parts.append(ATTRIBUTE_HEAD.pack(attribute.number, size) + encoded + bytes(-size & 3))
-        length += 4 + size + (-size & 3)
-    # An integrity value covers a header whose length ends with it (RFC 8489 §14.5).
-    if integrity is not Integrity.NONE and key is not None:
-        number = SHA1 if integrity is Integrity.SHA1 else SHA256
-        length += 4 + integrity.size
-        parts[0] = HEADER.pack(message_type, length, MAGIC_COOKIE, transaction_id)
-        mac = digest(integrity, key, b"".join(parts))
-        parts.append(ATTRIBUTE_HEAD.pack(number, integrity.size) + mac)
-    if fingerprint:
-        length += FINGERPRINT_BYTES
-        parts[0] = HEADER.pack(message_type, length, MAGIC_COOKIE, transaction_id)
-        checksum = fingerprint_of(b"".join(parts))
-        parts.append(ATTRIBUTE_HEAD.pack(FINGERPRINT, 4) + checksum.to_bytes(4))
-    parts[0] = HEADER.pack(message_type, length, MAGIC_COOKIE, transaction_id)
-    return b"".join(parts)
 
 
-def fingerprint_of(data: bytes) -> int:
-    """The FINGERPRINT of a message that ends before it (RFC 8489 §14.7).
-
-    The length in its header includes the attribute.
-    """
-    return zlib.crc32(data) ^ FINGERPRINT_XOR
+def _set_length(message: bytearray, coming: int) -> None:
+    """Write the length that the message has with ``coming`` bytes more."""
+    LENGTH.pack_into(message, LENGTH_OFFSET, len(message) - HEADER_BYTES + coming)
 
 
 def _check_fingerprint_untrusted(raw: bytes, offset: int, length: int) -> None:
-    if length != 4 or offset + FINGERPRINT_BYTES != len(raw):
+    if length != 4 or offset + FINGERPRINT_ATTRIBUTE.size != len(raw):
         raise Malformed("FINGERPRINT is not the last attribute")
     if int.from_bytes(raw[offset + 4 :]) != fingerprint_of(raw[:offset]):
         raise Malformed("a wrong FINGERPRINT")

@@ -7,6 +7,7 @@ and raises ``Malformed``, nothing else.
 import struct
 from collections.abc import Callable
 from enum import IntEnum
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import Generic, NamedTuple, TypeVar
 
@@ -50,6 +51,7 @@ ADDRESS_HEAD = struct.Struct("!BBH")
 ADDRESS_IPV4 = struct.Struct("!BBHI")
 
 
+@lru_cache(maxsize=1024)  # every Send indication to an IPv6 peer names it; 3 µs, or 0.1
 def ipv6_text(packed: bytes) -> str:
     """Canonical text of an IPv6 address, an embedded IPv4 address as ``inet_ntop`` writes it."""
     address = IPv6Address(packed)
@@ -132,15 +134,23 @@ def number(size: int, padding: int = 0) -> Shape[int]:
 
 
 # Text and bytes ----------------------------------------------------------------------------
-def text(limit: int) -> Shape[str]:
-    """UTF-8 of at most ``limit`` bytes."""
+MOST_TEXT_BYTES = 763
+"""What a receiver has to bear of USERNAME, REALM, NONCE, SOFTWARE and reason phrases, whatever the
+shorter limit that their sender has to keep (RFC 8489 §14)."""
+
+
+def text(most_bytes: int, most_characters: int) -> Shape[str]:
+    """UTF-8, written within both limits and read within ``MOST_TEXT_BYTES``."""
 
     def encode(value: str, _: bytes) -> bytes:
-        return value.encode()
+        encoded = value.encode()
+        if len(encoded) > most_bytes or len(value) > most_characters:
+            raise ValueError(f"longer than {most_characters} characters or {most_bytes} bytes")
+        return encoded
 
     def decode(value: bytes, _: bytes) -> str:
-        if len(value) > limit:
-            raise Malformed(f"text of {len(value)} bytes, more than {limit}")
+        if len(value) > MOST_TEXT_BYTES:
+            raise Malformed(f"text of {len(value)} bytes")
         try:
             return str(value, "utf-8")
         except UnicodeDecodeError:
@@ -168,7 +178,9 @@ def _encode_flag(_value: bool, _: bytes) -> bytes:
     return b""
 
 
-def _decode_flag(_value: bytes, _: bytes) -> bool:
+def _decode_flag(value: bytes, _: bytes) -> bool:
+    if value:
+        raise Malformed("a flag with a value")
     return True
 
 
@@ -191,7 +203,6 @@ EVEN_PORT = Shape(_encode_even_port, _decode_even_port)
 
 # Error codes (RFC 8489 §14.8): 21 bits reserved, class 3 bits, number 8 bits, reason. ------
 ERROR_HEAD = struct.Struct("!HBB")
-MOST_REASON_BYTES = 763
 
 Failure = tuple[int, str]
 """An error code and its reason phrase."""
@@ -203,11 +214,14 @@ def _encode_error(value: Failure, _: bytes) -> bytes:
 
 
 def _decode_error(value: bytes, _: bytes) -> Failure:
-    if not 4 <= len(value) <= 4 + MOST_REASON_BYTES:
-        raise Malformed("ERROR-CODE of a wrong length")
+    if not 4 <= len(value) <= 4 + MOST_TEXT_BYTES:
+        raise Malformed("an error code of a wrong length")
     _zero, hundreds, rest = ERROR_HEAD.unpack_from(value)
+    hundreds &= 7
+    if not 3 <= hundreds <= 6 or rest > 99:
+        raise Malformed("an error code that is not within 300 to 699")
     try:
-        return (hundreds & 7) * 100 + rest, str(value[4:], "utf-8")
+        return hundreds * 100 + rest, str(value[4:], "utf-8")
     except UnicodeDecodeError:
         raise Malformed("a reason phrase that is not UTF-8") from None
 
