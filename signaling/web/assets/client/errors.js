@@ -1,0 +1,49 @@
+/** What can go wrong, for programs (`code`) and for people (`message`); one table, beside the server's own codes. */
+
+const MEANINGS = {
+  unreachable: "the signaling server does not answer",
+  no_token: "the application could not fetch a token; trying again",
+  closed: "the connection was closed",
+  session_lost: "the server no longer has this session: what was on its way is lost",
+  too_large: "the message is longer than the server takes",
+  queue_full: "too many messages wait for the server",
+  bad_frame: "the server sent something that is not icebroker.v1",
+  negotiation_failed: "a description could not be applied; the call with this peer starts afresh",
+  candidate_failed: "a candidate could not be added",
+  ice_failed: "no path to this peer; trying again",
+  hello_timeout: "the server heard no hello in time",
+  unauthorized: "the token was refused",
+  replaced: "the session goes on over another connection",
+  flood: "too many messages: the server cut the connection",
+  refused: "the server closed the connection for good",
+};
+
+const CLOSE_CODES = {
+  4501: "replaced",
+  4502: "hello_timeout",
+  4503: "unauthorized",
+  4504: "flood",
+  4505: "too_large",
+  4506: "bad_frame",
+};
+
+/** An error with a stable `code`; `retryable` tells whether the same may succeed a little later. */
+export class IcebrokerError extends Error {
+  constructor(code, { message = MEANINGS[code] ?? code, retryable = false, cause, peer } = {}) {
+    super(message, { cause });
+    this.name = "IcebrokerError";
+    this.code = code;
+    this.retryable = retryable;
+    this.peer = peer;
+  }
+}
+
+/** Close codes 3500-3999 and 4500-4999 mean: do not come back. Every other end of a socket is an accident. */
+export function mayReconnect(closeCode) {
+  return !((closeCode >= 3500 && closeCode < 4000) || (closeCode >= 4500 && closeCode < 5000));
+}
+
+/** The error that a final close code stands for. */
+export function closeError(closeCode, reason) {
+  return new IcebrokerError(CLOSE_CODES[closeCode] ?? "refused", { message: reason || undefined });
+}
