@@ -113,6 +113,13 @@ class TurnSettings(Section):
     max_unauthenticated_per_address: Positive = 64
     """TCP and TLS connections of one address that have not proved who they are."""
 
+    max_unproved_replies_per_second: Positive = 20
+    """Replies a second to one address (an IPv6 /64) that has not proved to be itself, so that
+    nobody is flooded through us; more than 20 may be needed where many clients share one."""
+
+    max_bindings_per_second: Positive = 50
+    """The same for STUN Binding responses."""
+
     first_request_timeout: Seconds = 10
     """A TCP or TLS connection that has sent no valid request by then is closed, in seconds."""
 

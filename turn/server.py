@@ -28,12 +28,7 @@ from turn.relay.ports import RelayPorts
 from turn.routes import FiveTuple, Route, RouteTable
 from turn.stats import Stats
 from turn.transport.addresses import AddressWatch, local_addresses, relay_candidates
-from turn.transport.limits import (
-    BINDINGS_PER_SECOND,
-    REPLIES_PER_SECOND,
-    ConnectionLimit,
-    ReplyLimit,
-)
+from turn.transport.limits import ConnectionLimit, ReplyLimit
 from turn.transport.listeners import Listeners, Listening
 from turn.transport.stream import StreamShared
 from turn.transport.udp import Shared
@@ -91,7 +86,7 @@ class TurnService:
             [(endpoint.host, endpoint.port) for endpoint in settings.listen],
             Shared(
                 self._engine, self._forwarder, self._routes, stats, self._poller,
-                ReplyLimit(REPLIES_PER_SECOND), ReplyLimit(BINDINGS_PER_SECOND),
+                ReplyLimit(settings.max_unproved_replies_per_second), ReplyLimit(settings.max_bindings_per_second),
             ),
             StreamShared(
                 self._engine, self._forwarder, self._routes, stats,

@@ -8,10 +8,6 @@ from array import array
 from collections import Counter
 from ipaddress import IPv6Address
 
-REPLIES_PER_SECOND = 20
-"""To one /32 or /64 that may be a victim whose address somebody forged."""
-BINDINGS_PER_SECOND = 50
-"""The same for Binding success replies, which are shorter."""
 CELLS = 1 << 18
 """2 MiB a limiter. Two sources share a cell with a chance of 1 in 262,144."""
 
