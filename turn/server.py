@@ -61,7 +61,7 @@ class TurnService:
         """
         self._settings = settings
         self._addresses = local_addresses()
-        self._stats = stats = Stats()
+        self.stats = stats = Stats()
         self._routes = RouteTable(stats)
         self._poller = Poller()
         limits = _limits(settings)
@@ -82,33 +82,39 @@ class TurnService:
             self._policy, table, self._routes, self._ports, limits, stats, secrets.token_bytes
         )
         self._engine = Engine(_authenticator(settings), parts)
+        common = (self._engine, self._forwarder, self._routes, stats)
         self._listeners = Listeners(
             [(endpoint.host, endpoint.port) for endpoint in settings.listen],
             Shared(
-                self._engine, self._forwarder, self._routes, stats, self._poller,
-                ReplyLimit(settings.max_unproved_replies_per_second), ReplyLimit(settings.max_bindings_per_second),
+                *common,
+                self._poller,
+                replies=ReplyLimit(settings.max_unproved_replies_per_second),
+                bindings=ReplyLimit(settings.max_bindings_per_second),
             ),
             StreamShared(
-                self._engine, self._forwarder, self._routes, stats,
-                ConnectionLimit(settings.max_unauthenticated_per_address),
-                settings.first_request_timeout,
+                *common,
+                strangers=ConnectionLimit(settings.max_unauthenticated_per_address),
+                first_request_timeout=settings.first_request_timeout,
             ),
-        )  # fmt: skip
+        )
         self._watch = AddressWatch(self._follow_addresses)
         self._certificate_expiry: float | None = None
         self._ticker: asyncio.Task[None] | None = None
         self.collector = TurnCollector(
             stats,
             self._routes,
-            Gauges(
-                lambda: len(table), lambda: self._ports.in_use, lambda: self._certificate_expiry
-            ),
+            Gauges(lambda: len(table), lambda: self.ports_in_use, lambda: self._certificate_expiry),
         )
 
     @property
     def draining(self) -> bool:
         """Whether new allocations are turned away."""
         return self._engine.draining
+
+    @property
+    def ports_in_use(self) -> int:
+        """Relay ports that are open now."""
+        return self._ports.in_use
 
     @property
     def addresses(self) -> list[Listening]:

@@ -1,7 +1,11 @@
 """Fixtures of the relay's unit tests."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 
+from tests.turn.live import Client
 from tests.turn.world import World
 
 
@@ -9,3 +13,17 @@ from tests.turn.world import World
 def world() -> World:
     """An engine with the default limits."""
     return World()
+
+
+@pytest.fixture
+def connect() -> Iterator[Any]:
+    """Connects a client to a port; all are closed in the end."""
+    clients: list[Client] = []
+
+    async def connect(port: int, **how: Any) -> Client:
+        clients.append(Client())
+        return await clients[-1].connect(port, **how)
+
+    yield connect
+    for client in clients:
+        client.close()

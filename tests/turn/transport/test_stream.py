@@ -1,0 +1,124 @@
+"""TCP with real sockets: framing, strangers, slow readers, and the end of a connection."""
+
+import asyncio
+import socket
+
+import pytest
+
+from tests.turn.live import UDP, port_of, relay, until
+from turn.codec import registry
+from turn.codec.registry import MessageClass, Method
+from turn.codec.values import Address
+from turn.stats import DropReason
+
+
+async def trickle(client):
+    """Send a request a byte at a time, and never its last one."""
+    for byte in client.encode(Method.BINDING)[:-1]:
+        await client.send(bytes((byte,)))
+        await asyncio.sleep(0.05)
+
+
+async def test_requests_arrive_whatever_the_segments(connect):
+    async with relay() as service:
+        client = await connect(port_of(service, "tcp"), tcp=True)
+        message = client.encode(Method.BINDING)
+        for byte in message:
+            await client.send(bytes((byte,)))
+        await client.send(message * 3)
+        for _ in range(4):
+            assert (await client.receive())[:2] == b"\x01\x01"
+
+
+async def test_channel_data_is_padded_both_ways(connect):
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        peer.bind(("127.0.0.1", 0))
+        peer.setblocking(False)
+        async with relay() as service:
+            client = await connect(port_of(service, "tcp"), tcp=True)
+            await client.request(Method.ALLOCATE, UDP)
+            await client.request(
+                Method.CHANNEL_BIND,
+                (registry.CHANNEL_NUMBER, 0x4000),
+                (registry.XOR_PEER_ADDRESS, Address(*peer.getsockname())),
+            )
+            for size in range(9):
+                payload = b"x" * size
+                padding = bytes(-size % 4)
+                await client.send(b"\x40\x00" + size.to_bytes(2) + payload + padding)
+                data, source = await asyncio.wait_for(loop.sock_recvfrom(peer, 100), 2)
+                assert data == payload
+                await loop.sock_sendto(peer, payload, source)
+                assert await client.receive() == b"\x40\x00" + size.to_bytes(2) + payload
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\x16\x03\x01\x02\x00" + bytes(100), b"\x80" * 40,
+     b"\x00\x01\x00\x03" + bytes(40), b"\x05" * 4, b"SSH-2.0-x\r\n"],
+)  # fmt: skip
+async def test_anything_else_closes_the_connection_without_a_word(connect, garbage):
+    async with relay() as service:
+        client = await connect(port_of(service, "tcp"), tcp=True)
+        await client.send(garbage)
+        with pytest.raises((EOFError, ConnectionResetError)):
+            await client.receive()
+        assert service.stats.drops[DropReason.MALFORMED] == 1
+
+
+async def test_a_connection_that_says_nothing_is_closed(connect):
+    async with relay(first_request_timeout=0.2) as service:
+        client = await connect(port_of(service, "tcp"), tcp=True)
+        with pytest.raises((EOFError, ConnectionResetError)):
+            await client.receive()
+
+
+async def test_half_a_request_does_not_buy_time(connect):
+    async with relay(first_request_timeout=0.3) as service:
+        client = await connect(port_of(service, "tcp"), tcp=True)
+        with pytest.raises((EOFError, ConnectionError)):
+            await trickle(client)
+
+
+async def test_an_allocation_ends_with_its_connection(connect):
+    async with relay() as service:
+        client = await connect(port_of(service, "tcp"), tcp=True)
+        await client.request(Method.ALLOCATE, UDP)
+        assert service.ports_in_use == 1
+        client.close()
+        await until(lambda: service.ports_in_use == 0)
+        assert service.stats.allocations_closed["disconnected"] == 1
+
+
+async def test_strangers_of_one_address_are_bounded_and_proof_frees_a_place(connect):
+    async with relay(max_unauthenticated_per_address=2) as service:
+        port = port_of(service, "tcp")
+        one, _, three = [await connect(port, tcp=True) for _ in range(3)]
+        with pytest.raises((EOFError, ConnectionResetError)):
+            await three.receive()
+        reply = await one.request(Method.ALLOCATE, UDP)
+        assert reply.message_class == MessageClass.SUCCESS
+        four = await connect(port, tcp=True)
+        assert (await four.request(Method.BINDING)).message_class == MessageClass.SUCCESS
+
+
+async def test_a_client_that_does_not_read_loses_packets_and_nothing_else(connect):
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        peer.bind(("127.0.0.1", 0))
+        peer.setblocking(False)
+        async with relay() as service:
+            client = await connect(port_of(service, "tcp"), tcp=True)
+            relayed = await client.allocate()
+            await client.request(
+                Method.CREATE_PERMISSION,
+                (registry.XOR_PEER_ADDRESS, Address(*peer.getsockname())),
+            )
+            for _ in range(2000):
+                await loop.sock_sendto(peer, bytes(8192), tuple(relayed))
+                await asyncio.sleep(0)
+                if service.stats.drops[DropReason.CLIENT_BACKLOG]:
+                    break
+            assert service.stats.drops[DropReason.CLIENT_BACKLOG]
+            assert service.ports_in_use == 1
