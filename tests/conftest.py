@@ -1,0 +1,48 @@
+"""What every test may need: real programs, or a clear word that one is missing."""
+
+import os
+import shutil
+
+import pytest
+
+IN_CI = os.environ.get("CI") == "true"
+PACKAGES = {
+    "turnutils_uclient": "coturn",
+    "turnserver": "coturn",
+    "tshark": "tshark",
+    "ip": "iproute2",
+    "nft": "nftables",
+    "chromium": "chromium",
+    "redis-server": "redis-server",
+}
+
+
+def need(program: str) -> str:
+    """The path of a program. In CI a missing one is a failure, elsewhere the test is skipped."""
+    found = shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+    if found:
+        return found
+    message = f"{program} is missing; install it with: apt-get install {PACKAGES[program]}"
+    if IN_CI:
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+def need_root(what: str) -> None:
+    """See that the tests run as root; in CI they do."""
+    if os.geteuid() != 0:
+        if IN_CI:
+            pytest.fail(f"{what} needs root")
+        pytest.skip(f"{what} needs root")
+
+
+@pytest.fixture(name="need")
+def need_fixture():
+    """The function ``need``."""
+    return need
+
+
+@pytest.fixture(name="need_root")
+def need_root_fixture():
+    """The function ``need_root``."""
+    return need_root

@@ -1,0 +1,126 @@
+"""Icebroker as a process of its own, and the programs that are run against it."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from config.certificate import self_signed
+
+ROOT = Path(__file__).parents[2]
+STARTED_WITHIN = 15.0
+"""Seconds, on a machine that is busy with other tests."""
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port that is free now for UDP and TCP."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    while True:
+        with socket.socket(family) as tcp, socket.socket(family, socket.SOCK_DGRAM) as udp:
+            tcp.bind((host, 0))
+            port: int = tcp.getsockname()[1]
+            try:
+                udp.bind((host, port))
+            except OSError:
+                continue
+            return port
+
+
+class Relay(NamedTuple):
+    """A running relay."""
+
+    port: int
+    tls_port: int
+    admin_port: int
+    certificate: Path
+    log: Path
+    pid: int
+
+    def metrics(self) -> dict[str, float]:
+        """Every sample of the metrics page."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/metrics") as page:
+            lines = page.read().decode().splitlines()
+        samples = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+        return {name: float(value) for name, value in samples}
+
+
+@contextmanager
+def relay(folder: Path, **changes: Any) -> Iterator[Relay]:
+    """Run ``icebroker turn`` on loopback, IPv4 and IPv6, with TLS."""
+    certificate, key = self_signed(["127.0.0.1", "::1"], folder)
+    port, tls_port, admin_port = free_port(), free_port(), free_port()
+    turn = {
+        "listen": [f"127.0.0.1:{port}", f"[::1]:{port}"],
+        "listen_tls": [f"127.0.0.1:{tls_port}"],
+        "tls_certificate": str(certificate),
+        "tls_key": str(key),
+        "secret": "the shared secret of the tests",
+        "allow_peers": ["127.0.0.0/8", "::1/128"],
+        "max_allocations_per_user": 0,
+        **changes,
+    }
+    lines = ["[turn]", *(f"{name} = {json.dumps(value)}" for name, value in turn.items())]
+    lines += ["[turn.users]", 'alice = "secretpw"', "[admin]"]
+    lines += [f'listen = "127.0.0.1:{admin_port}"', "[log]", 'level = "debug"']
+    file, log = folder / "icebroker.toml", folder / "icebroker.log"
+    file.write_text("\n".join(lines))
+    with icebroker(["turn", "-c", str(file)], admin_port, log) as process:
+        yield Relay(port, tls_port, admin_port, certificate, log, process.pid)
+
+
+@contextmanager
+def icebroker(
+    arguments: list[str], admin_port: int, log: Path
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run a command of ours until it is ready; see that it ends in peace."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-X", "dev", "-m", "icebroker", *arguments],
+            cwd=ROOT,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONWARNINGS": "default"},
+        )
+        try:
+            _wait_ready(process, admin_port, log)
+            yield process
+            assert process.poll() is None, f"it died:\n{log.read_text()}"
+        finally:
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.05)
+            process.send_signal(signal.SIGTERM)  # do not wait for clients that are still there
+            process.wait(10)
+    text = log.read_text()
+    assert "Traceback" not in text, text
+
+
+def _wait_ready(process: "subprocess.Popen[bytes]", admin_port: int, log: Path) -> None:
+    deadline = time.monotonic() + STARTED_WITHIN
+    while time.monotonic() < deadline:
+        assert process.poll() is None, f"it did not start:\n{log.read_text()}"
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{admin_port}/readyz", timeout=1):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.05)
+    raise AssertionError(f"it was not ready in time:\n{log.read_text()}")
+
+
+@contextmanager
+def running(*command: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run a program in the background."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(10)
