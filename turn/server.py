@@ -67,7 +67,7 @@ class TurnService:
         limits = _limits(settings)
         table = AllocationTable(limits, stats)
         external = self._external()
-        self._policy = PeerPolicy(
+        self.policy = PeerPolicy(
             _rules(settings, reserved_ports, external), self._addresses, table.is_live_relay
         )
         self._forwarder = Forwarder(stats, self._route_to)
@@ -79,7 +79,7 @@ class TurnService:
             secrets.randbelow,
         )
         parts = Parts(
-            self._policy, table, self._routes, self._ports, limits, stats, secrets.token_bytes
+            self.policy, table, self._routes, self._ports, limits, stats, secrets.token_bytes
         )
         self._engine = Engine(_authenticator(settings), parts)
         common = (self._engine, self._forwarder, self._routes, stats)
@@ -151,6 +151,7 @@ class TurnService:
             await self._listeners.close()
             self._poller.stop(loop)
             raise
+        self.policy.reserve_ports(place.port for place in self.addresses)
         self._watch.start()
         self._ticker = loop.create_task(self._tick())
 
@@ -200,7 +201,7 @@ class TurnService:
 
     def _follow_addresses(self) -> None:
         self._addresses = local_addresses()
-        self._policy.own_addresses = self._addresses
+        self.policy.own_addresses = self._addresses
         self._ports.set_addresses(self._relay_addresses())
         self._listeners.follow(self._addresses)
 

@@ -58,6 +58,7 @@ class PeerPolicy:
         is_live_relay: Callable[[Address], bool],
     ) -> None:
         self._rules = rules
+        self._reserved = set(rules.reserved_ports)
         self._is_live_relay = is_live_relay
         self._public_of = {local: public for public, local in rules.external}
         self._local_of = dict(rules.external)
@@ -71,6 +72,10 @@ class PeerPolicy:
     @own_addresses.setter
     def own_addresses(self, addresses: Iterable[str]) -> None:
         self._own = frozenset(addresses) | frozenset(self._local_of)
+
+    def reserve_ports(self, ports: Iterable[int]) -> None:
+        """Never relay to these ports of an own address, whatever the operator allows."""
+        self._reserved |= set(ports)
 
     def allows_host(self, host: str) -> bool:
         """Whether a permission for this peer IP address may exist (CreatePermission)."""
@@ -87,9 +92,7 @@ class PeerPolicy:
             return True
         # The operator may allow an own address by name (a server on this very machine), but
         # never the ports of the relay, its metrics, signaling and Redis.
-        return peer.port not in self._rules.reserved_ports and _holds(
-            self._rules.allow, ip_address(peer.host)
-        )
+        return peer.port not in self._reserved and _holds(self._rules.allow, ip_address(peer.host))
 
     def to_wire(self, peer: Address) -> Address:
         """A peer as the client names it -> as packets are addressed (1:1 NAT has no hairpin)."""
