@@ -1,0 +1,1 @@
+"""Benchmarks: ours beside coturn in the same run. ``make bench`` runs them all."""
