@@ -50,13 +50,10 @@ class Engine:
 
         :param data: a whole message, as the network brought it.
         :param send: how packets of this client's peers reach it.
-        :returns: the reply, or None where there is none (an indication, or a drop, counted).
+        :returns: the reply, or None where there is none (a drop, counted).
+        :raises Malformed: it is no STUN message; a stream cannot go on after that.
         """
-        try:
-            message = parse_untrusted(data)
-        except Malformed:
-            self._stats.drop(DropReason.MALFORMED)
-            return None
+        message = parse_untrusted(data)
         if message.message_class != MessageClass.REQUEST or message.method not in HANDLERS:
             self._stats.drop(DropReason.UNEXPECTED)
             return None

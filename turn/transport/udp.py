@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from turn.allocation.engine import Engine
 from turn.auth.authenticate import Now
+from turn.codec.errors import Malformed
 from turn.codec.values import Address
 from turn.relay.forward import Forwarder
 from turn.relay.poll import Poller
@@ -79,7 +80,11 @@ class UdpListener:
         if message[:2] == SEND_INDICATION:
             self._forwarder.send_indication(self._clients.get(source), client, message, now)
             return
-        reply = shared.engine.handle(message, client, self._send, Now(now, time.time()))
+        try:
+            reply = shared.engine.handle(message, client, self._send, Now(now, time.time()))
+        except Malformed:
+            shared.stats.drop(DropReason.MALFORMED)
+            return
         if reply is None:
             return
         if not reply.proved:

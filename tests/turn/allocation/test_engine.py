@@ -6,12 +6,20 @@ from tests.turn.world import OTHER_PEER, PEER, REALM, SERVER, World, code_of
 from turn.allocation.model import Limits
 from turn.auth.ephemeral import mint
 from turn.codec import registry
-from turn.codec.integrity import Integrity
+from turn.codec.errors import Malformed
+from turn.codec.integrity import Integrity, digest
 from turn.codec.message import build, parse_untrusted
 from turn.codec.registry import MessageClass, Method
 from turn.codec.values import Address, Family
 from turn.routes import Transport
 from turn.stats import DropReason
+
+
+def resign(data, key):
+    """The message with a right MESSAGE-INTEGRITY, which stands at its end."""
+    covered = data[:-24]
+    return covered + b"\x00\x08\x00\x14" + digest(Integrity.SHA1, key, covered)
+
 
 TRANSPORT = (registry.REQUESTED_TRANSPORT, 17)
 
@@ -50,9 +58,18 @@ class TestCommonSteps:
         assert world.client().raw(data) is None
         assert world.stats.drops[DropReason.UNEXPECTED] == 1
 
-    def test_a_malformed_message_gets_no_reply_and_is_counted(self, world):
-        assert world.client().raw(b"\x00\x01\x00\x04" + bytes(20)) is None
-        assert world.stats.drops[DropReason.MALFORMED] == 1
+    def test_what_is_no_message_is_the_transports_to_drop(self, world):
+        with pytest.raises(Malformed):
+            world.client().raw(b"\x00\x01\x00\x04" + bytes(20))
+
+    def test_an_attribute_of_a_wrong_length_gets_400(self, world):
+        client = world.client()
+        client.allocate()
+        data = client.encode(Method.REFRESH, (registry.DATA, b"abc"))
+        place = data.index(b"\x00\x13\x00\x03")
+        broken = bytearray(data)
+        broken[place : place + 2] = b"\x00\x0d"  # LIFETIME of three bytes
+        assert code_of(client.raw(resign(bytes(broken), client.key))) == 400
 
     def test_a_reply_has_a_fingerprint_if_the_request_had_one(self, world):
         data = build(

@@ -56,7 +56,8 @@ async def test_channel_data_is_padded_both_ways(connect):
 @pytest.mark.parametrize(
     "garbage",
     [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\x16\x03\x01\x02\x00" + bytes(100), b"\x80" * 40,
-     b"\x00\x01\x00\x03" + bytes(40), b"\x05" * 4, b"SSH-2.0-x\r\n"],
+     b"\x00\x01\x00\x03" + bytes(40), b"\x00\x01\x00\x04" + bytes(20), b"\x05" * 4,
+     b"SSH-2.0-x\r\n"],
 )  # fmt: skip
 async def test_anything_else_closes_the_connection_without_a_word(connect, garbage):
     async with relay() as service:
