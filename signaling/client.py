@@ -1,0 +1,355 @@
+"""The Python client: a back end as a peer, over as many sockets as it takes.
+
+A request is sent again, with the same id, until it is answered; events arrive once and in order;
+a socket that is lost is opened anew and the session goes on, or ``restarted`` says that it
+could not and what to do (restart ICE with each peer).
+"""
+
+import asyncio
+import contextlib
+import itertools
+import json
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+import structlog
+
+from signaling.protocol import SUBPROTOCOL
+
+log = structlog.get_logger("signaling.client")
+
+ACK_EVERY = 16
+"""Events that are acknowledged together."""
+ACK_DELAY = 0.2
+"""Seconds after which fewer are, too."""
+FIRST_DELAY, LONGEST_DELAY = 0.25, 15.0
+"""Seconds before the first and the later tries to reconnect, before jitter."""
+DIAL_TIMEOUT = 10.0
+MOST_WAITING = 256
+"""Requests without an answer; a further one fails at once."""
+MOST_REFUSALS = 8
+"""Answers "try again" that one request takes."""
+ANSWERS = frozenset({"ok", "joined", "ice", "error"})
+OUTLIVES_SESSION = frozenset({"join", "ice"})
+
+
+class SignalingError(Exception):
+    """A request failed, or the connection is over; ``code`` is the protocol's, or one of ours.
+
+    Ours: ``closed``, ``refused`` (the server does not want us back), ``session_lost``,
+    ``queue_full``.
+    """
+
+    def __init__(self, code: str, message: str = "", *, retryable: bool = False) -> None:
+        super().__init__(message or code)
+        self.code = code
+        self.retryable = retryable
+
+
+class _Request:
+    __slots__ = ("answer", "frame", "refusals")
+
+    def __init__(self, frame: dict[str, Any], answer: "asyncio.Future[dict[str, Any]]") -> None:
+        self.frame = frame
+        self.answer = answer
+        self.refusals = 0
+
+
+class Client:
+    """A signaling session. Use it as ``async with Client(url) as client``.
+
+    Messages are dictionaries as the protocol has them. Besides the server's events,
+    ``events()`` gives ``{"type": "resumed"}`` after a reconnect that lost nothing, and
+    ``{"type": "restarted"}`` after one that began a new session: rooms were joined again, and
+    ICE is to be restarted with each peer of the new ``joined``.
+    """
+
+    def __init__(
+        self, url: str, *, token: str | None = None, name: str = "", ssl: Any = True
+    ) -> None:
+        """Prepare to connect.
+
+        :param url: ``ws://…/ws`` or ``wss://…/ws``.
+        :param ssl: as aiohttp takes it: an ``ssl.SSLContext``, or True for the usual checks.
+        """
+        self._url = url
+        self._hello = {"type": "hello", "token": token, "name": name}
+        self._ssl = ssl
+        self._ids = itertools.count(1)
+        self._waiting: dict[str, _Request] = {}
+        self._rooms: dict[str, Any] = {}
+        self._events: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+        self._session: dict[str, str] | None = None
+        self._seen = self._acknowledged = 0
+        self._ws: aiohttp.ClientWebSocketResponse | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._connected = asyncio.Event()
+        self._ack_timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._failure: SignalingError | None = None
+        self.peer = ""
+        """This client's own peer id."""
+
+    # Life ----------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        """Connect. :raises SignalingError: the server refuses us for good."""
+        self._task = asyncio.create_task(self._run())
+        waiter = asyncio.create_task(self._connected.wait())
+        await asyncio.wait({waiter, self._task}, return_when=asyncio.FIRST_COMPLETED)
+        waiter.cancel()
+        if self._failure is not None:
+            raise self._failure
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave for good: the others see ``leave`` at once."""
+        await self.close()
+
+    async def close(self) -> None:
+        """Leave for good."""
+        if self._task is None:
+            return
+        if self._ws is not None:
+            with contextlib.suppress(aiohttp.ClientError, ConnectionError):
+                await self._ws.close(code=1000)
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+        self._task = None
+        self._end(SignalingError("closed"))
+
+    async def drop(self) -> None:
+        """Lose the socket, as a change of network would; the client comes back by itself."""
+        if self._ws is not None:
+            await self._ws.close(code=4000)
+
+    # Requests ------------------------------------------------------------------------------
+
+    async def join(self, room: str, meta: Any = None) -> dict[str, Any]:
+        """Enter a room; gives ``joined``: the peers, and ICE servers. :raises SignalingError:"""
+        joined = await self._request({"type": "join", "room": room, "meta": meta})
+        self._rooms[room] = meta
+        return joined
+
+    async def leave(self, room: str) -> None:
+        """Leave a room. :raises SignalingError:"""
+        self._rooms.pop(room, None)
+        await self._request({"type": "leave", "room": room})
+
+    async def signal(self, to: str, **payload: Any) -> str:
+        """Send ``description=``, ``candidate=`` or ``candidates=`` to a peer.
+
+        :returns: ``delivered``, or ``queued`` where its socket is lost and it may come back.
+        :raises SignalingError: it was not, and will not be, delivered.
+        """
+        answer = await self._request({"type": "signal", "to": to, **payload})
+        return str(answer["status"])
+
+    async def message(self, data: Any, to: str | None = None) -> str:
+        """Send application data to a peer, or to everyone in our rooms; as ``signal``."""
+        frame = {"type": "message", "data": data} | ({"to": to} if to else {})
+        return str((await self._request(frame))["status"])
+
+    async def ice_servers(self) -> dict[str, Any]:
+        """Fresh ICE servers: ``iceServers`` and ``expiresAt``. :raises SignalingError:"""
+        return await self._request({"type": "ice"})
+
+    async def bye(self, to: str | None = None) -> None:
+        """Tell a peer, or all, that the call is over; nothing where there is no connection."""
+        await self._send({"type": "bye"} | ({"to": to} if to else {}))
+
+    async def stats(self, peer: str, path: str, rtt: float) -> None:
+        """Report which path a call takes (host, srflx, prflx, relay) and its round trip."""
+        await self._send({"type": "stats", "peer": peer, "path": path, "rtt": rtt})
+
+    async def events(self) -> AsyncIterator[dict[str, Any]]:
+        """The server's events, each once and in order, until ``close``.
+
+        :raises SignalingError: ``refused``, where the server does not want us back.
+        """
+        while True:
+            event = await self._events.get()
+            if event is None:
+                if self._failure is not None and self._failure.code != "closed":
+                    raise self._failure
+                return
+            yield event
+
+    async def _request(self, frame: dict[str, Any]) -> dict[str, Any]:
+        if self._failure is not None:
+            raise self._failure
+        if len(self._waiting) >= MOST_WAITING:
+            raise SignalingError("queue_full", "too many requests wait", retryable=True)
+        request_id = str(next(self._ids))
+        frame = {**frame, "id": request_id}
+        request = _Request(frame, asyncio.get_running_loop().create_future())
+        self._waiting[request_id] = request
+        try:
+            await self._send(frame)
+            return await request.answer
+        finally:
+            self._waiting.pop(request_id, None)
+
+    async def _send(self, frame: dict[str, Any]) -> None:
+        """Write now, where there is a connection; what has an id is sent again otherwise."""
+        if self._ws is not None and self._connected.is_set():
+            with contextlib.suppress(aiohttp.ClientError, ConnectionError):
+                await self._ws.send_str(json.dumps(frame))
+
+    # Connection ----------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        delay = FIRST_DELAY
+        async with aiohttp.ClientSession() as http:
+            while True:
+                try:
+                    welcomed = await self._connect_once(http)
+                except SignalingError as error:
+                    self._end(error)
+                    return
+                except (aiohttp.ClientError, OSError, TimeoutError) as error:
+                    log.debug("no connection", error=str(error))
+                    welcomed = False
+                delay = FIRST_DELAY if welcomed else min(delay * 2, LONGEST_DELAY)
+                await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load
+
+    async def _connect_once(self, http: aiohttp.ClientSession) -> bool:
+        """One socket from beginning to end; True where the server welcomed us."""
+        async with asyncio.timeout(DIAL_TIMEOUT):
+            ws = await http.ws_connect(
+                self._url, protocols=(SUBPROTOCOL,), ssl=self._ssl, heartbeat=25, max_msg_size=0
+            )
+        self._ws = ws
+        try:
+            hello = {**self._hello, "resume": self._resume()}
+            await ws.send_str(json.dumps({k: v for k, v in hello.items() if v}))
+            async for frame in ws:
+                if frame.type is aiohttp.WSMsgType.TEXT:
+                    await self._receive(json.loads(frame.data))
+            welcomed = self._connected.is_set()
+        finally:
+            self._connected.clear()
+            self._ws = None
+            await ws.close()
+        code = ws.close_code or 1006
+        if 3500 <= code <= 3999 or 4500 <= code <= 4999:
+            raise SignalingError("refused", f"the server closed the connection ({code})")
+        return welcomed
+
+    def _resume(self) -> dict[str, Any] | None:
+        return {**self._session, "seq": self._seen} if self._session else None
+
+    # What arrives --------------------------------------------------------------------------
+
+    async def _receive(self, message: dict[str, Any]) -> None:
+        kind = message.get("type")
+        if kind == "welcome":
+            await self._welcome(message)
+        elif kind in ANSWERS and message.get("id") in self._waiting:
+            self._settle(self._waiting[message["id"]], message)
+        elif kind == "goaway":
+            self._later(message["deadline"] * random.uniform(0.1, 0.9), self.drop)  # noqa: S311
+        elif kind not in {"pong", "ok"}:
+            self._event(message)
+
+    async def _welcome(self, message: dict[str, Any]) -> None:
+        restarted = self._session is not None and not message["resumed"]
+        resumed = self._session is not None and message["resumed"]
+        self._session = {"session": message["session"], "secret": message["secret"]}
+        self.peer = message["peer"]
+        if not message["resumed"]:
+            self._seen = 0
+            self._fail_what_was_for_the_old_session()
+        self._acknowledged = self._seen
+        self._connected.set()
+        if resumed:
+            self._events.put_nowait({"type": "resumed"})
+        for request in list(self._waiting.values()):
+            await self._send(request.frame)
+        if restarted:
+            self._later(0, self._rejoin)
+
+    async def _rejoin(self) -> None:
+        joined = []
+        for room, meta in list(self._rooms.items()):
+            with contextlib.suppress(SignalingError):
+                joined.append(await self._request({"type": "join", "room": room, "meta": meta}))
+        self._events.put_nowait({"type": "restarted", "joined": joined})
+
+    def _settle(self, request: _Request, message: dict[str, Any]) -> None:
+        if request.answer.done():
+            return
+        if message["type"] != "error":
+            request.answer.set_result(message)
+            return
+        request.refusals += 1
+        if message.get("retryable") and request.refusals < MOST_REFUSALS:
+            self._later(0.2 * request.refusals, partial(self._send, request.frame))
+            return
+        error = SignalingError(message["code"], message["message"], retryable=message["retryable"])
+        request.answer.set_exception(error)
+
+    def _event(self, message: dict[str, Any]) -> None:
+        seq = message.get("seq", 0)
+        if seq:
+            if seq <= self._seen:
+                return  # replayed, and handled before
+            self._seen = seq
+            self._acknowledge_soon()
+        self._events.put_nowait(message)
+
+    def _acknowledge_soon(self) -> None:
+        if self._seen - self._acknowledged >= ACK_EVERY:
+            self._acknowledge()
+        elif self._ack_timer is None:
+            loop = asyncio.get_running_loop()
+            self._ack_timer = loop.call_later(ACK_DELAY, self._acknowledge)
+
+    def _acknowledge(self) -> None:
+        if self._ack_timer is not None:
+            self._ack_timer.cancel()
+            self._ack_timer = None
+        self._acknowledged = self._seen
+        ack = {"type": "ack", "seq": self._seen}
+        self._later(0, partial(self._send, ack))
+
+    # Inside --------------------------------------------------------------------------------
+
+    def _later(self, seconds: float, action: Callable[[], Awaitable[None]]) -> None:
+        async def act() -> None:
+            await asyncio.sleep(seconds)
+            await action()
+
+        task = asyncio.create_task(act())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _fail_what_was_for_the_old_session(self) -> None:
+        for request in self._waiting.values():
+            if request.frame["type"] not in OUTLIVES_SESSION and not request.answer.done():
+                request.answer.set_exception(
+                    SignalingError("session_lost", "the session could not go on", retryable=True)
+                )
+
+    def _end(self, error: SignalingError) -> None:
+        if self._failure is not None:
+            return
+        self._failure = error
+        if self._ack_timer is not None:
+            self._ack_timer.cancel()
+        for task in list(self._tasks):
+            task.cancel()
+        for request in self._waiting.values():
+            if not request.answer.done():
+                request.answer.set_exception(error)
+        self._events.put_nowait(None)
