@@ -1,0 +1,83 @@
+"""Mailboxes, retries, rate limits: nothing lost, nothing twice, nothing without a bound."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import Raw
+
+from signaling.protocol.messages import MessageOut
+from signaling.session import Mailbox, MailboxFull, RateLimit, RecentRequests
+
+
+def event(number=0):
+    return MessageOut("peer", Raw(str(number).encode()))
+
+
+def test_events_are_numbered_from_one_and_kept_until_acknowledged():
+    mailbox = Mailbox(10, 10_000)
+    assert [mailbox.append(event(n))[0] for n in range(3)] == [1, 2, 3]
+    assert [seq for seq, _ in mailbox.after(0)] == [1, 2, 3]
+    mailbox.acknowledge(2)
+    assert [seq for seq, _ in mailbox.after(2)] == [3]
+    assert mailbox.after(1) is None  # gone, and not to be had in silence
+    assert mailbox.after(4) is None  # a number that was never given
+
+
+def test_the_text_has_the_number():
+    seq, text = Mailbox(10, 10_000).append(event(7))
+    assert json.loads(text) == {"type": "message", "from": "peer", "data": 7, "seq": seq}
+
+
+def test_an_acknowledgement_from_the_future_changes_nothing():
+    mailbox = Mailbox(10, 10_000)
+    mailbox.append(event())
+    mailbox.acknowledge(99)
+    assert len(mailbox) == 1
+
+
+@pytest.mark.parametrize(("messages", "octets"), [(3, 10_000), (100, 180)])
+def test_a_full_mailbox_takes_nothing_and_counts_nothing(messages, octets):
+    mailbox = Mailbox(messages, octets)
+    for _ in range(3):
+        mailbox.append(event())
+    with pytest.raises(MailboxFull):
+        mailbox.append(event())
+    assert mailbox.last == 3
+    mailbox.acknowledge(1)
+    assert mailbox.append(event())[0] == 4
+
+
+@given(st.lists(st.one_of(st.none(), st.integers(0, 40)), max_size=60))
+def test_what_was_not_acknowledged_can_always_be_had(steps):
+    mailbox, sent, acknowledged = Mailbox(1000, 1 << 20), 0, 0
+    for step in steps:
+        if step is None:
+            sent += 1
+            mailbox.append(event(sent))
+        else:
+            mailbox.acknowledge(step)
+            if step <= sent:
+                acknowledged = max(acknowledged, step)
+        assert [seq for seq, _ in mailbox.after(acknowledged)] == list(
+            range(acknowledged + 1, sent + 1)
+        )
+
+
+def test_a_retry_gets_the_answer_of_the_first_try():
+    recent = RecentRequests()
+    recent.put("1", "answer")
+    assert recent.get("1") == "answer"
+    for number in range(600):
+        recent.put(f"x{number}", "")
+    assert recent.get("1") is None
+
+
+def test_a_burst_and_then_the_rate():
+    limit = RateLimit(rate=50, burst=100, now=0.0)
+    assert sum(limit.allow(0.0) for _ in range(200)) == 100
+    assert limit.refused == 100
+    assert sum(limit.allow(1.0) for _ in range(200)) == 50
+    assert limit.allow(1.1)
+    assert limit.refused == 0
