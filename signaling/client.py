@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import json
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from types import TracebackType
@@ -33,6 +34,8 @@ MOST_WAITING = 256
 """Requests without an answer; a further one fails at once."""
 MOST_REFUSALS = 8
 """Answers "try again" that one request takes."""
+LEAVE, COME_BACK = 1000, 4000
+"""Close codes: the server ends our session, or keeps it for a resume."""
 ANSWERS = frozenset({"ok", "joined", "ice", "error"})
 OUTLIVES_SESSION = frozenset({"join", "ice"})
 
@@ -48,6 +51,27 @@ class SignalingError(Exception):
         super().__init__(message or code)
         self.code = code
         self.retryable = retryable
+
+
+class Pacer:
+    """Keeps below the server's rate limit, so that no message of ours is ever refused for it."""
+
+    SHARE = 0.8
+    """Of what the server allows."""
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._rate = rate * self.SHARE
+        self._burst = self._tokens = burst * self.SHARE
+        self._updated = time.monotonic()
+
+    async def wait(self) -> None:
+        """Wait until one more message may be sent."""
+        now = time.monotonic()
+        self._tokens = min(self._burst, self._tokens + (now - self._updated) * self._rate)
+        self._updated = now
+        self._tokens -= 1
+        if self._tokens < 0:
+            await asyncio.sleep(-self._tokens / self._rate)
 
 
 class _Request:
@@ -91,6 +115,9 @@ class Client:
         self._ack_timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._failure: SignalingError | None = None
+        self._close_code = COME_BACK
+        self._turn = asyncio.Lock()
+        self._pacer = Pacer(50, 100)
         self.peer = ""
         """This client's own peer id."""
 
@@ -119,9 +146,10 @@ class Client:
         """Leave for good."""
         if self._task is None:
             return
+        self._close_code = LEAVE
         if self._ws is not None:
             with contextlib.suppress(aiohttp.ClientError, ConnectionError):
-                await self._ws.close(code=1000)
+                await self._ws.close(code=LEAVE)
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
@@ -131,7 +159,7 @@ class Client:
     async def drop(self) -> None:
         """Lose the socket, as a change of network would; the client comes back by itself."""
         if self._ws is not None:
-            await self._ws.close(code=4000)
+            await self._ws.close(code=COME_BACK)
 
     # Requests ------------------------------------------------------------------------------
 
@@ -201,7 +229,12 @@ class Client:
             self._waiting.pop(request_id, None)
 
     async def _send(self, frame: dict[str, Any]) -> None:
-        """Write now, where there is a connection; what has an id is sent again otherwise."""
+        """Write, where there is a connection; what has an id is sent again otherwise."""
+        async with self._turn:  # one after the other, so that pacing keeps the order
+            await self._pacer.wait()
+            await self._write(frame)
+
+    async def _write(self, frame: dict[str, Any]) -> None:
         if self._ws is not None and self._connected.is_set():
             with contextlib.suppress(aiohttp.ClientError, ConnectionError):
                 await self._ws.send_str(json.dumps(frame))
@@ -240,7 +273,7 @@ class Client:
         finally:
             self._connected.clear()
             self._ws = None
-            await ws.close()
+            await ws.close(code=self._close_code)
         code = ws.close_code or 1006
         if 3500 <= code <= 3999 or 4500 <= code <= 4999:
             raise SignalingError("refused", f"the server closed the connection ({code})")
@@ -271,13 +304,18 @@ class Client:
             self._seen = 0
             self._fail_what_was_for_the_old_session()
         self._acknowledged = self._seen
+        self._pacer = Pacer(message["limits"]["messagesPerSecond"], message["limits"]["burst"])
         self._connected.set()
         if resumed:
             self._events.put_nowait({"type": "resumed"})
-        for request in list(self._waiting.values()):
-            await self._send(request.frame)
         if restarted:
             self._later(0, self._rejoin)
+        # Not awaited: the answers are read by whoever called this.
+        self._later(0, self._send_again)
+
+    async def _send_again(self) -> None:
+        for request in list(self._waiting.values()):
+            await self._send(request.frame)
 
     async def _rejoin(self) -> None:
         joined = []

@@ -29,7 +29,7 @@ from signaling.stats import Stats
 PATHS = frozenset({"host", "srflx", "prflx", "relay"})
 ICE_PUSH_AT = 0.6
 """Of a credential's lifetime: fresh ones are pushed then."""
-MOST_REFUSED = 500
+MOST_REFUSED = 100
 """Messages over the rate limit in a row that close a socket for good."""
 GONE = "there is no such peer in your rooms"
 

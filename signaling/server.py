@@ -36,7 +36,7 @@ class SignalingService:
 
     def __init__(self, settings: SignalingSettings, ice: IceProvider) -> None:
         self._settings = settings
-        self._stats = stats = Stats()
+        self.stats = stats = Stats()
         self._broker = MemoryBroker(settings.max_queued_messages, settings.max_queued_bytes)
         tokens = Tokens([secret.get_secret_value() for secret in settings.token_secret])
         self._hub = Hub(_hub_settings(settings), self._broker, ice, tokens, stats)

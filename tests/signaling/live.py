@@ -1,0 +1,87 @@
+"""Signaling with real sockets on loopback, in this process."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+
+from config.schema import SignalingSettings
+from signaling.ice import IceProvider, Server
+from signaling.protocol import SUBPROTOCOL
+from signaling.server import SignalingService
+
+RELAY_SECRET = "the relay's secret, of this test"
+SERVERS = (Server(("stun:127.0.0.1:3478",)), Server(("turn:127.0.0.1:3478?transport=udp",)))
+PATIENCE = 3.0
+
+
+@asynccontextmanager
+async def signaling(**changes: Any) -> AsyncIterator[SignalingService]:
+    """A running service."""
+    settings = SignalingSettings.model_validate({"listen": "127.0.0.1:0", **changes})
+    ice = IceProvider(SERVERS, RELAY_SECRET, int(settings.ice_ttl))
+    service = SignalingService(settings, ice)
+    await service.start()
+    try:
+        yield service
+    finally:
+        await service.stop()
+
+
+def url(service: SignalingService, path: str = "", scheme: str = "http") -> str:
+    """A URL of the service."""
+    host, port = service.addresses[0]
+    return f"{scheme}://{host}:{port}{path}"
+
+
+class Raw:
+    """A WebSocket that says exactly what it is told to."""
+
+    def __init__(self, ws: aiohttp.ClientWebSocketResponse) -> None:
+        self.ws = ws
+
+    async def say(self, **message: Any) -> None:
+        """Send a message."""
+        await self.ws.send_str(json.dumps(message))
+
+    async def hear(self, *kinds: str) -> dict[str, Any]:
+        """The next message, or the next of these kinds."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                frame = await self.ws.receive()
+                assert frame.type is aiohttp.WSMsgType.TEXT, frame
+                message: dict[str, Any] = json.loads(frame.data)
+                if not kinds or message["type"] in kinds:
+                    return message
+
+    async def closed(self) -> int | None:
+        """Wait for the end; its code."""
+        async with asyncio.timeout(PATIENCE):
+            while (await self.ws.receive()).type is aiohttp.WSMsgType.TEXT:
+                pass
+        return self.ws.close_code
+
+    async def hello(self, **fields: Any) -> dict[str, Any]:
+        """Begin; the welcome."""
+        await self.say(type="hello", **fields)
+        return await self.hear("welcome")
+
+    async def join(self, room: str) -> dict[str, Any]:
+        """Enter a room."""
+        await self.say(type="join", id=f"join {room}", room=room)
+        return await self.hear("joined", "error")
+
+
+@asynccontextmanager
+async def sockets(service: SignalingService) -> AsyncIterator[Any]:
+    """Opens sockets to a service; all are closed in the end."""
+    async with aiohttp.ClientSession() as http:
+
+        async def connect(**options: Any) -> Raw:
+            ws = await http.ws_connect(url(service, "/ws"), protocols=(SUBPROTOCOL,), **options)
+            return Raw(ws)
+
+        yield connect

@@ -1,0 +1,490 @@
+"""The service with real sockets: conversations, errors, limits, and lost connections."""
+
+import asyncio
+import json
+import logging
+import time
+
+import aiohttp
+import jwt
+import pytest
+
+from signaling.client import Client, SignalingError
+from tests.signaling.live import signaling, sockets, url
+
+TOKEN_SECRET = "the secret of the join tokens, 32+"
+
+
+def token(room="r", **claims):
+    return jwt.encode({"room": room, "exp": int(time.time()) + 60, **claims}, TOKEN_SECRET, "HS256")
+
+
+async def pair(connect):
+    """Two sockets in one room; gives both and their peer ids."""
+    one, two = await connect(), await connect()
+    first, second = await one.hello(name="Ada"), await two.hello(name="Bob")
+    await one.join("r")
+    await two.join("r")
+    await one.hear("peer")
+    return one, two, first, second
+
+
+class TestConversation:
+    async def test_a_call_is_set_up(self):
+        async with signaling() as service, sockets(service) as connect:
+            one, two = await connect(), await connect()
+            first = await one.hello(name="Ada")
+            assert first["resumed"] is False
+            assert first["heartbeat"] == 25
+            await two.hello(name="Bob")
+            assert (await one.join("r"))["peers"] == []
+            joined = await two.join("r")
+            assert [(p["name"], p["polite"], p["state"]) for p in joined["peers"]] == [
+                ("Ada", False, "present")
+            ]
+            assert joined["iceServers"][1]["username"]
+            event = await one.hear()
+            assert (event["event"], event["name"], event["polite"]) == ("join", "Bob", True)
+            await two.say(type="signal", id="1", to=first["peer"], description={"type": "offer"})
+            assert await two.hear() == {"type": "ok", "id": "1", "status": "delivered"}
+            signal = await one.hear()
+            assert signal["from"] == event["id"]
+            assert signal["description"] == {"type": "offer"}
+            await two.say(type="bye")
+            assert (await one.hear())["type"] == "bye"
+
+    async def test_leaving_by_closing_is_told_at_once(self):
+        async with signaling() as service, sockets(service) as connect:
+            one, two, _, second = await pair(connect)
+            await two.ws.close(code=1000)
+            event = await one.hear("peer")
+            assert (event["event"], event["id"], event["reason"]) == (
+                "leave",
+                second["peer"],
+                "left",
+            )
+
+    async def test_everyone_hears_a_message_to_the_room(self):
+        async with signaling() as service, sockets(service) as connect:
+            one, two, _, second = await pair(connect)
+            await two.say(type="message", id="1", data={"text": "hi"})
+            message = await one.hear("message")
+            assert (message["from"], message["data"]) == (second["peer"], {"text": "hi"})
+
+    async def test_ping_ice_and_stats(self):
+        async with signaling() as service, sockets(service) as connect:
+            one = await connect()
+            await one.hello()
+            await one.say(type="ping", t=4.5)
+            assert await one.hear() == {"type": "pong", "t": 4.5}
+            await one.say(type="ice", id="i")
+            assert (await one.hear())["iceServers"][0]["urls"] == ["stun:127.0.0.1:3478"]
+            await one.say(type="stats", peer="p", path="relay", rtt=0.1)
+            await one.say(type="stats", peer="p", path="carrier pigeon", rtt=9)
+            assert (await one.hear())["code"] == "bad_message"
+
+    async def test_ice_servers_are_pushed_before_they_expire(self, monkeypatch):
+        async with signaling(ice_ttl=60) as service, sockets(service) as connect:
+            one = await connect()
+            await one.hello()
+            before = (await one.join("r"))["iceExpiresAt"]
+            real = time.time
+            monkeypatch.setattr(time, "time", lambda: real() + 37)
+            assert (await one.hear("ice"))["expiresAt"] > before
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("text", "code", "request_id"),
+        [
+            ("nonsense", "bad_message", None),
+            ('{"type":"dance","id":"7"}', "unknown_type", "7"),
+            ('{"type":"join","id":"7"}', "bad_message", "7"),
+            ('{"type":"hello"}', "bad_message", None),
+            ('{"type":"leave","id":"7","room":"nowhere"}', "not_found", "7"),
+            ('{"type":"signal","id":"7","to":"nobody","candidate":null}', "not_found", "7"),
+            ('{"type":"message","id":"7","data":1,"from":"me"}', "bad_message", "7"),
+        ],
+    )
+    async def test_a_bad_message_gets_an_error_and_the_socket_lives(self, text, code, request_id):
+        async with signaling() as service, sockets(service) as connect:
+            one = await connect()
+            await one.hello()
+            await one.ws.send_str(text)
+            error = await one.hear()
+            assert (error["type"], error["code"], error.get("id")) == ("error", code, request_id)
+            await one.say(type="ping", t=1)
+            assert (await one.hear())["type"] == "pong"
+
+    async def test_hello_comes_first(self):
+        async with signaling() as service, sockets(service) as connect:
+            one = await connect()
+            await one.say(type="join", id="1", room="r")
+            assert (await one.hear())["code"] == "hello_first"
+            await one.hello()
+
+    async def test_binary_frames_end_the_socket(self):
+        async with signaling() as service, sockets(service) as connect:
+            one = await connect()
+            await one.hello()
+            await one.ws.send_bytes(b"x")
+            assert await one.closed() == 4506
+
+    async def test_a_frame_that_is_too_long_ends_the_socket(self):
+        async with signaling(max_message_bytes=2000) as service, sockets(service) as connect:
+            one = await connect()
+            await one.hello()
+            await one.say(type="message", id="1", data="x" * 3000)
+            assert await one.closed() == 1009
+
+    async def test_a_socket_that_says_no_hello_is_closed(self):
+        async with signaling(hello_timeout=0.1) as service, sockets(service) as connect:
+            assert await (await connect()).closed() == 4502
+
+    async def test_a_full_room_and_too_many_rooms(self):
+        async with (
+            signaling(room_capacity=1, max_rooms_per_session=2) as service,
+            sockets(service) as connect,
+        ):
+            one, two = await connect(), await connect()
+            await one.hello()
+            await two.hello()
+            await one.join("r")
+            assert (await two.join("r"))["code"] == "room_full"
+            await one.join("s")
+            assert (await one.join("t"))["code"] == "too_many_rooms"
+
+
+class TestLimits:
+    async def test_a_flood_gets_errors_and_then_the_door(self):
+        async with signaling() as service, sockets(service) as connect:
+            one = await connect()
+            await one.hello()
+            for number in range(150):
+                await one.say(type="ping", t=number)
+            answers = [(await one.hear())["type"] for _ in range(150)]
+            assert 100 <= answers.count("pong") <= 120
+            assert answers.count("error") == 150 - answers.count("pong")
+            for number in range(700):
+                await one.say(type="ping", t=number)
+            assert await one.closed() == 4504
+
+    async def test_silent_sockets_of_one_address_are_bounded(self):
+        async with (
+            signaling(max_unauthenticated_per_address=3) as service,
+            sockets(service) as connect,
+        ):
+            silent = [await connect() for _ in range(3)]
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                await connect()
+            assert refused.value.status == 429
+            await silent[0].hello()
+            await connect()
+
+    async def test_a_reader_that_stalls_is_cut_and_harms_nobody(self):
+        async with (
+            signaling(max_messages_per_second=10_000, max_message_burst=10_000) as service,
+            sockets(service) as connect,
+        ):
+            one, two, first, second = await pair(connect)
+            stalled = two.ws._response.connection.transport
+            stalled.pause_reading()
+            data = "x" * 30_000
+            codes = set()
+            for number in range(300):
+                await one.say(type="message", id=str(number), to=second["peer"], data=data)
+                codes.add((await one.hear("ok", "error")).get("code"))
+            assert "queue_full" in codes
+            await one.say(type="ping", t=1)
+            assert (await one.hear("pong"))["t"] == 1
+            assert first["peer"]
+
+    async def test_draining_sends_clients_away_and_takes_no_new_ones(self):
+        async with signaling() as service, sockets(service) as connect:
+            one = await connect()
+            await one.hello()
+            drain = asyncio.create_task(service.drain(5))
+            goaway = await one.hear("goaway")
+            assert 0 < goaway["deadline"] < 5
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                await connect()
+            assert refused.value.status == 503
+            assert "Retry-After" in (refused.value.headers or {})
+            assert service.ready() == ["draining"]
+            await one.ws.close()
+            await drain
+
+
+class TestResume:
+    async def test_a_session_goes_on_over_a_new_socket(self):
+        async with signaling() as service, sockets(service) as connect:
+            one, two, first, second = await pair(connect)
+            seen = {"session": second["session"], "secret": second["secret"], "seq": 0}
+            two.ws._response.connection.transport.abort()
+            assert (await one.hear("peer"))["event"] == "suspended"
+            await one.say(type="signal", id="1", to=second["peer"], candidate=None)
+            assert (await one.hear("ok"))["status"] == "queued"
+            again = await connect()
+            welcome = await again.hello(resume=seen)
+            assert (welcome["resumed"], welcome["peer"]) == (True, second["peer"])
+            missed = await again.hear("signal")
+            assert (missed["from"], missed["seq"]) == (first["peer"], 1)
+            assert (await one.hear("peer"))["event"] == "resumed"
+
+    async def test_a_newer_socket_takes_the_place_of_the_old_one(self):
+        async with signaling() as service, sockets(service) as connect:
+            one, two, _, second = await pair(connect)
+            seen = {"session": second["session"], "secret": second["secret"], "seq": 0}
+            again = await connect()
+            assert (await again.hello(resume=seen))["resumed"] is True
+            assert await two.closed() == 4501
+            await one.say(type="message", id="1", data="to the new one")
+            assert (await again.hear("message"))["data"] == "to the new one"
+
+    async def test_a_wrong_secret_begins_a_new_session(self):
+        async with signaling() as service, sockets(service) as connect:
+            _, _, _, second = await pair(connect)
+            wrong = {"session": second["session"], "secret": "guessed", "seq": 0}
+            welcome = await (await connect()).hello(resume=wrong)
+            assert welcome["resumed"] is False
+            assert welcome["peer"] != second["peer"]
+
+    async def test_after_the_window_there_is_one_leave_and_no_resume(self):
+        async with signaling(resume_window=0.2) as service, sockets(service) as connect:
+            one, two, _, second = await pair(connect)
+            two.ws._response.connection.transport.abort()
+            events = [await one.hear("peer") for _ in range(2)]
+            assert [e["event"] for e in events] == ["suspended", "leave"]
+            assert events[1]["reason"] == "timeout"
+            seen = {"session": second["session"], "secret": second["secret"], "seq": 0}
+            assert (await (await connect()).hello(resume=seen))["resumed"] is False
+
+    async def test_a_retry_with_the_same_id_is_delivered_once(self):
+        async with signaling() as service, sockets(service) as connect:
+            one, two, _, second = await pair(connect)
+            for _ in range(3):
+                await one.say(type="message", id="same", to=second["peer"], data="once")
+                assert (await one.hear("ok"))["id"] == "same"
+            await one.say(type="message", id="other", to=second["peer"], data="twice")
+            assert [(await two.hear("message"))["data"] for _ in range(2)] == ["once", "twice"]
+
+
+class TestTokens:
+    async def test_a_token_opens_its_room_and_no_other(self):
+        async with signaling(token_secret=TOKEN_SECRET) as service, sockets(service) as connect:
+            one = await connect()
+            await one.hello(token=token("r", name="Ada", sub="ada"), name="Mallory")
+            assert (await one.join("s"))["code"] == "forbidden"
+            joined = await one.join("r")
+            assert joined["iceServers"][1]["username"].endswith(":ada")
+
+    @pytest.mark.parametrize("bad", [None, "", "nonsense", token(exp=1)])
+    async def test_without_a_good_token_the_socket_ends(self, bad):
+        async with signaling(token_secret=TOKEN_SECRET) as service, sockets(service) as connect:
+            one = await connect()
+            await one.say(type="hello", token=bad)
+            assert (await one.hear())["code"] == "unauthorized"
+            assert await one.closed() == 4503
+
+    async def test_who_may_not_publish_hears_and_says_nothing(self):
+        async with signaling(token_secret=TOKEN_SECRET) as service, sockets(service) as connect:
+            one, two = await connect(), await connect()
+            await one.hello(token=token(canPublish=False))
+            await two.hello(token=token())
+            await one.join("r")
+            await two.join("r")
+            await two.say(type="message", id="1", data=1)
+            await one.hear("message")
+            await one.say(type="message", id="1", data=1)
+            assert (await one.hear("error"))["code"] == "forbidden"
+
+    async def test_a_tokens_capacity_counts(self):
+        async with signaling(token_secret=TOKEN_SECRET) as service, sockets(service) as connect:
+            one, two = await connect(), await connect()
+            await one.hello(token=token(capacity=1))
+            await two.hello(token=token(capacity=1))
+            await one.join("r")
+            assert (await two.join("r"))["code"] == "room_full"
+
+
+class TestHttp:
+    async def get(self, service, path, **options):
+        async with (
+            aiohttp.ClientSession() as http,
+            http.get(url(service, path), **options) as response,
+        ):
+            return response, await response.text()
+
+    async def test_ice_is_what_a_peer_connection_takes(self):
+        async with signaling() as service:
+            response, text = await self.get(service, "/ice")
+            document = json.loads(text)
+            assert set(document) == {
+                "iceServers", "iceTransportPolicy", "ttl", "expiresAt", "username", "password",
+                "uris",
+            }  # fmt: skip
+            expiry, _, _ = document["username"].partition(":")
+            assert abs(int(expiry) - time.time() - 3600) < 5
+            assert document["iceServers"][1]["credential"] == document["password"]
+            assert response.headers["Cache-Control"] == "no-store"
+            links = response.headers.getall("Link")
+            assert links[0] == '<stun:127.0.0.1:3478>; rel="ice-server"'
+            assert f'username="{document["username"]}"' in links[1]
+
+    async def test_ice_wants_a_token_where_rooms_do(self):
+        async with signaling(token_secret=TOKEN_SECRET) as service:
+            response, _ = await self.get(service, "/ice")
+            assert response.status == 401
+            good = {"Authorization": f"Bearer {token(sub='ada')}"}
+            response, text = await self.get(service, "/ice", headers=good)
+            assert json.loads(text)["username"].endswith(":ada")
+            response, _ = await self.get(service, f"/ice?token={token()}")
+            assert response.status == 200
+
+    async def test_pages_of_other_sites_are_refused(self):
+        async with signaling(allowed_origins=["https://good.example"]) as service:
+            response, _ = await self.get(
+                service, "/ice", headers={"Origin": "https://evil.example"}
+            )
+            assert response.status == 403
+            response, _ = await self.get(
+                service, "/ice", headers={"Origin": "https://good.example"}
+            )
+            assert response.status == 200
+            assert response.headers["Access-Control-Allow-Origin"] == "https://good.example"
+            async with sockets(service) as connect:
+                with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                    await connect(origin="https://evil.example")
+                assert refused.value.status == 403
+                await (await connect(origin="https://good.example")).hello()
+
+    @pytest.mark.parametrize("path", ["/", "/trickle", "/client.js", "/client.d.ts"])
+    async def test_pages_are_served_with_security_headers(self, path):
+        async with signaling() as service:
+            response, text = await self.get(service, path)
+            assert response.status == 200
+            assert text
+            assert "script-src 'self'" in response.headers["Content-Security-Policy"]
+            assert response.headers["X-Content-Type-Options"] == "nosniff"
+
+    @pytest.mark.parametrize(
+        "path", ["/assets/../server.py", "/assets/%2e%2e/server.py", "/nothing"]
+    )
+    async def test_nothing_else_is_served(self, path):
+        async with signaling() as service:
+            response, _ = await self.get(service, path)
+            assert response.status in {403, 404}
+            assert response.headers["X-Content-Type-Options"] == "nosniff"
+
+
+class TestPythonClient:
+    async def test_it_comes_back_by_itself_and_misses_nothing(self):
+        async with signaling(max_message_burst=1000) as service:
+            address = url(service, "/ws", "ws")
+            async with Client(address, name="one") as one, Client(address, name="two") as two:
+                await one.join("r")
+                joined = await two.join("r")
+                peer = joined["peers"][0]["id"]
+                got = []
+
+                async def collect():
+                    async for event in one.events():
+                        if event["type"] == "message":
+                            got.append(event["data"])
+                        if len(got) == 60:
+                            return
+
+                collecting = asyncio.create_task(collect())
+                for number in range(60):
+                    if number % 20 == 10:
+                        await one.drop()
+                    if number % 20 == 15:
+                        await two.drop()
+                    await two.message(number, to=peer)
+                await asyncio.wait_for(collecting, 10)
+                assert got == list(range(60))
+
+    async def test_it_says_so_when_the_session_could_not_go_on(self):
+        async with signaling(resume_window=0.05) as service:
+            address = url(service, "/ws", "ws")
+            async with Client(address) as one:
+                await one.join("r", {"seat": 1})
+                peer = one.peer
+                transport = one._ws._response.connection.transport
+                await asyncio.sleep(0)
+                transport.abort()
+                async for event in one.events():
+                    if event["type"] in {"restarted", "resumed"}:
+                        break
+                if event["type"] == "restarted":
+                    assert event["joined"][0]["room"] == "r"
+                    assert one.peer != peer
+
+    async def test_a_burst_is_paced_and_not_refused(self):
+        async with signaling(max_message_burst=20, max_messages_per_second=200) as service:
+            address = url(service, "/ws", "ws")
+            async with Client(address) as one, Client(address) as two:
+                await one.join("r")
+                await two.join("r")
+                await asyncio.gather(*(one.message(number) for number in range(100)))
+                events = two.events()
+                got = [await anext(events) for _ in range(100)]
+                assert [event["data"] for event in got] == list(range(100))
+                assert service.stats.dropped.total() == 0
+
+    async def test_errors_have_the_protocols_codes(self):
+        async with signaling(room_capacity=1) as service:
+            address = url(service, "/ws", "ws")
+            async with Client(address) as one, Client(address) as two:
+                await one.join("r")
+                with pytest.raises(SignalingError) as full:
+                    await two.join("r")
+                assert full.value.code == "room_full"
+                with pytest.raises(SignalingError) as gone:
+                    await two.signal("nobody", candidate=None)
+                assert gone.value.code == "not_found"
+                assert (await two.ice_servers())["iceServers"]
+
+    async def test_a_server_that_does_not_want_it_is_left_alone(self):
+        async with signaling(token_secret=TOKEN_SECRET) as service:
+            with pytest.raises(SignalingError) as refused:
+                async with Client(url(service, "/ws", "ws"), token="bad"):
+                    pass
+            assert refused.value.code == "refused"
+
+
+async def test_no_secret_no_token_and_no_sdp_is_logged(caplog, capsys):
+    caplog.set_level(logging.DEBUG)
+    canary = "canary-7f3a"
+    async with signaling(token_secret=TOKEN_SECRET) as service, sockets(service) as connect:
+        one, two = await connect(), await connect()
+        good = token(sub=canary)
+        welcome = await one.hello(token=good, name=canary)
+        await two.hello(token=token())
+        await one.join("r")
+        await two.join("r")
+        await one.say(type="message", id="1", data={"sdp": canary})
+        await one.ws.send_str(canary)
+        await two.hear("message")
+        bad = await connect()
+        await bad.say(type="hello", token=canary)
+        await bad.closed()
+    written = caplog.text + "".join(capsys.readouterr())
+    assert "socket ended" in written
+    for secret in (canary, good, welcome["secret"], TOKEN_SECRET):
+        assert secret not in written
+
+
+async def test_the_series_of_the_metrics_do_not_grow_with_users():
+    async with signaling() as service, sockets(service) as connect:
+
+        def series():
+            return sum(len(metric.samples) for metric in service.collector.collect())
+
+        before = series()
+        for number in range(30):
+            one = await connect()
+            await one.hello(name=f"user {number}")
+            await one.join(f"room {number}")
+            await one.ws.close()
+        assert series() == before
