@@ -69,8 +69,8 @@ def serve(
     bare = config is None and not DEFAULT_FILE.exists()
     if lan and not bare:
         _fail("--lan is for running without a configuration; this one says who may connect")
-    settings = _load(config, laptop.defaults(lan=lan) if bare else None)
-    _refuse_unsafe(settings.turn.unsafe(), settings.signaling.unsafe())
+    defaults = laptop.defaults(lan=lan) if bare else None
+    settings = _load(config, "turn", "signaling", defaults=defaults)
     if lan:
         settings = _with_lan_certificate(settings)
     turn_service, signaling_service = _turn(settings), _signaling(settings)
@@ -85,8 +85,7 @@ def serve(
 @app.command()
 def turn(config: ConfigFile = None) -> None:
     """Run the STUN/TURN relay."""
-    settings = _load(config)
-    _refuse_unsafe(settings.turn.unsafe())
+    settings = _load(config, "turn")
     service = _turn(settings)
     _run(settings, [service, _admin(settings, service)])
 
@@ -94,8 +93,7 @@ def turn(config: ConfigFile = None) -> None:
 @app.command()
 def signaling(config: ConfigFile = None) -> None:
     """Run the signaling service and its pages."""
-    settings = _load(config)
-    _refuse_unsafe(settings.signaling.unsafe())
+    settings = _load(config, "signaling")
     service = _signaling(settings)
     _run(settings, [service, _admin(settings, service)])
 
@@ -108,11 +106,7 @@ def check(
     """Validate a configuration; exit code 1 and file:line for each problem."""
     if only not in {"", "turn", "signaling"}:
         _fail("--only is turn or signaling")
-    settings = _load(config)
-    _refuse_unsafe(
-        settings.turn.unsafe() if only != "signaling" else "",
-        settings.signaling.unsafe() if only != "turn" else "",
-    )
+    _load(config, *([only] if only else ["turn", "signaling"]))
     typer.echo(f"ok: {config or (DEFAULT_FILE if DEFAULT_FILE.exists() else 'the defaults')}")
 
 
@@ -270,16 +264,11 @@ async def _live(services: Sequence[Service], drain: float, ready: Any) -> None:
             await service.stop()
 
 
-def _load(config: Path | None, defaults: dict[str, Any] | None = None) -> Settings:
+def _load(config: Path | None, *services: str, defaults: dict[str, Any] | None = None) -> Settings:
     try:
-        return load(config, defaults=defaults)
+        return load(config, defaults=defaults, services=services)
     except ConfigError as error:
         _fail(*error.problems)
-
-
-def _refuse_unsafe(*problems: str) -> None:
-    if any(problems):
-        _fail(*(problem for problem in problems if problem))
 
 
 def _seconds(text: str) -> int:

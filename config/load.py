@@ -5,11 +5,10 @@ behind (the value is that file's content), files of that name in ``$CREDENTIALS_
 (systemd's LoadCredential), the TOML file, the defaults.
 """
 
-import json
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,11 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from config.schema import Settings
+from config.schema import Section, Settings
+from config.where import Location, line_of
 
 DEFAULT_FILE = Path("icebroker.toml")
 PREFIX = "ICEBROKER_"
-Location = tuple[int | str, ...]
 
 
 class ConfigError(Exception):
@@ -43,12 +42,15 @@ def load(
     path: Path | None = None,
     environment: Mapping[str, str] | None = None,
     defaults: Mapping[str, Any] | None = None,
+    services: Collection[str] = (),
 ) -> Settings:
     """Read and validate the settings.
 
     :param path: a TOML file that must exist; None: ``icebroker.toml`` in this folder, if any.
     :param environment: the variables to read; None: the process's own.
     :param defaults: what holds where neither the environment nor the file says anything.
+    :param services: the sections of the services that are to run; what would make running one
+        of them dangerous is a problem too.
     :raises ConfigError: with file and line, or the variable's name, for each problem.
     """
     variables = _with_secret_files(os.environ if environment is None else environment)
@@ -79,18 +81,28 @@ def load(
         raise ConfigError(
             [f"{name}: no such setting; sections are {_sections()}" for name in unknown]
         )
+    where = _Where(file, text, variables)
     try:
         settings = Sources()
     except ValidationError as error:
-        where = _Where(file, text, variables)
-        raise ConfigError([where.tell(details) for details in error.errors()]) from None
+        raise ConfigError(
+            [where.tell(details["loc"], _sentence(details)) for details in error.errors()]
+        ) from None
     except SettingsError as error:
         raise ConfigError([str(error.__cause__ or error)]) from None
-    return Settings(**{name: getattr(settings, name) for name in Settings.model_fields})
+    sections: dict[str, Section] = {name: getattr(settings, name) for name in Settings.model_fields}
+    dangers = [
+        where.tell((name, danger.key), danger.text)
+        for name in services
+        for danger in sections[name].dangers()
+    ]
+    if dangers:
+        raise ConfigError(dangers)
+    return Settings.model_validate(sections)
 
 
 class _Environment(EnvSettingsSource):
-    """Environment variables; a list may be written as JSON or with commas."""
+    """Environment variables; each is a text that its field's own parser reads (config/values)."""
 
     def __init__(self, settings_class: type[BaseSettings], variables: Mapping[str, str]) -> None:
         self._variables = {name.lower(): value for name, value in variables.items()}
@@ -100,10 +112,7 @@ class _Environment(EnvSettingsSource):
         return self._variables
 
     def decode_complex_value(self, field_name: str, field: Any, value: Any) -> Any:
-        try:
-            return json.loads(value)
-        except ValueError:
-            return [part.strip() for part in value.split(",")] if "," in value else value
+        return value
 
 
 class _Where:
@@ -114,36 +123,13 @@ class _Where:
         self._text = text
         self._variables = {name.upper() for name in variables}
 
-    def tell(self, details: ErrorDetails) -> str:
-        location = details["loc"]
+    def tell(self, location: Location, sentence: str) -> str:
         key = _dotted(location)
         variable = PREFIX + "__".join(str(part).upper() for part in location[:2])
         named = next((n for n in (variable, f"{variable}_FILE") if n in self._variables), "")
         line = line_of(self._text, location) if self._file and not named else 0
         source = named or (f"{self._file}:{line}" if line else str(self._file or "settings"))
-        return f"{source}: {key}: {_sentence(details)}"
-
-
-def line_of(text: str, location: Location) -> int:
-    """The line (from 1) of a TOML text that holds the key, or its nearest parent; 0: none."""
-    names = [str(part) for part in location if isinstance(part, str)]
-    table: list[str] = []
-    best, best_depth = 0, 0
-    for number, line in enumerate(text.splitlines(), 1):
-        if header := re.match(r"\s*\[\[?\s*([^\]]+?)\s*\]", line):
-            table = _key_path(header[1])
-            path = table
-        elif key := re.match(r"""\s*((?:[\w-]+|"[^"]*"|'[^']*')(?:\s*\.\s*[\w"'-]+)*)\s*=""", line):
-            path = table + _key_path(key[1])
-        else:
-            continue
-        if len(path) > best_depth and names[: len(path)] == path:
-            best, best_depth = number, len(path)
-    return best
-
-
-def _key_path(text: str) -> list[str]:
-    return [part.strip().strip("\"'") for part in re.findall(r"\"[^\"]*\"|'[^']*'|[^.]+", text)]
+        return f"{source}: {key}: {sentence}"
 
 
 def _dotted(location: Location) -> str:

@@ -4,36 +4,83 @@ A component is handed its section, never the tree. ``config/icebroker.toml`` sho
 options for an operator; a test holds the two together.
 """
 
-from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from config.values import (
-    AddressText,
+    Addresses,
     Endpoint,
     Endpoints,
     EndpointText,
-    ExternalText,
-    NetworkText,
+    ExternalAddresses,
+    HostText,
+    IceUrls,
+    Networks,
+    Origins,
+    Passwords,
+    PemFile,
     PortRange,
     PortRangeText,
     Seconds,
     Secrets,
+    read_list,
 )
 
 MINIMUM_SECRET_BYTES = 16
 MAKE_ONE = "make one with: openssl rand -base64 32"
+TOO_SHORT = f"the secret is shorter than {MINIMUM_SECRET_BYTES} bytes; {MAKE_ONE}"
 NOT_BUILT = "is not in this version of Icebroker yet (CHANGELOG.md says what is)"
 
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
+Duration = Annotated[Seconds, Field(gt=0)]
+
+
+class Problem(NamedTuple):
+    """Why a section cannot be used, and the key whose value is to be changed."""
+
+    key: str
+    text: str
 
 
 class Section(BaseModel):
     """A part of the settings: immutable, and closed to keys that it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    def contradictions(self) -> list[Problem]:
+        """What is wrong between keys that are each right; such a section cannot be made."""
+        return []
+
+    def dangers(self) -> list[Problem]:
+        """What forbids a service to start with these settings, though others may read them."""
+        return []
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if problems := self.contradictions():
+            raise ValidationError.from_exception_data(
+                type(self).__name__,
+                [
+                    InitErrorDetails(
+                        type=PydanticCustomError("setting", "{text}", {"text": text}),
+                        loc=(key,),
+                        input=None,
+                    )
+                    for key, text in problems
+                ],
+            )
+        return self
 
 
 class TurnSettings(Section):
@@ -48,22 +95,22 @@ class TurnSettings(Section):
     listen_dtls: Endpoints = ()
     """Addresses for TURN over DTLS."""
 
-    tls_certificate: Path | None = None
+    tls_certificate: PemFile = None
     """PEM file with the certificate and its chain."""
 
-    tls_key: Path | None = None
+    tls_key: PemFile = None
     """PEM file with the certificate's private key."""
 
-    hostname: str = ""
+    hostname: HostText = ""
     """The DNS name that clients reach the relay by; ICE URLs carry it (`turns:` needs one)."""
 
     realm: Annotated[str, Field(min_length=1, max_length=127)] = "icebroker"
     """The realm of the long-term credentials (RFC 8489 §9.2)."""
 
-    relay_addresses: tuple[AddressText, ...] = ()
+    relay_addresses: Addresses = ()
     """Addresses to relay from; empty: the machine's own (loopback if it has no other)."""
 
-    external_addresses: tuple[ExternalText, ...] = ()
+    external_addresses: ExternalAddresses = ()
     """Public address in place of the relay address behind 1:1 NAT: "PUBLIC" or "PUBLIC/LOCAL"."""
 
     relay_ports: PortRangeText = PortRange(49152, 65535)
@@ -73,16 +120,16 @@ class TurnSettings(Section):
     """Shared secret of the time-limited credentials, or a list of them while rotating (the first
     one mints, all are accepted). At least 16 bytes each."""
 
-    users: dict[str, SecretStr] = {}
+    users: Passwords = {}
     """Static users: name = password."""
 
     open: bool = False
     """Allow a public address without `secret` or `users`: a relay for everyone. Don't."""
 
-    allow_peers: tuple[NetworkText, ...] = ()
+    allow_peers: Networks = ()
     """Networks to relay to although the safe defaults refuse them."""
 
-    deny_peers: tuple[NetworkText, ...] = ()
+    deny_peers: Networks = ()
     """Networks never to relay to; stronger than `allow_peers`."""
 
     open_private_peers: bool = False
@@ -104,7 +151,7 @@ class TurnSettings(Section):
     max_channels: Positive = 64
     """Channels that one allocation may hold."""
 
-    max_lifetime: Seconds = 3600
+    max_lifetime: Duration = 3600
     """The longest lifetime that an allocation is granted at a time, in seconds (RFC 8656 §7.2)."""
 
     max_bytes_per_second: Count = 0
@@ -120,10 +167,10 @@ class TurnSettings(Section):
     max_bindings_per_second: Positive = 50
     """The same for STUN Binding responses."""
 
-    first_request_timeout: Seconds = 10
+    first_request_timeout: Duration = 10
     """A TCP or TLS connection that has sent no valid request by then is closed, in seconds."""
 
-    nonce_lifetime: Seconds = 3600
+    nonce_lifetime: Duration = 3600
     """How long a nonce is good; clients renew it unseen (438), in seconds."""
 
     data_plane: Literal["auto", "kernel", "userspace"] = "auto"
@@ -135,43 +182,49 @@ class TurnSettings(Section):
     drain_timeout: Seconds = 30
     """How long live allocations may go on after SIGTERM before they are closed, in seconds."""
 
-    @model_validator(mode="after")
-    def _whole(self) -> Self:
+    def contradictions(self) -> list[Problem]:
+        """DTLS, workers and the kernel plane are for later; TLS needs its files."""
+        found = []
         if self.listen_dtls:
-            raise ValueError(f"listen_dtls: DTLS {NOT_BUILT}")
+            found.append(Problem("listen_dtls", f"DTLS {NOT_BUILT}"))
         if self.workers != 1:
-            raise ValueError(f"workers: more than one process {NOT_BUILT}")
+            found.append(Problem("workers", f"more than one process {NOT_BUILT}"))
         if self.data_plane == "kernel":
-            raise ValueError(f'data_plane: the kernel plane {NOT_BUILT}; write "auto"')
+            found.append(Problem("data_plane", f'the kernel plane {NOT_BUILT}; write "auto"'))
         if self.listen_tls and not (self.tls_certificate and self.tls_key):
-            raise ValueError("listen_tls: TLS needs tls_certificate and tls_key, both PEM files")
-        for name in self.users:
+            found.append(Problem("listen_tls", "TLS needs tls_certificate and tls_key, PEM files"))
+        for name, password in self.users.items():
             if not name or ":" in name:
-                raise ValueError(f"users: {name!r} is not a user name; it may not hold a colon")
-        return self
+                found.append(Problem("users", f"{name!r} is no user name: no colon, not empty"))
+            if not password.get_secret_value():
+                found.append(Problem("users", f"the password of {name!r} is empty"))
+        return found
 
-    def unsafe(self) -> str:
-        """What forbids starting the relay as it is set up, as a sentence; "" when nothing does."""
-        short = [
-            s for s in self.secret if len(s.get_secret_value().encode()) < MINIMUM_SECRET_BYTES
-        ]
-        if self.open or all(e.is_loopback for e in (*self.listen, *self.listen_tls)):
-            return ""
-        if short:
-            return f"turn.secret is shorter than {MINIMUM_SECRET_BYTES} bytes; {MAKE_ONE}"
-        if not self.secret and not self.users:
-            return (
-                "turn.listen is open to other machines, but turn.secret and turn.users are empty: "
-                f"anyone could relay through this machine. Set turn.secret ({MAKE_ONE}), listen "
-                "on 127.0.0.1 only, or set turn.open = true if that is what you want"
+    def dangers(self) -> list[Problem]:
+        """Nothing to listen on; a relay that strangers can reach and use."""
+        endpoints = (*self.listen, *self.listen_tls)
+        if not endpoints:
+            return [Problem("listen", "listen and listen_tls are both empty: nobody could come in")]
+        if self.open or all(endpoint.is_loopback for endpoint in endpoints):
+            return []
+        if any(_is_short(secret) for secret in self.secret):
+            return [Problem("secret", TOO_SHORT)]
+        if self.secret or self.users:
+            return []
+        return [
+            Problem(
+                "secret",
+                "the relay is open to other machines, but neither turn.secret nor turn.users is "
+                f"set: anyone could relay through this machine. Set turn.secret ({MAKE_ONE}), "
+                "listen on 127.0.0.1 only, or set turn.open = true if that is what you want",
             )
-        return ""
+        ]
 
 
 class IceServer(Section):
     """One entry of `RTCConfiguration.iceServers` (W3C WebRTC §4.2.4)."""
 
-    urls: Annotated[tuple[str, ...], Field(min_length=1)]
+    urls: Annotated[IceUrls, Field(min_length=1)]
     """STUN and TURN URLs (RFC 7064, RFC 7065)."""
 
     username: str = ""
@@ -187,13 +240,13 @@ class SignalingSettings(Section):
     listen: EndpointText = Endpoint("0.0.0.0", 8080)  # noqa: S104 - a server
     """Address for HTTP and the WebSocket; HTTPS where the two files below are set."""
 
-    tls_certificate: Path | None = None
+    tls_certificate: PemFile = None
     """PEM file with the certificate and its chain."""
 
-    tls_key: Path | None = None
+    tls_key: PemFile = None
     """PEM file with the certificate's private key."""
 
-    allowed_origins: tuple[str, ...] = ()
+    allowed_origins: Origins = ()
     """Origins whose pages may connect, as "https://app.example.org"; empty: only our own pages;
     "*": every page (refused together with `token_secret`)."""
 
@@ -204,13 +257,13 @@ class SignalingSettings(Section):
     open: bool = False
     """Allow a public address without `token_secret`: rooms for everyone who can reach it."""
 
-    trusted_proxies: tuple[NetworkText, ...] = ()
+    trusted_proxies: Networks = ()
     """Proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed."""
 
     pages: bool = True
     """Serve the call page at `/` and the ICE tester at `/trickle`."""
 
-    ice_servers: tuple[IceServer, ...] = ()
+    ice_servers: Annotated[tuple[IceServer, ...], BeforeValidator(read_list)] = ()
     """ICE servers to hand out; empty: our own relay, from [turn]. A `turn:` entry without
     credentials gets time-limited ones."""
 
@@ -223,7 +276,7 @@ class SignalingSettings(Section):
     heartbeat: Annotated[Seconds, Field(ge=1)] = 25
     """Seconds between pings; a socket that answers none for twice as long is cut."""
 
-    hello_timeout: Annotated[Seconds, Field(gt=0)] = 5
+    hello_timeout: Duration = 5
     """A socket that has not said hello by then is closed, in seconds."""
 
     max_message_bytes: Annotated[int, Field(ge=1024, le=1 << 20)] = 65536
@@ -241,7 +294,7 @@ class SignalingSettings(Section):
     max_queued_bytes: Positive = 1 << 20
     """Bytes that wait for a slow reader before its socket is cut (it may resume)."""
 
-    write_timeout: Annotated[Seconds, Field(gt=0)] = 10
+    write_timeout: Duration = 10
     """A write that makes no progress for this long cuts the socket, in seconds."""
 
     max_unauthenticated_per_address: Positive = 20
@@ -259,49 +312,48 @@ class SignalingSettings(Section):
     drain_timeout: Seconds = 30
     """How long clients have to move elsewhere after SIGTERM, in seconds."""
 
-    @model_validator(mode="after")
-    def _whole(self) -> Self:
+    def contradictions(self) -> list[Problem]:
+        """Half of a certificate; tokens that any page may use."""
+        found = []
         if bool(self.tls_certificate) != bool(self.tls_key):
-            raise ValueError("tls_certificate and tls_key go together: set both, or neither")
+            given, missing = ("tls_certificate", "tls_key")[:: 1 if self.tls_certificate else -1]
+            found.append(Problem(given, f"{missing} is missing: set both for HTTPS, or neither"))
         if "*" in self.allowed_origins and self.token_secret:
-            raise ValueError(
-                'allowed_origins: "*" together with token_secret lets any page use a token that '
-                "it gets hold of; name the origins"
-            )
-        for origin in self.allowed_origins:
-            if origin != "*" and not _is_origin(origin):
-                raise ValueError(
-                    f'allowed_origins: {origin!r} is not an origin; write "https://app.example.org"'
-                    " (scheme, host, perhaps a port; no path)"
+            found.append(
+                Problem(
+                    "allowed_origins",
+                    '"*" together with token_secret lets any page use a token that it gets hold '
+                    "of; name the origins",
                 )
-        return self
+            )
+        return found
 
-    def unsafe(self) -> str:
-        """What forbids starting signaling as it is set up, as a sentence; "" when nothing does."""
-        for secret in self.token_secret:
-            if len(secret.get_secret_value().encode()) < MINIMUM_SECRET_BYTES:
-                short = f"signaling.token_secret is shorter than {MINIMUM_SECRET_BYTES} bytes"
-                return f"{short}; {MAKE_ONE}"
+    def dangers(self) -> list[Problem]:
+        """Rooms that strangers can reach and enter."""
+        if any(_is_short(secret) for secret in self.token_secret):
+            return [Problem("token_secret", TOO_SHORT)]
         if self.listen.is_loopback or self.open or self.token_secret:
-            return ""
-        return (
-            f"signaling.listen = {str(self.listen)!r} is open to other machines, but "
-            f"signaling.token_secret is empty: anyone could join any room. Set it ({MAKE_ONE}), "
-            "listen on 127.0.0.1, or set signaling.open = true if that is what you want"
-        )
+            return []
+        return [
+            Problem(
+                "token_secret",
+                f"signaling is open to other machines on {self.listen}, but signaling.token_secret "
+                f"is not set: anyone could join any room. Set it ({MAKE_ONE}), listen on "
+                "127.0.0.1, or set signaling.open = true if that is what you want",
+            )
+        ]
 
 
 class RedisSettings(Section):
     """What many nodes share."""
 
-    url: str = ""
-    """redis:// rediss:// redis+sentinel:// redis+cluster://; empty: the embedded broker."""
+    url: SecretStr = SecretStr("")
+    """redis:// rediss:// redis+sentinel:// redis+cluster://; empty: the embedded broker. Secret,
+    as it may hold a password."""
 
-    @model_validator(mode="after")
-    def _whole(self) -> Self:
-        if self.url:
-            raise ValueError(f"url: the Redis broker {NOT_BUILT}")
-        return self
+    def contradictions(self) -> list[Problem]:
+        """The Redis broker is for later."""
+        return [Problem("url", f"the Redis broker {NOT_BUILT}")] if self.url else []
 
 
 class AdminSettings(Section):
@@ -324,13 +376,6 @@ class LogSettings(Section):
     """`auto`: for people on a terminal, JSON lines otherwise."""
 
 
-def _is_origin(text: str) -> bool:
-    scheme, separator, rest = text.partition("://")
-    return bool(separator and scheme in {"http", "https"} and rest) and not set(rest) & set(
-        "/?#@ *"
-    )
-
-
 class Settings(Section):
     """All sections together, as the configuration file has them."""
 
@@ -339,3 +384,7 @@ class Settings(Section):
     redis: RedisSettings = RedisSettings()
     admin: AdminSettings = AdminSettings()
     log: LogSettings = LogSettings()
+
+
+def _is_short(secret: SecretStr) -> bool:
+    return len(secret.get_secret_value().encode()) < MINIMUM_SECRET_BYTES

@@ -3,14 +3,19 @@
 Every parser raises ``ValueError`` with a sentence that says what is wrong and what would be right.
 """
 
+import json
 import re
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, SecretStr
+from pydantic import AfterValidator, BeforeValidator, SecretStr
 
-type_of_network = (IPv4Network, IPv6Network)
 Network = IPv4Network | IPv6Network
+LONGEST = 10 * 365 * 86400.0
+"""Ten years, in seconds: what is longer is a mistake."""
+DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class Endpoint(NamedTuple):
@@ -73,17 +78,18 @@ def parse_endpoint(value: object) -> Endpoint:
 
 def parse_network(value: object) -> Network:
     """Read a CIDR such as "10.0.0.0/8", or a single address."""
-    if isinstance(value, type_of_network):
+    if isinstance(value, Network):
         return value
     text = _text(value, 'a network such as "10.0.0.0/8"')
     try:
-        return ip_network(text)
-    except ValueError as error:
-        try:
-            meant = ip_network(text, strict=False)
-        except ValueError:
-            raise ValueError(f"{text!r} is not a network: {error}") from None
-        raise ValueError(f'{text!r} has bits beyond its mask; did you mean "{meant}"?') from None
+        network = ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(f'{text!r} is not a network; write a CIDR such as "10.0.0.0/8"') from None
+    if "/" in text and ip_address(text.partition("/")[0]) != network.network_address:
+        raise ValueError(f'{text!r} has bits beyond its mask; did you mean "{network}"?')
+    if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped:
+        raise ValueError(f"{text!r}: an IPv4 address inside IPv6 is judged as IPv4; write it so")
+    return network
 
 
 def parse_port_range(value: object) -> PortRange:
@@ -128,17 +134,105 @@ def parse_duration(value: object) -> float:
         if not match:
             raise ValueError(f'{text!r} is not a time; write seconds, or "90s", "15m", "1h", "7d"')
         seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
-    if seconds < 0:
-        raise ValueError("a time cannot be negative")
+    if not 0 <= seconds <= LONGEST:
+        raise ValueError(f"{value!r} is not a time: it needs 0 <= seconds <= {LONGEST:.0f}")
     return seconds
 
 
-def _one_or_many(value: Any) -> Any:
-    """A single value where a list may stand is a list of one; an empty text is an empty list."""
-    if isinstance(value, str | SecretStr):
-        text = value.get_secret_value() if isinstance(value, SecretStr) else value
-        return (value,) if text else ()
-    return value
+def parse_host(value: object) -> str:
+    """Read a DNS name or an IP address that clients are told, "" for none."""
+    text = _text(value, 'a name such as "relay.example.org"')
+    try:
+        return str(ip_address(text.strip("[]")))
+    except ValueError:
+        pass
+    labels = text.removesuffix(".").split(".")
+    if text and not all(re.fullmatch(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)", label) for label in labels):
+        raise ValueError(
+            f'{text!r} is not a host; write only the name, as in "relay.example.org" '
+            "(no scheme, no port)"
+        )
+    return text
+
+
+def parse_ice_url(value: object) -> str:
+    """Read a STUN or TURN URL (RFC 7064 §3.1, RFC 7065 §3.1)."""
+    text = _text(value, 'a URL such as "turn:relay.example.org:3478?transport=udp"')
+    host = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?"
+    if re.fullmatch(rf"stuns?:{host}|turns?:{host}(\?transport=(udp|tcp))?", text):
+        return text
+    raise ValueError(
+        f'{text!r} is not a STUN or TURN URL; write "stun:HOST:PORT" or '
+        '"turn:HOST:PORT?transport=udp" (no //)'
+    )
+
+
+def parse_origin(value: object) -> str:
+    """Read the origin of a web page as browsers send it (RFC 6454 §6.2), or "*"."""
+    text = _text(value, 'an origin such as "https://app.example.org"').lower()
+    if text == "*":
+        return text
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), None
+    if parts.scheme not in DEFAULT_PORTS or text != f"{parts.scheme}://{parts.netloc}":
+        raise ValueError(
+            f'{text!r} is not an origin; write "https://app.example.org" '
+            "(scheme, host, perhaps a port; no path)"
+        )
+    if not re.fullmatch(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:\d{1,5})?", parts.netloc):
+        raise ValueError(f"{text!r} is not an origin; wildcards and user names cannot be in one")
+    if port == DEFAULT_PORTS[parts.scheme]:
+        raise ValueError(f"{text!r}: browsers leave the default port out; so must you")
+    return text
+
+
+# Several values in one text: an environment variable has them so, and TOML may -----------------
+
+
+def read_list(value: Any) -> Any:
+    """A JSON list, or values with commas between them; an empty text is none."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("[") and (found := _json(value)) is not None:
+        return found
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def read_secrets(value: Any) -> Any:
+    """As ``read_list``, but a secret may hold a comma: several are a JSON list and nothing else."""
+    if not isinstance(value, str):
+        return value
+    if re.match(r'\s*\[\s*"', value) and (found := _json(value)) is not None:
+        return found
+    return [value] if value else []
+
+
+def read_table(value: Any) -> Any:
+    """A JSON object; an empty text is an empty one."""
+    if not isinstance(value, str):
+        return value
+    return _json(value or "{}") or value
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def _none_empty(secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    if not all(secret.get_secret_value() for secret in secrets):
+        raise ValueError("one of the secrets is empty; leave it out")
+    return secrets
+
+
+def _path(value: Any) -> Any:
+    """TOML has no null: an empty text is no file."""
+    return None if value == "" else value
 
 
 def _text(value: object, wanted: str) -> str:
@@ -147,11 +241,26 @@ def _text(value: object, wanted: str) -> str:
     return value.strip()
 
 
+_Listed = BeforeValidator(read_list)
+
 EndpointText = Annotated[Endpoint, BeforeValidator(parse_endpoint)]
 NetworkText = Annotated[Network, BeforeValidator(parse_network)]
 PortRangeText = Annotated[PortRange, BeforeValidator(parse_port_range)]
 AddressText = Annotated[str, BeforeValidator(parse_address)]
 ExternalText = Annotated[ExternalAddress, BeforeValidator(parse_external)]
+HostText = Annotated[str, BeforeValidator(parse_host)]
+OriginText = Annotated[str, BeforeValidator(parse_origin)]
+IceUrlText = Annotated[str, BeforeValidator(parse_ice_url)]
 Seconds = Annotated[float, BeforeValidator(parse_duration)]
-Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(_one_or_many)]
-Endpoints = Annotated[tuple[EndpointText, ...], BeforeValidator(_one_or_many)]
+PemFile = Annotated[Path | None, BeforeValidator(_path)]
+
+Endpoints = Annotated[tuple[EndpointText, ...], _Listed]
+Networks = Annotated[tuple[NetworkText, ...], _Listed]
+Addresses = Annotated[tuple[AddressText, ...], _Listed]
+ExternalAddresses = Annotated[tuple[ExternalText, ...], _Listed]
+Origins = Annotated[tuple[OriginText, ...], _Listed]
+IceUrls = Annotated[tuple[IceUrlText, ...], _Listed]
+Secrets = Annotated[
+    tuple[SecretStr, ...], BeforeValidator(read_secrets), AfterValidator(_none_empty)
+]
+Passwords = Annotated[dict[str, SecretStr], BeforeValidator(read_table)]
