@@ -10,6 +10,7 @@ from turn.codec import registry
 from turn.codec.registry import MessageClass, Method
 from turn.codec.values import Address
 from turn.stats import DropReason
+from turn.transport.stream import bind_tcp
 
 
 async def trickle(client):
@@ -66,6 +67,15 @@ async def test_anything_else_closes_the_connection_without_a_word(connect, garba
         with pytest.raises((EOFError, ConnectionResetError)):
             await client.receive()
         assert service.stats.drops[DropReason.MALFORMED] == 1
+
+
+def test_small_packets_do_not_wait_for_each_other():
+    with bind_tcp("127.0.0.1", 0) as listening:
+        listening.listen()
+        with socket.create_connection(listening.getsockname()):
+            accepted, _ = listening.accept()
+            with accepted:
+                assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 async def test_a_connection_that_says_nothing_is_closed(connect):
