@@ -1,12 +1,14 @@
 """Chromium against the real services: what its tests start, and how they look into a page."""
 
+import asyncio
 import datetime
 import ipaddress
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlencode
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -97,6 +99,77 @@ async def chromium() -> AsyncIterator[Browser]:
         )
         yield browser
         await browser.close()
+
+
+class Caller:
+    """A person at the call page."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.problems: list[str] = []
+        """What the page's scripts threw."""
+        page.on("pageerror", lambda error: self.problems.append(str(error)))
+
+    async def open(self, url: str, room: str, name: str, **settings: str) -> None:
+        """Open the page and wait until camera and microphone are there."""
+        await self.page.goto(f"{url}/?{urlencode({'room': room, 'name': name, **settings})}")
+        await self.page.wait_for_selector("html[data-media=ok]")
+
+    async def join(self) -> None:
+        """Press the button."""
+        await self.page.click("[data-testid=start]")
+        await self.page.wait_for_selector("html[data-signaling=open]")
+
+    async def hang_up(self) -> None:
+        """Press the other one."""
+        await self.page.click("[data-testid=hangup]")
+        await self.page.wait_for_selector("[data-testid=start]")
+
+    async def calls(self) -> list[dict[str, Any]]:
+        """What the browser itself says of each connection; see CALLS."""
+        found: list[dict[str, Any]] = await self.page.evaluate(CALLS)
+        return found
+
+    async def hears_and_sees(self, *names: str, within: float = 25) -> list[dict[str, Any]]:
+        """Wait until sound and pictures of exactly these people keep coming; the calls."""
+        calls: list[dict[str, Any]] = []
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                while True:
+                    before = {call["id"]: call for call in calls}
+                    calls = await self.calls()
+                    if sorted(call["name"] for call in calls) == sorted(names) and all(
+                        call["packets"] > before.get(call["id"], call)["packets"]
+                        and call["frames"] > before[call["id"]]["frames"]
+                        for call in calls
+                    ):
+                        return calls
+                    await asyncio.sleep(0.25)
+        raise AssertionError(f"not heard and seen: {names}; {calls}; {self.problems}")
+
+
+CALLS = """async () => {
+  const calls = [];
+  for (const peer of globalThis.icebroker?.room?.peers.values() ?? []) {
+    if (!peer.pc) continue;
+    const stats = await peer.pc.getStats();
+    const all = [...stats.values()];
+    const sum = (kind, field) => all
+      .filter((entry) => entry.type === "inbound-rtp" && entry.kind === kind)
+      .reduce((total, entry) => total + (entry[field] ?? 0), 0);
+    const transport = all.find((entry) => entry.type === "transport");
+    const pair = stats.get(transport?.selectedCandidatePairId);
+    const local = stats.get(pair?.localCandidateId);
+    calls.push({
+      id: peer.id, name: peer.name, state: peer.pc.connectionState,
+      packets: sum("audio", "packetsReceived"), frames: sum("video", "framesDecoded"),
+      local: local?.candidateType, via: local?.relayProtocol,
+      remote: stats.get(pair?.remoteCandidateId)?.candidateType,
+    });
+  }
+  return calls;
+}"""
+"""Of each peer in the room: name, state, audio packets and video frames received, and the path."""
 
 
 async def blank_page(context: BrowserContext, url: str) -> Page:

@@ -17,6 +17,9 @@ const ERRORS = {
   701: "No answer: the address or port is wrong, a firewall drops the packets, or the certificate does not fit.",
 };
 
+/** As Chromium ends for a TCP or TLS port that is closed. */
+const NO_REASON = "No relay address, and no reason from the browser: most often nothing listens at this address and port.";
+
 const TRANSPORTS = { udp: "UDP", tcp: "TCP", tls: "TLS" };
 
 /** good, warn or bad: for one server's result. */
@@ -33,7 +36,7 @@ export function judge(result) {
   const { url, candidates, errors, complete } = result;
   if (!candidates.length && errors.length) return errors.map(errorWords).join(" ");
   if (!candidates.length && !complete) return ERRORS[701];
-  if (isRelay(url)) return candidates.length ? relayWords(result) : "The server gave no relay address, and no reason.";
+  if (isRelay(url)) return candidates.length ? relayWords(result) : NO_REASON;
   if (!candidates.length) return "Answers, and sees the address that this device has itself: no NAT in between.";
   return `Answers: from outside, this device is ${[...new Set(candidates.map(addressOf))].join(" and ")}.`;
 }
