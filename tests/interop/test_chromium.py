@@ -240,7 +240,8 @@ async def test_the_client_s_types_name_what_it_exports(server: Stage, browser: B
             for member in members - {"constructor"}:
                 there = await page.evaluate(
                     "([name, member]) => member in icebroker[name].prototype"
-                    " || String(icebroker[name]).includes(`  ${member}`)",
+                    " || [`  ${member}`, `this.${member}`].some((text) =>"
+                    " String(icebroker[name]).includes(text))",
                     [name, member],
                 )
                 assert there, f"{name}.{member}"
