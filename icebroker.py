@@ -163,20 +163,22 @@ def _admin(settings: Settings, *services: Any) -> Any:
 
 
 def _ice(settings: Settings, ttl: int) -> Any:
-    from config.ice import relay_urls
     from signaling.ice import IceProvider, Server
-    from turn.transport.addresses import local_addresses, relay_candidates
 
     servers = [
         Server(entry.urls, entry.username, entry.credential.get_secret_value())
         for entry in settings.signaling.ice_servers
-    ]
-    if not servers:
-        by_family = relay_candidates(local_addresses())
-        addresses = [host for hosts in by_family.values() for host in hosts]
-        servers = [Server(urls) for urls in relay_urls(settings.turn, addresses)]
+    ] or [Server(urls) for urls in _relay_urls(settings)]
     secret = settings.turn.secret[0].get_secret_value() if settings.turn.secret else ""
     return IceProvider(servers, secret, ttl)
+
+
+def _relay_urls(settings: Settings) -> list[tuple[str, ...]]:
+    from config.ice import relay_urls
+    from turn.transport.addresses import local_addresses, relay_candidates
+
+    by_family = relay_candidates(local_addresses())
+    return relay_urls(settings.turn, [host for hosts in by_family.values() for host in hosts])
 
 
 def _with_lan_certificate(settings: Settings) -> Settings:
@@ -209,7 +211,7 @@ def _banner(settings: Settings, relay: Any, admin: tuple[str, int], *, lan: bool
             "page": page,
             "curl": f"curl {'-k ' if lan else ''}{page}ice",
             "metrics": f"http://{admin[0]}:{admin[1]}/metrics",
-            "relay": [f"{place.host}:{place.port}/{place.protocol}" for place in relay.addresses],
+            "relay": _relay_urls(settings),
             "plane": relay.plane,
             "plane_reason": relay.plane_reason,
             "notes": laptop.notes(

@@ -18,7 +18,8 @@ def defaults(*, lan: bool) -> dict[str, Any]:
 def banner(facts: dict[str, Any]) -> str:
     """The one screen that ``serve`` prints once both services are up.
 
-    :param facts: page, curl, metrics, plane, plane_reason, relay (a list), lan (bool).
+    :param facts: page, curl, metrics, plane, plane_reason, relay (ICE URLs in groups),
+        notes (lines).
     """
     lines = ["", f"  Icebroker {facts['version']} is running.", ""]
     lines += [f"  Call page     {facts['page']}", f"  ICE tester    {facts['page']}trickle"]
@@ -45,5 +46,8 @@ def notes(*, lan: bool, private: bool, secure: bool) -> list[str]:
     return found
 
 
-def _places(relay: Sequence[str]) -> str:
-    return ", ".join(relay[:2]) + (f" and {len(relay) - 2} more" if len(relay) > 2 else "")
+def _places(groups: Sequence[Sequence[str]]) -> str:
+    """The relay's URLs without their transports: each place once."""
+    urls = [url.partition("?")[0] for group in groups for url in group]
+    places = list(dict.fromkeys(url for url in urls if url.startswith("turn")))
+    return "  ".join(places[:2]) + (f"  and {len(places) - 2} more" if len(places) > 2 else "")

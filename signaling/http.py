@@ -18,6 +18,7 @@ SHARED = {"/client.js": "client.js", "/client.d.ts": "client.d.ts"}
 """Files that pages of other sites may load too."""
 
 SECURITY_HEADERS = {
+    "Server": "icebroker",  # without the versions of what it is made of
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
         "media-src 'self' blob: mediastream:; connect-src 'self' ws: wss:; font-src 'self'; "
