@@ -71,8 +71,8 @@ OPEN_ROOMS = (
             f'[signaling]\nallowed_origins = ["*"]\ntoken_secret = "{GOOD}"',
             [
                 (
-                    'icebroker.toml:2: signaling.allowed_origins: "*" together with token_secret lets '
-                    "any page use a token that it gets hold of; name the origins"
+                    'icebroker.toml:2: signaling.allowed_origins: "*" together with token_secret '
+                    "lets any page use a token that it gets hold of; name the origins"
                 )
             ],
         ),
