@@ -200,4 +200,4 @@ def test_dangers_do_not_keep_other_commands_from_reading(operator: Any):
 def test_the_tree_is_frozen():
     settings = TurnSettings(listen=(Endpoint("127.0.0.1", 1),))
     with pytest.raises(ValueError, match="frozen"):
-        settings.realm = "other"  # type: ignore[misc] # that is what is tried
+        settings.realm = "other"
