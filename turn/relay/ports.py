@@ -4,6 +4,7 @@ import errno
 import socket
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from itertools import chain
 
 from turn.allocation.model import NoPort
@@ -66,15 +67,16 @@ class RelayPorts:
     def open_pair(self, family: Family, server: str) -> tuple[RelaySocket, RelaySocket]:
         """Open two on an even port and the next one. :raises NoPort: none is free."""
         host = self._host(family, server)
-        second = _socket(family)
-        for port in self._candidates(host, step=2):
-            if port < self._last and port + 1 not in self._used[host]:
-                first = _socket(family)
-                if _bind(first, host, port) and _bind(second, host, port + 1):
-                    return self._relay(first), self._relay(second)
-                first.close()
-        second.close()
-        raise NoPort
+        with ExitStack() as unused:
+            second = unused.enter_context(_socket(family))
+            for port in self._candidates(host, step=2):
+                if port < self._last and port + 1 not in self._used[host]:
+                    first = unused.enter_context(_socket(family))
+                    if _bind(first, host, port) and _bind(second, host, port + 1):
+                        unused.pop_all()
+                        return self._relay(first), self._relay(second)
+                    first.close()
+            raise NoPort
 
     def _host(self, family: Family, server: str) -> str:
         """Where the client asked, if we relay from there: on a LAN that is the reachable one."""
