@@ -19,7 +19,6 @@ from turn.allocation.policy import PeerPolicy, PolicyRules
 from turn.allocation.table import AllocationTable
 from turn.auth.authenticate import Authenticator
 from turn.auth.credentials import Credentials
-from turn.auth.nonce import Nonces
 from turn.codec.values import Address, Family
 from turn.metrics import Gauges, TurnCollector
 from turn.relay.forward import Forwarder
@@ -255,7 +254,8 @@ def _authenticator(settings: TurnSettings) -> Authenticator:
     return Authenticator(
         settings.realm,
         Credentials(settings.realm, users, shared),
-        Nonces(nonce_key, settings.nonce_lifetime),
+        nonce_key,
+        settings.nonce_lifetime,
     )
 
 

@@ -11,7 +11,6 @@ from turn.allocation.policy import PeerPolicy, PolicyRules
 from turn.allocation.table import AllocationTable
 from turn.auth.authenticate import Authenticator, Now
 from turn.auth.credentials import Credentials, long_term_key
-from turn.auth.nonce import Nonces
 from turn.codec import registry
 from turn.codec.integrity import Integrity, verify
 from turn.codec.message import Message, build, parse_untrusted
@@ -216,7 +215,12 @@ class Client:
 class World:
     """An engine, its forwarder and a clock."""
 
-    def __init__(self, limits: Limits = DEFAULT_LIMITS, rules: PolicyRules = NO_RULES) -> None:
+    def __init__(
+        self,
+        limits: Limits = DEFAULT_LIMITS,
+        rules: PolicyRules = NO_RULES,
+        minimum: Integrity = Integrity.SHA1,
+    ) -> None:
         self.monotonic = 1000.0
         self.wall = 1_800_000_000.0
         self.stats = Stats()
@@ -229,7 +233,9 @@ class World:
             Credentials(
                 REALM, {"alice": "pw", "bob": "pw2"}, [SECRET, "an older secret, still good"]
             ),
-            Nonces(b"key", 3600),
+            b"key",
+            3600,
+            minimum,
         )
         counter = itertools.count(1)
         parts = Parts(

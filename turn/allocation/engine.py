@@ -85,10 +85,9 @@ class Engine:
 
     def _authenticate(self, request: Request) -> Identity:
         begins = request.message.method == Method.ALLOCATE
-        host = request.client.client.host
         try:
             identity = self._authenticator.authenticate(
-                request.message, host, request.now, begins=begins
+                request.message, request.client.client, request.now, begins=begins
             )
         except StunError as error:
             self._stats.auth[AUTH_RESULTS[error.code]] += 1

@@ -170,6 +170,8 @@ KNOWN: frozenset[int] = frozenset(
         registry.USERNAME,
         registry.MESSAGE_INTEGRITY,
         registry.MESSAGE_INTEGRITY_SHA256,
+        registry.PASSWORD_ALGORITHM,
+        registry.USERHASH,
         registry.REALM,
         registry.NONCE,
         registry.XOR_MAPPED_ADDRESS,
