@@ -51,10 +51,12 @@ def _is_good(certificate: Path, key: Path, names: list[x509.GeneralName]) -> boo
     try:
         found = x509.load_pem_x509_certificate(certificate.read_bytes())
         kept = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        private = serialization.load_pem_private_key(key.read_bytes(), password=None)
     except (OSError, ValueError, x509.ExtensionNotFound):
         return False
     fresh = found.not_valid_after_utc - datetime.now(UTC) > RENEW_BEFORE
-    return fresh and key.exists() and list(kept) == names
+    # A write that was cut short may have left a key that is not this certificate's.
+    return fresh and private.public_key() == found.public_key() and list(kept) == names
 
 
 def _make(certificate: Path, key: Path, names: list[x509.GeneralName]) -> None:

@@ -29,7 +29,7 @@ def relay_urls(turn: TurnSettings, machine_addresses: Sequence[str]) -> list[Url
 def _host(turn: TurnSettings, endpoint: Endpoint, machine_addresses: Sequence[str]) -> str:
     """The name or address by which clients reach an endpoint."""
     if turn.hostname:
-        return turn.hostname
+        return _bracketed(turn.hostname)
     ipv6 = ":" in endpoint.host
     public = [e.public for e in turn.external_addresses if (":" in e.public) == ipv6]
     if public:

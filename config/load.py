@@ -10,7 +10,7 @@ import re
 import tomllib
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -28,6 +28,27 @@ from config.where import Location, line_of
 
 DEFAULT_FILE = Path("icebroker.toml")
 PREFIX = "ICEBROKER_"
+# Kubernetes tells every pod of its services by such variables; of one named icebroker, with our
+# prefix.
+NOT_OURS = re.compile(rf"(?!.*__){PREFIX}(\w+_)?(SERVICE_HOST|SERVICE_PORT|PORT)(_\w+)?")
+# What pydantic says of a value in Python's words, in those of TOML.
+PLAIN_WORDS = {
+    "extra_forbidden": "no such key; `config/icebroker.toml` shows every one",
+    "missing": "is missing",
+    "too_short": "is empty",
+    "string_too_short": "is empty",
+    "tuple_type": "expected a list",
+    "dict_type": "expected a table",
+    "model_type": "expected a table",
+    "string_type": "expected a text in quotes",
+    "path_type": "expected the name of a file, in quotes",
+}
+
+
+class _Variable(NamedTuple):
+    value: str
+    source: str
+    """What an operator has to edit: a variable's name, or a file."""
 
 
 class ConfigError(Exception):
@@ -53,7 +74,7 @@ def load(
         of them dangerous is a problem too.
     :raises ConfigError: with file and line, or the variable's name, for each problem.
     """
-    variables = _with_secret_files(os.environ if environment is None else environment)
+    variables = _variables(os.environ if environment is None else environment)
     file = path or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
     text = _read(file) if file else ""
     toml = _parse(text, file)
@@ -76,11 +97,6 @@ def load(
                 InitSettingsSource(settings_cls, init_kwargs=dict(defaults or {})),
             )
 
-    unknown = [name for name in variables if not _names_a_section(name)]
-    if unknown:
-        raise ConfigError(
-            [f"{name}: no such setting; sections are {_sections()}" for name in unknown]
-        )
     where = _Where(file, text, variables)
     try:
         settings = Sources()
@@ -104,8 +120,10 @@ def load(
 class _Environment(EnvSettingsSource):
     """Environment variables; each is a text that its field's own parser reads (config/values)."""
 
-    def __init__(self, settings_class: type[BaseSettings], variables: Mapping[str, str]) -> None:
-        self._variables = {name.lower(): value for name, value in variables.items()}
+    def __init__(
+        self, settings_class: type[BaseSettings], variables: Mapping[str, _Variable]
+    ) -> None:
+        self._variables = {name.lower(): variable.value for name, variable in variables.items()}
         super().__init__(settings_class)
 
     def _load_env_vars(self) -> Mapping[str, str | None]:
@@ -118,18 +136,31 @@ class _Environment(EnvSettingsSource):
 class _Where:
     """Finds what an operator has to edit to mend a problem."""
 
-    def __init__(self, file: Path | None, text: str, variables: Mapping[str, str]) -> None:
+    def __init__(self, file: Path | None, text: str, variables: Mapping[str, _Variable]) -> None:
         self._file = file
         self._text = text
-        self._variables = {name.upper() for name in variables}
+        self._variables = variables
 
     def tell(self, location: Location, sentence: str) -> str:
         key = _dotted(location)
-        variable = PREFIX + "__".join(str(part).upper() for part in location[:2])
-        named = next((n for n in (variable, f"{variable}_FILE") if n in self._variables), "")
-        line = line_of(self._text, location) if self._file and not named else 0
-        source = named or (f"{self._file}:{line}" if line else str(self._file or "settings"))
-        return f"{source}: {key}: {sentence}"
+        line = line_of(self._text, location) if self._file else 0
+        in_file = f"{self._file}:{line}" if line else ""
+        source = self._variable(location) or in_file or self._parts(location)
+        return f"{source or self._file or 'settings'}: {key}: {sentence}"
+
+    def _variable(self, location: Location) -> str:
+        """The variable that sets the location or, for one user of many, its parent."""
+        for depth in range(len(location), 1, -1):
+            if found := self._variables.get(_variable_name(location[:depth])):
+                return found.source
+        return ""
+
+    def _parts(self, location: Location) -> str:
+        """A variable that sets something inside the location."""
+        inside = _variable_name(location) + "__"
+        return next(
+            (v.source for name, v in self._variables.items() if name.startswith(inside)), ""
+        )
 
 
 def _dotted(location: Location) -> str:
@@ -138,46 +169,74 @@ def _dotted(location: Location) -> str:
 
 
 def _sentence(details: ErrorDetails) -> str:
-    if details["type"] == "extra_forbidden":
-        return "no such key; `config/icebroker.toml` shows every one"
+    if plain := PLAIN_WORDS.get(details["type"]):
+        return plain
     message = details["msg"].removeprefix("Value error, ")
     return message[:1].lower() + message[1:] if message.startswith("Input should") else message
 
 
-def _read(file: Path) -> str:
+def _read(file: Path, named_by: str = "") -> str:
     try:
-        return file.read_text("utf-8")
+        return file.read_text("utf-8-sig")  # some editors begin a file with a mark
     except OSError as error:
-        raise ConfigError([f"{file}: cannot be read: {error.strerror}"]) from None
+        raise ConfigError([f"{named_by}{file}: cannot be read: {error.strerror}"]) from None
     except UnicodeDecodeError:
-        raise ConfigError([f"{file}: is not UTF-8 text"]) from None
+        raise ConfigError([f"{named_by}{file}: is not UTF-8 text"]) from None
 
 
 def _parse(text: str, file: Path | None) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # TOMLDecodeError, or an integer of thousands of digits
         line = re.search(r"at line (\d+)", str(error))
         place = f"{file}:{line[1]}" if line else str(file)
         raise ConfigError([f"{place}: not valid TOML: {error}"]) from None
 
 
-def _with_secret_files(environment: Mapping[str, str]) -> dict[str, str]:
+def _variables(environment: Mapping[str, str]) -> dict[str, _Variable]:
     """Our variables, with what ``_FILE`` variables and ``$CREDENTIALS_DIRECTORY`` point to."""
-    variables: dict[str, str] = {}
-    directory = environment.get("CREDENTIALS_DIRECTORY")
-    if directory and Path(directory).is_dir():
-        for file in sorted(Path(directory).iterdir()):
-            if file.name.upper().startswith(PREFIX):
-                variables[file.name.upper()] = _read(file).strip()
-    for name, value in environment.items():
-        if not name.upper().startswith(PREFIX):
-            continue
-        if name.upper().endswith("_FILE") and _names_a_section(name):
-            variables[name.upper().removesuffix("_FILE")] = _read(Path(value)).strip()
-        else:
-            variables[name.upper()] = value
+    named = {
+        name.upper(): value
+        for name, value in environment.items()
+        if name.upper().startswith(PREFIX) and not NOT_OURS.fullmatch(name.upper())
+    }
+    files = {
+        name: path
+        for name, path in named.items()
+        if name.endswith("_FILE") and _names_a_section(name)
+    }
+    direct = named.keys() - files.keys()
+    # The strongest last.
+    variables = {
+        file.name.upper(): _Variable(_read(file).strip(), str(file))
+        for file in _credentials(environment.get("CREDENTIALS_DIRECTORY"))
+    }
+    for name, path in files.items():
+        if (key := name.removesuffix("_FILE")) not in direct:
+            variables[key] = _Variable(_read(Path(path), f"{name}: ").strip(), name)
+    variables |= {name: _Variable(named[name], name) for name in named if name in direct}
+    if unknown := [v.source for name, v in variables.items() if not _names_a_section(name)]:
+        raise ConfigError(
+            [f"{source}: no such setting; sections are {_sections()}" for source in unknown]
+        )
     return variables
+
+
+def _credentials(directory: str | None) -> list[Path]:
+    """The files of ``$CREDENTIALS_DIRECTORY`` that are settings."""
+    try:
+        files = sorted(Path(directory).iterdir()) if directory else []
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise ConfigError(
+            [f"CREDENTIALS_DIRECTORY: {directory}: cannot be read: {error.strerror}"]
+        ) from None
+    return [file for file in files if file.name.upper().startswith(PREFIX)]
+
+
+def _variable_name(location: Location) -> str:
+    return PREFIX + "__".join(str(part).upper() for part in location)
 
 
 def _names_a_section(variable: str) -> bool:

@@ -365,6 +365,10 @@ class AdminSettings(Section):
     token: SecretStr = SecretStr("")
     """Bearer token of the JSON admin API; empty: the API is off."""
 
+    def contradictions(self) -> list[Problem]:
+        """The JSON admin API is for later."""
+        return [Problem("token", f"the JSON admin API {NOT_BUILT}")] if self.token else []
+
 
 class LogSettings(Section):
     """What is written to standard error."""

@@ -127,16 +127,17 @@ def parse_external(value: object) -> ExternalAddress:
 def parse_duration(value: object) -> float:
     """Read seconds as a number, or "90s", "15m", "1h", "7d"; gives seconds."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        seconds = float(value)
+        seconds = value
     else:
         text = _text(value, 'a time such as 3600, "90s", "15m", "1h" or "7d"')
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text)
         if not match:
             raise ValueError(f'{text!r} is not a time; write seconds, or "90s", "15m", "1h", "7d"')
         seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+    # Compared before it is converted: an integer may be longer than a float can hold.
     if not 0 <= seconds <= LONGEST:
         raise ValueError(f"{value!r} is not a time: it needs 0 <= seconds <= {LONGEST:.0f}")
-    return seconds
+    return float(seconds)
 
 
 def parse_host(value: object) -> str:
@@ -158,8 +159,10 @@ def parse_host(value: object) -> str:
 def parse_ice_url(value: object) -> str:
     """Read a STUN or TURN URL (RFC 7064 §3.1, RFC 7065 §3.1)."""
     text = _text(value, 'a URL such as "turn:relay.example.org:3478?transport=udp"')
-    host = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?"
-    if re.fullmatch(rf"stuns?:{host}|turns?:{host}(\?transport=(udp|tcp))?", text):
+    host = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:(?P<port>[0-9]{1,5}))?"
+    stun = re.fullmatch(rf"stuns?:{host}", text)
+    match = stun or re.fullmatch(rf"turns?:{host}(\?transport=(udp|tcp))?", text)
+    if match and int(match["port"] or 0) <= 65535:
         return text
     raise ValueError(
         f'{text!r} is not a STUN or TURN URL; write "stun:HOST:PORT" or '
@@ -214,7 +217,8 @@ def read_table(value: Any) -> Any:
     """A JSON object; an empty text is an empty one."""
     if not isinstance(value, str):
         return value
-    return _json(value or "{}") or value
+    found = _json(value or "{}")
+    return value if found is None else found
 
 
 def _json(text: str) -> Any:

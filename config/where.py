@@ -38,7 +38,7 @@ def _statements(text: str) -> Iterator[_Statement]:
     table: Location = ()
     entries: Counter[Location] = Counter()
     pending: list[str] = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), 1):
         pending.append(line)
         try:
             content = tomllib.loads("\n".join(pending))
@@ -75,6 +75,8 @@ def _nested(table: Location, content: dict[Any, Any]) -> dict[Any, Any]:
 def _depth(content: Any, location: Location) -> int:
     """How many parts of the location lead somewhere in this content."""
     for depth, part in enumerate(location):
+        if isinstance(content, str):
+            return depth
         try:
             content = content[part]
         except (LookupError, TypeError):
@@ -84,13 +86,16 @@ def _depth(content: Any, location: Location) -> int:
 
 def _element(statement: _Statement, location: Location) -> int:
     """The lines between a statement's first one and the one that holds the element of its list."""
-    for count in range(1, len(statement.lines)):
+    count = len(statement.lines)
+    for stop in range(1, count + 1):
+        # The list as far as it goes, closed.
+        closed = [*statement.lines[:stop], *(["]"] if stop < count else [])]
         try:
-            # The list as far as it goes, closed.
-            content = tomllib.loads("\n".join([*statement.lines[:count], "]"]))
+            content = tomllib.loads("\n".join(closed))
         except tomllib.TOMLDecodeError:
             continue
         for start in range(len(location)):
-            if _depth(content, location[start:]) == len(location) - start > 1:
-                return count - 1
+            inner = location[start:]
+            if _depth(content, inner) == len(inner) and any(isinstance(p, int) for p in inner[1:]):
+                return stop - 1
     return 0

@@ -124,11 +124,19 @@ class WebSockets:
         self._strangers[network] += 1
         self.connections += 1
         try:
-            await ws.prepare(request)
+            await self._prepare(ws, request, network)
             await self._run(ws, network)
         finally:
             self.connections -= 1
         return ws
+
+    async def _prepare(self, ws: web.WebSocketResponse, request: web.Request, network: str) -> None:
+        """Take the request's connection over. :raises HTTPException: it is no WebSocket's."""
+        try:
+            await ws.prepare(request)
+        except BaseException:
+            self._forget_stranger(network)
+            raise
 
     def _refusal(self, request: web.Request, network: str) -> web.Response | None:
         most = self._settings.max_connections
@@ -169,6 +177,8 @@ class WebSockets:
     async def _hello(self, ws: web.WebSocketResponse, socket: Socket) -> Session | None:
         """Wait for a good hello; None where the socket ended without one."""
         async for frame in ws:
+            if frame.type is WSMsgType.ERROR:
+                return None  # not a frame; aiohttp has closed the socket, and its code says why
             if frame.type is not WSMsgType.TEXT:
                 socket.close(CloseCode.NOT_TEXT, "frames are text")
                 return None

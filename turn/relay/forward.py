@@ -16,6 +16,8 @@ from turn.stats import DropReason, Stats
 HEADROOM = 48
 """Room for the longest header: a Data indication's to an IPv6 peer (20 + 24 + 4 bytes)."""
 LARGEST_DATAGRAM = 65535
+LONGEST_MESSAGE = 65535
+"""What the length field of a STUN message can say; its header is not counted."""
 
 # ChannelData: channel number, length of the payload (RFC 8656 §12.4).
 CHANNEL_HEADER = struct.Struct("!HH")
@@ -96,7 +98,10 @@ class Forwarder:
             LENGTH.pack_into(self.buffer, HEADROOM - 2, size)
             self.buffer[end : end + 3] = PADDING
             end += -size % 4
-            LENGTH.pack_into(self.buffer, start + 2, end - start - 20)
+            length = end - start - 20
+            if length > LONGEST_MESSAGE:  # the longest datagrams of IPv6 do not fit into one
+                return self._drop(DropReason.SEND_FAILED)
+            LENGTH.pack_into(self.buffer, start + 2, length)
         try:
             route.to_client(self.view[start:end], route.client.client)
         except BlockingIOError:
