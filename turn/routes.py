@@ -78,6 +78,7 @@ class Route:
         "sent_packets",
         "to_client",
         "to_peer",
+        "to_peer_unfragmented",
         "wire_peer",
     )
 
@@ -88,6 +89,7 @@ class Route:
         self.relayed = ends.relayed
         self.to_client = ends.to_client
         self.to_peer = ends.to_peer
+        self.to_peer_unfragmented = ends.to_peer_unfragmented
         self.sending = ends.sending
         self.receiving = ends.receiving
         self.peer = peer
@@ -114,6 +116,7 @@ class Ends(NamedTuple):
     """The relayed transport address that packets to peers come from (ours, before any NAT)."""
     to_client: Send
     to_peer: Send
+    to_peer_unfragmented: Send
     sending: ByteBudget | None
     receiving: ByteBudget | None
 

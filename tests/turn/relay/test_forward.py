@@ -56,7 +56,9 @@ class Path:
     def route(self, peer=PEER, *, channel=0, expires=NOW + 1, wire_peer=None, rate=0):
         budget = ByteBudget(rate, NOW) if rate else None
         relayed = Address("198.51.100.1", 50000)
-        ends = Ends(CLIENT, relayed, self.wire.client, self.wire.peer, budget, budget)
+        ends = Ends(
+            CLIENT, relayed, self.wire.client, self.wire.peer, self.wire.peer, budget, budget
+        )
         route = Route(ends, peer, wire_peer or peer, channel, expires)
         self.routes.peers[peer] = route
         if channel:
