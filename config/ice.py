@@ -23,7 +23,8 @@ def relay_urls(turn: TurnSettings, machine_addresses: Sequence[str]) -> list[Url
     for endpoint in turn.listen_tls:
         place = f"{_host(turn, endpoint, machine_addresses)}:{endpoint.port}"
         relay[f"turns:{place}?transport=tcp"] = None
-    return [tuple(stun), tuple(relay)] if stun or relay else []
+    # Browsers refuse an entry without URLs.
+    return [tuple(group) for group in (stun, relay) if group]
 
 
 def _host(turn: TurnSettings, endpoint: Endpoint, machine_addresses: Sequence[str]) -> str:

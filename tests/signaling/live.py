@@ -78,10 +78,16 @@ class Raw:
 @asynccontextmanager
 async def sockets(service: SignalingService) -> AsyncIterator[Any]:
     """Opens sockets to a service; all are closed in the end."""
+    opened: list[Raw] = []
     async with aiohttp.ClientSession() as http:
 
         async def connect(**options: Any) -> Raw:
             ws = await http.ws_connect(url(service, "/ws"), protocols=(SUBPROTOCOL,), **options)
-            return Raw(ws)
+            opened.append(Raw(ws))
+            return opened[-1]
 
-        yield connect
+        try:
+            yield connect
+        finally:
+            for one in opened:
+                one.ws._response.close()

@@ -1,0 +1,72 @@
+"""What holds, and what is said, when ``icebroker serve`` runs without a configuration."""
+
+from typing import Any
+
+import pytest
+
+from config.laptop import banner, defaults, notes
+
+FACTS: dict[str, Any] = {
+    "version": "1.2.3",
+    "page": "http://127.0.0.1:8080/",
+    "curl": "curl http://127.0.0.1:8080/ice",
+    "metrics": "http://127.0.0.1:9641/metrics",
+    "relay": [["stun:a:1", "stun:b:1"], ["turn:a:1?transport=udp", "turn:a:1?transport=tcp"]],
+    "plane": "userspace",
+    "plane_reason": "asyncio",
+    "notes": ["One note.", "Another."],
+}
+
+
+@pytest.mark.parametrize("lan", [False, True])
+def test_the_defaults_are_safe_to_run(operator: Any, *, lan: bool):
+    settings = operator.settings(services=["turn", "signaling"], defaults=defaults(lan=lan))
+    assert settings.turn.open_private_peers
+    assert settings.signaling.listen.is_loopback is not lan
+    assert settings.signaling.open is lan
+
+
+def test_every_start_has_a_secret_of_its_own():
+    first, second = (defaults(lan=False)["turn"]["secret"] for _ in range(2))
+    assert first != second
+    assert len(first) >= 32
+
+
+def test_the_banner_says_everything_on_one_screen():
+    text = banner(FACTS)
+    lines = text.splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    for said in ("1.2.3", "http://127.0.0.1:8080/trickle", FACTS["curl"], FACTS["metrics"],
+                 "userspace (asyncio)", "One note.", "Another.", "Ctrl-C"):  # fmt: skip
+        assert said in text
+
+
+@pytest.mark.parametrize(
+    ("groups", "said"),
+    [
+        ([["stun:a:1"], ["turn:a:1?transport=udp", "turn:a:1?transport=tcp"]], "turn:a:1"),
+        ([["turn:a:1", "turns:a:2?transport=tcp"]], "turn:a:1  turns:a:2"),
+        ([["turn:a:1", "turn:b:1"], ["turn:c:1", "turns:d:1"]], "turn:a:1  turn:b:1  and 2 more"),
+        ([], ""),
+    ],
+)
+def test_the_banner_names_each_place_of_the_relay_once(groups: list[list[str]], said: str):
+    line = next(line for line in banner({**FACTS, "relay": groups}).splitlines() if "Relay" in line)
+    assert line.replace("Relay", "").strip() == said
+
+
+@pytest.mark.parametrize(
+    ("lan", "private", "secure", "said", "unsaid"),
+    [
+        (False, False, False, ["Only this machine"], ["certificate", "private networks"]),
+        (False, True, False, ["Only this machine", "private networks"], ["certificate"]),
+        (False, True, True, ["private networks"], ["Only this machine"]),
+        (True, True, False, ["certificate", "Everyone", "private networks"], ["Only this machine"]),
+        (False, False, True, [], ["Only this machine", "certificate", "private networks"]),
+    ],
+)
+def test_notes(lan: bool, private: bool, secure: bool, said: list[str], unsaid: list[str]):
+    text = " ".join(notes(lan=lan, private=private, secure=secure))
+    assert all(words in text for words in said)
+    assert not any(words in text for words in unsaid)

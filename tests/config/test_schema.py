@@ -1,0 +1,203 @@
+"""What settings say against each other, and what makes running a service dangerous."""
+
+from typing import Any
+
+import pytest
+
+from config.schema import Settings, TurnSettings
+from config.values import Endpoint
+
+LATER = "is not in this version of Icebroker yet (CHANGELOG.md says what is)"
+GOOD = "a secret of 16 or more bytes"
+SHORT = "the secret is shorter than 16 bytes; make one with: openssl rand -base64 32"
+OPEN_RELAY = (
+    "the relay is open to other machines, but neither turn.secret nor turn.users is set: anyone "
+    "could relay through this machine. Set turn.secret (make one with: openssl rand -base64 32), "
+    "listen on 127.0.0.1 only, or set turn.open = true if that is what you want"
+)
+OPEN_ROOMS = (
+    "signaling is open to other machines on {}, but signaling.token_secret is not set: anyone "
+    "could join any room. Set it (make one with: openssl rand -base64 32), listen on 127.0.0.1, "
+    "or set signaling.open = true if that is what you want"
+)
+
+
+@pytest.mark.parametrize(
+    ("toml", "problems"),
+    [
+        (
+            '[turn]\nlisten_dtls = ["0.0.0.0:5349"]',
+            [f"icebroker.toml:2: turn.listen_dtls: DTLS {LATER}"],
+        ),
+        (
+            "[turn]\nworkers = 2",
+            [f"icebroker.toml:2: turn.workers: more than one process {LATER}"],
+        ),
+        (
+            '[turn]\ndata_plane = "kernel"',
+            [f'icebroker.toml:2: turn.data_plane: the kernel plane {LATER}; write "auto"'],
+        ),
+        (
+            '[turn]\nlisten_tls = ["0.0.0.0:5349"]\ntls_key = "key.pem"',
+            ["icebroker.toml:2: turn.listen_tls: TLS needs tls_certificate and tls_key, PEM files"],
+        ),
+        (
+            '[turn.users]\n"a:b" = "pw"\n"" = "pw"\ncarol = ""',
+            [
+                "icebroker.toml:1: turn.users: 'a:b' is no user name: no colon, not empty",
+                "icebroker.toml:1: turn.users: '' is no user name: no colon, not empty",
+                "icebroker.toml:1: turn.users: the password of 'carol' is empty",
+            ],
+        ),
+        (
+            '[signaling]\ntls_certificate = "c.pem"',
+            [
+                (
+                    "icebroker.toml:2: signaling.tls_certificate: tls_key is missing: set both for "
+                    "HTTPS, or neither"
+                )
+            ],
+        ),
+        (
+            '[signaling]\ntls_key = "k.pem"',
+            [
+                (
+                    "icebroker.toml:2: signaling.tls_key: tls_certificate is missing: set both for "
+                    "HTTPS, or neither"
+                )
+            ],
+        ),
+        (
+            f'[signaling]\nallowed_origins = ["*"]\ntoken_secret = "{GOOD}"',
+            [
+                (
+                    'icebroker.toml:2: signaling.allowed_origins: "*" together with token_secret '
+                    "lets any page use a token that it gets hold of; name the origins"
+                )
+            ],
+        ),
+        (
+            '[redis]\nurl = "redis://localhost"',
+            [f"icebroker.toml:2: redis.url: the Redis broker {LATER}"],
+        ),
+        (
+            '[admin]\ntoken = "t"',
+            [f"icebroker.toml:2: admin.token: the JSON admin API {LATER}"],
+        ),
+    ],
+)
+def test_contradictions(operator: Any, toml: str, problems: list[str]):
+    assert operator.problems(toml) == problems
+
+
+@pytest.mark.parametrize(
+    "toml",
+    [
+        '[turn]\nlisten_tls = ["0.0.0.0:5349"]\ntls_certificate = "c.pem"\ntls_key = "k.pem"',
+        '[turn]\ndata_plane = "userspace"',
+        '[signaling]\ntls_certificate = "c.pem"\ntls_key = "k.pem"',
+        '[signaling]\nallowed_origins = ["*"]',
+        f'[signaling]\nallowed_origins = ["https://a.org"]\ntoken_secret = "{GOOD}"',
+    ],
+)
+def test_no_contradiction(operator: Any, toml: str):
+    operator.settings(toml)
+
+
+@pytest.mark.parametrize(
+    ("toml", "problems"),
+    [
+        ("", [f"icebroker.toml: turn.secret: {OPEN_RELAY}"]),
+        ("[turn]", [f"icebroker.toml:1: turn.secret: {OPEN_RELAY}"]),
+        (
+            '[turn]\nlisten = ["127.0.0.1:1", "192.0.2.1:1"]',
+            [f"icebroker.toml:1: turn.secret: {OPEN_RELAY}"],
+        ),
+        (
+            (
+                '[turn]\nlisten = "127.0.0.1:1"\nlisten_tls = "0.0.0.0:2"\ntls_certificate = "c"\n'
+                'tls_key = "k"'
+            ),
+            [f"icebroker.toml:1: turn.secret: {OPEN_RELAY}"],
+        ),
+        (
+            "[turn]\nlisten = []\nopen = true",
+            [
+                (
+                    "icebroker.toml:2: turn.listen: listen and listen_tls are both empty: nobody "
+                    "could come in"
+                )
+            ],
+        ),
+        ('[turn]\nsecret = "short"', [f"icebroker.toml:2: turn.secret: {SHORT}"]),
+        (
+            f'[turn]\nsecret = [\n  "{GOOD}",\n  "an old one",\n]',
+            [f"icebroker.toml:2: turn.secret: {SHORT}"],
+        ),
+        ('[turn]\nlisten = "127.0.0.1:1"', []),
+        ('[turn]\nlisten = ["127.0.0.1:1", "[::1]:1"]\nsecret = "short"', []),
+        (f'[turn]\nsecret = "{GOOD}"', []),
+        ('[turn]\nsecret = "acht mal zwei: é"', []),  # 16 characters in 17 bytes
+        ('[turn.users]\nalice = "pw"', []),
+        ("[turn]\nopen = true", []),
+    ],
+)
+def test_dangers_of_the_relay(operator: Any, toml: str, problems: list[str]):
+    if problems:
+        assert operator.problems(toml, services=["turn"]) == problems
+    else:
+        operator.settings(toml, services=["turn"])
+
+
+@pytest.mark.parametrize(
+    ("toml", "problems"),
+    [
+        ("", [f"icebroker.toml: signaling.token_secret: {OPEN_ROOMS.format('0.0.0.0:8080')}"]),
+        (
+            '[signaling]\nlisten = "[::]:80"',
+            [f"icebroker.toml:1: signaling.token_secret: {OPEN_ROOMS.format('[::]:80')}"],
+        ),
+        (
+            '[signaling]\ntoken_secret = "short"',
+            [f"icebroker.toml:2: signaling.token_secret: {SHORT}"],
+        ),
+        (
+            # A short secret closes nothing: it can be guessed from one token.
+            '[signaling]\nlisten = "127.0.0.1:1"\ntoken_secret = "short"',
+            [f"icebroker.toml:3: signaling.token_secret: {SHORT}"],
+        ),
+        ('[signaling]\nlisten = "127.0.0.1:1"', []),
+        ('[signaling]\nlisten = "[::1]:1"', []),
+        ("[signaling]\nopen = true", []),
+        (f'[signaling]\ntoken_secret = "{GOOD}"', []),
+    ],
+)
+def test_dangers_of_signaling(operator: Any, toml: str, problems: list[str]):
+    if problems:
+        assert operator.problems(toml, services=["signaling"]) == problems
+    else:
+        operator.settings(toml, services=["signaling"])
+
+
+def test_the_dangers_of_all_services_that_are_to_run_are_told_together(operator: Any):
+    assert operator.problems("[turn]\n[signaling]", services=["turn", "signaling"]) == [
+        f"icebroker.toml:1: turn.secret: {OPEN_RELAY}",
+        f"icebroker.toml:2: signaling.token_secret: {OPEN_ROOMS.format('0.0.0.0:8080')}",
+    ]
+
+
+def test_a_danger_in_a_variable_is_told_with_its_name(operator: Any):
+    environment = {"ICEBROKER_TURN__SECRET": "short"}
+    assert operator.problems("", environment, services=["turn"]) == [
+        f"ICEBROKER_TURN__SECRET: turn.secret: {SHORT}"
+    ]
+
+
+def test_dangers_do_not_keep_other_commands_from_reading(operator: Any):
+    assert operator.settings("") == Settings()
+
+
+def test_the_tree_is_frozen():
+    settings = TurnSettings(listen=(Endpoint("127.0.0.1", 1),))
+    with pytest.raises(ValueError, match="frozen"):
+        settings.realm = "other"
