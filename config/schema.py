@@ -157,6 +157,12 @@ class TurnSettings(Section):
     max_bytes_per_second: Count = 0
     """Bytes of payload a second that one allocation may relay, each way; 0: no limit."""
 
+    max_bytes_per_second_per_user: Count = 0
+    """The same for all allocations of one user together; 0: no limit."""
+
+    max_bytes_per_second_in_all: Count = 0
+    """The same for the whole relay; 0: no limit."""
+
     max_unauthenticated_per_address: Positive = 64
     """TCP and TLS connections of one address that have not proved who they are."""
 

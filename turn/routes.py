@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
+from turn.bandwidth import Budgets
 from turn.codec.values import Address
 from turn.stats import Stats
 
@@ -34,30 +35,6 @@ class FiveTuple(NamedTuple):
     transport: Transport
     client: Address
     server: Address
-
-
-class ByteBudget:
-    """A token bucket over bytes; None in its place means no limit.
-
-    Holds at most one second's worth, so that a burst is never longer than that.
-    """
-
-    __slots__ = ("_tokens", "_updated", "rate")
-
-    def __init__(self, rate: int, now: float) -> None:
-        self.rate = rate
-        self._tokens = float(rate)
-        self._updated = now
-
-    def take(self, size: int, now: float) -> bool:
-        """Take ``size`` bytes; False, and nothing taken, where they are not there."""
-        if now > self._updated:
-            self._tokens = min(self.rate, self._tokens + (now - self._updated) * self.rate)
-            self._updated = now
-        if self._tokens < size:
-            return False
-        self._tokens -= size
-        return True
 
 
 class Route:
@@ -117,8 +94,8 @@ class Ends(NamedTuple):
     to_client: Send
     to_peer: Send
     to_peer_unfragmented: Send
-    sending: ByteBudget | None
-    receiving: ByteBudget | None
+    sending: Budgets | None
+    receiving: Budgets | None
 
 
 class ClientRoutes:

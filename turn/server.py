@@ -19,6 +19,7 @@ from turn.allocation.policy import PeerPolicy, PolicyRules
 from turn.allocation.table import AllocationTable
 from turn.auth.authenticate import Authenticator
 from turn.auth.credentials import Credentials
+from turn.bandwidth import Rates
 from turn.codec.values import Address, Family
 from turn.metrics import Gauges, TurnCollector
 from turn.relay.forward import Forwarder
@@ -267,7 +268,11 @@ def _limits(settings: TurnSettings) -> Limits:
         permissions=settings.max_permissions,
         channels=settings.max_channels,
         lifetime=settings.max_lifetime,
-        bytes_per_second=settings.max_bytes_per_second,
+        rates=Rates(
+            settings.max_bytes_per_second,
+            settings.max_bytes_per_second_per_user,
+            settings.max_bytes_per_second_in_all,
+        ),
     )
 
 

@@ -19,12 +19,13 @@ from turn.allocation.model import (
 )
 from turn.allocation.policy import PeerPolicy
 from turn.allocation.table import AllocationTable, Reservation
+from turn.bandwidth import Bandwidth
 from turn.codec import registry
 from turn.codec.errors import StunError
 from turn.codec.message import build
 from turn.codec.registry import MessageClass, Method
 from turn.codec.values import Address, Family, Icmp, family_of
-from turn.routes import ByteBudget, Ends, FiveTuple, Route, RouteTable, Send
+from turn.routes import Ends, FiveTuple, Route, RouteTable, Send
 from turn.stats import DropReason, Stats
 
 MOST_INDICATION_ROUTES = 128
@@ -62,6 +63,7 @@ class Allocator:
         self.opener = parts.opener
         self._routes = parts.routes
         self._limits = parts.limits
+        self._bandwidth = Bandwidth(parts.limits.rates)
         self._stats = parts.stats
         self._random_bytes = parts.random_bytes
 
@@ -74,8 +76,7 @@ class Allocator:
 
         :param relays: at most one of each family.
         """
-        rate = self._limits.bytes_per_second
-        sending, receiving = (ByteBudget(rate, now) if rate else None for _ in range(2))
+        sending, receiving = self._bandwidth.of(owner.user, now)
         allocation = Allocation(client, owner, self._routes.open(client), now)
         for relay in relays:
             ends = Ends(
@@ -204,6 +205,10 @@ class Allocator:
         route = Route(relayed.ends, peer, self.policy.to_wire(peer), 0, expires)
         self._routes.add(allocation.routes, route)
         return route
+
+    def forget(self, now: float) -> None:
+        """Let go of what was kept for users that are gone."""
+        self._bandwidth.forget(self.table.has_allocation, now)
 
     def report_icmp(self, allocation: Allocation, peer: Address, icmp: Icmp, now: float) -> None:
         """Tell the client of an ICMP error, if it may hear of that peer (RFC 8656 §11.5)."""

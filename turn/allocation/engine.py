@@ -151,6 +151,7 @@ class Engine:
                 self._allocator.expire_parts(allocation, now)
         for relay in self.table.expired_reservations(now):
             relay.close()
+        self._allocator.forget(now)
         self._replies.expire(now)
 
     def close_all(self, reason: CloseReason = CloseReason.SHUTDOWN) -> None:

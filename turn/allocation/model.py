@@ -2,6 +2,7 @@
 
 from typing import NamedTuple, Protocol
 
+from turn.bandwidth import Rates
 from turn.codec.values import Address, Family, Icmp
 from turn.routes import ClientRoutes, Ends, FiveTuple, Route, Send
 
@@ -84,8 +85,7 @@ class Limits(NamedTuple):
     channels: int = 64
     lifetime: float = 3600.0
     """The longest that is granted at a time, in seconds."""
-    bytes_per_second: int = 0
-    """Of one allocation, each way; 0: no limit."""
+    rates: Rates = Rates()
 
 
 class Owner(NamedTuple):

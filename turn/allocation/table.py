@@ -49,6 +49,10 @@ class AllocationTable:
         """Whether one of our allocations relays from this transport address."""
         return address in self._by_relayed
 
+    def has_allocation(self, user: str) -> bool:
+        """Whether a user has an allocation or a reservation."""
+        return user in self._of_user
+
     def check_quota(self, client: FiveTuple, owner: Owner, shares: int = 1) -> None:
         """See that one more allocation is within the limits.
 

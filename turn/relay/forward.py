@@ -77,8 +77,8 @@ class Forwarder:
 
     def _send(self, route: Route, send: Send, payload: memoryview, length: int, now: float) -> None:
         sending = route.sending
-        if sending is not None and not sending.take(length, now):
-            return self._drop(DropReason.BANDWIDTH)
+        if sending is not None and (empty := sending.refuse(length, now)):
+            return self._drop(empty)
         try:
             send(payload, route.wire_peer)
         except OSError as error:  # no route, too long for a datagram, buffers full
@@ -91,8 +91,8 @@ class Forwarder:
     def peer_to_client(self, route: Route, size: int, now: float) -> None:
         """Carry the ``size`` bytes that a peer sent (they lie in ``room``) (RFC 8656 §11.3)."""
         receiving = route.receiving
-        if receiving is not None and not receiving.take(size, now):
-            return self._drop(DropReason.BANDWIDTH)
+        if receiving is not None and (empty := receiving.refuse(size, now)):
+            return self._drop(empty)
         end = HEADROOM + size
         if route.channel:
             start = HEADROOM - 4

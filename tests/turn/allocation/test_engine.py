@@ -5,6 +5,7 @@ import pytest
 from tests.turn.world import OTHER_PEER, PEER, REALM, SERVER, World, code_of
 from turn.allocation.model import Limits
 from turn.auth.ephemeral import mint
+from turn.bandwidth import Rates
 from turn.codec import registry
 from turn.codec.errors import Malformed
 from turn.codec.integrity import Integrity, digest
@@ -583,7 +584,7 @@ class TestConnections:
 
 
 def test_the_byte_limit_drops_what_is_over_it_each_way():
-    world = World(Limits(bytes_per_second=1000))
+    world = World(Limits(rates=Rates(1000)))
     client = world.client()
     client.allocate()
     client.bind(0x4000, PEER)
