@@ -8,6 +8,7 @@ import json
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -288,6 +289,8 @@ def _fail(*problems: str) -> NoReturn:
 
 def main() -> None:
     """Run the command line."""
+    # PyJWT's word on a token_secret of 16 to 31 bytes: config/schema.py says how long it has to be.
+    warnings.filterwarnings("ignore", message="The HMAC key is .* bytes long")
     app()
 
 
