@@ -31,6 +31,7 @@ from config.values import (
     PemFile,
     PortRange,
     PortRangeText,
+    PreparedText,
     Seconds,
     Secrets,
     read_list,
@@ -104,7 +105,7 @@ class TurnSettings(Section):
     hostname: HostText = ""
     """The DNS name that clients reach the relay by; ICE URLs carry it (`turns:` needs one)."""
 
-    realm: Annotated[str, Field(min_length=1, max_length=127)] = "icebroker"
+    realm: Annotated[PreparedText, Field(min_length=1, max_length=127)] = "icebroker"
     """The realm of the long-term credentials (RFC 8489 §9.2)."""
 
     relay_addresses: Addresses = ()
@@ -122,6 +123,9 @@ class TurnSettings(Section):
 
     users: Passwords = {}
     """Static users: name = password."""
+
+    auth_minimum: Literal["sha1", "sha256"] = "sha1"
+    """`sha256` refuses clients that know only MD5 and HMAC-SHA1 (RFC 8489 §9.2): every browser."""
 
     open: bool = False
     """Allow a public address without `secret` or `users`: a relay for everyone. Don't."""

@@ -20,6 +20,7 @@ from turn.allocation.table import AllocationTable
 from turn.auth.authenticate import Authenticator
 from turn.auth.credentials import Credentials
 from turn.bandwidth import Rates
+from turn.codec.integrity import Integrity
 from turn.codec.values import Address, Family
 from turn.metrics import Gauges, TurnCollector
 from turn.relay.forward import Forwarder
@@ -257,6 +258,7 @@ def _authenticator(settings: TurnSettings) -> Authenticator:
         Credentials(settings.realm, users, shared),
         nonce_key,
         settings.nonce_lifetime,
+        Integrity[settings.auth_minimum.upper()],
     )
 
 
