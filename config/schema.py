@@ -31,6 +31,7 @@ from config.values import (
     PemFile,
     PortRange,
     PortRangeText,
+    PreparedText,
     Seconds,
     Secrets,
     read_list,
@@ -104,7 +105,7 @@ class TurnSettings(Section):
     hostname: HostText = ""
     """The DNS name that clients reach the relay by; ICE URLs carry it (`turns:` needs one)."""
 
-    realm: Annotated[str, Field(min_length=1, max_length=127)] = "icebroker"
+    realm: Annotated[PreparedText, Field(min_length=1, max_length=127)] = "icebroker"
     """The realm of the long-term credentials (RFC 8489 §9.2)."""
 
     relay_addresses: Addresses = ()
@@ -122,6 +123,9 @@ class TurnSettings(Section):
 
     users: Passwords = {}
     """Static users: name = password."""
+
+    auth_minimum: Literal["sha1", "sha256"] = "sha1"
+    """`sha256` refuses clients that know only MD5 and HMAC-SHA1 (RFC 8489 §9.2): every browser."""
 
     open: bool = False
     """Allow a public address without `secret` or `users`: a relay for everyone. Don't."""
@@ -156,6 +160,12 @@ class TurnSettings(Section):
 
     max_bytes_per_second: Count = 0
     """Bytes of payload a second that one allocation may relay, each way; 0: no limit."""
+
+    max_bytes_per_second_per_user: Count = 0
+    """The same for all allocations of one user together; 0: no limit."""
+
+    max_bytes_per_second_in_all: Count = 0
+    """The same for the whole relay; 0: no limit."""
 
     max_unauthenticated_per_address: Positive = 64
     """TCP and TLS connections of one address that have not proved who they are."""

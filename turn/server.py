@@ -19,7 +19,8 @@ from turn.allocation.policy import PeerPolicy, PolicyRules
 from turn.allocation.table import AllocationTable
 from turn.auth.authenticate import Authenticator
 from turn.auth.credentials import Credentials
-from turn.auth.nonce import Nonces
+from turn.bandwidth import Rates
+from turn.codec.integrity import Integrity
 from turn.codec.values import Address, Family
 from turn.metrics import Gauges, TurnCollector
 from turn.relay.forward import Forwarder
@@ -255,7 +256,9 @@ def _authenticator(settings: TurnSettings) -> Authenticator:
     return Authenticator(
         settings.realm,
         Credentials(settings.realm, users, shared),
-        Nonces(nonce_key, settings.nonce_lifetime),
+        nonce_key,
+        settings.nonce_lifetime,
+        Integrity[settings.auth_minimum.upper()],
     )
 
 
@@ -267,7 +270,11 @@ def _limits(settings: TurnSettings) -> Limits:
         permissions=settings.max_permissions,
         channels=settings.max_channels,
         lifetime=settings.max_lifetime,
-        bytes_per_second=settings.max_bytes_per_second,
+        rates=Rates(
+            settings.max_bytes_per_second,
+            settings.max_bytes_per_second_per_user,
+            settings.max_bytes_per_second_in_all,
+        ),
     )
 
 

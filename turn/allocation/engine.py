@@ -85,10 +85,9 @@ class Engine:
 
     def _authenticate(self, request: Request) -> Identity:
         begins = request.message.method == Method.ALLOCATE
-        host = request.client.client.host
         try:
             identity = self._authenticator.authenticate(
-                request.message, host, request.now, begins=begins
+                request.message, request.client.client, request.now, begins=begins
             )
         except StunError as error:
             self._stats.auth[AUTH_RESULTS[error.code]] += 1
@@ -152,6 +151,7 @@ class Engine:
                 self._allocator.expire_parts(allocation, now)
         for relay in self.table.expired_reservations(now):
             relay.close()
+        self._allocator.forget(now)
         self._replies.expire(now)
 
     def close_all(self, reason: CloseReason = CloseReason.SHUTDOWN) -> None:

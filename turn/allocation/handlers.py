@@ -14,7 +14,7 @@ from turn.codec.channel import is_channel_number
 from turn.codec.errors import StunError
 from turn.codec.message import Message
 from turn.codec.registry import Attributes, Method
-from turn.codec.values import Address, Family, family_of
+from turn.codec.values import Address, AddressError, Family, family_of
 from turn.routes import FiveTuple, Send
 
 UDP = 17
@@ -62,55 +62,88 @@ def allocate(allocator: Allocator, request: Request) -> Attributes:
         raise StunError(442)
     lifetime = message.get(registry.LIFETIME)
     owner = Owner(identity.username, identity.user)
-    relay, extra = _relay_for(allocator, request, owner)
-    allocation = allocator.create(request.client, owner, relay, request.send, now)
+    relays, extra = _relays_for(allocator, request, owner)
+    allocation = allocator.create(request.client, owner, relays, request.send, now)
     # A client may not ask for less than the default (RFC 8656 §7.2, item "Lifetime").
     granted = allocator.grant(max(lifetime or 0, DEFAULT_LIFETIME))
     allocator.extend(allocation, now + granted)
     return (
-        (registry.XOR_RELAYED_ADDRESS, relay.public),
+        *((registry.XOR_RELAYED_ADDRESS, relay.public) for relay in relays),
         (registry.LIFETIME, int(granted)),
         *extra,
         (registry.XOR_MAPPED_ADDRESS, request.client.client),
     )
 
 
-def _relay_for(allocator: Allocator, request: Request, owner: Owner) -> tuple[Relay, Attributes]:
-    """The relay that an Allocate asks for, and what the reply says of it beside its address."""
+def _relays_for(
+    allocator: Allocator, request: Request, owner: Owner
+) -> tuple[list[Relay], Attributes]:
+    """What an Allocate asks to relay from, and what the reply says beside the addresses."""
     message, server = request.message, request.client.server.host
     token = message.get(registry.RESERVATION_TOKEN)
     even_port = message.get(registry.EVEN_PORT)
     wanted = message.get(registry.REQUESTED_ADDRESS_FAMILY)
-    if token is not None and (even_port is not None or wanted is not None):
+    additional = message.get(registry.ADDITIONAL_ADDRESS_FAMILY)
+    if token is not None and {even_port, wanted, additional} != {None}:
         raise StunError(400)
+    if additional is not None:
+        if additional != Family.IPV6 or wanted is not None or even_port:
+            raise StunError(400)
+        return _open_both(allocator, request, owner)
     family = Family.IPV4 if wanted is None else wanted
     if family not in allocator.opener.families:
         raise StunError(440)
     if token is not None:  # its share of the quota was taken when it was reserved
-        return allocator.table.claim(token, owner), ()
+        return [allocator.table.claim(token, owner)], ()
     allocator.table.check_quota(request.client, owner, shares=2 if even_port else 1)
     try:
         if even_port:
             relay, held = allocator.opener.open_pair(Family(family), server)
             reserved = allocator.reserve(held, owner, request.now.monotonic)
-            return relay, ((registry.RESERVATION_TOKEN, reserved),)
-        return allocator.opener.open(Family(family), server, even=even_port is not None), ()
+            return [relay], ((registry.RESERVATION_TOKEN, reserved),)
+        return [allocator.opener.open(Family(family), server, even=even_port is not None)], ()
     except NoPort:
         raise allocator.table.exceeded("ports", 508) from None
+
+
+def _open_both(
+    allocator: Allocator, request: Request, owner: Owner
+) -> tuple[list[Relay], Attributes]:
+    """An address of each family, or one and why not the other (RFC 8656 §7.2, item 9)."""
+    allocator.table.check_quota(request.client, owner, shares=2)
+    relays: list[Relay] = []
+    failures: list[AddressError] = []
+    for family in Family:
+        try:
+            if family not in allocator.opener.families:
+                raise StunError(440)
+            relays.append(allocator.opener.open(family, request.client.server.host, even=False))
+        except NoPort:
+            error = allocator.table.exceeded("ports", 508)
+            failures.append(AddressError(family, error.code, error.reason))
+        except StunError as error:
+            failures.append(AddressError(family, error.code, error.reason))
+    if not relays:
+        raise StunError(max(failure.code for failure in failures))
+    return relays, tuple((registry.ADDRESS_ERROR_CODE, failure) for failure in failures)
 
 
 def refresh(allocator: Allocator, request: Request) -> Attributes:
     """Move the end of an allocation, or end it now (RFC 8656 §8.2)."""
     allocation = _allocation_of(allocator, request)
-    family = request.message.get(registry.REQUESTED_ADDRESS_FAMILY)
-    if family is not None and family != family_of(allocation.relay.address):
+    number = request.message.get(registry.REQUESTED_ADDRESS_FAMILY)
+    if number is not None and number not in allocation.relayed:
         raise StunError(443)
+    family = None if number is None else Family(number)
     wanted = request.message.get(registry.LIFETIME)
     if wanted == 0:
-        allocator.close(allocation, CloseReason.RELEASED)
+        if family is None:
+            allocator.close(allocation, CloseReason.RELEASED)
+        else:
+            allocator.close_family(allocation, family, CloseReason.RELEASED)
         return ((registry.LIFETIME, 0),)
     granted = allocator.grant(max(wanted or 0, DEFAULT_LIFETIME))
-    allocator.extend(allocation, request.now.monotonic + granted)
+    allocator.extend(allocation, request.now.monotonic + granted, family)
     return ((registry.LIFETIME, int(granted)),)
 
 
@@ -152,7 +185,7 @@ def _allocation_of(allocator: Allocator, request: Request) -> Allocation:
 
 
 def _check_peer(allocation: Allocation, peer: Address) -> None:
-    if family_of(peer) != family_of(allocation.relay.address):
+    if family_of(peer) not in allocation.relayed:
         raise StunError(443)
 
 
@@ -170,6 +203,8 @@ KNOWN: frozenset[int] = frozenset(
         registry.USERNAME,
         registry.MESSAGE_INTEGRITY,
         registry.MESSAGE_INTEGRITY_SHA256,
+        registry.PASSWORD_ALGORITHM,
+        registry.USERHASH,
         registry.REALM,
         registry.NONCE,
         registry.XOR_MAPPED_ADDRESS,
@@ -178,6 +213,7 @@ KNOWN: frozenset[int] = frozenset(
         registry.XOR_PEER_ADDRESS,
         registry.DATA,
         registry.XOR_RELAYED_ADDRESS,
+        registry.DONT_FRAGMENT,
         registry.EVEN_PORT,
         registry.REQUESTED_TRANSPORT,
         registry.RESERVATION_TOKEN,

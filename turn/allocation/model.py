@@ -1,9 +1,9 @@
 """What an allocation is made of, and what it needs from the outside."""
 
-from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from turn.codec.values import Address, Family
+from turn.bandwidth import Rates
+from turn.codec.values import Address, Family, Icmp
 from turn.routes import ClientRoutes, Ends, FiveTuple, Route, Send
 
 PERMISSION_LIFETIME = 300.0
@@ -15,8 +15,15 @@ DEFAULT_LIFETIME = 600.0
 RESERVATION_LIFETIME = 30.0
 """Seconds (RFC 8656 §7.2)."""
 
-Admit = Callable[[Address, float], Route | None]
-"""Asks for the route of a packet that has none yet: (source address, monotonic time) -> route."""
+
+class Gate(Protocol):
+    """What a relayed address asks of its allocation. Times are monotonic."""
+
+    def admit(self, source: Address, now: float) -> Route | None:
+        """The route of a packet from a peer that has none yet; None: dropped, and counted."""
+
+    def unreachable(self, peer: Address, icmp: Icmp, now: float) -> None:
+        """A packet to this peer drew an ICMP error."""
 
 
 class NoPort(Exception):
@@ -35,7 +42,11 @@ class Relay(Protocol):
     def send(self) -> Send:
         """Sends a packet to a peer from this address."""
 
-    def start(self, routes: ClientRoutes, admit: Admit) -> None:
+    @property
+    def send_unfragmented(self) -> Send:
+        """The same with the DF bit set, for one packet; raises ``OSError`` where it is too long."""
+
+    def start(self, routes: ClientRoutes, gate: Gate) -> None:
         """Begin to carry packets from peers to the client."""
 
     def close(self) -> None:
@@ -74,8 +85,7 @@ class Limits(NamedTuple):
     channels: int = 64
     lifetime: float = 3600.0
     """The longest that is granted at a time, in seconds."""
-    bytes_per_second: int = 0
-    """Of one allocation, each way; 0: no limit."""
+    rates: Rates = Rates()
 
 
 class Owner(NamedTuple):
@@ -97,37 +107,48 @@ class Channel:
         self.expires = expires
 
 
+class Relayed:
+    """One relayed transport address of an allocation, and how long the client has it."""
+
+    __slots__ = ("ends", "expires", "relay")
+
+    def __init__(self, relay: Relay, ends: Ends, expires: float) -> None:
+        self.relay = relay
+        self.ends = ends
+        self.expires = expires
+
+
 class Allocation:
-    """One client's allocation: its relay, and what it may do with it."""
+    """One client's allocation: what it relays from, and what it may do with it."""
 
     __slots__ = (
         "channels",
         "client",
         "created",
         "due",
-        "ends",
-        "expires",
         "owner",
         "permissions",
-        "relay",
+        "relayed",
         "routes",
     )
 
-    def __init__(
-        self, client: FiveTuple, owner: Owner, relay: Relay, routes: ClientRoutes, ends: Ends
-    ) -> None:
+    def __init__(self, client: FiveTuple, owner: Owner, routes: ClientRoutes, now: float) -> None:
         self.client = client
         self.owner = owner
-        self.relay = relay
         self.routes = routes
-        self.ends = ends
-        self.created = 0.0
-        self.expires = 0.0
+        self.relayed: dict[Family, Relayed] = {}
+        """One, or one of each family (RFC 8656 §7.2, a dual allocation)."""
+        self.created = now
         self.due = 0.0
         """When the table has to look at it next."""
         self.permissions: dict[str, float] = {}
         """Peer IP address -> expiry."""
         self.channels: dict[int, Channel] = {}
+
+    @property
+    def expires(self) -> float:
+        """When the last of it ends; monotonic time."""
+        return max(relayed.expires for relayed in self.relayed.values())
 
     def channel_to(self, peer: Address) -> int:
         """The channel number bound to a peer, or 0."""
@@ -138,7 +159,7 @@ class Allocation:
         """When something of it expires next."""
         return min(
             (
-                self.expires,
+                *(relayed.expires for relayed in self.relayed.values()),
                 *self.permissions.values(),
                 *(channel.expires for channel in self.channels.values()),
             )

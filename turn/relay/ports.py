@@ -10,6 +10,7 @@ from itertools import chain
 from turn.allocation.model import NoPort
 from turn.codec.values import Address, Family
 from turn.relay.forward import Forwarder
+from turn.relay.icmp import prepare
 from turn.relay.poll import Poller
 from turn.relay.sockets import RelaySocket
 
@@ -118,6 +119,7 @@ def _socket(family: Family) -> socket.socket:
         raise NoPort from None
     if family is Family.IPV6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    prepare(sock)
     return sock
 
 
