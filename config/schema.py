@@ -17,6 +17,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from config.tls import unusable
 from config.values import (
     Addresses,
     Endpoint,
@@ -211,23 +212,26 @@ class TurnSettings(Section):
         return found
 
     def dangers(self) -> list[Problem]:
-        """Nothing to listen on; a relay that strangers can reach and use."""
+        """Nothing to listen on or with; a relay that strangers can reach and use."""
+        found = [Problem(*why) for why in unusable(self.tls_certificate, self.tls_key)]
         endpoints = (*self.listen, *self.listen_tls)
         if not endpoints:
-            return [Problem("listen", "listen and listen_tls are both empty: nobody could come in")]
+            text = "listen and listen_tls are both empty: nobody could come in"
+            return [*found, Problem("listen", text)]
         if self.open or all(endpoint.is_loopback for endpoint in endpoints):
-            return []
+            return found
         if any(_is_short(secret) for secret in self.secret):
-            return [Problem("secret", TOO_SHORT)]
+            return [*found, Problem("secret", TOO_SHORT)]
         if self.secret or self.users:
-            return []
+            return found
         return [
+            *found,
             Problem(
                 "secret",
                 "the relay is open to other machines, but neither turn.secret nor turn.users is "
                 f"set: anyone could relay through this machine. Set turn.secret ({MAKE_ONE}), "
                 "listen on 127.0.0.1 only, or set turn.open = true if that is what you want",
-            )
+            ),
         ]
 
 
@@ -339,18 +343,20 @@ class SignalingSettings(Section):
         return found
 
     def dangers(self) -> list[Problem]:
-        """Rooms that strangers can reach and enter."""
+        """Rooms that strangers can reach and enter; HTTPS that cannot begin."""
+        found = [Problem(*why) for why in unusable(self.tls_certificate, self.tls_key)]
         if any(_is_short(secret) for secret in self.token_secret):
-            return [Problem("token_secret", TOO_SHORT)]
+            return [*found, Problem("token_secret", TOO_SHORT)]
         if self.listen.is_loopback or self.open or self.token_secret:
-            return []
+            return found
         return [
+            *found,
             Problem(
                 "token_secret",
                 f"signaling is open to other machines on {self.listen}, but signaling.token_secret "
                 f"is not set: anyone could join any room. Set it ({MAKE_ONE}), listen on "
                 "127.0.0.1, or set signaling.open = true if that is what you want",
-            )
+            ),
         ]
 
 

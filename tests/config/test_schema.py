@@ -118,7 +118,11 @@ def test_no_contradiction(operator: Any, toml: str):
                 '[turn]\nlisten = "127.0.0.1:1"\nlisten_tls = "0.0.0.0:2"\ntls_certificate = "c"\n'
                 'tls_key = "k"'
             ),
-            [f"icebroker.toml:1: turn.secret: {OPEN_RELAY}"],
+            [
+                "icebroker.toml:4: turn.tls_certificate: c cannot be read: No such file or directory",
+                "icebroker.toml:5: turn.tls_key: k cannot be read: No such file or directory",
+                f"icebroker.toml:1: turn.secret: {OPEN_RELAY}",
+            ],
         ),
         (
             "[turn]\nlisten = []\nopen = true",

@@ -39,7 +39,15 @@ class Bench:
         self.routes = ClientRoutes()
 
     def route(self, expires=LATER):
-        ends = Ends(CLIENT, self.relay.address, self._to_client, self.relay.send, None, None)
+        ends = Ends(
+            CLIENT,
+            self.relay.address,
+            self._to_client,
+            self.relay.send,
+            self.relay.send,
+            None,
+            None,
+        )
         return Route(ends, self.peer_address, self.peer_address, 0x4000, expires)
 
     @property
