@@ -16,7 +16,7 @@ __all__ = ["CONTENT_TYPE", "Collector", "Gauges", "ProcessCollector", "TurnColle
 PREFIX = "icebroker_"
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 CLOSE_REASONS = ("released", "expired", "disconnected", "shutdown")
-QUOTAS = ("user", "address", "total", "ports", "permissions", "channels")
+QUOTAS = ("user", "address", "total", "ports", "permissions", "channels", "connections")
 AUTH_RESULTS = ("ok", "unauthorized", "stale_nonce", "bad_request")
 
 

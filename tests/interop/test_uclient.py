@@ -27,6 +27,9 @@ LINES = {
     "udp-pair": "-y USER 127.0.0.1",
     "udp-pair-no-rtcp": "-y -c USER 127.0.0.1",
     "udp-pair-send": "-y -s USER 127.0.0.1",
+    "udp-unfragmented": "-g -e 127.0.0.1 USER 127.0.0.1",
+    "udp-unfragmented-x": "-X -g -e 127.0.0.1 USER 127.0.0.1",
+    "udp-dual": "-Z -e 127.0.0.1 USER 127.0.0.1",
     "udp-large": "-l 1200 -n 200 -m 5 -z 5 -e 127.0.0.1 USER 127.0.0.1",
     "udp-many": "-m 50 -n 20 -y -e 127.0.0.1 USER 127.0.0.1",
     "tcp": "-t -e 127.0.0.1 USER 127.0.0.1",
@@ -41,6 +44,9 @@ LINES = {
     "ipv6-relay": "-x -e ::1 USER 127.0.0.1",
     "ipv6-client": "-X -e 127.0.0.1 USER ::1",
     "ipv6-tcp": "-t -x -e ::1 USER ::1",
+    "rfc6062": "-T USER 127.0.0.1",
+    "rfc6062-tls": "-T -S USER 127.0.0.1",
+    "rfc6062-ipv6": "-T -x USER ::1",
     "secret-udp": "-W SECRET -u bob -e 127.0.0.1 127.0.0.1",
     "secret-tcp": "-t -W SECRET -u bob -e 127.0.0.1 127.0.0.1",
     "secret-tls": "-t -S -W SECRET -u bob -e 127.0.0.1 127.0.0.1",
@@ -92,6 +98,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
             tmp_path_factory.mktemp("relay"),
             max_unproved_replies_per_second=1000,
             max_allocations_per_address=0,
+            tcp_allocations=True,
         ) as server,
     ):
         yield Bench(server, peer_port)
