@@ -7,7 +7,7 @@ import hashlib
 import random
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from signaling.auth import BadToken, Claims, Tokens
@@ -17,6 +17,7 @@ from signaling.broker.base import (
     MailboxFull,
     NotThere,
     RoomFull,
+    SessionOver,
     SessionRecord,
 )
 from signaling.ice import IceProvider
@@ -48,6 +49,9 @@ class HubSettings(NamedTuple):
 
 class Connection(Protocol):
     """A client's socket, as the hub sees it."""
+
+    def begin(self, texts: Sequence[str]) -> None:
+        """Queue the first frames, whatever the limits of ``send``; once, before anything else."""
 
     def send(self, text: str, since: float) -> None:
         """Queue a text frame; a reader that is too slow is cut. ``since``: when it all began."""
@@ -138,7 +142,7 @@ class Hub:
         )
         await self._broker.open(record)
         session = self._attach(connection, record, claims)
-        self._send(session, self._welcome(record, secret, resumed=False))
+        connection.begin([m.encode(self._welcome(record, secret, resumed=False))])
         return session
 
     async def _resume(
@@ -151,11 +155,9 @@ class Hub:
         if resumption is None:
             return None
         session = self._attach(connection, resumption.record, claims)
-        self._send(session, self._welcome(resumption.record, wanted.secret, resumed=True))
-        session.sent = wanted.seq
-        for seq, text in resumption.missed:
-            session.sent = seq
-            connection.send(text, time.monotonic())
+        welcome = m.encode(self._welcome(resumption.record, wanted.secret, resumed=True))
+        connection.begin([welcome, *(text for _, text in resumption.missed)])
+        session.sent = resumption.missed[-1][0] if resumption.missed else wanted.seq
         return session
 
     def _attach(
@@ -231,6 +233,10 @@ class Hub:
                     request_id or m.id_of_untrusted(text),
                 )
             )  # fmt: skip
+        except SessionOver:
+            if session.connection:
+                session.connection.close(CloseCode.SESSION_OVER, "the session is over")
+            return
         if answer and session.connection:
             session.connection.send(answer, self._arrived)
 

@@ -48,6 +48,10 @@ class NotThere(Exception):
     """The recipient shares no room with the sender, or does not exist: one answer for both."""
 
 
+class SessionOver(Exception):
+    """The session that asks has ended, though a socket of it is still there."""
+
+
 class RoomFull(Exception):
     """The room has no place left."""
 
@@ -62,7 +66,8 @@ class Broker(Protocol):
     Guarantees: events of one sender to one recipient arrive in the order in which they were
     published; an event for which a method returned is delivered, replayed, or its recipient is
     told ``resumed: false``; exactly one ``leave`` for each ``join``; ``now`` is monotonic time of
-    the calling node.
+    the calling node. What acts for a session that has ended (``join``, ``send``, ``broadcast``)
+    raises ``SessionOver``.
     """
 
     async def start(self, deliver: Deliver) -> None:

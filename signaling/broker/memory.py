@@ -14,6 +14,7 @@ from signaling.broker.base import (
     NotThere,
     Resumption,
     RoomFull,
+    SessionOver,
     SessionRecord,
 )
 from signaling.protocol.messages import Event, PeerEntry
@@ -113,7 +114,7 @@ class MemoryBroker:
 
     async def join(self, session: str, room: str, meta: Any, capacity: int) -> list[PeerEntry]:
         """Enter a room."""
-        found = self._sessions[session]
+        found = self._live(session)
         entered = self._rooms.get(room) or Room(room)
         member = Member(session, found.record.peer, found.record.name, meta)
         try:
@@ -145,7 +146,7 @@ class MemoryBroker:
 
     async def send(self, session: str, to: str, event: Directed) -> bool:
         """Put an event into one peer's mailbox."""
-        sender = self._sessions[session]
+        sender = self._live(session)
         recipient = self._sessions_of_peers.get(to)
         if recipient is None or recipient == session:
             raise NotThere
@@ -158,7 +159,7 @@ class MemoryBroker:
 
     async def broadcast(self, session: str, event: Directed) -> bool:
         """Put an event into the mailbox of everyone who shares a room."""
-        names = sorted(self._sessions[session].rooms)
+        names = sorted(self._live(session).rooms)
         recipients = {other: None for name in names for other in self._rooms[name].others(session)}
         all_there = True
         for other in recipients:
@@ -172,6 +173,12 @@ class MemoryBroker:
             found.mailbox.acknowledge(seq)
 
     # Inside --------------------------------------------------------------------------------
+
+    def _live(self, session: str) -> _Session:
+        found = self._sessions.get(session)
+        if found is None:
+            raise SessionOver
+        return found
 
     def _leave(self, session: str, name: str, reason: str) -> None:
         room = self._rooms[name]

@@ -231,6 +231,21 @@ class TestResume:
             assert (missed["from"], missed["seq"]) == (first["peer"], 1)
             assert (await one.hear("peer"))["event"] == "resumed"
 
+    async def test_a_mailbox_that_is_full_to_the_brim_is_had_on_return(self):
+        limits = {"max_queued_messages": 4, "max_queued_bytes": 4096}
+        async with signaling(**limits) as service, sockets(service) as connect:
+            one, two, _, second = await pair(connect)
+            seen = {"session": second["session"], "secret": second["secret"], "seq": 0}
+            two.ws._response.connection.transport.abort()
+            await one.hear("peer")
+            for number in range(5):
+                await one.say(type="message", id=str(number), to=second["peer"], data=number)
+                answer = await one.hear("ok", "error")
+            assert answer["code"] == "queue_full"
+            again = await connect()
+            assert (await again.hello(resume=seen))["resumed"] is True
+            assert [(await again.hear("message"))["data"] for _ in range(4)] == [0, 1, 2, 3]
+
     async def test_a_newer_socket_takes_the_place_of_the_old_one(self):
         async with signaling() as service, sockets(service) as connect:
             one, two, _, second = await pair(connect)
@@ -267,6 +282,17 @@ class TestResume:
                 assert (await one.hear("ok"))["id"] == "same"
             await one.say(type="message", id="other", to=second["peer"], data="twice")
             assert [(await two.hear("message"))["data"] for _ in range(2)] == ["once", "twice"]
+
+
+    async def test_what_the_old_socket_still_says_to_a_session_that_is_over_is_answered(self):
+        async with signaling() as service, sockets(service) as connect:
+            _, old, first, second = await pair(connect)
+            gap = {"session": second["session"], "secret": second["secret"], "seq": 99}
+            again = await connect()
+            assert (await again.hello(resume=gap))["resumed"] is False
+            await old.say(type="message", id="late", to=first["peer"], data="too late")
+            await old.say(type="join", id="later", room="demo")
+            assert await old.closed() == 4003
 
 
 class TestTokens:
