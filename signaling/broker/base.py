@@ -21,6 +21,8 @@ class Grant(msgspec.Struct, frozen=True):
 
     room: str = ""
     """The one room that it may join; "" = any."""
+    subject: str = ""
+    """Whom the relay's quota counts; "" = the peer."""
     capacity: int = 64
     resume_window: float = 30.0
     can_publish: bool = True

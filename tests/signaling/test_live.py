@@ -312,6 +312,28 @@ class TestTokens:
             assert (await one.hear())["code"] == "unauthorized"
             assert await one.closed() == 4503
 
+    @pytest.mark.parametrize("later", [{}, {"token": token("r", exp=1)}])
+    async def test_a_session_outlives_its_token(self, later):
+        async with signaling(token_secret=TOKEN_SECRET) as service, sockets(service) as connect:
+            one = await connect()
+            begun = await one.hello(token=token("r", sub="ada"))
+            await one.join("r")
+            one.ws._response.connection.transport.abort()
+            seen = {"session": begun["session"], "secret": begun["secret"], "seq": 0}
+            again = await connect()
+            assert (await again.hello(resume=seen, **later))["resumed"] is True
+            await again.say(type="ice", id="1")
+            servers = (await again.hear("ice"))["iceServers"]
+            assert servers[-1]["username"].endswith(":ada")
+
+    async def test_a_session_that_cannot_go_on_needs_a_good_token_again(self):
+        async with signaling(token_secret=TOKEN_SECRET) as service, sockets(service) as connect:
+            one = await connect()
+            unknown = {"session": "gone", "secret": "guessed", "seq": 0}
+            await one.say(type="hello", resume=unknown, token=token("r", exp=1))
+            assert (await one.hear())["code"] == "unauthorized"
+            assert await one.closed() == 4503
+
     async def test_who_may_not_publish_hears_and_says_nothing(self):
         async with signaling(token_secret=TOKEN_SECRET) as service, sockets(service) as connect:
             one, two = await connect(), await connect()
