@@ -5,7 +5,7 @@ import hashlib
 
 import pytest
 
-from turn.auth.credentials import Candidate, Credentials, long_term_key
+from turn.auth.credentials import Account, Credentials, long_term_key
 from turn.auth.ephemeral import mint, password_of
 
 WALL = 1_800_000_000.0
@@ -41,26 +41,25 @@ class TestEphemeral:
         assert mint(SECRET, "ada", 1_800_000_600) == (NAME, password_of(SECRET, NAME))
 
 
-class TestCandidates:
+class TestAccounts:
     def test_a_static_user(self):
-        found = Credentials("icebroker", {"alice": "pw"}, []).candidates("alice", WALL)
-        assert found == (Candidate(key_of("alice", "pw"), "alice"),)
+        found = Credentials("icebroker", {"alice": "pw"}, []).accounts("alice", WALL)
+        assert found == (Account("alice", "pw", "alice"),)
 
     def test_the_realm_is_in_the_key(self):
-        (one,) = Credentials("other", {"alice": "pw"}, []).candidates("alice", WALL)
-        assert one.key == key_of("alice", "pw", "other") == long_term_key("alice", "other", "pw")
+        assert long_term_key("alice", "other", "pw") == key_of("alice", "pw", "other")
 
     def test_every_secret_is_tried_in_its_order(self):
         """While secrets are rotated: the first one mints, all are accepted."""
-        found = Credentials("icebroker", {}, [SECRET, OLD]).candidates(NAME, WALL)
-        assert [one.key for one in found] == [
-            key_of(NAME, password_of(secret, NAME)) for secret in (SECRET, OLD)
+        found = Credentials("icebroker", {}, [SECRET, OLD]).accounts(NAME, WALL)
+        assert [one.password for one in found] == [
+            password_of(secret, NAME) for secret in (SECRET, OLD)
         ]
         assert {one.user for one in found} == {"ada"}
 
     def test_a_secret_that_was_taken_out_is_good_no_more(self):
-        found = Credentials("icebroker", {}, [SECRET]).candidates(NAME, WALL)
-        assert key_of(NAME, password_of(OLD, NAME)) not in [one.key for one in found]
+        found = Credentials("icebroker", {}, [SECRET]).accounts(NAME, WALL)
+        assert password_of(OLD, NAME) not in [one.password for one in found]
 
     @pytest.mark.parametrize(
         ("expiry", "good"),
@@ -69,8 +68,8 @@ class TestCandidates:
     )  # fmt: skip
     def test_it_is_good_until_its_time(self, expiry, good):
         credentials = Credentials("icebroker", {}, [SECRET])
-        assert bool(credentials.candidates(f"{expiry}:ada", WALL)) is good
-        assert credentials.candidates(f"{expiry}:ada", None)  # for what it began in time
+        assert bool(credentials.accounts(f"{expiry}:ada", WALL)) is good
+        assert credentials.accounts(f"{expiry}:ada", None)  # for what it began in time
 
     @pytest.mark.parametrize(
         "username",
@@ -79,19 +78,19 @@ class TestCandidates:
          "١٨٠٠٠٠٠٦٠٠:ada", "²:ada"],
     )  # fmt: skip
     def test_what_is_no_time_is_no_credential(self, username):
-        assert Credentials("icebroker", {"alice": "pw"}, [SECRET]).candidates(username, WALL) == ()
-        assert Credentials("icebroker", {"alice": "pw"}, [SECRET]).candidates(username, None) == ()
+        assert Credentials("icebroker", {"alice": "pw"}, [SECRET]).accounts(username, WALL) == ()
+        assert Credentials("icebroker", {"alice": "pw"}, [SECRET]).accounts(username, None) == ()
 
     def test_without_a_secret_no_signed_name_is_good(self):
-        assert Credentials("icebroker", {"alice": "pw"}, []).candidates(NAME, WALL) == ()
+        assert Credentials("icebroker", {"alice": "pw"}, []).accounts(NAME, WALL) == ()
 
     def test_the_quota_counts_the_name_and_not_the_expiry(self):
         credentials = Credentials("icebroker", {}, [SECRET])
-        users = {credentials.candidates(f"{WALL + more:.0f}:ada", WALL)[0].user for more in (1, 2)}
+        users = {credentials.accounts(f"{WALL + more:.0f}:ada", WALL)[0].user for more in (1, 2)}
         assert users == {"ada"}
-        assert credentials.candidates("1800000600:a:b", WALL)[0].user == "a:b"
-        assert credentials.candidates("1800000600", WALL)[0].user == "1800000600"
+        assert credentials.accounts("1800000600:a:b", WALL)[0].user == "a:b"
+        assert credentials.accounts("1800000600", WALL)[0].user == "1800000600"
 
     def test_a_static_user_is_known_by_his_whole_name(self):
-        (one,) = Credentials("icebroker", {NAME: "pw"}, [SECRET]).candidates(NAME, WALL)
-        assert one == Candidate(key_of(NAME, "pw"), NAME)
+        (one,) = Credentials("icebroker", {NAME: "pw"}, [SECRET]).accounts(NAME, WALL)
+        assert one == Account(NAME, "pw", NAME)

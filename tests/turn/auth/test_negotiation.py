@@ -8,7 +8,7 @@ from tests.turn.world import DEFAULT_LIMITS, REALM, SECRET, World, code_of
 from turn.auth.authenticate import Authenticator
 from turn.auth.credentials import Credentials, PasswordAlgorithm, long_term_key, userhash_of
 from turn.auth.ephemeral import mint
-from turn.auth.nonce import Feature, Nonces, has_password_algorithms
+from turn.auth.nonce import Feature
 from turn.codec import registry
 from turn.codec.integrity import Integrity, verify
 from turn.codec.message import build, parse_untrusted
@@ -167,54 +167,6 @@ class TestMinimum:
         weak = {"algorithm": PasswordAlgorithm.SHA256, "integrity": Integrity.SHA1}
         assert code_of(ask(world, *chose(SHA256, only), **weak)[0]) == 401
         assert code_of(ask(world, *chose(MD5, only))[0]) == 400
-
-
-class TestNonces:
-    nonces = Nonces(b"key", 100, Feature.PASSWORD_ALGORITHMS)
-
-    def test_two_sockets_of_a_host_get_two_nonces_and_each_is_good_on_both(self):
-        one, two = (self.nonces.make("192.0.2.1", port, 1e9) for port in (1000, 1001))
-        assert one != two
-        assert self.nonces.is_fresh(one, "192.0.2.1", 1e9)
-        assert self.nonces.is_fresh(two, "192.0.2.1", 1e9)
-
-    @pytest.mark.parametrize(("age", "fresh"), [(0, True), (100, True), (101, False), (-59, True),
-                                                (-61, False)])  # fmt: skip
-    def test_a_nonce_has_its_time(self, age, fresh):
-        nonce = self.nonces.make("192.0.2.1", 1, 1e9)
-        assert self.nonces.is_fresh(nonce, "192.0.2.1", 1e9 + age) is fresh
-
-    def test_every_changed_character_counts(self):
-        nonce = self.nonces.make("192.0.2.1", 1, 1e9)
-        for place in range(len(nonce)):
-            other = "A" if nonce[place] != "A" else "B"
-            changed = nonce[:place] + other + nonce[place + 1 :]
-            assert not self.nonces.is_fresh(changed, "192.0.2.1", 1e9), place
-
-    def test_a_twin_knows_it_and_a_stranger_does_not(self):
-        nonce = self.nonces.make("2001:db8::1", 1, 1e9)
-        twin = Nonces(b"key", 100, Feature.PASSWORD_ALGORITHMS)
-        assert twin.is_fresh(nonce, "2001:db8::1", 1e9)
-        assert not twin.is_fresh(nonce, "2001:db8::2", 1e9)
-        for other in (Nonces(b"other", 100, Feature.PASSWORD_ALGORITHMS),
-                      Nonces(b"key", 100, Feature(0))):  # fmt: skip
-            assert not other.is_fresh(nonce, "2001:db8::1", 1e9)
-
-    @pytest.mark.parametrize(
-        "text",
-        [
-            "",
-            "obMatJos2",
-            "obMatJos2gAA",
-            "obMatJos2gA!A",
-            "\u2603",
-            "obMatJos2\u2603AAA",
-            "x" * 700,
-        ],
-    )
-    def test_what_is_no_nonce_is_none(self, text):
-        assert not self.nonces.is_fresh(text, "192.0.2.1", 1e9)
-        assert not has_password_algorithms(text)
 
 
 def test_the_keys_of_the_rfc():
