@@ -194,6 +194,7 @@ class Hub:
             heartbeat=settings.heartbeat,
             limits={
                 "messageBytes": settings.max_message_bytes,
+                "metaBytes": m.MOST_META,
                 "messagesPerSecond": settings.max_messages_per_second,
                 "burst": settings.max_message_burst,
                 "rooms": settings.max_rooms_per_session,
@@ -251,7 +252,10 @@ class Hub:
             raise ProtocolError(ErrorCode.TOO_MANY_ROOMS, "leave another room first")
         try:
             peers = await self._broker.join(
-                session.record.session, message.room, message.meta, grant.capacity
+                session.record.session,
+                message.room,
+                message.meta.copy(),  # not to keep the whole frame that it came in
+                grant.capacity,
             )
         except RoomFull:
             raise ProtocolError(ErrorCode.ROOM_FULL, "the room is full") from None

@@ -5,9 +5,10 @@ a node's hub is only woken. A node that asks after a gap gets it from the mailbo
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
+from msgspec import Raw
 
 from signaling.protocol.messages import ByeOut, MessageOut, PeerEntry, SignalOut
 
@@ -93,8 +94,11 @@ class Broker(Protocol):
     async def close(self, session: str, reason: str) -> None:
         """End a session: one ``leave`` in each room. A second time nothing happens."""
 
-    async def join(self, session: str, room: str, meta: Any, capacity: int) -> list[PeerEntry]:
-        """Enter a room; the others as this session sees them. :raises RoomFull:"""
+    async def join(self, session: str, room: str, meta: Raw, capacity: int) -> list[PeerEntry]:
+        """Enter a room; the others as this session sees them. :raises RoomFull:
+
+        Of a session that is in it already, another ``meta`` is told to the others (``update``).
+        """
 
     async def leave(self, session: str, room: str, reason: str) -> None:
         """Leave a room. :raises NotThere: the session is not in it."""

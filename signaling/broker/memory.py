@@ -3,7 +3,8 @@
 import copy
 import hmac
 import math
-from typing import Any
+
+from msgspec import Raw
 
 from signaling import room as rooms
 from signaling import session as sessions
@@ -112,7 +113,7 @@ class MemoryBroker:
 
     # Rooms ---------------------------------------------------------------------------------
 
-    async def join(self, session: str, room: str, meta: Any, capacity: int) -> list[PeerEntry]:
+    async def join(self, session: str, room: str, meta: Raw, capacity: int) -> list[PeerEntry]:
         """Enter a room."""
         found = self._live(session)
         entered = self._rooms.get(room) or Room(room)

@@ -53,6 +53,19 @@ class TestConversation:
             await two.say(type="bye")
             assert (await one.hear())["type"] == "bye"
 
+    async def test_what_a_peer_says_of_itself_is_passed_on_as_it_came(self):
+        async with signaling() as service, sockets(service) as connect:
+            one, two, first, _ = await pair(connect)
+            deep: object = "deep"
+            for _ in range(900):  # more than Python likes to walk, and nothing here has to
+                deep = [deep]
+            for number, meta in enumerate(({"mood": "\u00fc"}, deep)):
+                await one.say(type="join", id=str(number), room="r", meta=meta)
+                assert (await one.hear("joined"))["id"] == str(number)
+                update = await two.hear("peer")
+                assert (update["event"], update["id"]) == ("update", first["peer"])
+                assert update["meta"] == meta
+
     async def test_leaving_by_closing_is_told_at_once(self):
         async with signaling() as service, sockets(service) as connect:
             one, two, _, second = await pair(connect)
@@ -238,10 +251,11 @@ class TestResume:
             seen = {"session": second["session"], "secret": second["secret"], "seq": 0}
             two.ws._response.connection.transport.abort()
             await one.hear("peer")
+            answers = []
             for number in range(5):
                 await one.say(type="message", id=str(number), to=second["peer"], data=number)
-                answer = await one.hear("ok", "error")
-            assert answer["code"] == "queue_full"
+                answers.append(await one.hear("ok", "error"))
+            assert answers[-1]["code"] == "queue_full"
             again = await connect()
             assert (await again.hello(resume=seen))["resumed"] is True
             assert [(await again.hear("message"))["data"] for _ in range(4)] == [0, 1, 2, 3]
@@ -282,7 +296,6 @@ class TestResume:
                 assert (await one.hear("ok"))["id"] == "same"
             await one.say(type="message", id="other", to=second["peer"], data="twice")
             assert [(await two.hear("message"))["data"] for _ in range(2)] == ["once", "twice"]
-
 
     async def test_what_the_old_socket_still_says_to_a_session_that_is_over_is_answered(self):
         async with signaling() as service, sockets(service) as connect:
