@@ -18,7 +18,7 @@ Outcome = Attributes | StunError
 class Request:
     """A request: what it says, where it came from, and what is found out about it."""
 
-    __slots__ = ("answer", "client", "identity", "message", "now", "send", "stream")
+    __slots__ = ("_answer", "client", "identity", "message", "now", "send", "stream")
 
     def __init__(
         self,
@@ -32,12 +32,15 @@ class Request:
         self.client = client
         self.send = send
         self.now = now
-        self.answer: Callable[[Outcome], None] = lambda outcome: answer(self, outcome)
-        """For a method that cannot answer at once: sends the reply later."""
+        self._answer = answer
         self.identity: Identity | None = None
         """Set once authenticated."""
         self.stream: PeerStream | None = None
         """What the client's connection carries from now on (ConnectionBind)."""
+
+    def answer(self, outcome: Outcome) -> None:
+        """Send the reply, for a method that could not answer at once."""
+        self._answer(self, outcome)
 
     @property
     def proved(self) -> Identity:
