@@ -78,7 +78,7 @@ def serve(
     admin = _admin(settings, turn_service, signaling_service)
 
     def ready() -> None:
-        typer.echo(_banner(settings, turn_service, admin.address, lan=lan))
+        typer.echo(_banner(settings, turn_service, admin.address, bare=bare, lan=lan))
 
     _run(settings, [turn_service, signaling_service, admin], ready)
 
@@ -194,7 +194,9 @@ def _with_lan_certificate(settings: Settings) -> Settings:
     return settings.model_copy(update={"signaling": settings.signaling.model_copy(update=files)})
 
 
-def _banner(settings: Settings, relay: Any, admin: tuple[str, int], *, lan: bool) -> str:
+def _banner(
+    settings: Settings, relay: Any, admin: tuple[str, int], *, bare: bool, lan: bool
+) -> str:
     from config import laptop
     from turn.transport.addresses import local_addresses, relay_candidates
 
@@ -206,19 +208,23 @@ def _banner(settings: Settings, relay: Any, admin: tuple[str, int], *, lan: bool
         )
     scheme = "https" if settings.signaling.tls_certificate else "http"
     page = f"{scheme}://{f'[{host}]' if ':' in host else host}:{listen.port}/"
+    ice = f"{page}ice"
+    if settings.signaling.token_secret:
+        ice = f'"{ice}?token=$(icebroker token ROOM)"'
     return laptop.banner(
         {
             "version": version_of("icebroker"),
             "page": page,
-            "curl": f"curl {'-k ' if lan else ''}{page}ice",
+            "curl": f"curl {'-k ' if lan else ''}{ice}",
             "metrics": f"http://{admin[0]}:{admin[1]}/metrics",
             "relay": _relay_urls(settings),
             "plane": relay.plane,
             "plane_reason": relay.plane_reason,
             "notes": laptop.notes(
+                bare=bare,
                 lan=lan,
                 private=settings.turn.open_private_peers,
-                secure=bool(settings.signaling.token_secret),
+                signaling=settings.signaling,
             ),
         }
     )
