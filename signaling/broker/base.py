@@ -5,9 +5,10 @@ a node's hub is only woken. A node that asks after a gap gets it from the mailbo
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
+from msgspec import Raw
 
 from signaling.protocol.messages import ByeOut, MessageOut, PeerEntry, SignalOut
 
@@ -21,6 +22,8 @@ class Grant(msgspec.Struct, frozen=True):
 
     room: str = ""
     """The one room that it may join; "" = any."""
+    subject: str = ""
+    """Whom the relay's quota counts; "" = the peer."""
     capacity: int = 64
     resume_window: float = 30.0
     can_publish: bool = True
@@ -48,6 +51,10 @@ class NotThere(Exception):
     """The recipient shares no room with the sender, or does not exist: one answer for both."""
 
 
+class SessionOver(Exception):
+    """The session that asks has ended, though a socket of it is still there."""
+
+
 class RoomFull(Exception):
     """The room has no place left."""
 
@@ -62,7 +69,8 @@ class Broker(Protocol):
     Guarantees: events of one sender to one recipient arrive in the order in which they were
     published; an event for which a method returned is delivered, replayed, or its recipient is
     told ``resumed: false``; exactly one ``leave`` for each ``join``; ``now`` is monotonic time of
-    the calling node.
+    the calling node. What acts for a session that has ended (``join``, ``send``, ``broadcast``)
+    raises ``SessionOver``.
     """
 
     async def start(self, deliver: Deliver) -> None:
@@ -86,8 +94,11 @@ class Broker(Protocol):
     async def close(self, session: str, reason: str) -> None:
         """End a session: one ``leave`` in each room. A second time nothing happens."""
 
-    async def join(self, session: str, room: str, meta: Any, capacity: int) -> list[PeerEntry]:
-        """Enter a room; the others as this session sees them. :raises RoomFull:"""
+    async def join(self, session: str, room: str, meta: Raw, capacity: int) -> list[PeerEntry]:
+        """Enter a room; the others as this session sees them. :raises RoomFull:
+
+        Of a session that is in it already, another ``meta`` is told to the others (``update``).
+        """
 
     async def leave(self, session: str, room: str, reason: str) -> None:
         """Leave a room. :raises NotThere: the session is not in it."""

@@ -3,7 +3,8 @@
 import copy
 import hmac
 import math
-from typing import Any
+
+from msgspec import Raw
 
 from signaling import room as rooms
 from signaling import session as sessions
@@ -14,6 +15,7 @@ from signaling.broker.base import (
     NotThere,
     Resumption,
     RoomFull,
+    SessionOver,
     SessionRecord,
 )
 from signaling.protocol.messages import Event, PeerEntry
@@ -111,9 +113,9 @@ class MemoryBroker:
 
     # Rooms ---------------------------------------------------------------------------------
 
-    async def join(self, session: str, room: str, meta: Any, capacity: int) -> list[PeerEntry]:
+    async def join(self, session: str, room: str, meta: Raw, capacity: int) -> list[PeerEntry]:
         """Enter a room."""
-        found = self._sessions[session]
+        found = self._live(session)
         entered = self._rooms.get(room) or Room(room)
         member = Member(session, found.record.peer, found.record.name, meta)
         try:
@@ -145,7 +147,7 @@ class MemoryBroker:
 
     async def send(self, session: str, to: str, event: Directed) -> bool:
         """Put an event into one peer's mailbox."""
-        sender = self._sessions[session]
+        sender = self._live(session)
         recipient = self._sessions_of_peers.get(to)
         if recipient is None or recipient == session:
             raise NotThere
@@ -158,7 +160,7 @@ class MemoryBroker:
 
     async def broadcast(self, session: str, event: Directed) -> bool:
         """Put an event into the mailbox of everyone who shares a room."""
-        names = sorted(self._sessions[session].rooms)
+        names = sorted(self._live(session).rooms)
         recipients = {other: None for name in names for other in self._rooms[name].others(session)}
         all_there = True
         for other in recipients:
@@ -172,6 +174,12 @@ class MemoryBroker:
             found.mailbox.acknowledge(seq)
 
     # Inside --------------------------------------------------------------------------------
+
+    def _live(self, session: str) -> _Session:
+        found = self._sessions.get(session)
+        if found is None:
+            raise SessionOver
+        return found
 
     def _leave(self, session: str, name: str, reason: str) -> None:
         room = self._rooms[name]

@@ -7,7 +7,7 @@ from msgspec import Raw
 
 from signaling.broker.base import Grant, MailboxFull, NotThere, RoomFull, SessionRecord
 from signaling.broker.memory import MemoryBroker
-from signaling.protocol.messages import ByeOut, MessageOut
+from signaling.protocol.messages import NULL, ByeOut, MessageOut
 
 WINDOW = 30.0
 
@@ -32,7 +32,7 @@ async def broker():
 async def begin(broker, name, *rooms):
     await broker.open(SessionRecord(name, name.encode(), f"peer-{name}", name, Grant()))
     for room in rooms:
-        await broker.join(name, room, None, 64)
+        await broker.join(name, room, NULL, 64)
 
 
 def heard(broker, session):
@@ -89,7 +89,7 @@ async def test_a_room_has_a_capacity(broker):
     await begin(broker, "a", "r")
     await begin(broker, "b")
     with pytest.raises(RoomFull):
-        await broker.join("b", "r", None, 1)
+        await broker.join("b", "r", NULL, 1)
     assert await broker.rooms_of("b") == []
     assert broker.counts() == (1, 1)
 

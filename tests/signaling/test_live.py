@@ -53,6 +53,19 @@ class TestConversation:
             await two.say(type="bye")
             assert (await one.hear())["type"] == "bye"
 
+    async def test_what_a_peer_says_of_itself_is_passed_on_as_it_came(self):
+        async with signaling() as service, sockets(service) as connect:
+            one, two, first, _ = await pair(connect)
+            deep: object = "deep"
+            for _ in range(900):  # more than Python likes to walk, and nothing here has to
+                deep = [deep]
+            for number, meta in enumerate(({"mood": "\u00fc"}, deep)):
+                await one.say(type="join", id=str(number), room="r", meta=meta)
+                assert (await one.hear("joined"))["id"] == str(number)
+                update = await two.hear("peer")
+                assert (update["event"], update["id"]) == ("update", first["peer"])
+                assert update["meta"] == meta
+
     async def test_leaving_by_closing_is_told_at_once(self):
         async with signaling() as service, sockets(service) as connect:
             one, two, _, second = await pair(connect)
@@ -231,6 +244,22 @@ class TestResume:
             assert (missed["from"], missed["seq"]) == (first["peer"], 1)
             assert (await one.hear("peer"))["event"] == "resumed"
 
+    async def test_a_mailbox_that_is_full_to_the_brim_is_had_on_return(self):
+        limits = {"max_queued_messages": 4, "max_queued_bytes": 4096}
+        async with signaling(**limits) as service, sockets(service) as connect:
+            one, two, _, second = await pair(connect)
+            seen = {"session": second["session"], "secret": second["secret"], "seq": 0}
+            two.ws._response.connection.transport.abort()
+            await one.hear("peer")
+            answers = []
+            for number in range(5):
+                await one.say(type="message", id=str(number), to=second["peer"], data=number)
+                answers.append(await one.hear("ok", "error"))
+            assert answers[-1]["code"] == "queue_full"
+            again = await connect()
+            assert (await again.hello(resume=seen))["resumed"] is True
+            assert [(await again.hear("message"))["data"] for _ in range(4)] == [0, 1, 2, 3]
+
     async def test_a_newer_socket_takes_the_place_of_the_old_one(self):
         async with signaling() as service, sockets(service) as connect:
             one, two, _, second = await pair(connect)
@@ -268,6 +297,16 @@ class TestResume:
             await one.say(type="message", id="other", to=second["peer"], data="twice")
             assert [(await two.hear("message"))["data"] for _ in range(2)] == ["once", "twice"]
 
+    async def test_what_the_old_socket_still_says_to_a_session_that_is_over_is_answered(self):
+        async with signaling() as service, sockets(service) as connect:
+            _, old, first, second = await pair(connect)
+            gap = {"session": second["session"], "secret": second["secret"], "seq": 99}
+            again = await connect()
+            assert (await again.hello(resume=gap))["resumed"] is False
+            await old.say(type="message", id="late", to=first["peer"], data="too late")
+            await old.say(type="join", id="later", room="demo")
+            assert await old.closed() == 4003
+
 
 class TestTokens:
     async def test_a_token_opens_its_room_and_no_other(self):
@@ -283,6 +322,28 @@ class TestTokens:
         async with signaling(token_secret=TOKEN_SECRET) as service, sockets(service) as connect:
             one = await connect()
             await one.say(type="hello", token=bad)
+            assert (await one.hear())["code"] == "unauthorized"
+            assert await one.closed() == 4503
+
+    @pytest.mark.parametrize("later", [{}, {"token": token("r", exp=1)}])
+    async def test_a_session_outlives_its_token(self, later):
+        async with signaling(token_secret=TOKEN_SECRET) as service, sockets(service) as connect:
+            one = await connect()
+            begun = await one.hello(token=token("r", sub="ada"))
+            await one.join("r")
+            one.ws._response.connection.transport.abort()
+            seen = {"session": begun["session"], "secret": begun["secret"], "seq": 0}
+            again = await connect()
+            assert (await again.hello(resume=seen, **later))["resumed"] is True
+            await again.say(type="ice", id="1")
+            servers = (await again.hear("ice"))["iceServers"]
+            assert servers[-1]["username"].endswith(":ada")
+
+    async def test_a_session_that_cannot_go_on_needs_a_good_token_again(self):
+        async with signaling(token_secret=TOKEN_SECRET) as service, sockets(service) as connect:
+            one = await connect()
+            unknown = {"session": "gone", "secret": "guessed", "seq": 0}
+            await one.say(type="hello", resume=unknown, token=token("r", exp=1))
             assert (await one.hear())["code"] == "unauthorized"
             assert await one.closed() == 4503
 

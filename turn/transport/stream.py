@@ -9,6 +9,7 @@ import contextlib
 import socket
 import ssl
 import time
+from collections.abc import Coroutine
 from typing import NamedTuple, cast
 
 from turn.allocation.engine import Engine
@@ -28,6 +29,8 @@ MOST_UNSENT_BYTES = 1 << 20
 IDLE_TIMEOUT = 60.0
 """Seconds that a connection without an allocation may stay once it sent a valid request."""
 BACKLOG = 1024
+ACCEPT_PAUSE = 0.1
+"""Seconds until the next try where a connection could not be accepted: no descriptors left."""
 SEND_INDICATION = b"\x00\x16"
 
 
@@ -49,13 +52,17 @@ class StreamConnection(asyncio.BufferedProtocol):
     buffer = memoryview(bytearray(READ_BYTES))
     """Shared by all connections: what arrives is used up before the next one reads."""
 
-    def __init__(self, listener: "StreamListener") -> None:
+    def __init__(self, listener: "StreamListener", *, stranger: bool = False) -> None:
+        """Wait for a transport.
+
+        :param stranger: it is counted among its address's strangers already.
+        """
         self._listener = listener
         self._shared = listener.shared
         self._framer = StreamFramer()
         self._transport: asyncio.Transport | None = None
         self._client: FiveTuple | None = None
-        self._stranger = False
+        self._stranger = stranger
         self._deadline: asyncio.TimerHandle | None = None
 
     # asyncio.BufferedProtocol --------------------------------------------------------------
@@ -64,7 +71,7 @@ class StreamConnection(asyncio.BufferedProtocol):
         """Take in a new client, unless its address has its share of strangers."""
         self._transport = cast("asyncio.Transport", transport)
         peer, server = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
-        if peer is None or not self._shared.strangers.enter(peer[0]):
+        if peer is None or not (self._stranger or self._shared.strangers.enter(peer[0])):
             self._shared.stats.drop(DropReason.TOO_MANY_CONNECTIONS)
             self._transport.abort()
             return
@@ -98,6 +105,11 @@ class StreamConnection(asyncio.BufferedProtocol):
             return
         self._leave_strangers()
         self._shared.engine.disconnected(self._client)
+
+    @property
+    def began(self) -> bool:
+        """Whether the client was taken in; the connection keeps count of it from then on."""
+        return self._client is not None
 
     # The road of a frame -------------------------------------------------------------------
 
@@ -178,17 +190,55 @@ class StreamListener:
         self.connections: set[StreamConnection] = set()
         self._tls = tls
         self._server: asyncio.Server | None = None
+        self._socket: socket.socket | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self, sock: socket.socket) -> None:
         """Accept connections on a bound socket, which the listener owns from now on."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: StreamConnection(self),
-            sock=sock,
-            backlog=BACKLOG,
-            ssl=self._tls,
-            ssl_handshake_timeout=self.shared.first_request_timeout if self._tls else None,
-        )
+        if self._tls is None:
+            self._server = await loop.create_server(
+                lambda: StreamConnection(self), sock=sock, backlog=BACKLOG
+            )
+        else:
+            sock.listen(BACKLOG)
+            self._socket = sock
+            self._spawn(self._accept(sock, self._tls))
+
+    async def _accept(self, listening: socket.socket, tls: ssl.SSLContext) -> None:
+        """Accept TLS clients: each is counted before its handshake, the dearest thing to do."""
+        loop, shared = asyncio.get_running_loop(), self.shared
+        while True:
+            try:
+                sock, source = await loop.sock_accept(listening)
+            except OSError:
+                await asyncio.sleep(ACCEPT_PAUSE)
+                continue
+            if shared.strangers.enter(source[0]):
+                self._spawn(self._shake_hands(sock, source[0], tls))
+            else:
+                shared.stats.drop(DropReason.TOO_MANY_CONNECTIONS)
+                sock.close()
+
+    async def _shake_hands(self, sock: socket.socket, host: str, tls: ssl.SSLContext) -> None:
+        connection = StreamConnection(self, stranger=True)
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: connection,
+                sock,
+                ssl=tls,
+                ssl_handshake_timeout=self.shared.first_request_timeout,
+            )
+        except OSError:  # no TLS, too slow, or gone
+            pass
+        finally:
+            if not connection.began:
+                self.shared.strangers.leave(host)
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def sweep(self) -> None:
         """Look for connections without a purpose; to be called every few seconds."""
@@ -199,6 +249,12 @@ class StreamListener:
         """Stop accepting and close every connection."""
         if self._server:
             self._server.close()
+        await asyncio.sleep(0)  # a handshake that is not under way yet could not close its socket
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._socket:
+            self._socket.close()
         for connection in list(self.connections):
             connection.abort()
         if self._server:
