@@ -5,6 +5,7 @@ Services are imported by the commands that run them, so that the others answer a
 
 import asyncio
 import json
+import os
 import signal
 import sys
 import time
@@ -18,6 +19,7 @@ import typer
 
 from config.load import DEFAULT_FILE, ConfigError, load
 from config.schema import Settings
+from config.systemd import Supervisor
 from config.values import parse_duration
 
 app = typer.Typer(
@@ -255,13 +257,17 @@ async def _live(services: Sequence[Service], drain: float, ready: Any) -> None:
     signals: asyncio.Queue[None] = asyncio.Queue()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signals.put_nowait, None)
+    supervisor = Supervisor.of(os.environ)
+    feeding = loop.create_task(supervisor.feed())
     started: list[Service] = []
     try:
         for service in services:
             await service.start()
             started.append(service)
         ready()
+        supervisor.ready()
         await signals.get()
+        supervisor.stopping(drain)
         draining = [asyncio.ensure_future(service.drain(drain)) for service in started]
         second = asyncio.ensure_future(signals.get())
         drained = asyncio.ensure_future(asyncio.wait(draining))
@@ -271,6 +277,7 @@ async def _live(services: Sequence[Service], drain: float, ready: Any) -> None:
     finally:
         for service in reversed(started):
             await service.stop()
+        feeding.cancel()
 
 
 def _load(config: Path | None, *services: str, defaults: dict[str, Any] | None = None) -> Settings:

@@ -95,7 +95,9 @@ async def test_every_port_of_the_range_is_had_once_and_then_none(make):
     with pytest.raises(NoPort):
         ports.open(Family.IPV4, "", even=False)
     assert ports.open(Family.IPV4, "127.0.0.2", even=False)  # each address has ports of its own
+    assert (ports.size, ports.free) == (20, 0)
     relays[7].close()
+    assert ports.free == 1
     assert ports.open(Family.IPV4, "", even=False).address == relays[7].address
     assert ports.in_use == 21
 
