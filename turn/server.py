@@ -108,7 +108,12 @@ class TurnService:
         self.collector = TurnCollector(
             stats,
             self._routes,
-            Gauges(lambda: len(table), lambda: self.ports_in_use, lambda: self._certificate_expiry),
+            Gauges(
+                lambda: len(table),
+                lambda: self.ports_in_use,
+                lambda: (self._ports.size, self._ports.free),
+                lambda: self._certificate_expiry,
+            ),
         )
 
     @property

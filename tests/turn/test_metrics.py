@@ -14,6 +14,8 @@ from turn.stats import DropReason
 NAMES = {
     "icebroker_turn_allocations": ("gauge", set()),
     "icebroker_turn_relay_ports_in_use": ("gauge", set()),
+    "icebroker_turn_relay_ports": ("gauge", set()),
+    "icebroker_turn_relay_ports_free": ("gauge", set()),
     "icebroker_tls_certificate_not_after_timestamp_seconds": ("gauge", set()),
     "icebroker_turn_allocations_created": ("counter", {"transport", "family"}),
     "icebroker_turn_allocations_closed": ("counter", {"reason"}),
@@ -26,6 +28,12 @@ NAMES = {
     "icebroker_turn_relay_bytes": ("counter", {"direction", "plane"}),
     "icebroker_build_info": ("gauge", {"version"}),
     "icebroker_draining": ("gauge", set()),
+    "process_cpu_seconds": ("counter", set()),
+    "process_max_fds": ("gauge", set()),
+    "process_open_fds": ("gauge", set()),
+    "process_resident_memory_bytes": ("gauge", set()),
+    "process_start_time_seconds": ("gauge", set()),
+    "process_virtual_memory_bytes": ("gauge", set()),
 }
 
 
@@ -34,7 +42,9 @@ class Page:
 
     def __init__(self, world, *, expiry=1_900_000_000.0, draining=False):
         self.world = world
-        self.gauges = Gauges(lambda: len(world.engine.table), lambda: 7, lambda: expiry)
+        self.gauges = Gauges(
+            lambda: len(world.engine.table), lambda: 7, lambda: (16, 9), lambda: expiry
+        )
         self.collectors = [
             ProcessCollector("1.2.3", lambda: draining),
             TurnCollector(world.stats, world.routes, self.gauges),
@@ -92,6 +102,8 @@ def test_the_values_are_those_of_the_counters(page):
     stats = page.world.stats
     assert page.value("turn_allocations") == 1
     assert page.value("turn_relay_ports_in_use") == 7
+    assert page.value("turn_relay_ports") == 16
+    assert page.value("turn_relay_ports_free") == 9
     assert page.value("tls_certificate_not_after_timestamp_seconds") == 1_900_000_000
     assert page.value("turn_allocations_created_total", transport="udp", family="ipv4") == 1
     assert page.value("turn_auth_total", result="ok") == stats.auth["ok"] == 3
@@ -140,6 +152,9 @@ def test_every_reason_there_is_has_its_series_before_anything_happens(page):
         assert page.value("turn_allocations_closed_total", reason=end) == 0
     for quota in ("user", "address", "total", "ports", "permissions", "channels"):
         assert page.value("turn_quota_rejections_total", quota=quota) == 0
+    for transport, family in itertools.product(("udp", "tcp", "tls"), ("ipv4", "ipv6")):
+        labels = {"transport": transport, "family": family}
+        assert page.value("turn_allocations_created_total", **labels) == 0
     for result in ("ok", "unauthorized", "stale_nonce", "bad_request"):
         assert page.value("turn_auth_total", result=result) == 0
 

@@ -58,6 +58,17 @@ class RelayPorts:
         """Ports that are open now, reserved ones with them."""
         return sum(len(ports) for ports in self._used.values())
 
+    @property
+    def size(self) -> int:
+        """Ports of the range: what each address has."""
+        return self._last - self._first + 1
+
+    @property
+    def free(self) -> int:
+        """Ports that are left at the address that has the fewest."""
+        hosts = [host for hosts in self._addresses.values() for host in hosts]
+        return min((self.size - len(self._used[host]) for host in hosts), default=0)
+
     def open(self, family: Family, server: str, *, even: bool) -> RelaySocket:
         """Open one on a random port. :raises NoPort: none is free."""
         host = self._host(family, server)
