@@ -137,6 +137,9 @@ class TurnSettings(Section):
     deny_peers: Networks = ()
     """Networks never to relay to; stronger than `allow_peers`."""
 
+    tcp_allocations: bool = False
+    """Let users have relayed addresses that TCP peers connect with (RFC 6062). No browser asks."""
+
     open_private_peers: bool = False
     """Relay to private networks (10/8, 100.64/10, 172.16/12, 192.168/16, fc00::/7) too: for a
     laptop or a LAN."""

@@ -69,7 +69,10 @@ class TurnService:
         table = AllocationTable(limits, stats)
         external = self._external()
         self.policy = PeerPolicy(
-            _rules(settings, reserved_ports, external), self._addresses, table.is_live_relay
+            _rules(settings, reserved_ports, external),
+            self._addresses,
+            table.is_live_relay,
+            table.is_live_tcp_relay,
         )
         self._forwarder = Forwarder(stats, self._route_to)
         self._ports = RelayPorts(
@@ -79,6 +82,7 @@ class TurnService:
             (self._poller, self._forwarder),
             secrets.randbelow,
         )
+        self._ports.tcp = settings.tcp_allocations
         parts = Parts(
             self.policy, table, self._routes, self._ports, limits, stats, secrets.token_bytes
         )
