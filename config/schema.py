@@ -306,7 +306,7 @@ class SignalingSettings(Section):
     """How long a peer whose socket broke stays in its rooms, in seconds."""
 
     heartbeat: Annotated[Seconds, Field(ge=1)] = 25
-    """Seconds between pings; a socket that answers none for twice as long is cut."""
+    """Seconds between pings; a socket that does not answer one within half of that is cut."""
 
     hello_timeout: Duration = 5
     """A socket that has not said hello by then is closed, in seconds."""

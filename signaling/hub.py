@@ -25,9 +25,8 @@ from signaling.protocol import FEATURES
 from signaling.protocol import messages as m
 from signaling.protocol.errors import CloseCode, ErrorCode, ProtocolError
 from signaling.session import RateLimit, RecentRequests
-from signaling.stats import Stats
+from signaling.stats import PATHS, Stats
 
-PATHS = frozenset({"host", "srflx", "prflx", "relay"})
 ICE_PUSH_AT = 0.6
 """Of a credential's lifetime: fresh ones are pushed then."""
 MOST_REFUSED = 100
