@@ -47,6 +47,8 @@ class CloseCode(IntEnum):
     GOING_AWAY = 4000
     HEARTBEAT = 4001
     SLOW_READER = 4002
+    UNAVAILABLE = 4003
+    """What the server needs is away: come back a little later."""
     REPLACED = 4501
     """The session goes on over a newer socket."""
     HELLO_TIMEOUT = 4502
