@@ -14,6 +14,9 @@ PACKAGES = {
     "nft": "nftables",
     "chromium": "chromium",
     "redis-server": "redis-server",
+    "systemd-analyze": "systemd",
+    "promtool": "prometheus",
+    "prometheus": "prometheus",
 }
 
 

@@ -12,6 +12,8 @@ nft:nftables
 ethtool:ethtool
 gcc:gcc
 curl:curl
+systemd-analyze:systemd
+promtool:prometheus
 "
 missing=""
 for pair in $wanted; do

@@ -4,9 +4,10 @@ The mailbox is the truth: an event is numbered and kept there before anything el
 a node's hub is only woken. A node that asks after a gap gets it from the mailbox.
 """
 
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
+from msgspec import Raw
 
 from signaling.protocol.errors import CloseCode
 from signaling.protocol.messages import ByeOut, MessageOut, PeerEntry, SignalOut
@@ -24,7 +25,7 @@ class Listener(Protocol):
         """A session's socket is to be closed.
 
         SLOW_READER: something could not be kept. REPLACED: the session went to another node.
-        GOING_AWAY: it does not exist any more; the client begins anew.
+        SESSION_OVER: it has ended, or is not this node's any more: the client comes back.
         """
 
 
@@ -33,6 +34,8 @@ class Grant(msgspec.Struct, frozen=True):
 
     room: str = ""
     """The one room that it may join; "" = any."""
+    subject: str = ""
+    """Whom the relay's quota counts; "" = the peer."""
     capacity: int = 64
     resume_window: float = 30.0
     can_publish: bool = True
@@ -60,6 +63,10 @@ class NotThere(Exception):
     """The recipient shares no room with the sender, or does not exist: one answer for both."""
 
 
+class SessionOver(Exception):
+    """The session that asks has ended or lives elsewhere, though a socket of it is still here."""
+
+
 class RoomFull(Exception):
     """The room has no place left."""
 
@@ -72,10 +79,6 @@ class Unavailable(Exception):
     """What the broker needs is away: whether it was done is not known, a retry does no harm."""
 
 
-class SessionGone(Exception):
-    """The session is not attached here any more: its socket may say nothing for it."""
-
-
 class Broker(Protocol):
     """Sessions, rooms and mailboxes.
 
@@ -85,9 +88,9 @@ class Broker(Protocol):
     with the same ``request`` id, here or on another node, is done once. ``now`` is monotonic
     time of the calling node.
 
-    Every method that changes or asks something may raise ``Unavailable``, except ``suspend``,
-    ``close``, ``acknowledge`` and ``reap``, which are made up for later; those of an attached
-    session may raise ``SessionGone``.
+    What acts for a session (``join``, ``leave``, ``send``, ``broadcast``) raises ``SessionOver``
+    where it has ended or is not this node's any more. Everything may raise ``Unavailable``,
+    except ``suspend``, ``close``, ``acknowledge`` and ``reap``, which are made up for later.
     """
 
     async def start(self, listener: Listener) -> None:
@@ -111,8 +114,11 @@ class Broker(Protocol):
     async def close(self, session: str, reason: str) -> None:
         """End a session: one ``leave`` in each room. A second time nothing happens."""
 
-    async def join(self, session: str, room: str, meta: Any, capacity: int) -> list[PeerEntry]:
-        """Enter a room; the others as this session sees them. :raises RoomFull:"""
+    async def join(self, session: str, room: str, meta: Raw, capacity: int) -> list[PeerEntry]:
+        """Enter a room; the others as this session sees them. :raises RoomFull:
+
+        Of a session that is in it already, another ``meta`` is told to the others (``update``).
+        """
 
     async def leave(self, session: str, room: str, reason: str, request: str = "") -> None:
         """Leave a room. :raises NotThere: the session is not in it."""

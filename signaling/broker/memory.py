@@ -3,7 +3,8 @@
 import copy
 import hmac
 import math
-from typing import Any
+
+from msgspec import Raw
 
 from signaling import room as rooms
 from signaling import session as sessions
@@ -14,6 +15,7 @@ from signaling.broker.base import (
     NotThere,
     Resumption,
     RoomFull,
+    SessionOver,
     SessionRecord,
 )
 from signaling.protocol.errors import CloseCode
@@ -122,9 +124,9 @@ class MemoryBroker:
 
     # Rooms ---------------------------------------------------------------------------------
 
-    async def join(self, session: str, room: str, meta: Any, capacity: int) -> list[PeerEntry]:
+    async def join(self, session: str, room: str, meta: Raw, capacity: int) -> list[PeerEntry]:
         """Enter a room."""
-        found = self._sessions[session]
+        found = self._live(session)
         entered = self._rooms.get(room) or Room(room)
         member = Member(session, found.record.peer, found.record.name, meta)
         try:
@@ -161,7 +163,7 @@ class MemoryBroker:
 
     async def send(self, session: str, to: str, event: Directed, request: str = "") -> bool:
         """Put an event into one peer's mailbox."""
-        sender = self._sessions[session]
+        sender = self._live(session)
         if sender.did(request):
             return False
         recipient = self._sessions_of_peers.get(to)
@@ -178,7 +180,7 @@ class MemoryBroker:
 
     async def broadcast(self, session: str, event: Directed, request: str = "") -> bool:
         """Put an event into the mailbox of everyone who shares a room."""
-        sender = self._sessions[session]
+        sender = self._live(session)
         if sender.did(request):
             return False
         names = sorted(sender.rooms)
@@ -196,6 +198,12 @@ class MemoryBroker:
             found.mailbox.acknowledge(seq)
 
     # Inside --------------------------------------------------------------------------------
+
+    def _live(self, session: str) -> _Session:
+        found = self._sessions.get(session)
+        if found is None:
+            raise SessionOver
+        return found
 
     def _leave(self, session: str, name: str, reason: str) -> None:
         room = self._rooms[name]

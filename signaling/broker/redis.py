@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 import structlog
+from msgspec import Raw
 
 from signaling.broker import wire
 from signaling.broker.attached import Attached
@@ -22,7 +23,7 @@ from signaling.broker.base import (
     NotThere,
     Resumption,
     RoomFull,
-    SessionGone,
+    SessionOver,
     SessionRecord,
     Unavailable,
 )
@@ -162,7 +163,7 @@ class RedisBroker:
 
     # Rooms ---------------------------------------------------------------------------------
 
-    async def join(self, session: str, room: str, meta: Any, capacity: int) -> list[PeerEntry]:
+    async def join(self, session: str, room: str, meta: Raw, capacity: int) -> list[PeerEntry]:
         """Enter a room."""
         attached = self._of(session)
         reply = await self._call(
@@ -273,7 +274,7 @@ class RedisBroker:
                 if self._listener is not None and self._attached.get(session) is attached:
                     attached.take(wire.entries(reply), self._listener.deliver)
                 if attached.last == before:
-                    self._cut(attached, CloseCode.GOING_AWAY)
+                    self._cut(attached, CloseCode.SESSION_OVER)
 
     # Being alive ---------------------------------------------------------------------------
 
@@ -323,7 +324,7 @@ class RedisBroker:
         for attached in lost:
             loop.call_later(
                 random.uniform(0, spread),  # noqa: S311 - spreads load, no secret
-                self._cut, attached, CloseCode.GOING_AWAY,
+                self._cut, attached, CloseCode.SESSION_OVER,
             )  # fmt: skip
 
     async def _take_back(self, attached: Attached) -> Attached | None:
@@ -363,10 +364,10 @@ class RedisBroker:
         return await self._link.call(script, *arguments)
 
     def _of(self, session: str) -> Attached:
-        """An attached session. :raises SessionGone:"""
+        """An attached session. :raises SessionOver:"""
         attached = self._attached.get(session)
         if attached is None or attached.end is not None:
-            raise SessionGone
+            raise SessionOver
         return attached
 
     async def _end(self, session: str, reason: str) -> None:
@@ -391,10 +392,10 @@ class RedisBroker:
         if self._attached.get(session) is attached:
             del self._attached[session]
 
-    def _gone(self, attached: Attached) -> SessionGone:
+    def _gone(self, attached: Attached) -> SessionOver:
         """What a script says of a session that is another's."""
-        self._cut(attached, CloseCode.GOING_AWAY)
-        return SessionGone()
+        self._cut(attached, CloseCode.SESSION_OVER)
+        return SessionOver()
 
     def _cut(self, attached: Attached, code: CloseCode) -> None:
         if code is not CloseCode.SLOW_READER:

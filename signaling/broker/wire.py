@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 import msgspec
+from msgspec import Raw
 
 from signaling.broker.base import Directed, SessionRecord
 from signaling.protocol.messages import PeerEntry, encode
@@ -20,7 +21,7 @@ class _Identity(msgspec.Struct):
     room: str
     id: str
     name: str
-    meta: Any
+    meta: Raw
 
 
 _encoder = msgspec.json.Encoder()
@@ -48,7 +49,7 @@ def parse_record(data: bytes) -> SessionRecord:
     return _record_decoder.decode(data)
 
 
-def identity_bytes(room: str, record: SessionRecord, meta: Any) -> bytes:
+def identity_bytes(room: str, record: SessionRecord, meta: Raw) -> bytes:
     """A member, as the inside of a JSON object: scripts put it into the events."""
     return _encoder.encode(_Identity(room, record.peer, record.name, meta))[1:-1]
 

@@ -32,7 +32,7 @@ def on(server: RedisServer) -> RedisSettings:
 
 @asynccontextmanager
 async def signaling(
-    redis: RedisSettings | None = None, **changes: Any
+    redis: RedisSettings | None = None, /, **changes: Any
 ) -> AsyncIterator[SignalingService]:
     """A running service. :param redis: its broker; None: whatever ``default_broker`` says."""
     settings = SignalingSettings.model_validate({"listen": "127.0.0.1:0", **changes})

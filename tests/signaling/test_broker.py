@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from signaling.broker.base import MailboxFull, NotThere, RoomFull
+from signaling.broker.base import MailboxFull, NotThere, RoomFull, SessionOver
 from signaling.protocol.errors import CloseCode
-from signaling.protocol.messages import ByeOut, SignalOut
+from signaling.protocol.messages import NULL, ByeOut, SignalOut
 from tests.redis_server import redis_server
-from tests.signaling.worlds import WINDOW, begin, memory_world, message, redis_world
+from tests.signaling.worlds import WINDOW, begin, memory_world, message, raw, redis_world
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ async def test_what_users_write_arrives_as_it_was(world, data):
     room = "r' \n\x00 {tag} *"
     await begin(world.one, "a", room)
     await begin(world.two, "b")
-    peers = await world.two.join("b", room, data, 64)
+    peers = await world.two.join("b", room, raw(data), 64)
     assert [(peer.id, peer.polite) for peer in peers] == [("peer-a", False)]
     await world.one.send("a", "peer-b", message(data))
     await world.settle()
@@ -90,21 +90,41 @@ async def test_those_who_are_there_are_told_in_the_order_in_which_they_came(worl
         await begin(world.one, name, "r")
     await world.one.suspend("a", world.now)
     await begin(world.two, "d")
-    peers = await world.two.join("d", "r", None, 64)
+    peers = await world.two.join("d", "r", NULL, 64)
     assert [(peer.id, peer.state, peer.polite) for peer in peers] == [
         ("peer-c", "present", False), ("peer-a", "suspended", False), ("peer-b", "present", False),
     ]  # fmt: skip
-    again = await world.one.join("c", "r", None, 64)
+    again = await world.one.join("c", "r", NULL, 64)
     assert [(peer.id, peer.polite) for peer in again] == [
         ("peer-a", True), ("peer-b", True), ("peer-d", True),
     ]  # fmt: skip
+
+
+async def test_what_a_member_says_of_itself_may_change(world):
+    await begin(world.one, "a", "r")
+    await begin(world.two, "b", "r")
+    await world.two.join("b", "r", raw("away"), 1)
+    await world.two.join("b", "r", raw("away"), 1)
+    assert await world.presence("a") == ["join", "update"]
+    assert (await world.one.join("a", "r", NULL, 64))[0].meta == raw("away")
+
+
+async def test_what_acts_for_a_session_that_is_over_is_told_so(world):
+    await begin(world.one, "a", "r")
+    await world.one.close("a", "left")
+    with pytest.raises(SessionOver):
+        await world.one.join("a", "r", NULL, 64)
+    with pytest.raises(SessionOver):
+        await world.one.send("a", "peer-b", message("hi"))
+    with pytest.raises(SessionOver):
+        await world.one.broadcast("a", message("hi"))
 
 
 async def test_a_room_has_a_capacity(world):
     await begin(world.one, "a", "r")
     await begin(world.two, "b")
     with pytest.raises(RoomFull):
-        await world.two.join("b", "r", None, 1)
+        await world.two.join("b", "r", NULL, 1)
     assert await world.two.rooms_of("b") == []
     assert await world.one.rooms_of("a") == ["r"]
     assert world.one.counts() == (1, 1)
@@ -241,7 +261,7 @@ async def test_a_request_that_is_repeated_is_done_once_on_whichever_node(world):
 async def test_a_signal_is_passed_on_whole(world):
     await begin(world.one, "a", "r")
     await begin(world.two, "b", "r")
-    await world.one.send("a", "peer-b", SignalOut("peer-a", candidate=message(None).data))
+    await world.one.send("a", "peer-b", SignalOut("peer-a", candidate=NULL))
     await world.settle()
     assert json.loads(world.ear.delivered[-1][2]) == {
         "type": "signal", "from": "peer-a", "candidate": None, "seq": 1,

@@ -14,7 +14,7 @@ from signaling.broker.memory import MemoryBroker
 from signaling.broker.primary import Finder
 from signaling.broker.redis import RedisBroker
 from signaling.protocol.errors import CloseCode
-from signaling.protocol.messages import MessageOut
+from signaling.protocol.messages import NULL, MessageOut
 from tests.redis_server import RedisServer
 
 MOST_MESSAGES, MOST_BYTES = 8, 10_000
@@ -127,9 +127,14 @@ async def begin(broker: Broker, name: str, *rooms: str, **grant: Any) -> None:
     granted = Grant(**{"resume_window": WINDOW, **grant})
     await broker.open(SessionRecord(name, name.encode(), f"peer-{name}", name, granted))
     for room in rooms:
-        await broker.join(name, room, None, 64)
+        await broker.join(name, room, NULL, 64)
+
+
+def raw(data: Any) -> Raw:
+    """Application data as it came in a frame."""
+    return Raw(json.dumps(data).encode())
 
 
 def message(data: Any) -> MessageOut:
     """A message of session ``a``."""
-    return MessageOut("peer-a", Raw(json.dumps(data).encode()))
+    return MessageOut("peer-a", raw(data))

@@ -17,6 +17,9 @@ if not order then
   keep(members, LIFE)
   keep(P .. 'j:' .. session, LIFE)
   tell(room, session, order, identity, 'join', '')
+elseif redis.call('HGET', P .. 'j:' .. session, room) ~= identity then
+  redis.call('HSET', P .. 'j:' .. session, room, identity)
+  tell(room, session, order, identity, 'update', '')
 end
 local others, found = {}, redis.call('HGETALL', members)
 for i = 1, #found, 2 do
