@@ -73,11 +73,11 @@ def _relays_for(
         if additional != Family.IPV6 or wanted is not None or even_port:
             raise StunError(400)
         return _open_both(allocator, request, owner)
+    if token is not None:  # its share of the quota was taken when it was reserved
+        return [allocator.table.claim(token, owner)], ()
     family = Family.IPV4 if wanted is None else wanted
     if family not in allocator.opener.families:
         raise StunError(440)
-    if token is not None:  # its share of the quota was taken when it was reserved
-        return [allocator.table.claim(token, owner)], ()
     allocator.table.check_quota(request.client, owner, shares=2 if even_port else 1)
     try:
         if even_port:
@@ -116,13 +116,14 @@ def _open_both(
 ) -> tuple[list[Relay], Attributes]:
     """An address of each family, or one and why not the other (RFC 8656 §7.2, item 9)."""
     allocator.table.check_quota(request.client, owner, shares=2)
+    server, even = request.client.server.host, request.message.has(registry.EVEN_PORT)
     relays: list[Relay] = []
     failures: list[AddressError] = []
     for family in Family:
         try:
             if family not in allocator.opener.families:
                 raise StunError(440)
-            relays.append(allocator.opener.open(family, request.client.server.host, even=False))
+            relays.append(allocator.opener.open(family, server, even=even))
         except NoPort:
             error = allocator.table.exceeded("ports", 508)
             failures.append(AddressError(family, error.code, error.reason))
