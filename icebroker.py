@@ -149,14 +149,17 @@ def token(
 def _turn(settings: Settings) -> Any:
     from turn.server import TurnService
 
+    redis = settings.redis.address()
     ports = {settings.signaling.listen.port, settings.admin.listen.port, 6379}
+    ports |= {host.port for host in redis.hosts} if redis else set()
     return TurnService(settings.turn, ports)
 
 
 def _signaling(settings: Settings) -> Any:
     from signaling.server import SignalingService
 
-    return SignalingService(settings.signaling, _ice(settings, int(settings.signaling.ice_ttl)))
+    ice = _ice(settings, int(settings.signaling.ice_ttl))
+    return SignalingService(settings.signaling, ice, settings.redis)
 
 
 def _admin(settings: Settings, *services: Any) -> Any:

@@ -17,6 +17,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from config.redis import RedisAddress, parse_redis_url
 from config.tls import unusable
 from config.values import (
     Addresses,
@@ -370,9 +371,24 @@ class RedisSettings(Section):
     """redis:// rediss:// redis+sentinel:// redis+cluster://; empty: the embedded broker. Secret,
     as it may hold a password."""
 
+    prefix: Annotated[str, Field(pattern="^[a-z0-9-]{1,32}$")] = "icebroker"
+    """What every key and channel begins with, in braces: one Redis may serve several clusters of
+    nodes, each with a prefix of its own."""
+
+    ca_certificate: PemFile = None
+    """PEM file with the authority that signed Redis's certificate; empty: the system's."""
+
+    def address(self) -> RedisAddress | None:
+        """Where Redis is; None for the embedded broker. Secret. :raises ValueError: nowhere."""
+        return parse_redis_url(self.url.get_secret_value()) if self.url else None
+
     def contradictions(self) -> list[Problem]:
-        """The Redis broker is for later."""
-        return [Problem("url", f"the Redis broker {NOT_BUILT}")] if self.url else []
+        """A URL that leads nowhere."""
+        try:
+            self.address()
+        except ValueError as error:
+            return [Problem("url", str(error))]
+        return []
 
 
 class AdminSettings(Section):

@@ -214,8 +214,8 @@ class WebSockets:
                     error.code, error.message, error.retryable, m.id_of_untrusted(frame.data)
                 )
                 socket.send(m.encode(answer), time.monotonic())
-                if error.code is ErrorCode.UNAUTHORIZED:
-                    socket.close(CloseCode.UNAUTHORIZED, error.message)
+                if error.code in REFUSALS:
+                    socket.close(REFUSALS[error.code], error.message)
                     return None
         return None
 
@@ -260,6 +260,11 @@ ENDS: dict[int, str] = {
     WSCloseCode.INVALID_TEXT: "protocol_error",
 }
 """Close codes of clients and of the WebSocket layer, by the name that they are counted under."""
+REFUSALS = {
+    ErrorCode.UNAUTHORIZED: CloseCode.UNAUTHORIZED,
+    ErrorCode.UNAVAILABLE: CloseCode.UNAVAILABLE,
+}
+"""Errors of a hello after which the socket is closed, and how."""
 FOR_GOOD = frozenset({"flood", "unauthorized", "not_text"})
 """Ends after which the session may not go on."""
 

@@ -10,9 +10,28 @@ import jwt
 import pytest
 
 from signaling.client import Client, SignalingError
-from tests.signaling.live import signaling, sockets, url
+from tests.redis_server import redis_server
+from tests.signaling.live import default_broker, on, signaling, sockets, url
 
 TOKEN_SECRET = "the secret of the join tokens, 32+"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """One Redis for all tests of this file."""
+    with redis_server(tmp_path_factory.mktemp("redis")) as running:
+        yield running
+
+
+@pytest.fixture(params=["memory", "redis"], autouse=True)
+def broker(request):
+    """Every test over both brokers."""
+    if request.param == "memory":
+        yield
+    else:
+        kept = default_broker.set(on(request.getfixturevalue("server")))
+        yield
+        default_broker.reset(kept)
 
 
 def token(room="r", **claims):
