@@ -4,6 +4,7 @@ A component is handed its section, never the tree. ``config/icebroker.toml`` sho
 options for an operator; a test holds the two together.
 """
 
+from importlib.util import find_spec
 from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import (
@@ -211,16 +212,18 @@ class TurnSettings(Section):
     """How long live allocations may go on after SIGTERM before they are closed, in seconds."""
 
     def contradictions(self) -> list[Problem]:
-        """DTLS, workers and the kernel plane are for later; TLS needs its files."""
+        """Workers and the kernel plane are for later; TLS and DTLS need their files."""
         found = []
-        if self.listen_dtls:
-            found.append(Problem("listen_dtls", f"DTLS {NOT_BUILT}"))
         if self.workers != 1:
             found.append(Problem("workers", f"more than one process {NOT_BUILT}"))
         if self.data_plane == "kernel":
             found.append(Problem("data_plane", f'the kernel plane {NOT_BUILT}; write "auto"'))
-        if self.listen_tls and not (self.tls_certificate and self.tls_key):
+        has_pair = self.tls_certificate and self.tls_key
+        if self.listen_tls and not has_pair:
             found.append(Problem("listen_tls", "TLS needs tls_certificate and tls_key, PEM files"))
+        if self.listen_dtls and not has_pair:
+            text = "DTLS needs tls_certificate and tls_key, PEM files"
+            found.append(Problem("listen_dtls", text))
         for name, password in self.users.items():
             if not name or ":" in name:
                 found.append(Problem("users", f"{name!r} is no user name: no colon, not empty"))
@@ -231,9 +234,12 @@ class TurnSettings(Section):
     def dangers(self) -> list[Problem]:
         """Nothing to listen on or with; a relay that strangers can reach and use."""
         found = [Problem(*why) for why in unusable(self.tls_certificate, self.tls_key)]
-        endpoints = (*self.listen, *self.listen_tls)
+        if self.listen_dtls and find_spec("OpenSSL") is None:
+            text = "DTLS needs pyOpenSSL; install it with: pip install 'icebroker[dtls]'"
+            found.append(Problem("listen_dtls", text))
+        endpoints = (*self.listen, *self.listen_tls, *self.listen_dtls)
         if not endpoints:
-            text = "listen and listen_tls are both empty: nobody could come in"
+            text = "listen, listen_tls and listen_dtls are all empty: nobody could come in"
             return [*found, Problem("listen", text)]
         if self.open or all(endpoint.is_loopback for endpoint in endpoints):
             return found

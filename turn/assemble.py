@@ -3,6 +3,7 @@
 import ssl
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cryptography import x509
 
@@ -15,6 +16,9 @@ from turn.bandwidth import Rates
 from turn.codec.integrity import Integrity
 from turn.codec.values import Family
 from turn.transport.addresses import relay_candidates
+
+if TYPE_CHECKING:
+    from turn.transport.dtls import DtlsContext
 
 
 class StartError(Exception):
@@ -61,7 +65,8 @@ def policy_rules(
     settings: TurnSettings, reserved_ports: Iterable[int], external: Sequence[tuple[str, str]]
 ) -> PolicyRules:
     """Which peers may be relayed to."""
-    own = {endpoint.port for endpoint in (*settings.listen, *settings.listen_tls)}
+    listening = (*settings.listen, *settings.listen_tls, *settings.listen_dtls)
+    own = {endpoint.port for endpoint in listening}
     return PolicyRules(
         allow=settings.allow_peers,
         deny=settings.deny_peers,
@@ -78,7 +83,7 @@ def relay_addresses(settings: TurnSettings, own: list[str]) -> dict[Family, list
     """
     if settings.relay_addresses:
         return _by_family(settings.relay_addresses)
-    listen = (*settings.listen, *settings.listen_tls)
+    listen = (*settings.listen, *settings.listen_tls, *settings.listen_dtls)
     if listen and all(endpoint.is_loopback for endpoint in listen):
         # Nobody outside can ask for an allocation, so nobody outside needs to be reached.
         return _by_family(sorted({endpoint.host for endpoint in listen}))
@@ -106,7 +111,20 @@ class Certificate:
         self.context.minimum_version = ssl.TLSVersion.TLSv1_2
         self.expires = 0.0
         """Unix time in seconds."""
+        self._dtls: DtlsContext | None = None
         self.load(settings)
+
+    def dtls(self, settings: TurnSettings) -> "DtlsContext":
+        """The same for DTLS. :raises StartError: as above."""
+        from turn.transport.dtls import DtlsContext  # noqa: PLC0415 - an extra, as OpenSSL is
+
+        if settings.tls_certificate is None or settings.tls_key is None:
+            raise StartError("turn.listen_dtls: DTLS needs turn.tls_certificate and turn.tls_key")
+        try:
+            self._dtls = DtlsContext(settings.tls_certificate, settings.tls_key)
+        except OSError as error:
+            raise StartError(f"turn.tls_certificate, turn.tls_key: {error}") from None
+        return self._dtls
 
     def load(self, settings: TurnSettings) -> None:
         """Use these files for every handshake from now on. :raises StartError: as above."""
@@ -118,6 +136,8 @@ class Certificate:
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
             self.expires = _expiry(certificate)
             self.context.load_cert_chain(certificate, key)
+            if self._dtls is not None:
+                self._dtls.load(certificate, key)
         except (OSError, ValueError) as error:
             raise StartError(f"turn.tls_certificate, turn.tls_key: {error}") from None
 

@@ -17,7 +17,7 @@ __all__ = ["CONTENT_TYPE", "Collector", "Gauges", "ProcessCollector", "TurnColle
 
 PREFIX = "icebroker_"
 CONTENT_TYPE = CONTENT_TYPE_LATEST
-TRANSPORTS = ("udp", "tcp", "tls")
+TRANSPORTS = ("udp", "tcp", "tls", "dtls")
 FAMILIES = ("ipv4", "ipv6")
 CLOSE_REASONS = ("released", "expired", "disconnected", "shutdown")
 QUOTAS = ("user", "address", "total", "ports", "permissions", "channels", "connections")

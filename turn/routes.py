@@ -27,6 +27,12 @@ class Transport(StrEnum):
     UDP = "udp"
     TCP = "tcp"
     TLS = "tls"
+    DTLS = "dtls"
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether it brings bytes in order, and the client's going ends its connection."""
+        return self in {Transport.TCP, Transport.TLS}
 
 
 class FiveTuple(NamedTuple):

@@ -143,14 +143,17 @@ class TurnService:
             raise assemble.StartError(
                 "turn.relay_addresses: this machine has no address to relay from"
             )
-        if settings.listen_tls:
+        if settings.listen_tls or settings.listen_dtls:
             self._certificate = assemble.Certificate(settings)
         tls = self._certificate.context if self._certificate else None
+        if self._certificate and settings.listen_dtls:
+            dtls = [(endpoint.host, endpoint.port) for endpoint in settings.listen_dtls]
+            self._listeners.add_dtls(dtls, self._certificate.dtls(settings))
         _raise_descriptor_limit()
         loop = asyncio.get_running_loop()
         self._poller.start(loop)
         try:
-            self._listeners.open_udp(self._addresses)
+            self._listeners.open_datagram(self._addresses)
             for endpoint in settings.listen:
                 await self._listeners.open_stream(*endpoint, tls=None)
             for endpoint in settings.listen_tls:
@@ -220,6 +223,7 @@ class TurnService:
         while True:
             await asyncio.sleep(TICK)
             self._engine.expire(time.monotonic())
+            self._listeners.tick()
             ticks += 1
             if ticks % SWEEP_TICKS == 0:
                 self._listeners.sweep()
