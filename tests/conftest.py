@@ -16,6 +16,8 @@ PACKAGES = {
     "redis-server": "redis-server",
     "systemd-analyze": "systemd",
     "promtool": "prometheus",
+    "docker-compose": "docker-compose",
+    "go": "golang-go golang-github-masterminds-sprig-dev golang-k8s-sigs-yaml-dev",
     "prometheus": "prometheus",
 }
 
