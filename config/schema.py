@@ -4,7 +4,7 @@ A component is handed its section, never the tree. ``config/icebroker.toml`` sho
 options for an operator; a test holds the two together.
 """
 
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import (
     BaseModel,
@@ -17,6 +17,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from config.redis import RedisAddress, parse_redis_url
 from config.tls import unusable
 from config.values import (
     Addresses,
@@ -68,6 +69,17 @@ class Section(BaseModel):
         """What forbids a service to start with these settings, though others may read them."""
         return []
 
+    fixed: ClassVar[frozenset[str]] = frozenset()
+    """Keys that only a restart can change."""
+
+    def needs_restart(self, new: Self) -> list[Problem]:
+        """What of ``new`` cannot be applied while a service runs with these settings."""
+        return [
+            Problem(key, "only a restart can change this; put it back, or restart")
+            for key in sorted(self.fixed)
+            if getattr(self, key) != getattr(new, key)
+        ]
+
     @model_validator(mode="after")
     def _whole(self) -> Self:
         if problems := self.contradictions():
@@ -87,6 +99,8 @@ class Section(BaseModel):
 
 class TurnSettings(Section):
     """The STUN/TURN relay."""
+
+    fixed = frozenset({"listen", "listen_tls", "listen_dtls", "data_plane", "workers"})
 
     listen: Endpoints = (Endpoint("0.0.0.0", 3478), Endpoint("::", 3478))  # noqa: S104 - a server
     """Addresses for STUN and TURN over UDP and TCP; a wildcard is each of the machine's."""
@@ -136,6 +150,9 @@ class TurnSettings(Section):
 
     deny_peers: Networks = ()
     """Networks never to relay to; stronger than `allow_peers`."""
+
+    tcp_allocations: bool = False
+    """Let users have relayed addresses that TCP peers connect with (RFC 6062). No browser asks."""
 
     open_private_peers: bool = False
     """Relay to private networks (10/8, 100.64/10, 172.16/12, 192.168/16, fc00::/7) too: for a
@@ -251,6 +268,8 @@ class IceServer(Section):
 class SignalingSettings(Section):
     """The signaling service and the pages that it serves."""
 
+    fixed = frozenset({"listen", "pages", "max_queued_messages", "max_queued_bytes"})
+
     listen: EndpointText = Endpoint("0.0.0.0", 8080)  # noqa: S104 - a server
     """Address for HTTP and the WebSocket; HTTPS where the two files below are set."""
 
@@ -288,7 +307,7 @@ class SignalingSettings(Section):
     """How long a peer whose socket broke stays in its rooms, in seconds."""
 
     heartbeat: Annotated[Seconds, Field(ge=1)] = 25
-    """Seconds between pings; a socket that answers none for twice as long is cut."""
+    """Seconds between pings; a socket that does not answer one within half of that is cut."""
 
     hello_timeout: Duration = 5
     """A socket that has not said hello by then is closed, in seconds."""
@@ -342,6 +361,13 @@ class SignalingSettings(Section):
             )
         return found
 
+    def needs_restart(self, new: Self) -> list[Problem]:
+        """As above; a certificate may change, but HTTP stays HTTP and HTTPS stays HTTPS."""
+        found = super().needs_restart(new)
+        if bool(self.tls_certificate) != bool(new.tls_certificate):
+            found.append(Problem("tls_certificate", "only a restart turns HTTPS on or off"))
+        return found
+
     def dangers(self) -> list[Problem]:
         """Rooms that strangers can reach and enter; HTTPS that cannot begin."""
         found = [Problem(*why) for why in unusable(self.tls_certificate, self.tls_key)]
@@ -363,17 +389,36 @@ class SignalingSettings(Section):
 class RedisSettings(Section):
     """What many nodes share."""
 
+    fixed = frozenset({"url", "prefix", "ca_certificate"})
+
     url: SecretStr = SecretStr("")
     """redis:// rediss:// redis+sentinel:// redis+cluster://; empty: the embedded broker. Secret,
     as it may hold a password."""
 
+    prefix: Annotated[str, Field(pattern="^[a-z0-9-]{1,32}$")] = "icebroker"
+    """What every key and channel begins with, in braces: one Redis may serve several clusters of
+    nodes, each with a prefix of its own."""
+
+    ca_certificate: PemFile = None
+    """PEM file with the authority that signed Redis's certificate; empty: the system's."""
+
+    def address(self) -> RedisAddress | None:
+        """Where Redis is; None for the embedded broker. Secret. :raises ValueError: nowhere."""
+        return parse_redis_url(self.url.get_secret_value()) if self.url else None
+
     def contradictions(self) -> list[Problem]:
-        """The Redis broker is for later."""
-        return [Problem("url", f"the Redis broker {NOT_BUILT}")] if self.url else []
+        """A URL that leads nowhere."""
+        try:
+            self.address()
+        except ValueError as error:
+            return [Problem("url", str(error))]
+        return []
 
 
 class AdminSettings(Section):
     """Metrics and health, for operators only."""
+
+    fixed = frozenset({"listen"})
 
     listen: EndpointText = Endpoint("127.0.0.1", 9641)
     """Address of /metrics, /healthz and /readyz."""

@@ -13,26 +13,34 @@ from typing import Any, NamedTuple, Protocol
 from signaling.auth import BadToken, Claims, Tokens
 from signaling.broker.base import (
     Broker,
+    Directed,
     Grant,
     MailboxFull,
     NotThere,
     RoomFull,
     SessionOver,
     SessionRecord,
+    Unavailable,
 )
 from signaling.ice import IceProvider
 from signaling.protocol import FEATURES
 from signaling.protocol import messages as m
 from signaling.protocol.errors import CloseCode, ErrorCode, ProtocolError
 from signaling.session import RateLimit, RecentRequests
-from signaling.stats import Stats
+from signaling.stats import PATHS, Stats
 
-PATHS = frozenset({"host", "srflx", "prflx", "relay"})
 ICE_PUSH_AT = 0.6
 """Of a credential's lifetime: fresh ones are pushed then."""
 MOST_REFUSED = 100
 """Messages over the rate limit in a row that close a socket for good."""
+AWAY = "the broker is away; try again soon"
 GONE = "there is no such peer in your rooms"
+CUTS = {
+    CloseCode.SLOW_READER: "events were not acknowledged in time",
+    CloseCode.REPLACED: "the session goes on over another socket",
+    CloseCode.SESSION_OVER: "the session is over",
+}
+"""What a socket is told that the broker has cut."""
 
 
 class HubSettings(NamedTuple):
@@ -87,13 +95,15 @@ class Hub:
         tokens: Tokens,
         stats: Stats,
     ) -> None:
-        self._settings = settings
+        self.settings = settings
+        """May be replaced at any time."""
         self._broker = broker
         self._ice = ice
         self._tokens = tokens
         self._stats = stats
         self._sessions: dict[str, Session] = {}
         self._arrived = 0.0
+        """When the message came that is being handled; 0 while none is."""
         self.draining = False
         self._handlers: dict[type, Callable[[Session, Any], Awaitable[m.ServerMessage | None]]] = {
             m.Join: self._join,
@@ -115,11 +125,14 @@ class Hub:
         A token is for beginning: a call that outlives it must not end with a socket that is lost,
         and the session's own secret says who comes back.
 
-        :raises ProtocolError: UNAUTHORIZED; the socket is to be closed.
+        :raises ProtocolError: UNAUTHORIZED or UNAVAILABLE; the socket is to be closed.
         """
-        session = await self._resume(connection, hello)
-        if session is None:
-            session = await self._begin(connection, hello, self._check_token(hello.token))
+        try:
+            session = await self._resume(connection, hello)
+            if session is None:
+                session = await self._begin(connection, hello, self._check_token(hello.token))
+        except Unavailable:
+            raise ProtocolError(ErrorCode.UNAVAILABLE, AWAY) from None
         return session
 
     def _check_token(self, token: str | None) -> Claims | None:
@@ -162,17 +175,17 @@ class Hub:
     def _attach(self, connection: Connection, record: SessionRecord) -> Session:
         session = self._sessions.get(record.session)
         if session is None:
-            now, limits = time.monotonic(), self._settings
+            now, limits = time.monotonic(), self.settings
             rate = RateLimit(limits.max_messages_per_second, limits.max_message_burst, now)
             session = self._sessions[record.session] = Session(record, connection, rate)
         elif session.connection is not None:
-            session.connection.close(CloseCode.REPLACED, "the session goes on over another socket")
+            session.connection.close(CloseCode.REPLACED, CUTS[CloseCode.REPLACED])
         session.connection = connection
         session.forget_at = None
         return session
 
     def _grant(self, claims: Claims | None) -> Grant:
-        window, capacity = self._settings.resume_window, self._settings.room_capacity
+        window, capacity = self.settings.resume_window, self.settings.room_capacity
         if claims is None:
             return Grant(capacity=capacity, resume_window=window)
         return Grant(
@@ -184,7 +197,7 @@ class Hub:
         )
 
     def _welcome(self, record: SessionRecord, secret: str, *, resumed: bool) -> m.Welcome:
-        settings = self._settings
+        settings = self.settings
         return m.Welcome(
             session=record.session,
             secret=secret,
@@ -206,10 +219,10 @@ class Hub:
 
     async def receive(self, session: Session, text: str) -> None:
         """Handle a text frame; whatever it holds, the socket gets an answer and lives."""
-        self._arrived = time.monotonic()
+        arrived = self._arrived = time.monotonic()
         request_id: str | None = None
         try:
-            if not session.rate.allow(self._arrived):
+            if not session.rate.allow(arrived):
                 self._refuse_flood(session)
             message = m.parse_untrusted(text)
             if isinstance(message, m.Hello):
@@ -218,7 +231,7 @@ class Hub:
             request_id = getattr(message, "id", None)
             answer = session.recent.get(request_id) if request_id else None
             if answer is None:
-                reply = await self._handlers[type(message)](session, message)
+                reply = await self._handle(session, message)
                 answer = m.encode(reply) if reply else None
                 # What asks for something (join, ice) may be done twice, and its answer be long.
                 if request_id and answer and isinstance(reply, m.Ok):
@@ -233,10 +246,18 @@ class Hub:
             )  # fmt: skip
         except SessionOver:
             if session.connection:
-                session.connection.close(CloseCode.SESSION_OVER, "the session is over")
+                session.connection.close(CloseCode.SESSION_OVER, CUTS[CloseCode.SESSION_OVER])
             return
         if answer and session.connection:
-            session.connection.send(answer, self._arrived)
+            session.connection.send(answer, arrived)
+
+    async def _handle(self, session: Session, message: m.ClientMessage) -> m.ServerMessage | None:
+        try:
+            return await self._handlers[type(message)](session, message)
+        except Unavailable:
+            raise ProtocolError(ErrorCode.UNAVAILABLE, AWAY) from None
+        finally:
+            self._arrived = 0.0
 
     def _refuse_flood(self, session: Session) -> None:
         if session.rate.refused > MOST_REFUSED and session.connection:
@@ -248,7 +269,7 @@ class Hub:
         if grant.room and message.room != grant.room:
             raise ProtocolError(ErrorCode.FORBIDDEN, "the token is not for this room")
         rooms = await self._broker.rooms_of(session.record.session)
-        if message.room not in rooms and len(rooms) >= self._settings.max_rooms_per_session:
+        if message.room not in rooms and len(rooms) >= self.settings.max_rooms_per_session:
             raise ProtocolError(ErrorCode.TOO_MANY_ROOMS, "leave another room first")
         try:
             peers = await self._broker.join(
@@ -264,7 +285,7 @@ class Hub:
 
     async def _leave(self, session: Session, message: m.Leave) -> m.Ok:
         try:
-            await self._broker.leave(session.record.session, message.room, "left")
+            await self._broker.leave(session.record.session, message.room, "left", message.id)
         except NotThere:
             raise ProtocolError(ErrorCode.NOT_FOUND, "you are not in this room") from None
         return m.Ok(message.id, "done")
@@ -273,26 +294,26 @@ class Hub:
         event = m.SignalOut(
             session.record.peer, message.description, message.candidate, message.candidates
         )
-        return m.Ok(message.id, await self._send_to(session, message.to, event))
+        return m.Ok(message.id, await self._send_to(session, message.to, event, message.id))
 
     async def _message(self, session: Session, message: m.Message) -> m.Ok:
         event = m.MessageOut(session.record.peer, message.data)
-        return m.Ok(message.id, await self._send_to(session, message.to, event))
+        return m.Ok(message.id, await self._send_to(session, message.to, event, message.id))
 
     async def _bye(self, session: Session, message: m.Bye) -> None:
         await self._send_to(session, message.to, m.ByeOut(session.record.peer))
 
     async def _send_to(
-        self, session: Session, to: str | None, event: m.SignalOut | m.MessageOut | m.ByeOut
+        self, session: Session, to: str | None, event: Directed, request: str = ""
     ) -> str:
         if not session.record.grant.can_publish:
             raise ProtocolError(ErrorCode.FORBIDDEN, "the token does not let you send")
         sender = session.record.session
         try:
             if to is None:
-                there = await self._broker.broadcast(sender, event)
+                there = await self._broker.broadcast(sender, event, request)
             else:
-                there = await self._broker.send(sender, to, event)
+                there = await self._broker.send(sender, to, event, request)
         except NotThere:
             raise ProtocolError(ErrorCode.NOT_FOUND, GONE) from None
         except MailboxFull:
@@ -325,16 +346,18 @@ class Hub:
 
     # From the broker -----------------------------------------------------------------------
 
-    def deliver(self, session_id: str, seq: int, text: str) -> None:
-        """Hand an event to a socket of ours; seq 0 says that something could not be kept."""
-        session = self._sessions.get(session_id)
-        if session is None or session.connection is None:
-            return
-        if seq == 0:
-            session.connection.close(CloseCode.SLOW_READER, "events were not acknowledged in time")
-        elif seq > session.sent:
-            session.sent = seq
-            session.connection.send(text, self._arrived)
+    def deliver(self, session: str, seq: int, text: str) -> None:
+        """Hand an event to a socket of ours."""
+        found = self._sessions.get(session)
+        if found is not None and found.connection is not None and seq > found.sent:
+            found.sent = seq
+            found.connection.send(text, self._arrived or time.monotonic())
+
+    def cut(self, session: str, code: CloseCode) -> None:
+        """Close a session's socket, as the broker says."""
+        found = self._sessions.get(session)
+        if found is not None and found.connection is not None:
+            found.connection.close(code, CUTS[code])
 
     # Ending --------------------------------------------------------------------------------
 

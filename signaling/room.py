@@ -90,10 +90,6 @@ class Room:
             if other is not me
         ]
 
-    def session_of(self, peer: str) -> str | None:
-        """The session of a peer that is in the room."""
-        return next((m.session for m in self._members.values() if m.peer == peer), None)
-
     def others(self, session: str) -> list[str]:
         """The sessions of everyone else."""
         return [other for other in self._members if other != session]

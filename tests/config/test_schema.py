@@ -78,8 +78,13 @@ OPEN_ROOMS = (
             ],
         ),
         (
-            '[redis]\nurl = "redis://localhost"',
-            [f"icebroker.toml:2: redis.url: the Redis broker {LATER}"],
+            '[redis]\nurl = "memcached://localhost"',
+            [
+                (
+                    "icebroker.toml:2: redis.url: write redis://HOST, rediss://HOST (TLS), "
+                    "redis+sentinel://HOST,HOST/SERVICE or redis+cluster://HOST,HOST"
+                )
+            ],
         ),
         (
             '[admin]\ntoken = "t"',

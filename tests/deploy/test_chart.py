@@ -143,7 +143,6 @@ def pods(manifests: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize("changes", [SMALLEST, LARGEST], ids=["smallest", "largest"])
 def test_the_pods_start_with_settings_that_are_good(render, changes, tmp_path):
     """What Kubernetes would put into the environment is read as the service reads it."""
-    changes = merged(changes, {"redis": {"enabled": False}, "signaling": {"replicas": 1}})
     manifests = render(changes)
     (configured,) = (
         manifest["data"]
@@ -151,6 +150,7 @@ def test_the_pods_start_with_settings_that_are_good(render, changes, tmp_path):
         if manifest["kind"] == "ConfigMap" and "ICEBROKER_TURN__LISTEN" in manifest["data"]
     )
     (tmp_path / "secret").write_text("a secret that is long enough")
+    (tmp_path / "url").write_text("redis://redis.example.org:6379/0")
     for service, template in pods(manifests).items():
         container = template["spec"]["containers"][0]
         environment = dict(configured) | {
@@ -161,7 +161,7 @@ def test_the_pods_start_with_settings_that_are_good(render, changes, tmp_path):
         for name, value in environment.items():
             if name.endswith("_FILE"):
                 assert any(value.startswith(mount) for mount in mounts)
-                environment[name] = str(tmp_path / "secret")
+                environment[name] = str(tmp_path / ("url" if "REDIS" in name else "secret"))
             if name.startswith("ICEBROKER_TURN__TLS_") and service == "turn":
                 assert any(value.startswith(mount) for mount in mounts)
         address = environment["ICEBROKER_ADMIN__LISTEN"].replace("$(POD_IP)", "192.0.2.1")

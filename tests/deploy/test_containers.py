@@ -72,7 +72,7 @@ def compose(tmp_path: Path) -> dict[str, Any]:
 
 
 def test_compose_takes_the_file(compose: dict[str, Any]):
-    assert set(compose["services"]) == {"icebroker", "prometheus", "grafana"}
+    assert set(compose["services"]) == {"icebroker", "redis", "prometheus", "grafana"}
     for service in compose["services"].values():
         assert service["cap_drop"] == ["ALL"]
         assert service["security_opt"] == ["no-new-privileges:true"]

@@ -10,9 +10,28 @@ import jwt
 import pytest
 
 from signaling.client import Client, SignalingError
-from tests.signaling.live import signaling, sockets, url
+from tests.redis_server import redis_server
+from tests.signaling.live import default_broker, on, signaling, sockets, url
 
 TOKEN_SECRET = "the secret of the join tokens, 32+"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """One Redis for all tests of this file."""
+    with redis_server(tmp_path_factory.mktemp("redis")) as running:
+        yield running
+
+
+@pytest.fixture(params=["memory", "redis"], autouse=True)
+def broker(request):
+    """Every test over both brokers."""
+    if request.param == "memory":
+        yield
+    else:
+        kept = default_broker.set(on(request.getfixturevalue("server")))
+        yield
+        default_broker.reset(kept)
 
 
 def token(room="r", **claims):
@@ -27,6 +46,15 @@ async def pair(connect):
     await two.join("r")
     await one.hear("peer")
     return one, two, first, second
+
+
+async def until_data(events, last):
+    """The data of each message, up to the last one."""
+    async for event in events:
+        if event["type"] == "message":
+            yield event["data"]
+            if event["data"] == last:
+                return
 
 
 class TestConversation:
@@ -402,6 +430,20 @@ class TestHttp:
             response, _ = await self.get(service, f"/ice?token={token()}")
             assert response.status == 200
 
+    async def test_the_operator_is_told_once_which_page_was_refused(self, capsys):
+        async with signaling() as service:
+            for number in range(2):
+                for path in ("/ice", "/ws"):
+                    origin = {"Origin": f"https://page{number}.example"}
+                    response, _ = await self.get(service, path, headers=origin)
+                    assert response.status == 403
+            for number in range(100):
+                origin = {"Origin": f"https://flood{number}.example"}
+                await self.get(service, "/ws", headers=origin)
+        told = capsys.readouterr().out
+        assert [told.count(f"page{number}.example") for number in range(2)] == [1, 1]
+        assert told.count("signaling.allowed_origins") == 64
+
     async def test_pages_of_other_sites_are_refused(self):
         async with signaling(allowed_origins=["https://good.example"]) as service:
             response, _ = await self.get(
@@ -465,6 +507,23 @@ class TestPythonClient:
                 await asyncio.wait_for(collecting, 10)
                 assert got == list(range(60))
 
+    async def test_what_was_asked_first_is_sent_first_after_a_reconnect(self):
+        async with signaling() as service:
+            address = url(service, "/ws", "ws")
+            async with Client(address) as one, Client(address) as two:
+                await one.join("r")
+                await two.join("r")
+                events, heard = one.events(), two.events()
+                await anext(events)
+                await one.drop()
+                asked = [asyncio.create_task(one.message(text)) for text in ("first", "second")]
+                while (await anext(events))["type"] != "resumed":
+                    pass
+                asked.append(asyncio.create_task(one.message("third")))
+                await asyncio.gather(*asked)
+                got = [event async for event in until_data(heard, "third")]
+                assert got == ["first", "second", "third"]
+
     async def test_it_says_so_when_the_session_could_not_go_on(self):
         async with signaling(resume_window=0.05) as service:
             address = url(service, "/ws", "ws")
@@ -482,15 +541,16 @@ class TestPythonClient:
                     assert one.peer != peer
 
     async def test_a_burst_is_paced_and_not_refused(self):
-        async with signaling(max_message_burst=20, max_messages_per_second=200) as service:
+        # A fifth of the burst is kept for delays on the way: here up to 1 s, of a busy machine.
+        async with signaling(max_message_burst=80, max_messages_per_second=20) as service:
             address = url(service, "/ws", "ws")
             async with Client(address) as one, Client(address) as two:
                 await one.join("r")
                 await two.join("r")
-                await asyncio.gather(*(one.message(number) for number in range(100)))
+                await asyncio.gather(*(one.message(number) for number in range(90)))
                 events = two.events()
-                got = [await anext(events) for _ in range(100)]
-                assert [event["data"] for event in got] == list(range(100))
+                got = [await anext(events) for _ in range(90)]
+                assert [event["data"] for event in got] == list(range(90))
                 assert service.stats.dropped.total() == 0
 
     async def test_errors_have_the_protocols_codes(self):

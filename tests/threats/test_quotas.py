@@ -51,7 +51,7 @@ async def test_a_user_has_his_share_whatever_his_credentials_expiry(connect):
         ({"max_allocations_per_user": 3}, 486, "user"),
         ({"max_allocations_per_address": 3}, 486, "address"),
         ({"max_allocations": 3}, 508, "total"),
-        ({"relay_ports": "42000-42002"}, 508, "ports"),
+        ({"relay_ports": "20500-20502"}, 508, "ports"),
     ],
 )
 @pytest.mark.parametrize("tcp", [False, True], ids=["udp", "tcp"])

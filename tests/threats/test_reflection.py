@@ -103,7 +103,7 @@ async def test_who_proved_himself_is_served_while_his_address_is_flooded(connect
         pytest.param(b"\x00\x16\x00\x00\x21\x12\xa4\x42" + bytes(12), id="Send indication"),
         pytest.param(b"\x01\x01\x00\x00\x21\x12\xa4\x42" + bytes(12), id="Binding response"),
         pytest.param(b"\x01\x13\x00\x00\x21\x12\xa4\x42" + bytes(12), id="Allocate error"),
-        pytest.param(b"\x00\x0a\x00\x00\x21\x12\xa4\x42" + bytes(12), id="method nobody has"),
+        pytest.param(b"\x00\x0d\x00\x00\x21\x12\xa4\x42" + bytes(12), id="method nobody has"),
         pytest.param(b"\x40\x00\x00\x04evil", id="ChannelData"),
         pytest.param(b"\x16\xfe\xfd" + bytes(50), id="DTLS"),
         pytest.param(b"\x80" * 50, id="RTP"),

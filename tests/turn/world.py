@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from turn.allocation.allocator import Parts
+from turn.allocation.connections import Connected
 from turn.allocation.engine import Engine
 from turn.allocation.model import Gate, Limits, NoPort
 from turn.allocation.policy import PeerPolicy, PolicyRules
@@ -33,6 +34,7 @@ OTHER_PEER = Address("9.9.9.9", 4000)
 class FakeRelay:
     """A relay socket that keeps what is sent, and is handed what a peer sends."""
 
+    is_tcp = False
     address: Address
     world: "World"
     closed: bool = False
@@ -74,12 +76,24 @@ class FakeRelay:
             forwarder.peer_to_client(route, len(payload), now)
 
 
+@dataclass
+class FakeTcpRelay(FakeRelay):
+    """A relayed address that peers connect to; ``dialled`` is what waits to be connected."""
+
+    is_tcp = True
+    dialled: list[tuple[Address, Connected]] = field(default_factory=list)
+
+    def connect(self, peer: Address, done: Connected) -> None:
+        self.dialled.append((peer, done))
+
+
 class FakeOpener:
     """Eight ports of each family."""
 
     def __init__(self, world: "World", ports: range = range(50000, 50008)) -> None:
         self.world = world
         self.families = frozenset(Family)
+        self.tcp = False
         self.free = set(ports)
         self.opened: list[FakeRelay] = []
 
@@ -88,6 +102,11 @@ class FakeOpener:
         if not ports:
             raise NoPort
         return self._open(family, ports[0])
+
+    def open_tcp(self, family: Family, server: str) -> "FakeTcpRelay":
+        relay = self.open(family, server, even=False)
+        self.opened[-1] = made = FakeTcpRelay(relay.address, self.world)
+        return made
 
     def open_pair(self, family: Family, server: str) -> tuple[FakeRelay, FakeRelay]:
         pairs = sorted(p for p in self.free if p % 2 == 0 and p + 1 in self.free)
@@ -233,7 +252,7 @@ class World:
         self.routes = RouteTable(self.stats)
         self.opener = FakeOpener(self)
         table = AllocationTable(limits, self.stats)
-        self.policy = PeerPolicy(rules, {SERVER.host}, table.is_live_relay)
+        self.policy = PeerPolicy(rules, {SERVER.host}, table.is_live_relay, table.is_live_tcp_relay)
         authenticator = Authenticator(
             REALM,
             Credentials(

@@ -5,6 +5,7 @@ from contextlib import suppress
 from enum import StrEnum
 from typing import NamedTuple
 
+from turn.allocation.connections import Connection, Connections, PeerStream
 from turn.allocation.model import (
     CHANNEL_LIFETIME,
     PERMISSION_LIFETIME,
@@ -23,7 +24,7 @@ from turn.bandwidth import Bandwidth
 from turn.codec import registry
 from turn.codec.errors import StunError
 from turn.codec.message import build
-from turn.codec.registry import MessageClass, Method
+from turn.codec.registry import Attributes, MessageClass, Method
 from turn.codec.values import Address, Family, Icmp, family_of
 from turn.routes import Ends, FiveTuple, Route, RouteTable, Send
 from turn.stats import DropReason, Stats
@@ -66,6 +67,7 @@ class Allocator:
         self._bandwidth = Bandwidth(parts.limits.rates)
         self._stats = parts.stats
         self._random_bytes = parts.random_bytes
+        self.connections = Connections(parts.random_bytes)
 
     # Allocations ---------------------------------------------------------------------------
 
@@ -113,6 +115,7 @@ class Allocator:
 
     def close(self, allocation: Allocation, reason: CloseReason) -> None:
         """End an allocation and everything of it; the five-tuple and the port are free again."""
+        self.connections.close_all(allocation)
         self._routes.close(allocation.client, allocation.routes)
         self.table.remove(allocation)
         for relayed in allocation.relayed.values():
@@ -194,7 +197,7 @@ class Allocator:
         """A route without a channel for a peer whose permission lives; None: dropped, counted."""
         relayed = allocation.relayed.get(family_of(peer))
         permitted = allocation.permissions.get(peer.host, 0.0)
-        if relayed is None or min(permitted, relayed.expires) <= now:
+        if relayed is None or min(permitted, relayed.expires) <= now or allocation.is_tcp:
             self._stats.drop(DropReason.NO_PERMISSION)
             return None
         if not self.policy.allows(peer):
@@ -206,8 +209,54 @@ class Allocator:
         self._routes.add(allocation.routes, route)
         return route
 
+    def reload(self, limits: Limits) -> None:
+        """Go on with other limits, and end what the policy refuses now."""
+        if limits.rates != self._limits.rates:
+            self._bandwidth = Bandwidth(limits.rates)
+        self._limits = limits
+        for allocation in self.table:
+            self._end_refused(allocation)
+
+    def _end_refused(self, allocation: Allocation) -> None:
+        for number, channel in list(allocation.channels.items()):
+            if not self.policy.allows(channel.peer):
+                del allocation.channels[number]
+        for host in list(allocation.permissions):
+            if not self.policy.allows_host(host):
+                del allocation.permissions[host]
+        for route in set(allocation.routes.peers.values()):
+            if not self.policy.allows(route.peer):
+                self._routes.remove(allocation.routes, route)
+        self.connections.close_where(allocation, lambda p: not self.policy.allows_connection(p))
+
+    def begin_connection(self, allocation: Allocation, peer: Address) -> Connection:
+        """Make room for a connection. :raises StunError: 508, the allocation has its share."""
+        if len(self.connections.of(allocation)) >= self._limits.channels:
+            raise self.table.exceeded("connections", 508)
+        return self.connections.begin(allocation, peer)
+
+    def accept(self, allocation: Allocation, peer: Address, stream: PeerStream, now: float) -> bool:
+        """Tell the client of a peer that has connected (RFC 6062 §5.3); False: it may not."""
+        if allocation.permissions.get(peer.host, 0.0) <= now:
+            self._stats.drop(DropReason.NO_PERMISSION)
+            return False
+        if peer in self.connections.of(allocation):
+            return False
+        try:
+            connection = self.begin_connection(allocation, peer)
+        except StunError:
+            return False
+        self.connections.open(connection, stream, now)
+        attempt = (
+            (registry.CONNECTION_ID, connection.number),
+            (registry.XOR_PEER_ADDRESS, peer),
+        )
+        self._indicate(allocation, Method.CONNECTION_ATTEMPT, attempt)
+        return True
+
     def forget(self, now: float) -> None:
-        """Let go of what was kept for users that are gone."""
+        """Let go of what was kept for users that are gone, and of connections nobody claims."""
+        self.connections.expire(now)
         self._bandwidth.forget(self.table.has_allocation, now)
 
     def report_icmp(self, allocation: Allocation, peer: Address, icmp: Icmp, now: float) -> None:
@@ -215,14 +264,14 @@ class Allocator:
         relayed = allocation.relayed.get(family_of(peer))
         if relayed is None or allocation.permissions.get(peer.host, 0.0) <= now:
             return
-        indication = build(
-            Method.DATA,
-            MessageClass.INDICATION,
-            self._random_bytes(12),
-            ((registry.XOR_PEER_ADDRESS, peer), (registry.ICMP, icmp)),
-        )
+        told = ((registry.XOR_PEER_ADDRESS, peer), (registry.ICMP, icmp))
+        self._indicate(allocation, Method.DATA, told)
+
+    def _indicate(self, allocation: Allocation, method: Method, attributes: Attributes) -> None:
+        data = build(method, MessageClass.INDICATION, self._random_bytes(12), attributes)
+        to_client = next(iter(allocation.relayed.values())).ends.to_client
         with suppress(OSError):  # as with any packet that does not get through
-            relayed.ends.to_client(indication, allocation.client.client)
+            to_client(data, allocation.client.client)
 
     def expire_parts(self, allocation: Allocation, now: float) -> None:
         """End what of a live allocation has had its time."""
@@ -273,3 +322,8 @@ class AllocationGate:
         """A packet to ``peer``, an address as the network has it, drew an ICMP error."""
         peer = self._allocator.policy.to_client(peer)
         self._allocator.report_icmp(self._allocation, peer, icmp, now)
+
+    def connected(self, peer: Address, stream: PeerStream, now: float) -> bool:
+        """A peer, an address as the network has it, has connected; False: it is to be cut off."""
+        peer = self._allocator.policy.to_client(peer)
+        return self._allocator.accept(self._allocation, peer, stream, now)

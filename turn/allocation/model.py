@@ -1,6 +1,6 @@
 """What an allocation is made of, and what it needs from the outside."""
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from turn.bandwidth import Rates
 from turn.codec.values import Address, Family, Icmp
@@ -25,6 +25,9 @@ class Gate(Protocol):
     def unreachable(self, peer: Address, icmp: Icmp, now: float) -> None:
         """A packet to this peer drew an ICMP error."""
 
+    def connected(self, peer: Address, stream: Any, now: float) -> bool:
+        """A peer has connected (``connections.PeerStream``); False: it is to be cut off."""
+
 
 class NoPort(Exception):
     """No relayed transport address can be had."""
@@ -33,6 +36,8 @@ class NoPort(Exception):
 class Relay(Protocol):
     """A relayed transport address: a socket of ours that peers see."""
 
+    is_tcp: bool
+    """Whether peers connect to it (RFC 6062), and no packets pass."""
     address: Address
     """Where packets really come from and arrive."""
     public: Address
@@ -53,9 +58,18 @@ class Relay(Protocol):
         """Release the port; no packet comes or goes any more."""
 
 
+class TcpRelay(Relay, Protocol):
+    """A relayed transport address that peers connect to (RFC 6062)."""
+
+    def connect(self, peer: Address, done: Any) -> None:
+        """Connect to a peer from this address; see ``connections.Connected``."""
+
+
 class RelayOpener(Protocol):
     """Opens relayed transport addresses."""
 
+    tcp: bool
+    """Whether TCP allocations are to be had."""
     families: frozenset[Family]
     """Those that can be relayed from."""
 
@@ -64,6 +78,9 @@ class RelayOpener(Protocol):
 
         :raises NoPort: none is free.
         """
+
+    def open_tcp(self, family: Family, server: str) -> TcpRelay:
+        """Open one that peers connect to. :raises NoPort: none is free."""
 
     def open_pair(self, family: Family, server: str) -> tuple[Relay, Relay]:
         """Open two on an even port and the next one (RFC 8656 §7.2, EVEN-PORT with R).
@@ -144,6 +161,11 @@ class Allocation:
         self.permissions: dict[str, float] = {}
         """Peer IP address -> expiry."""
         self.channels: dict[int, Channel] = {}
+
+    @property
+    def is_tcp(self) -> bool:
+        """Whether it relays TCP connections, not packets (RFC 6062)."""
+        return any(relayed.relay.is_tcp for relayed in self.relayed.values())
 
     @property
     def expires(self) -> float:

@@ -29,6 +29,7 @@ class AllocationTable:
         self._stats = stats
         self._by_client: dict[FiveTuple, Allocation] = {}
         self._by_relayed: dict[Address, Allocation] = {}
+        self._by_tcp_relayed: dict[Address, Allocation] = {}
         self._of_user: Counter[str] = Counter()
         self._of_address: Counter[str] = Counter()
         self._reservations: dict[bytes, Reservation] = {}
@@ -49,9 +50,17 @@ class AllocationTable:
         """Whether one of our allocations relays from this transport address."""
         return address in self._by_relayed
 
+    def is_live_tcp_relay(self, address: Address) -> bool:
+        """The same for TCP allocations (RFC 6062)."""
+        return address in self._by_tcp_relayed
+
     def has_allocation(self, user: str) -> bool:
         """Whether a user has an allocation or a reservation."""
         return user in self._of_user
+
+    def set_limits(self, limits: Limits) -> None:
+        """Hold new allocations to these from now on."""
+        self._limits = limits
 
     def check_quota(self, client: FiveTuple, owner: Owner, shares: int = 1) -> None:
         """See that one more allocation is within the limits.
@@ -83,7 +92,7 @@ class AllocationTable:
         """Take in a new allocation whose quota was checked."""
         self._by_client[allocation.client] = allocation
         for relayed in allocation.relayed.values():
-            self._by_relayed[relayed.relay.address] = allocation
+            self._index(allocation)[relayed.relay.address] = allocation
             self._of_user[allocation.owner.user] += 1
             self._of_address[address_quota_key(allocation.client.client.host)] += 1
         self.schedule(allocation)
@@ -100,9 +109,12 @@ class AllocationTable:
 
     def remove_relayed(self, allocation: Allocation, relay: Relay) -> None:
         """Give back what one relayed address of an allocation took."""
-        del self._by_relayed[relay.address]
+        del self._index(allocation)[relay.address]
         _decrement(self._of_user, allocation.owner.user)
         _decrement(self._of_address, address_quota_key(allocation.client.client.host))
+
+    def _index(self, allocation: Allocation) -> dict[Address, Allocation]:
+        return self._by_tcp_relayed if allocation.is_tcp else self._by_relayed
 
     def schedule(self, allocation: Allocation) -> None:
         """See that ``due`` names the allocation when something of it expires."""

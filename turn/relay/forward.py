@@ -35,6 +35,7 @@ class Forwarder:
     """The user-space plane. It reads routes and asks for one only where a packet has none."""
 
     def __init__(self, stats: Stats, route_to: RouteTo) -> None:
+        self.stats = stats
         self._drop = stats.drop
         self._route_to = route_to
         self.buffer = bytearray(HEADROOM + LARGEST_DATAGRAM + len(PADDING))

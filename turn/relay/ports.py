@@ -13,6 +13,7 @@ from turn.relay.forward import Forwarder
 from turn.relay.icmp import prepare
 from turn.relay.poll import Poller
 from turn.relay.sockets import RelaySocket
+from turn.relay.tcp import TcpRelaySocket, tcp_socket
 
 RANDOM_TRIES = 16
 """Ports to try at random before the whole range is searched from a random place."""
@@ -38,12 +39,18 @@ class RelayPorts:
         :param public_of: our address -> what clients are told, behind 1:1 NAT ("" = any).
         :param random_below: an unpredictable number below its argument (`secrets.randbelow`).
         """
-        self._first, self._last = ports
-        self._public_of = dict(public_of)
+        self.set_range(ports, public_of)
         self._poller, self._forwarder = make
         self._random_below = random_below
         self._used: defaultdict[str, set[int]] = defaultdict(set)
+        self.tcp = False
+        """Whether TCP allocations are to be had."""
         self.set_addresses(addresses)
+
+    def set_range(self, ports: tuple[int, int], public_of: Mapping[str, str]) -> None:
+        """Open within this range, and tell clients these addresses, from now on."""
+        self._first, self._last = ports
+        self._public_of = dict(public_of)
 
     def set_addresses(self, addresses: Mapping[Family, Sequence[str]]) -> None:
         """Relay from these from now on; what is open on others stays until it is closed."""
@@ -90,6 +97,21 @@ class RelayPorts:
                     first.close()
             raise NoPort
 
+    def open_tcp(self, family: Family, server: str) -> TcpRelaySocket:
+        """Open one that peers connect to (RFC 6062). :raises NoPort: none is free."""
+        host = self._host(family, server)
+        try:
+            sock = tcp_socket(SOCKET_FAMILIES[family])
+        except OSError:
+            raise NoPort from None
+        for port in self._candidates(host, step=1):
+            if _bind(sock, host, port):
+                self._used[host].add(port)
+                public = Address(self._public_of.get(host, host), port)
+                return TcpRelaySocket(sock, public, self._forwarder.stats, self._closed)
+        sock.close()
+        raise NoPort
+
     def _host(self, family: Family, server: str) -> str:
         """Where the client asked, if we relay from there: on a LAN that is the reachable one."""
         hosts = self._addresses[family]
@@ -118,7 +140,7 @@ class RelayPorts:
         self._used[host].add(port)
         return RelaySocket(sock, Address(public, port), self._poller, self._forwarder, self._closed)
 
-    def _closed(self, relay: RelaySocket) -> None:
+    def _closed(self, relay: RelaySocket | TcpRelaySocket) -> None:
         self._used[relay.address.host].discard(relay.address.port)
 
 

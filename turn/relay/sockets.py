@@ -16,6 +16,7 @@ from turn.routes import Buffer, ClientRoutes, Send
 class RelaySocket:
     """Owns one socket; ``close`` gives it back."""
 
+    is_tcp = False
     __slots__ = (
         "_forwarder", "_gate", "_on_close", "_poller", "_routes", "_sock", "address", "public",
         "send",

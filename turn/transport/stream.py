@@ -18,6 +18,7 @@ from turn.codec.errors import Malformed
 from turn.codec.framing import StreamFramer
 from turn.codec.values import Address
 from turn.relay.forward import Forwarder
+from turn.relay.tcp import PeerStream
 from turn.routes import Buffer, ClientRoutes, FiveTuple, RouteTable, Transport
 from turn.stats import DropReason, Stats
 from turn.transport.limits import ConnectionLimit
@@ -42,8 +43,6 @@ class StreamShared(NamedTuple):
     routes: RouteTable
     stats: Stats
     strangers: ConnectionLimit
-    first_request_timeout: float
-    """Seconds; also for the TLS handshake."""
 
 
 class StreamConnection(asyncio.BufferedProtocol):
@@ -64,6 +63,8 @@ class StreamConnection(asyncio.BufferedProtocol):
         self._client: FiveTuple | None = None
         self._stranger = stranger
         self._deadline: asyncio.TimerHandle | None = None
+        self._peer: PeerStream | None = None
+        """Where bytes go as they are, once the client has claimed it (RFC 6062 §5.4)."""
 
     # asyncio.BufferedProtocol --------------------------------------------------------------
 
@@ -79,7 +80,7 @@ class StreamConnection(asyncio.BufferedProtocol):
         self._client = FiveTuple(self._listener.transport, Address(*peer[:2]), Address(*server[:2]))
         self._transport.set_write_buffer_limits(high=MOST_UNSENT_BYTES)
         self._listener.connections.add(self)
-        self._close_in(self._shared.first_request_timeout)
+        self._close_in(self._shared.strangers.timeout)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the transport reads to."""
@@ -87,11 +88,14 @@ class StreamConnection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, size: int) -> None:
         """Use up what was read."""
-        if self._client is None:
+        data = self.buffer[:size]
+        if self._client is None or self._pass_on(data):
             return
         try:
-            for frame in self._framer.feed(self.buffer[:size]):
+            for frame in self._framer.feed(data):
                 self._receive(self._client, frame)
+                if self._pass_on(data[self._framer.consumed :]):
+                    return
         except Malformed:
             self._shared.stats.drop(DropReason.MALFORMED)
             self.abort()
@@ -104,7 +108,26 @@ class StreamConnection(asyncio.BufferedProtocol):
         if self._client is None:
             return
         self._leave_strangers()
+        if self._peer is not None:
+            self._peer.close()
         self._shared.engine.disconnected(self._client)
+
+    def pause_writing(self) -> None:
+        """The client reads slowly: the peer that it is spliced with has to wait."""
+        if self._peer is not None:
+            self._peer.client_is_slow(True)
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        if self._peer is not None:
+            self._peer.client_is_slow(False)
+
+    def _pass_on(self, data: memoryview) -> bool:
+        """Hand bytes to the peer that this connection is spliced with; False: there is none."""
+        if self._peer is None:
+            return False
+        self._peer.write(bytes(data))
+        return True
 
     @property
     def began(self) -> bool:
@@ -128,7 +151,7 @@ class StreamConnection(asyncio.BufferedProtocol):
         reply = engine.handle(view, client, self.send, Now(now, time.time()))
         if reply is None or self._transport is None:
             return
-        if engine.table.get(client) is None:
+        if engine.table.get(client) is None and reply.stream is None:
             self._close_in(IDLE_TIMEOUT)
         elif self._deadline:
             self._deadline.cancel()
@@ -136,6 +159,9 @@ class StreamConnection(asyncio.BufferedProtocol):
             self._leave_strangers()
         with contextlib.suppress(OSError):
             self.send(reply.data, client.client)
+        if reply.stream is not None:
+            self._peer = cast("PeerStream", reply.stream)
+            self._peer.splice(self._transport)
 
     def _routes(self, client: FiveTuple) -> ClientRoutes | None:
         return self._shared.routes.of_listener(client.transport, client.server).get(client.client)
@@ -164,6 +190,7 @@ class StreamConnection(asyncio.BufferedProtocol):
         if (
             self._client
             and not self._deadline
+            and not self._peer
             and self._shared.engine.table.get(self._client) is None
         ):
             self._close_in(IDLE_TIMEOUT)
@@ -227,7 +254,7 @@ class StreamListener:
                 lambda: connection,
                 sock,
                 ssl=tls,
-                ssl_handshake_timeout=self.shared.first_request_timeout,
+                ssl_handshake_timeout=self.shared.strangers.timeout,
             )
         except OSError:  # no TLS, too slow, or gone
             pass

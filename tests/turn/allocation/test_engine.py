@@ -256,6 +256,14 @@ class TestAllocate:
         assert second.get(registry.XOR_RELAYED_ADDRESS).port == 50001
         assert code_of(world.client().allocate((registry.RESERVATION_TOKEN, token))) == 508
 
+    def test_a_reserved_port_of_a_relay_that_has_ipv6_alone_is_had(self, world):
+        world.opener.families = frozenset({Family.IPV6})
+        family = (registry.REQUESTED_ADDRESS_FAMILY, Family.IPV6)
+        first = world.client().allocate(family, (registry.EVEN_PORT, True))
+        token = first.get(registry.RESERVATION_TOKEN)
+        second = world.client().allocate((registry.RESERVATION_TOKEN, token))
+        assert second.get(registry.XOR_RELAYED_ADDRESS) == Address("2606:4700::1", 50001)
+
     def test_a_reservation_is_its_owners_alone_and_ends_after_30_seconds(self, world):
         token = world.client().allocate((registry.EVEN_PORT, True)).get(registry.RESERVATION_TOKEN)
         stranger = world.client("bob", "pw2")
@@ -617,6 +625,12 @@ class TestDualAllocation:
         client.channel_data(0x4000, b"six")
         sent = {relay.address: relay.sent for relay in world.opener.opened}
         assert sent == {four: [(b"four", PEER)], six: [(b"six", self.PEER6)]}
+
+    def test_both_ports_are_even_where_that_is_asked_for(self, world):
+        world.client().allocate()
+        reply = world.client().allocate(self.BOTH, (registry.EVEN_PORT, False))
+        ports = [address.port for address in reply.get_all(registry.XOR_RELAYED_ADDRESS)]
+        assert ports == [50002, 50004]
 
     def test_one_family_may_end_alone(self, world):
         client = world.client()
