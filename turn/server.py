@@ -21,6 +21,8 @@ from turn.auth.authenticate import Authenticator
 from turn.auth.credentials import Credentials
 from turn.auth.nonce import Nonces
 from turn.codec.values import Address, Family
+from turn.kernel.carrier import KernelPlane
+from turn.kernel.plane import Carried, NullPlane, Plane, Unavailable
 from turn.metrics import Gauges, TurnCollector
 from turn.relay.forward import Forwarder
 from turn.relay.poll import Poller
@@ -51,8 +53,6 @@ class TurnService:
     """The relay of this process."""
 
     name = "turn"
-    plane = "userspace"
-    plane_reason = "the kernel plane is not in this version yet"
 
     def __init__(self, settings: TurnSettings, reserved_ports: Iterable[int] = ()) -> None:
         """Wire the relay; nothing is opened before ``start``.
@@ -98,12 +98,18 @@ class TurnService:
             ),
         )
         self._watch = AddressWatch(self._follow_addresses)
+        self._plane: Plane = NullPlane("not started")
         self._certificate_expiry: float | None = None
         self._ticker: asyncio.Task[None] | None = None
         self.collector = TurnCollector(
             stats,
             self._routes,
-            Gauges(lambda: len(table), lambda: self.ports_in_use, lambda: self._certificate_expiry),
+            Gauges(
+                lambda: len(table),
+                lambda: self.ports_in_use,
+                lambda: self._certificate_expiry,
+                self._carried,
+            ),
         )
 
     @property
@@ -115,6 +121,20 @@ class TurnService:
     def ports_in_use(self) -> int:
         """Relay ports that are open now."""
         return self._ports.in_use
+
+    def _carried(self) -> Carried:
+        # The plane is opened by ``start``, after the collector was made.
+        return self._plane.carried()
+
+    @property
+    def plane(self) -> str:
+        """What carries packets where it can: ``kernel`` or ``userspace``."""
+        return self._plane.name
+
+    @property
+    def plane_reason(self) -> str:
+        """Why it is that plane, or where it works."""
+        return self._plane.reason
 
     @property
     def addresses(self) -> list[Listening]:
@@ -131,7 +151,8 @@ class TurnService:
     async def start(self) -> None:
         """Open the sockets and begin to serve.
 
-        :raises StartError: a file is not usable, or there is no address to relay from.
+        :raises StartError: a file is not usable, there is no address to relay from, or no kernel
+            plane although it is asked for.
         :raises ListenError: an address cannot be listened on.
         """
         settings = self._settings
@@ -140,6 +161,9 @@ class TurnService:
         tls = self._tls_context() if settings.listen_tls else None
         _raise_descriptor_limit()
         loop = asyncio.get_running_loop()
+        self._plane = _open_plane(settings.data_plane)
+        self._routes.observe(self._plane)
+        self._plane.start(loop)
         self._poller.start(loop)
         try:
             self._listeners.open_udp(self._addresses)
@@ -150,6 +174,7 @@ class TurnService:
         except OSError:
             await self._listeners.close()
             self._poller.stop(loop)
+            self._plane.stop()
             raise
         self.policy.reserve_ports(place.port for place in self.addresses)
         self._watch.start()
@@ -185,6 +210,7 @@ class TurnService:
         await self._listeners.close()
         self._engine.close_all()
         self._poller.stop(asyncio.get_running_loop())
+        self._plane.stop()
 
     async def _tick(self) -> None:
         ticks = 0
@@ -282,6 +308,21 @@ def _rules(
         reserved_ports=frozenset(own | set(reserved_ports)),
         external=tuple(external),
     )
+
+
+def _open_plane(wanted: str) -> Plane:
+    """The data plane beside user space. :raises StartError: ``kernel`` is wanted and cannot be."""
+    if wanted == "userspace":
+        return NullPlane("as configured")
+    try:
+        plane = KernelPlane()
+    except Unavailable as error:
+        if wanted == "kernel":
+            raise StartError(f'turn.data_plane is "kernel", but {error}') from None
+        log.info("data plane", plane="userspace", reason=str(error))
+        return NullPlane(str(error))
+    log.info("data plane", plane=plane.name, reason=plane.reason)
+    return plane
 
 
 def _expiry(certificate: Path) -> float:
