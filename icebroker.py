@@ -5,6 +5,7 @@ Services are imported by the commands that run them, so that the others answer a
 
 import asyncio
 import json
+import os
 import signal
 import sys
 import time
@@ -18,6 +19,7 @@ import typer
 
 from config.load import DEFAULT_FILE, ConfigError, load
 from config.schema import Settings
+from config.systemd import Supervisor
 from config.values import parse_duration
 
 app = typer.Typer(
@@ -78,7 +80,7 @@ def serve(
     admin = _admin(settings, turn_service, signaling_service)
 
     def ready() -> None:
-        typer.echo(_banner(settings, turn_service, admin.address, lan=lan))
+        typer.echo(_banner(settings, turn_service, admin.address, bare=bare, lan=lan))
 
     _run(settings, [turn_service, signaling_service, admin], ready)
 
@@ -147,14 +149,17 @@ def token(
 def _turn(settings: Settings) -> Any:
     from turn.server import TurnService
 
+    redis = settings.redis.address()
     ports = {settings.signaling.listen.port, settings.admin.listen.port, 6379}
+    ports |= {host.port for host in redis.hosts} if redis else set()
     return TurnService(settings.turn, ports)
 
 
 def _signaling(settings: Settings) -> Any:
     from signaling.server import SignalingService
 
-    return SignalingService(settings.signaling, _ice(settings, int(settings.signaling.ice_ttl)))
+    ice = _ice(settings, int(settings.signaling.ice_ttl))
+    return SignalingService(settings.signaling, ice, settings.redis)
 
 
 def _admin(settings: Settings, *services: Any) -> Any:
@@ -194,7 +199,9 @@ def _with_lan_certificate(settings: Settings) -> Settings:
     return settings.model_copy(update={"signaling": settings.signaling.model_copy(update=files)})
 
 
-def _banner(settings: Settings, relay: Any, admin: tuple[str, int], *, lan: bool) -> str:
+def _banner(
+    settings: Settings, relay: Any, admin: tuple[str, int], *, bare: bool, lan: bool
+) -> str:
     from config import laptop
     from turn.transport.addresses import local_addresses, relay_candidates
 
@@ -206,19 +213,23 @@ def _banner(settings: Settings, relay: Any, admin: tuple[str, int], *, lan: bool
         )
     scheme = "https" if settings.signaling.tls_certificate else "http"
     page = f"{scheme}://{f'[{host}]' if ':' in host else host}:{listen.port}/"
+    ice = f"{page}ice"
+    if settings.signaling.token_secret:
+        ice = f'"{ice}?token=$(icebroker token ROOM)"'
     return laptop.banner(
         {
             "version": version_of("icebroker"),
             "page": page,
-            "curl": f"curl {'-k ' if lan else ''}{page}ice",
+            "curl": f"curl {'-k ' if lan else ''}{ice}",
             "metrics": f"http://{admin[0]}:{admin[1]}/metrics",
             "relay": _relay_urls(settings),
             "plane": relay.plane,
             "plane_reason": relay.plane_reason,
             "notes": laptop.notes(
+                bare=bare,
                 lan=lan,
                 private=settings.turn.open_private_peers,
-                secure=bool(settings.signaling.token_secret),
+                signaling=settings.signaling,
             ),
         }
     )
@@ -249,13 +260,17 @@ async def _live(services: Sequence[Service], drain: float, ready: Any) -> None:
     signals: asyncio.Queue[None] = asyncio.Queue()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signals.put_nowait, None)
+    supervisor = Supervisor.of(os.environ)
+    feeding = loop.create_task(supervisor.feed())
     started: list[Service] = []
     try:
         for service in services:
             await service.start()
             started.append(service)
         ready()
+        supervisor.ready()
         await signals.get()
+        supervisor.stopping(drain)
         draining = [asyncio.ensure_future(service.drain(drain)) for service in started]
         second = asyncio.ensure_future(signals.get())
         drained = asyncio.ensure_future(asyncio.wait(draining))
@@ -265,6 +280,7 @@ async def _live(services: Sequence[Service], drain: float, ready: Any) -> None:
     finally:
         for service in reversed(started):
             await service.stop()
+        feeding.cancel()
 
 
 def _load(config: Path | None, *services: str, defaults: dict[str, Any] | None = None) -> Settings:

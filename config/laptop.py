@@ -4,6 +4,8 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
+from config.schema import SignalingSettings
+
 LAN_PORT = 8443
 
 
@@ -27,20 +29,28 @@ def banner(facts: dict[str, Any]) -> str:
     lines += [f"  Relay         {_places(facts['relay'])}"]
     lines += [f"  Data plane    {facts['plane']} ({facts['plane_reason']})", ""]
     lines += [f"  {line}" for line in facts["notes"]]
-    lines += ["", "  Stop with Ctrl-C.", ""]
+    lines += ["", "  Stop with Ctrl-C; a second one does not wait for calls to end.", ""]
     return "\n".join(lines)
 
 
-def notes(*, lan: bool, private: bool, secure: bool) -> list[str]:
-    """What a person should know about how open this is."""
+def notes(*, bare: bool, lan: bool, private: bool, signaling: SignalingSettings) -> list[str]:
+    """What a person should know about how open this is.
+
+    :param bare: without a configuration file; ``lan``: and opened to the network.
+    :param private: the relay's users reach private networks.
+    """
     found = []
     if lan:
         found += [
             "Everyone on your network can open the page and join any room. The browser",
             "warns of the certificate once, because this machine made it: accept it.",
         ]
-    elif not secure:
+    elif signaling.token_secret:
+        found += ["A room needs a token: icebroker token ROOM, then /?room=ROOM#token=TOKEN"]
+    elif bare and signaling.listen.is_loopback:
         found += ["Only this machine can open the page. For a phone: icebroker serve --lan"]
+    else:
+        found += ["Rooms are open to everyone who can reach the page: no signaling.token_secret."]
     if private:
         found += ["The relay lets its users reach private networks (10/8, 192.168/16, …)."]
     return found

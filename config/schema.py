@@ -17,6 +17,8 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from config.redis import RedisAddress, parse_redis_url
+from config.tls import unusable
 from config.values import (
     Addresses,
     Endpoint,
@@ -31,6 +33,7 @@ from config.values import (
     PemFile,
     PortRange,
     PortRangeText,
+    PreparedText,
     Seconds,
     Secrets,
     read_list,
@@ -104,7 +107,7 @@ class TurnSettings(Section):
     hostname: HostText = ""
     """The DNS name that clients reach the relay by; ICE URLs carry it (`turns:` needs one)."""
 
-    realm: Annotated[str, Field(min_length=1, max_length=127)] = "icebroker"
+    realm: Annotated[PreparedText, Field(min_length=1, max_length=127)] = "icebroker"
     """The realm of the long-term credentials (RFC 8489 §9.2)."""
 
     relay_addresses: Addresses = ()
@@ -123,6 +126,9 @@ class TurnSettings(Section):
     users: Passwords = {}
     """Static users: name = password."""
 
+    auth_minimum: Literal["sha1", "sha256"] = "sha1"
+    """`sha256` refuses clients that know only MD5 and HMAC-SHA1 (RFC 8489 §9.2): every browser."""
+
     open: bool = False
     """Allow a public address without `secret` or `users`: a relay for everyone. Don't."""
 
@@ -131,6 +137,9 @@ class TurnSettings(Section):
 
     deny_peers: Networks = ()
     """Networks never to relay to; stronger than `allow_peers`."""
+
+    tcp_allocations: bool = False
+    """Let users have relayed addresses that TCP peers connect with (RFC 6062). No browser asks."""
 
     open_private_peers: bool = False
     """Relay to private networks (10/8, 100.64/10, 172.16/12, 192.168/16, fc00::/7) too: for a
@@ -156,6 +165,12 @@ class TurnSettings(Section):
 
     max_bytes_per_second: Count = 0
     """Bytes of payload a second that one allocation may relay, each way; 0: no limit."""
+
+    max_bytes_per_second_per_user: Count = 0
+    """The same for all allocations of one user together; 0: no limit."""
+
+    max_bytes_per_second_in_all: Count = 0
+    """The same for the whole relay; 0: no limit."""
 
     max_unauthenticated_per_address: Positive = 64
     """TCP and TLS connections of one address that have not proved who they are."""
@@ -199,23 +214,26 @@ class TurnSettings(Section):
         return found
 
     def dangers(self) -> list[Problem]:
-        """Nothing to listen on; a relay that strangers can reach and use."""
+        """Nothing to listen on or with; a relay that strangers can reach and use."""
+        found = [Problem(*why) for why in unusable(self.tls_certificate, self.tls_key)]
         endpoints = (*self.listen, *self.listen_tls)
         if not endpoints:
-            return [Problem("listen", "listen and listen_tls are both empty: nobody could come in")]
+            text = "listen and listen_tls are both empty: nobody could come in"
+            return [*found, Problem("listen", text)]
         if self.open or all(endpoint.is_loopback for endpoint in endpoints):
-            return []
+            return found
         if any(_is_short(secret) for secret in self.secret):
-            return [Problem("secret", TOO_SHORT)]
+            return [*found, Problem("secret", TOO_SHORT)]
         if self.secret or self.users:
-            return []
+            return found
         return [
+            *found,
             Problem(
                 "secret",
                 "the relay is open to other machines, but neither turn.secret nor turn.users is "
                 f"set: anyone could relay through this machine. Set turn.secret ({MAKE_ONE}), "
                 "listen on 127.0.0.1 only, or set turn.open = true if that is what you want",
-            )
+            ),
         ]
 
 
@@ -272,7 +290,7 @@ class SignalingSettings(Section):
     """How long a peer whose socket broke stays in its rooms, in seconds."""
 
     heartbeat: Annotated[Seconds, Field(ge=1)] = 25
-    """Seconds between pings; a socket that answers none for twice as long is cut."""
+    """Seconds between pings; a socket that does not answer one within half of that is cut."""
 
     hello_timeout: Duration = 5
     """A socket that has not said hello by then is closed, in seconds."""
@@ -327,18 +345,20 @@ class SignalingSettings(Section):
         return found
 
     def dangers(self) -> list[Problem]:
-        """Rooms that strangers can reach and enter."""
+        """Rooms that strangers can reach and enter; HTTPS that cannot begin."""
+        found = [Problem(*why) for why in unusable(self.tls_certificate, self.tls_key)]
         if any(_is_short(secret) for secret in self.token_secret):
-            return [Problem("token_secret", TOO_SHORT)]
+            return [*found, Problem("token_secret", TOO_SHORT)]
         if self.listen.is_loopback or self.open or self.token_secret:
-            return []
+            return found
         return [
+            *found,
             Problem(
                 "token_secret",
                 f"signaling is open to other machines on {self.listen}, but signaling.token_secret "
                 f"is not set: anyone could join any room. Set it ({MAKE_ONE}), listen on "
                 "127.0.0.1, or set signaling.open = true if that is what you want",
-            )
+            ),
         ]
 
 
@@ -349,9 +369,24 @@ class RedisSettings(Section):
     """redis:// rediss:// redis+sentinel:// redis+cluster://; empty: the embedded broker. Secret,
     as it may hold a password."""
 
+    prefix: Annotated[str, Field(pattern="^[a-z0-9-]{1,32}$")] = "icebroker"
+    """What every key and channel begins with, in braces: one Redis may serve several clusters of
+    nodes, each with a prefix of its own."""
+
+    ca_certificate: PemFile = None
+    """PEM file with the authority that signed Redis's certificate; empty: the system's."""
+
+    def address(self) -> RedisAddress | None:
+        """Where Redis is; None for the embedded broker. Secret. :raises ValueError: nowhere."""
+        return parse_redis_url(self.url.get_secret_value()) if self.url else None
+
     def contradictions(self) -> list[Problem]:
-        """The Redis broker is for later."""
-        return [Problem("url", f"the Redis broker {NOT_BUILT}")] if self.url else []
+        """A URL that leads nowhere."""
+        try:
+            self.address()
+        except ValueError as error:
+            return [Problem("url", str(error))]
+        return []
 
 
 class AdminSettings(Section):

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 from urllib.parse import urlsplit
 
+from precis_i18n import get_profile
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 
 Network = IPv4Network | IPv6Network
 LONGEST = 10 * 365 * 86400.0
 """Ten years, in seconds: what is longer is a mistake."""
+OPAQUE_STRING = get_profile("OpaqueString")
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -156,6 +158,26 @@ def parse_host(value: object) -> str:
     return text
 
 
+def prepare(text: str) -> str:
+    """A name or password as clients send it: OpaqueString (RFC 8265 §4.2), as RFC 8489 §9.2.2 says.
+
+    Another way to write the same characters gives the same text.
+    """
+    try:
+        return str(OPAQUE_STRING.enforce(text)) if text else text
+    except UnicodeEncodeError:
+        raise ValueError(
+            "has a character that no client may send, as a control character (RFC 8265 §4.2)"
+        ) from None
+
+
+def _prepare_all(users: dict[str, SecretStr]) -> dict[str, SecretStr]:
+    return {
+        prepare(name): SecretStr(prepare(password.get_secret_value()))
+        for name, password in users.items()
+    }
+
+
 def parse_ice_url(value: object) -> str:
     """Read a STUN or TURN URL (RFC 7064 §3.1, RFC 7065 §3.1)."""
     text = _text(value, 'a URL such as "turn:relay.example.org:3478?transport=udp"')
@@ -267,4 +289,7 @@ IceUrls = Annotated[tuple[IceUrlText, ...], _Listed]
 Secrets = Annotated[
     tuple[SecretStr, ...], BeforeValidator(read_secrets), AfterValidator(_none_empty)
 ]
-Passwords = Annotated[dict[str, SecretStr], BeforeValidator(read_table)]
+PreparedText = Annotated[str, AfterValidator(prepare)]
+Passwords = Annotated[
+    dict[str, SecretStr], BeforeValidator(read_table), AfterValidator(_prepare_all)
+]

@@ -232,10 +232,11 @@ class Client:
         """Write, where there is a connection; what has an id is sent again otherwise."""
         async with self._turn:  # one after the other, so that pacing keeps the order
             await self._pacer.wait()
-            await self._write(frame)
+            if self._connected.is_set():
+                await self._write(frame)
 
     async def _write(self, frame: dict[str, Any]) -> None:
-        if self._ws is not None and self._connected.is_set():
+        if self._ws is not None:
             with contextlib.suppress(aiohttp.ClientError, ConnectionError):
                 await self._ws.send_str(json.dumps(frame))
 
@@ -305,17 +306,25 @@ class Client:
             self._fail_what_was_for_the_old_session()
         self._acknowledged = self._seen
         self._pacer = Pacer(message["limits"]["messagesPerSecond"], message["limits"]["burst"])
-        self._connected.set()
+        if self._waiting:
+            # Not awaited: the answers are read by whoever called this.
+            self._later(0, partial(self._send_again, self._ws))
+        else:
+            self._connected.set()
         if resumed:
             self._events.put_nowait({"type": "resumed"})
         if restarted:
             self._later(0, self._rejoin)
-        # Not awaited: the answers are read by whoever called this.
-        self._later(0, self._send_again)
 
-    async def _send_again(self) -> None:
-        for request in list(self._waiting.values()):
-            await self._send(request.frame)
+    async def _send_again(self, ws: aiohttp.ClientWebSocketResponse | None) -> None:
+        """What was asked before goes out before anything that is asked from now on."""
+        async with self._turn:
+            for request in list(self._waiting.values()):
+                await self._pacer.wait()
+                if self._ws is ws:  # else it was lost again, and the next one begins anew
+                    await self._write(request.frame)
+            if self._ws is ws:
+                self._connected.set()
 
     async def _rejoin(self) -> None:
         joined = []

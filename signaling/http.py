@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import structlog
 from aiohttp import hdrs, web
 
 from signaling.auth import BadToken, Tokens
@@ -12,10 +13,14 @@ from signaling.ice import IceProvider
 from signaling.origin import OriginPolicy
 from signaling.websocket import WebSockets
 
+log = structlog.get_logger("signaling")
+
 WEB = Path(__file__).parent / "web"
 PAGES = {"/": "index.html", "/trickle": "trickle.html"}
 SHARED = {"/client.js": "client.js", "/client.d.ts": "client.d.ts"}
 """Files that pages of other sites may load too."""
+MOST_TOLD = 64
+"""Origins whose refusal is logged, once each: a browser tells its page nothing of the reason."""
 
 SECURITY_HEADERS = {
     "Server": "icebroker",  # without the versions of what it is made of
@@ -46,6 +51,7 @@ class Http:
         self._ice = ice
         self._tokens = tokens
         self._origins = origins
+        self._told: set[str] = set()
         self.app = web.Application(middlewares=[_security_headers])
         self.app.add_routes([web.get("/ws", self._ws), web.get("/ice", self._get_ice)])
         self.app.router.add_options("/ice", self._preflight)
@@ -59,7 +65,9 @@ class Http:
 
     async def _ws(self, request: web.Request) -> web.StreamResponse:
         caller = self._origins.caller(request.remote or "", request.scheme, request.headers)
-        if not self._origins.allows(request.headers.get(hdrs.ORIGIN), request.host, caller.scheme):
+        origin = request.headers.get(hdrs.ORIGIN)
+        if not self._origins.allows(origin, request.host, caller.scheme):
+            self._tell(origin)
             return web.Response(
                 status=403,
                 text="pages of this origin may not connect; see signaling.allowed_origins\n",
@@ -71,6 +79,7 @@ class Http:
         caller = self._origins.caller(request.remote or "", request.scheme, request.headers)
         origin = request.headers.get(hdrs.ORIGIN)
         if not self._origins.allows(origin, request.host, caller.scheme):
+            self._tell(origin)
             return web.json_response({"error": "forbidden_origin"}, status=403)
         name = secrets.token_hex(8)
         if self._tokens.required:
@@ -90,6 +99,11 @@ class Http:
         headers["Access-Control-Allow-Headers"] = "Authorization"
         headers["Access-Control-Allow-Methods"] = "GET"
         return web.Response(status=204, headers=headers)
+
+    def _tell(self, origin: str | None) -> None:
+        if origin and origin not in self._told and len(self._told) < MOST_TOLD:
+            self._told.add(origin)
+            log.warning("page refused: signaling.allowed_origins lacks it", origin=origin[:256])
 
     def _cors(self, request: web.Request) -> dict[str, str]:
         headers: dict[str, str] = {hdrs.CACHE_CONTROL: "no-store", hdrs.VARY: "Origin"}

@@ -7,31 +7,40 @@ import hashlib
 import random
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from signaling.auth import BadToken, Claims, Tokens
 from signaling.broker.base import (
     Broker,
+    Directed,
     Grant,
     MailboxFull,
     NotThere,
     RoomFull,
+    SessionOver,
     SessionRecord,
+    Unavailable,
 )
 from signaling.ice import IceProvider
 from signaling.protocol import FEATURES
 from signaling.protocol import messages as m
 from signaling.protocol.errors import CloseCode, ErrorCode, ProtocolError
 from signaling.session import RateLimit, RecentRequests
-from signaling.stats import Stats
+from signaling.stats import PATHS, Stats
 
-PATHS = frozenset({"host", "srflx", "prflx", "relay"})
 ICE_PUSH_AT = 0.6
 """Of a credential's lifetime: fresh ones are pushed then."""
 MOST_REFUSED = 100
 """Messages over the rate limit in a row that close a socket for good."""
+AWAY = "the broker is away; try again soon"
 GONE = "there is no such peer in your rooms"
+CUTS = {
+    CloseCode.SLOW_READER: "events were not acknowledged in time",
+    CloseCode.REPLACED: "the session goes on over another socket",
+    CloseCode.SESSION_OVER: "the session is over",
+}
+"""What a socket is told that the broker has cut."""
 
 
 class HubSettings(NamedTuple):
@@ -48,6 +57,9 @@ class HubSettings(NamedTuple):
 
 class Connection(Protocol):
     """A client's socket, as the hub sees it."""
+
+    def begin(self, texts: Sequence[str]) -> None:
+        """Queue the first frames, whatever the limits of ``send``; once, before anything else."""
 
     def send(self, text: str, since: float) -> None:
         """Queue a text frame; a reader that is too slow is cut. ``since``: when it all began."""
@@ -66,7 +78,6 @@ class Session:
         self.recent = RecentRequests()
         self.sent = 0
         """The ``seq`` of the last event handed to the socket."""
-        self.credential_name = record.peer
         self.ice_due: float | None = None
         """Unix time at which fresh ICE servers are pushed."""
         self.forget_at: float | None = None
@@ -91,6 +102,7 @@ class Hub:
         self._stats = stats
         self._sessions: dict[str, Session] = {}
         self._arrived = 0.0
+        """When the message came that is being handled; 0 while none is."""
         self.draining = False
         self._handlers: dict[type, Callable[[Session, Any], Awaitable[m.ServerMessage | None]]] = {
             m.Join: self._join,
@@ -109,12 +121,17 @@ class Hub:
     async def hello(self, connection: Connection, hello: m.Hello) -> Session:
         """Begin a session, or go on with one.
 
-        :raises ProtocolError: UNAUTHORIZED; the socket is to be closed.
+        A token is for beginning: a call that outlives it must not end with a socket that is lost,
+        and the session's own secret says who comes back.
+
+        :raises ProtocolError: UNAUTHORIZED or UNAVAILABLE; the socket is to be closed.
         """
-        claims = self._check_token(hello.token)
-        session = await self._resume(connection, hello, claims)
-        if session is None:
-            session = await self._begin(connection, hello, claims)
+        try:
+            session = await self._resume(connection, hello)
+            if session is None:
+                session = await self._begin(connection, hello, self._check_token(hello.token))
+        except Unavailable:
+            raise ProtocolError(ErrorCode.UNAVAILABLE, AWAY) from None
         return session
 
     def _check_token(self, token: str | None) -> Claims | None:
@@ -137,41 +154,33 @@ class Hub:
             grant=self._grant(claims),
         )
         await self._broker.open(record)
-        session = self._attach(connection, record, claims)
-        self._send(session, self._welcome(record, secret, resumed=False))
+        session = self._attach(connection, record)
+        connection.begin([m.encode(self._welcome(record, secret, resumed=False))])
         return session
 
-    async def _resume(
-        self, connection: Connection, hello: m.Hello, claims: Claims | None
-    ) -> Session | None:
+    async def _resume(self, connection: Connection, hello: m.Hello) -> Session | None:
         wanted = hello.resume
         if wanted is None:
             return None
         resumption = await self._broker.resume(wanted.session, _hash(wanted.secret), wanted.seq)
         if resumption is None:
             return None
-        session = self._attach(connection, resumption.record, claims)
-        self._send(session, self._welcome(resumption.record, wanted.secret, resumed=True))
-        session.sent = wanted.seq
-        for seq, text in resumption.missed:
-            session.sent = seq
-            connection.send(text, time.monotonic())
+        session = self._attach(connection, resumption.record)
+        welcome = m.encode(self._welcome(resumption.record, wanted.secret, resumed=True))
+        connection.begin([welcome, *(text for _, text in resumption.missed)])
+        session.sent = resumption.missed[-1][0] if resumption.missed else wanted.seq
         return session
 
-    def _attach(
-        self, connection: Connection, record: SessionRecord, claims: Claims | None
-    ) -> Session:
+    def _attach(self, connection: Connection, record: SessionRecord) -> Session:
         session = self._sessions.get(record.session)
         if session is None:
             now, limits = time.monotonic(), self._settings
             rate = RateLimit(limits.max_messages_per_second, limits.max_message_burst, now)
             session = self._sessions[record.session] = Session(record, connection, rate)
         elif session.connection is not None:
-            session.connection.close(CloseCode.REPLACED, "the session goes on over another socket")
+            session.connection.close(CloseCode.REPLACED, CUTS[CloseCode.REPLACED])
         session.connection = connection
         session.forget_at = None
-        if claims and claims.subject:
-            session.credential_name = claims.subject
         return session
 
     def _grant(self, claims: Claims | None) -> Grant:
@@ -180,6 +189,7 @@ class Hub:
             return Grant(capacity=capacity, resume_window=window)
         return Grant(
             room=claims.room,
+            subject=claims.subject,
             capacity=capacity if claims.capacity is None else claims.capacity,
             resume_window=window if claims.resume is None else claims.resume,
             can_publish=claims.can_publish,
@@ -196,6 +206,7 @@ class Hub:
             heartbeat=settings.heartbeat,
             limits={
                 "messageBytes": settings.max_message_bytes,
+                "metaBytes": m.MOST_META,
                 "messagesPerSecond": settings.max_messages_per_second,
                 "burst": settings.max_message_burst,
                 "rooms": settings.max_rooms_per_session,
@@ -207,10 +218,10 @@ class Hub:
 
     async def receive(self, session: Session, text: str) -> None:
         """Handle a text frame; whatever it holds, the socket gets an answer and lives."""
-        self._arrived = time.monotonic()
+        arrived = self._arrived = time.monotonic()
         request_id: str | None = None
         try:
-            if not session.rate.allow(self._arrived):
+            if not session.rate.allow(arrived):
                 self._refuse_flood(session)
             message = m.parse_untrusted(text)
             if isinstance(message, m.Hello):
@@ -219,9 +230,10 @@ class Hub:
             request_id = getattr(message, "id", None)
             answer = session.recent.get(request_id) if request_id else None
             if answer is None:
-                reply = await self._handlers[type(message)](session, message)
+                reply = await self._handle(session, message)
                 answer = m.encode(reply) if reply else None
-                if request_id and answer:
+                # What asks for something (join, ice) may be done twice, and its answer be long.
+                if request_id and answer and isinstance(reply, m.Ok):
                     session.recent.put(request_id, answer)
         except ProtocolError as error:
             self._stats.dropped[error.code] += 1
@@ -231,8 +243,20 @@ class Hub:
                     request_id or m.id_of_untrusted(text),
                 )
             )  # fmt: skip
+        except SessionOver:
+            if session.connection:
+                session.connection.close(CloseCode.SESSION_OVER, CUTS[CloseCode.SESSION_OVER])
+            return
         if answer and session.connection:
-            session.connection.send(answer, self._arrived)
+            session.connection.send(answer, arrived)
+
+    async def _handle(self, session: Session, message: m.ClientMessage) -> m.ServerMessage | None:
+        try:
+            return await self._handlers[type(message)](session, message)
+        except Unavailable:
+            raise ProtocolError(ErrorCode.UNAVAILABLE, AWAY) from None
+        finally:
+            self._arrived = 0.0
 
     def _refuse_flood(self, session: Session) -> None:
         if session.rate.refused > MOST_REFUSED and session.connection:
@@ -248,7 +272,10 @@ class Hub:
             raise ProtocolError(ErrorCode.TOO_MANY_ROOMS, "leave another room first")
         try:
             peers = await self._broker.join(
-                session.record.session, message.room, message.meta, grant.capacity
+                session.record.session,
+                message.room,
+                message.meta.copy(),  # not to keep the whole frame that it came in
+                grant.capacity,
             )
         except RoomFull:
             raise ProtocolError(ErrorCode.ROOM_FULL, "the room is full") from None
@@ -257,7 +284,7 @@ class Hub:
 
     async def _leave(self, session: Session, message: m.Leave) -> m.Ok:
         try:
-            await self._broker.leave(session.record.session, message.room, "left")
+            await self._broker.leave(session.record.session, message.room, "left", message.id)
         except NotThere:
             raise ProtocolError(ErrorCode.NOT_FOUND, "you are not in this room") from None
         return m.Ok(message.id, "done")
@@ -266,26 +293,26 @@ class Hub:
         event = m.SignalOut(
             session.record.peer, message.description, message.candidate, message.candidates
         )
-        return m.Ok(message.id, await self._send_to(session, message.to, event))
+        return m.Ok(message.id, await self._send_to(session, message.to, event, message.id))
 
     async def _message(self, session: Session, message: m.Message) -> m.Ok:
         event = m.MessageOut(session.record.peer, message.data)
-        return m.Ok(message.id, await self._send_to(session, message.to, event))
+        return m.Ok(message.id, await self._send_to(session, message.to, event, message.id))
 
     async def _bye(self, session: Session, message: m.Bye) -> None:
         await self._send_to(session, message.to, m.ByeOut(session.record.peer))
 
     async def _send_to(
-        self, session: Session, to: str | None, event: m.SignalOut | m.MessageOut | m.ByeOut
+        self, session: Session, to: str | None, event: Directed, request: str = ""
     ) -> str:
         if not session.record.grant.can_publish:
             raise ProtocolError(ErrorCode.FORBIDDEN, "the token does not let you send")
         sender = session.record.session
         try:
             if to is None:
-                there = await self._broker.broadcast(sender, event)
+                there = await self._broker.broadcast(sender, event, request)
             else:
-                there = await self._broker.send(sender, to, event)
+                there = await self._broker.send(sender, to, event, request)
         except NotThere:
             raise ProtocolError(ErrorCode.NOT_FOUND, GONE) from None
         except MailboxFull:
@@ -311,22 +338,25 @@ class Hub:
 
     def _issue(self, session: Session) -> tuple[list[dict[str, Any]], str]:
         now = time.time()
-        grant = self._ice.issue(session.credential_name, now)
+        record = session.record
+        grant = self._ice.issue(record.grant.subject or record.peer, now)
         session.ice_due = now + grant.ttl * ICE_PUSH_AT
         return grant.ice_servers, grant.expires_text
 
     # From the broker -----------------------------------------------------------------------
 
-    def deliver(self, session_id: str, seq: int, text: str) -> None:
-        """Hand an event to a socket of ours; seq 0 says that something could not be kept."""
-        session = self._sessions.get(session_id)
-        if session is None or session.connection is None:
-            return
-        if seq == 0:
-            session.connection.close(CloseCode.SLOW_READER, "events were not acknowledged in time")
-        elif seq > session.sent:
-            session.sent = seq
-            session.connection.send(text, self._arrived)
+    def deliver(self, session: str, seq: int, text: str) -> None:
+        """Hand an event to a socket of ours."""
+        found = self._sessions.get(session)
+        if found is not None and found.connection is not None and seq > found.sent:
+            found.sent = seq
+            found.connection.send(text, self._arrived or time.monotonic())
+
+    def cut(self, session: str, code: CloseCode) -> None:
+        """Close a session's socket, as the broker says."""
+        found = self._sessions.get(session)
+        if found is not None and found.connection is not None:
+            found.connection.close(code, CUTS[code])
 
     # Ending --------------------------------------------------------------------------------
 

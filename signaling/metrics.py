@@ -11,7 +11,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from signaling.protocol.errors import CloseCode, ErrorCode
-from signaling.stats import DELIVERY_BUCKETS, Stats
+from signaling.stats import DELIVERY_BUCKETS, PATHS, Stats
 
 PREFIX = "icebroker_"
 MESSAGE_TYPES = ("join", "leave", "signal", "message", "bye", "ack", "ice", "ping", "stats")
@@ -19,7 +19,6 @@ DISCONNECTS = (
     *(code.name.lower() for code in CloseCode if code is not CloseCode.NORMAL),
     "left", "page_gone", "lost", "protocol_error", "write_failed",
 )  # fmt: skip
-PATHS = ("host", "srflx", "prflx", "relay")
 
 
 class Gauges:

@@ -4,7 +4,9 @@ The order decides the roles and outlives a lost socket: who was there first is p
 newcomer offers and is impolite. Both ends of a pair compute the opposite, so glare cannot wedge.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from msgspec import Raw
 
 from signaling.protocol.messages import PeerEntry, PeerEvent
 
@@ -21,7 +23,7 @@ class Member:
 
     __slots__ = ("meta", "name", "order", "peer", "session", "state")
 
-    def __init__(self, session: str, peer: str, name: str, meta: Any) -> None:
+    def __init__(self, session: str, peer: str, name: str, meta: Raw) -> None:
         self.session = session
         self.peer = peer
         self.name = name
@@ -52,9 +54,13 @@ class Room:
         return session in self._members
 
     def join(self, member: Member, capacity: int) -> list[Notice]:
-        """Let somebody in. :raises RoomFull: ``capacity`` members are there already."""
-        if member.session in self._members:
-            return []
+        """Let somebody in; of who is in already, take over the ``meta``.
+
+        :raises RoomFull: ``capacity`` members are there already.
+        """
+        known = self._members.get(member.session)
+        if known is not None:
+            return self._describe(known, member.meta)
         if len(self._members) >= capacity:
             raise RoomFull
         self._joined += 1
@@ -84,13 +90,15 @@ class Room:
             if other is not me
         ]
 
-    def session_of(self, peer: str) -> str | None:
-        """The session of a peer that is in the room."""
-        return next((m.session for m in self._members.values() if m.peer == peer), None)
-
     def others(self, session: str) -> list[str]:
         """The sessions of everyone else."""
         return [other for other in self._members if other != session]
+
+    def _describe(self, member: Member, meta: Raw) -> list[Notice]:
+        if member.meta == meta:
+            return []
+        member.meta = meta
+        return self._notices(member, "update")
 
     def _change(self, session: str, state: str, event: str) -> list[Notice]:
         member = self._members.get(session)

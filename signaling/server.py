@@ -7,9 +7,12 @@ import time
 import structlog
 from aiohttp import web
 
-from config.schema import SignalingSettings
+from config.schema import RedisSettings, SignalingSettings
 from signaling.auth import Tokens
+from signaling.broker.base import Broker
 from signaling.broker.memory import MemoryBroker
+from signaling.broker.primary import Finder
+from signaling.broker.redis import RedisBroker
 from signaling.http import Http
 from signaling.hub import Hub, HubSettings
 from signaling.ice import IceProvider
@@ -34,10 +37,13 @@ class SignalingService:
 
     name = "signaling"
 
-    def __init__(self, settings: SignalingSettings, ice: IceProvider) -> None:
+    def __init__(
+        self, settings: SignalingSettings, ice: IceProvider, redis: RedisSettings | None = None
+    ) -> None:
+        """Wire it. :param redis: where the nodes meet; None: this node stands alone."""
         self._settings = settings
         self.stats = stats = Stats()
-        self._broker = MemoryBroker(settings.max_queued_messages, settings.max_queued_bytes)
+        self._broker = _broker(settings, redis or RedisSettings())
         tokens = Tokens([secret.get_secret_value() for secret in settings.token_secret])
         self._hub = Hub(_hub_settings(settings), self._broker, ice, tokens, stats)
         self._websockets = WebSockets(_socket_settings(settings), self._hub, stats)
@@ -77,7 +83,7 @@ class SignalingService:
         :raises OSError: the address cannot be listened on.
         """
         tls = self._tls_context()
-        await self._broker.start(self._hub.deliver)
+        await self._broker.start(self._hub)
         await self._runner.setup()
         host, port = self._settings.listen
         try:
@@ -135,6 +141,15 @@ class SignalingService:
         except (OSError, ValueError) as error:
             raise StartError(f"signaling.tls_certificate, signaling.tls_key: {error}") from None
         return context
+
+
+def _broker(settings: SignalingSettings, redis: RedisSettings) -> Broker:
+    most = settings.max_queued_messages, settings.max_queued_bytes
+    address = redis.address()
+    if address is None:
+        return MemoryBroker(*most)
+    authority = str(redis.ca_certificate) if redis.ca_certificate else None
+    return RedisBroker(Finder(address, "{" + redis.prefix + "}", authority), redis.prefix, *most)
 
 
 def _hub_settings(settings: SignalingSettings) -> HubSettings:

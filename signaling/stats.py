@@ -5,6 +5,8 @@ from collections import Counter
 
 DELIVERY_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0)
 """Upper bounds in seconds."""
+PATHS = ("host", "srflx", "prflx", "relay")
+"""Candidate types that a call's path can have (RFC 8445 §5.1.1)."""
 
 
 class Histogram:
@@ -32,5 +34,4 @@ class Stats:
         """From a message's arrival to its hand-over to the recipient's socket."""
         self.disconnects: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
-        self.credentials_issued = 0
         self.ice_results: Counter[str] = Counter()

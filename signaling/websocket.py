@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections import Counter, deque
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import structlog
@@ -39,17 +40,30 @@ class Socket:
         self._stats = stats
         self._queue: deque[tuple[str, float]] = deque()
         self._queued_bytes = 0
+        self._uncounted = 0
+        """Frames at the head of the queue that the limits do not count."""
         self._wake = asyncio.Event()
         self._end: tuple[CloseCode, str] | None = None
         self.reason = ""
         """Why it ended, where we ended it."""
+
+    def begin(self, texts: Sequence[str]) -> None:
+        """Queue the first frames: a welcome, and all that the session missed.
+
+        A mailbox has bounded these already. Counted here once more, one that is full would cut
+        each socket that comes for it, and could never be had.
+        """
+        now = time.monotonic()
+        self._queue.extend((text, now) for text in texts)
+        self._uncounted = len(texts)
+        self._wake.set()
 
     def send(self, text: str, since: float) -> None:
         """Queue a text frame; over the limits the socket is cut and the session may resume."""
         if self._end is not None:
             return
         settings = self._settings
-        too_many = len(self._queue) >= settings.max_queued_messages
+        too_many = len(self._queue) - self._uncounted >= settings.max_queued_messages
         if too_many or self._queued_bytes + len(text) > settings.max_queued_bytes:
             self.close(CloseCode.SLOW_READER, "the client reads too slowly")
             return
@@ -69,8 +83,7 @@ class Socket:
         try:
             while True:
                 while self._queue and not self._too_slow:
-                    text, since = self._queue.popleft()
-                    self._queued_bytes -= len(text)
+                    text, since = self._next()
                     async with asyncio.timeout(self._settings.write_timeout):
                         await self._ws.send_str(text)
                     self._stats.delivery.observe(time.monotonic() - since)
@@ -85,6 +98,14 @@ class Socket:
             # RuntimeError: aiohttp's word for a write after the peer's close.
             self.reason = self.reason or "write_failed"
             self._abort()
+
+    def _next(self) -> tuple[str, float]:
+        text, since = self._queue.popleft()
+        if self._uncounted:
+            self._uncounted -= 1
+        else:
+            self._queued_bytes -= len(text)
+        return text, since
 
     @property
     def _too_slow(self) -> bool:
@@ -193,8 +214,8 @@ class WebSockets:
                     error.code, error.message, error.retryable, m.id_of_untrusted(frame.data)
                 )
                 socket.send(m.encode(answer), time.monotonic())
-                if error.code is ErrorCode.UNAUTHORIZED:
-                    socket.close(CloseCode.UNAUTHORIZED, error.message)
+                if error.code in REFUSALS:
+                    socket.close(REFUSALS[error.code], error.message)
                     return None
         return None
 
@@ -239,6 +260,11 @@ ENDS: dict[int, str] = {
     WSCloseCode.INVALID_TEXT: "protocol_error",
 }
 """Close codes of clients and of the WebSocket layer, by the name that they are counted under."""
+REFUSALS = {
+    ErrorCode.UNAUTHORIZED: CloseCode.UNAUTHORIZED,
+    ErrorCode.UNAVAILABLE: CloseCode.UNAVAILABLE,
+}
+"""Errors of a hello after which the socket is closed, and how."""
 FOR_GOOD = frozenset({"flood", "unauthorized", "not_text"})
 """Ends after which the session may not go on."""
 

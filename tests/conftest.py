@@ -17,6 +17,9 @@ PACKAGES = {
     "nft": "nftables",
     "chromium": "chromium",
     "redis-server": "redis-server",
+    "systemd-analyze": "systemd",
+    "promtool": "prometheus",
+    "prometheus": "prometheus",
 }
 
 

@@ -13,6 +13,8 @@ ethtool:ethtool
 gcc:gcc
 clang:clang
 curl:curl
+systemd-analyze:systemd
+promtool:prometheus
 "
 missing=""
 for pair in $wanted; do

@@ -218,11 +218,13 @@ def test_serve_with_a_configuration(shell: Shell, ports: Ports):
         f'[admin]\nlisten = "127.0.0.1:{ports.admin}"\n'
     )
     with shell.running("serve") as service:
-        service.banner()
+        ice = f"http://127.0.0.1:{ports.signaling}/ice"
+        assert f'curl "{ice}?token=$(icebroker token ROOM)"' in service.banner()
         with pytest.raises(urllib.error.HTTPError) as refused:
-            get(f"http://127.0.0.1:{ports.signaling}/ice")
+            get(ice)
         refused.value.close()
         assert refused.value.code == 401
+        assert json.loads(get(f"{ice}?token={shell.run('token', 'r').out.strip()}"))["uris"]
         assert service.end(signal.SIGTERM) < 5
         for secret in (SECRET, TOKEN_SECRET):
             assert secret not in service.log.read_text() + service.out.read_text()

@@ -1,9 +1,11 @@
 """Prometheus metrics: read from the counters at scrape time, by the one importer of the client."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import product
 from typing import Any
 
 from prometheus_client import CollectorRegistry
+from prometheus_client import ProcessCollector as OfTheKernel
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
@@ -16,8 +18,10 @@ __all__ = ["CONTENT_TYPE", "Collector", "Gauges", "ProcessCollector", "TurnColle
 
 PREFIX = "icebroker_"
 CONTENT_TYPE = CONTENT_TYPE_LATEST
+TRANSPORTS = ("udp", "tcp", "tls")
+FAMILIES = ("ipv4", "ipv6")
 CLOSE_REASONS = ("released", "expired", "disconnected", "shutdown")
-QUOTAS = ("user", "address", "total", "ports", "permissions", "channels")
+QUOTAS = ("user", "address", "total", "ports", "permissions", "channels", "connections")
 AUTH_RESULTS = ("ok", "unauthorized", "stale_nonce", "bad_request")
 
 
@@ -28,11 +32,14 @@ class Gauges:
         self,
         allocations: Callable[[], int],
         ports_in_use: Callable[[], int],
+        ports: Callable[[], tuple[int, int]],
         certificate_expiry: Callable[[], float | None],
         carried: Callable[[], Carried],
     ) -> None:
         self.allocations = allocations
         self.ports_in_use = ports_in_use
+        self.ports = ports
+        """Ports of each relay address, and how many are free at the one that has fewest."""
         self.certificate_expiry = certificate_expiry
         """Unix time, or None without TLS."""
         self.carried = carried
@@ -52,13 +59,16 @@ class TurnCollector(Collector):
         stats, gauges = self._stats, self._gauges
         yield _gauge("turn_allocations", "Live allocations.", gauges.allocations())
         yield _gauge("turn_relay_ports_in_use", "Open relay ports.", gauges.ports_in_use())
+        ports, free = gauges.ports()
+        yield _gauge("turn_relay_ports", "Ports that each relay address has.", ports)
+        yield _gauge("turn_relay_ports_free", "Ports left where the fewest are left.", free)
         expiry = gauges.certificate_expiry()
         if expiry is not None:
             name = "tls_certificate_not_after_timestamp_seconds"
             yield _gauge(name, "When the TLS certificate of the relay expires.", expiry)
         yield _counter(
             "turn_allocations_created", "Allocations made.", ("transport", "family"),
-            stats.allocations_created,
+            dict.fromkeys(product(TRANSPORTS, FAMILIES), 0) | stats.allocations_created,
         )  # fmt: skip
         yield _counter(
             "turn_allocations_closed", "Allocations ended.", ("reason",),
@@ -113,13 +123,15 @@ class ProcessCollector(Collector):
     def __init__(self, version: str, draining: Callable[[], bool]) -> None:
         self._version = version
         self._draining = draining
+        self._kernel = OfTheKernel(registry=None)
 
     def collect(self) -> Iterator[Metric]:
-        """Give ``build_info`` and ``draining``."""
+        """Give ``build_info``, ``draining``, and CPU, memory and descriptors as ``process_…``."""
         info = GaugeMetricFamily(PREFIX + "build_info", "Version that runs.", labels=("version",))
         info.add_metric((self._version,), 1)
         yield info
         yield _gauge("draining", "1 while new work is turned away.", int(self._draining()))
+        yield from self._kernel.collect()
 
 
 def exposition(collectors: Iterable[Collector]) -> bytes:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
+from turn.bandwidth import Budgets
 from turn.codec.values import Address
 from turn.stats import Stats
 
@@ -36,30 +37,6 @@ class FiveTuple(NamedTuple):
     server: Address
 
 
-class ByteBudget:
-    """A token bucket over bytes; None in its place means no limit.
-
-    Holds at most one second's worth, so that a burst is never longer than that.
-    """
-
-    __slots__ = ("_tokens", "_updated", "rate")
-
-    def __init__(self, rate: int, now: float) -> None:
-        self.rate = rate
-        self._tokens = float(rate)
-        self._updated = now
-
-    def take(self, size: int, now: float) -> bool:
-        """Take ``size`` bytes; False, and nothing taken, where they are not there."""
-        if now > self._updated:
-            self._tokens = min(self.rate, self._tokens + (now - self._updated) * self.rate)
-            self._updated = now
-        if self._tokens < size:
-            return False
-        self._tokens -= size
-        return True
-
-
 class Route:
     """One client, one peer: who they are, how each is reached, and what went through."""
 
@@ -78,6 +55,7 @@ class Route:
         "sent_packets",
         "to_client",
         "to_peer",
+        "to_peer_unfragmented",
         "wire_peer",
     )
 
@@ -88,6 +66,7 @@ class Route:
         self.relayed = ends.relayed
         self.to_client = ends.to_client
         self.to_peer = ends.to_peer
+        self.to_peer_unfragmented = ends.to_peer_unfragmented
         self.sending = ends.sending
         self.receiving = ends.receiving
         self.peer = peer
@@ -114,8 +93,9 @@ class Ends(NamedTuple):
     """The relayed transport address that packets to peers come from (ours, before any NAT)."""
     to_client: Send
     to_peer: Send
-    sending: ByteBudget | None
-    receiving: ByteBudget | None
+    to_peer_unfragmented: Send
+    sending: Budgets | None
+    receiving: Budgets | None
 
 
 class ClientRoutes:

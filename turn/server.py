@@ -19,7 +19,8 @@ from turn.allocation.policy import PeerPolicy, PolicyRules
 from turn.allocation.table import AllocationTable
 from turn.auth.authenticate import Authenticator
 from turn.auth.credentials import Credentials
-from turn.auth.nonce import Nonces
+from turn.bandwidth import Rates
+from turn.codec.integrity import Integrity
 from turn.codec.values import Address, Family
 from turn.kernel.carrier import KernelPlane
 from turn.kernel.plane import Carried, NullPlane, Plane, Unavailable
@@ -68,7 +69,10 @@ class TurnService:
         table = AllocationTable(limits, stats)
         external = self._external()
         self.policy = PeerPolicy(
-            _rules(settings, reserved_ports, external), self._addresses, table.is_live_relay
+            _rules(settings, reserved_ports, external),
+            self._addresses,
+            table.is_live_relay,
+            table.is_live_tcp_relay,
         )
         self._forwarder = Forwarder(stats, self._route_to)
         self._ports = RelayPorts(
@@ -78,6 +82,7 @@ class TurnService:
             (self._poller, self._forwarder),
             secrets.randbelow,
         )
+        self._ports.tcp = settings.tcp_allocations
         parts = Parts(
             self.policy, table, self._routes, self._ports, limits, stats, secrets.token_bytes
         )
@@ -107,6 +112,7 @@ class TurnService:
             Gauges(
                 lambda: len(table),
                 lambda: self.ports_in_use,
+                lambda: (self._ports.size, self._ports.free),
                 lambda: self._certificate_expiry,
                 self._carried,
             ),
@@ -281,7 +287,9 @@ def _authenticator(settings: TurnSettings) -> Authenticator:
     return Authenticator(
         settings.realm,
         Credentials(settings.realm, users, shared),
-        Nonces(nonce_key, settings.nonce_lifetime),
+        nonce_key,
+        settings.nonce_lifetime,
+        Integrity[settings.auth_minimum.upper()],
     )
 
 
@@ -293,7 +301,11 @@ def _limits(settings: TurnSettings) -> Limits:
         permissions=settings.max_permissions,
         channels=settings.max_channels,
         lifetime=settings.max_lifetime,
-        bytes_per_second=settings.max_bytes_per_second,
+        rates=Rates(
+            settings.max_bytes_per_second,
+            settings.max_bytes_per_second_per_user,
+            settings.max_bytes_per_second_in_all,
+        ),
     )
 
 

@@ -4,16 +4,29 @@ The mailbox is the truth: an event is numbered and kept there before anything el
 a node's hub is only woken. A node that asks after a gap gets it from the mailbox.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
+from msgspec import Raw
 
+from signaling.protocol.errors import CloseCode
 from signaling.protocol.messages import ByeOut, MessageOut, PeerEntry, SignalOut
 
 Directed = SignalOut | MessageOut | ByeOut
-Deliver = Callable[[str, int, str], None]
-"""(session, seq, text frame): wakes the node that holds the session's socket. Must not block."""
+
+
+class Listener(Protocol):
+    """The node, as the broker sees it. Neither method may block."""
+
+    def deliver(self, session: str, seq: int, text: str) -> None:
+        """An event for a session that is attached here, as a text frame."""
+
+    def cut(self, session: str, code: CloseCode) -> None:
+        """A session's socket is to be closed.
+
+        SLOW_READER: something could not be kept. REPLACED: the session went to another node.
+        SESSION_OVER: it has ended, or is not this node's any more: the client comes back.
+        """
 
 
 class Grant(msgspec.Struct, frozen=True):
@@ -21,6 +34,8 @@ class Grant(msgspec.Struct, frozen=True):
 
     room: str = ""
     """The one room that it may join; "" = any."""
+    subject: str = ""
+    """Whom the relay's quota counts; "" = the peer."""
     capacity: int = 64
     resume_window: float = 30.0
     can_publish: bool = True
@@ -48,6 +63,10 @@ class NotThere(Exception):
     """The recipient shares no room with the sender, or does not exist: one answer for both."""
 
 
+class SessionOver(Exception):
+    """The session that asks has ended or lives elsewhere, though a socket of it is still here."""
+
+
 class RoomFull(Exception):
     """The room has no place left."""
 
@@ -56,17 +75,26 @@ class MailboxFull(Exception):
     """The recipient is away and its mailbox holds no more; nothing was sent."""
 
 
+class Unavailable(Exception):
+    """What the broker needs is away: whether it was done is not known, a retry does no harm."""
+
+
 class Broker(Protocol):
     """Sessions, rooms and mailboxes.
 
     Guarantees: events of one sender to one recipient arrive in the order in which they were
     published; an event for which a method returned is delivered, replayed, or its recipient is
-    told ``resumed: false``; exactly one ``leave`` for each ``join``; ``now`` is monotonic time of
-    the calling node.
+    told ``resumed: false``; exactly one ``leave`` for each ``join``. A request that is repeated
+    with the same ``request`` id, here or on another node, is done once. ``now`` is monotonic
+    time of the calling node.
+
+    What acts for a session (``join``, ``leave``, ``send``, ``broadcast``) raises ``SessionOver``
+    where it has ended or is not this node's any more. Everything may raise ``Unavailable``,
+    except ``suspend``, ``close``, ``acknowledge`` and ``reap``, which are made up for later.
     """
 
-    async def start(self, deliver: Deliver) -> None:
-        """Begin to work; ``deliver`` is called for sessions that are attached here."""
+    async def start(self, listener: Listener) -> None:
+        """Begin to work; ``listener`` hears of the sessions that are attached here."""
 
     async def stop(self) -> None:
         """End; sessions that are attached elsewhere go on."""
@@ -86,23 +114,28 @@ class Broker(Protocol):
     async def close(self, session: str, reason: str) -> None:
         """End a session: one ``leave`` in each room. A second time nothing happens."""
 
-    async def join(self, session: str, room: str, meta: Any, capacity: int) -> list[PeerEntry]:
-        """Enter a room; the others as this session sees them. :raises RoomFull:"""
+    async def join(self, session: str, room: str, meta: Raw, capacity: int) -> list[PeerEntry]:
+        """Enter a room; the others as this session sees them. :raises RoomFull:
 
-    async def leave(self, session: str, room: str, reason: str) -> None:
+        Of a session that is in it already, another ``meta`` is told to the others (``update``).
+        """
+
+    async def leave(self, session: str, room: str, reason: str, request: str = "") -> None:
         """Leave a room. :raises NotThere: the session is not in it."""
 
     async def rooms_of(self, session: str) -> list[str]:
         """The rooms that a session is in."""
 
-    async def send(self, session: str, to: str, event: Directed) -> bool:
+    async def send(self, session: str, to: str, event: Directed, request: str = "") -> bool:
         """Put an event into one peer's mailbox; True where its socket is there to take it.
+
+        A repeated request gives False: when it is delivered is not known.
 
         :raises NotThere: no such peer for this sender.
         :raises MailboxFull: nothing was sent; a later try may succeed.
         """
 
-    async def broadcast(self, session: str, event: Directed) -> bool:
+    async def broadcast(self, session: str, event: Directed, request: str = "") -> bool:
         """The same for everyone who shares a room; True where all sockets are there.
 
         A recipient whose mailbox is full will be told ``resumed: false``.

@@ -3,22 +3,25 @@
 import copy
 import hmac
 import math
-from typing import Any
+
+from msgspec import Raw
 
 from signaling import room as rooms
 from signaling import session as sessions
 from signaling.broker.base import (
-    Deliver,
     Directed,
+    Listener,
     MailboxFull,
     NotThere,
     Resumption,
     RoomFull,
+    SessionOver,
     SessionRecord,
 )
+from signaling.protocol.errors import CloseCode
 from signaling.protocol.messages import Event, PeerEntry
 from signaling.room import Member, Notice, Room
-from signaling.session import Mailbox
+from signaling.session import Mailbox, RecentRequests
 
 ATTACHED = math.inf
 
@@ -26,17 +29,27 @@ ATTACHED = math.inf
 class _Session:
     """A session, its mailbox, and since when it has to be back."""
 
-    __slots__ = ("expires", "mailbox", "record", "rooms")
+    __slots__ = ("expires", "mailbox", "recent", "record", "rooms")
 
     def __init__(self, record: SessionRecord, mailbox: Mailbox) -> None:
         self.record = record
         self.mailbox = mailbox
         self.rooms: set[str] = set()
+        self.recent = RecentRequests()
         self.expires = ATTACHED
 
     @property
     def attached(self) -> bool:
         return self.expires == ATTACHED
+
+    def did(self, request: str) -> bool:
+        """Whether a request with this id was done already."""
+        return bool(request) and self.recent.get(request) is not None
+
+    def remember(self, request: str) -> None:
+        """A request is done."""
+        if request:
+            self.recent.put(request, "")
 
 
 class MemoryBroker:
@@ -48,11 +61,11 @@ class MemoryBroker:
         self._sessions: dict[str, _Session] = {}
         self._rooms: dict[str, Room] = {}
         self._sessions_of_peers: dict[str, str] = {}
-        self._deliver: Deliver = lambda *_: None
+        self._listener: Listener | None = None
 
-    async def start(self, deliver: Deliver) -> None:
+    async def start(self, listener: Listener) -> None:
         """Begin to work."""
-        self._deliver = deliver
+        self._listener = listener
 
     async def stop(self) -> None:
         """End; nothing outlives the process."""
@@ -111,9 +124,9 @@ class MemoryBroker:
 
     # Rooms ---------------------------------------------------------------------------------
 
-    async def join(self, session: str, room: str, meta: Any, capacity: int) -> list[PeerEntry]:
+    async def join(self, session: str, room: str, meta: Raw, capacity: int) -> list[PeerEntry]:
         """Enter a room."""
-        found = self._sessions[session]
+        found = self._live(session)
         entered = self._rooms.get(room) or Room(room)
         member = Member(session, found.record.peer, found.record.name, meta)
         try:
@@ -124,13 +137,18 @@ class MemoryBroker:
         found.rooms.add(room)
         return entered.roster(session)
 
-    async def leave(self, session: str, room: str, reason: str) -> None:
+    async def leave(self, session: str, room: str, reason: str, request: str = "") -> None:
         """Leave a room."""
         found = self._sessions.get(session)
-        if found is None or room not in found.rooms:
+        if found is None:
+            raise NotThere
+        if found.did(request):
+            return
+        if room not in found.rooms:
             raise NotThere
         found.rooms.discard(room)
         self._leave(session, room, reason)
+        found.remember(request)
 
     async def rooms_of(self, session: str) -> list[str]:
         """The rooms that a session is in."""
@@ -143,26 +161,34 @@ class MemoryBroker:
 
     # Messages ------------------------------------------------------------------------------
 
-    async def send(self, session: str, to: str, event: Directed) -> bool:
+    async def send(self, session: str, to: str, event: Directed, request: str = "") -> bool:
         """Put an event into one peer's mailbox."""
-        sender = self._sessions[session]
+        sender = self._live(session)
+        if sender.did(request):
+            return False
         recipient = self._sessions_of_peers.get(to)
         if recipient is None or recipient == session:
             raise NotThere
         if not sender.rooms & self._sessions[recipient].rooms:
             raise NotThere
         try:
-            return self._post(recipient, event)
+            there = self._post(recipient, event)
         except sessions.MailboxFull:
             raise MailboxFull from None
+        sender.remember(request)
+        return there
 
-    async def broadcast(self, session: str, event: Directed) -> bool:
+    async def broadcast(self, session: str, event: Directed, request: str = "") -> bool:
         """Put an event into the mailbox of everyone who shares a room."""
-        names = sorted(self._sessions[session].rooms)
+        sender = self._live(session)
+        if sender.did(request):
+            return False
+        names = sorted(sender.rooms)
         recipients = {other: None for name in names for other in self._rooms[name].others(session)}
         all_there = True
         for other in recipients:
             all_there &= self._post_or_break(other, copy.copy(event))
+        sender.remember(request)
         return all_there
 
     async def acknowledge(self, session: str, seq: int) -> None:
@@ -172,6 +198,12 @@ class MemoryBroker:
             found.mailbox.acknowledge(seq)
 
     # Inside --------------------------------------------------------------------------------
+
+    def _live(self, session: str) -> _Session:
+        found = self._sessions.get(session)
+        if found is None:
+            raise SessionOver
+        return found
 
     def _leave(self, session: str, name: str, reason: str) -> None:
         room = self._rooms[name]
@@ -186,8 +218,8 @@ class MemoryBroker:
     def _post(self, session: str, event: Event) -> bool:
         found = self._sessions[session]
         seq, text = found.mailbox.append(event)
-        if found.attached:
-            self._deliver(session, seq, text)
+        if found.attached and self._listener:
+            self._listener.deliver(session, seq, text)
         return found.attached
 
     def _post_or_break(self, session: str, event: Event) -> bool:
@@ -197,6 +229,6 @@ class MemoryBroker:
         except sessions.MailboxFull:
             found = self._sessions[session]
             found.mailbox.broken = True
-            if found.attached:
-                self._deliver(session, 0, "")  # the hub cuts a reader that is this slow
+            if found.attached and self._listener:
+                self._listener.cut(session, CloseCode.SLOW_READER)
             return False

@@ -47,6 +47,10 @@ class CloseCode(IntEnum):
     GOING_AWAY = 4000
     HEARTBEAT = 4001
     SLOW_READER = 4002
+    SESSION_OVER = 4003
+    """The broker has ended the session that this socket belongs to; a new one can begin."""
+    UNAVAILABLE = 4004
+    """What the server needs is away: come back a little later."""
     REPLACED = 4501
     """The session goes on over a newer socket."""
     HELLO_TIMEOUT = 4502

@@ -13,6 +13,9 @@ from signaling.protocol.errors import ErrorCode, ProtocolError
 MOST_NAME = 128
 MOST_ROOM = 128
 MOST_ID = 64
+MOST_META = 4096
+"""Bytes of what a peer says about itself: everyone who enters is told that of everyone."""
+NULL = Raw(b"null")
 
 
 # Client to server ----------------------------------------------------------------------------
@@ -33,11 +36,11 @@ class Hello(msgspec.Struct, tag="hello"):
 
 
 class Join(msgspec.Struct, tag="join"):
-    """Enter a room."""
+    """Enter a room; once more with another ``meta``, change what the others are told."""
 
     id: str
     room: str
-    meta: Any = None
+    meta: Raw = NULL
 
 
 class Leave(msgspec.Struct, tag="leave"):
@@ -122,7 +125,7 @@ class PeerEntry(msgspec.Struct):
 
     id: str
     name: str
-    meta: Any
+    meta: Raw
     polite: bool
     state: str
 
@@ -138,13 +141,13 @@ class Joined(msgspec.Struct, tag="joined", rename="camel"):
 
 
 class PeerEvent(msgspec.Struct, tag="peer"):
-    """Somebody came, left, or lost the socket: join, leave, suspended, resumed, bye."""
+    """Of somebody in a room: join, leave, suspended, resumed, update (another ``meta``)."""
 
     event: str
     room: str
     id: str
     name: str
-    meta: Any
+    meta: Raw
     polite: bool
     reason: str = ""
     seq: int = 0
@@ -277,6 +280,8 @@ def _check_lengths(message: ClientMessage) -> None:
             raise ProtocolError(ErrorCode.BAD_MESSAGE, f"`{name}` is longer than {most} characters")
         if value == "" and name in {"id", "room", "to"}:
             raise ProtocolError(ErrorCode.BAD_MESSAGE, f"`{name}` is empty")
+    if isinstance(message, Join) and len(message.meta) > MOST_META:
+        raise ProtocolError(ErrorCode.BAD_MESSAGE, f"`meta` is longer than {MOST_META} bytes")
     if isinstance(message, Signal):
         given = [message.description, message.candidate, message.candidates]
         if sum(part is not UNSET for part in given) != 1:

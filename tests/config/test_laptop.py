@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from config.laptop import banner, defaults, notes
+from config.schema import SignalingSettings
 
 FACTS: dict[str, Any] = {
     "version": "1.2.3",
@@ -56,17 +57,28 @@ def test_the_banner_names_each_place_of_the_relay_once(groups: list[list[str]], 
     assert line.replace("Relay", "").strip() == said
 
 
+LOOPBACK, ANYWHERE = {"listen": "127.0.0.1:8080"}, {"listen": "0.0.0.0:8080", "open": True}
+WITH_TOKENS = {"listen": "127.0.0.1:8080", "token_secret": "sixteen bytes or more"}
+ONLY_HERE, PRIVATE, OPEN = "Only this machine", "private networks", "Rooms are open to everyone"
+
+
 @pytest.mark.parametrize(
-    ("lan", "private", "secure", "said", "unsaid"),
+    ("options", "signaling", "said"),
     [
-        (False, False, False, ["Only this machine"], ["certificate", "private networks"]),
-        (False, True, False, ["Only this machine", "private networks"], ["certificate"]),
-        (False, True, True, ["private networks"], ["Only this machine"]),
-        (True, True, False, ["certificate", "Everyone", "private networks"], ["Only this machine"]),
-        (False, False, True, [], ["Only this machine", "certificate", "private networks"]),
+        ({"bare": True}, LOOPBACK, {ONLY_HERE}),
+        ({"bare": True, "private": True}, LOOPBACK, {ONLY_HERE, PRIVATE}),
+        ({"bare": True, "lan": True}, ANYWHERE, {"Everyone on your network", "certificate"}),
+        ({"bare": True}, ANYWHERE, {OPEN}),
+        ({}, ANYWHERE, {OPEN}),
+        ({}, LOOPBACK, {OPEN}),
+        ({}, WITH_TOKENS, {"icebroker token"}),
+        ({"private": True}, WITH_TOKENS, {"icebroker token", PRIVATE}),
     ],
 )
-def test_notes(lan: bool, private: bool, secure: bool, said: list[str], unsaid: list[str]):
-    text = " ".join(notes(lan=lan, private=private, secure=secure))
-    assert all(words in text for words in said)
-    assert not any(words in text for words in unsaid)
+def test_notes(options: dict[str, bool], signaling: dict[str, Any], said: set[str]):
+    settings = SignalingSettings.model_validate(signaling)
+    given = {"bare": False, "lan": False, "private": False, **options}
+    lines = notes(**given, signaling=settings)
+    every = {ONLY_HERE, PRIVATE, OPEN, "Everyone on your network", "certificate", "icebroker token"}
+    assert {words for words in every if words in " ".join(lines)} == said
+    assert max(map(len, lines)) <= 78

@@ -10,6 +10,7 @@ from config.values import Endpoint
 LATER = "is not in this version of Icebroker yet (CHANGELOG.md says what is)"
 GOOD = "a secret of 16 or more bytes"
 SHORT = "the secret is shorter than 16 bytes; make one with: openssl rand -base64 32"
+NOT_THERE = "No such file or directory"
 OPEN_RELAY = (
     "the relay is open to other machines, but neither turn.secret nor turn.users is set: anyone "
     "could relay through this machine. Set turn.secret (make one with: openssl rand -base64 32), "
@@ -73,8 +74,13 @@ OPEN_ROOMS = (
             ],
         ),
         (
-            '[redis]\nurl = "redis://localhost"',
-            [f"icebroker.toml:2: redis.url: the Redis broker {LATER}"],
+            '[redis]\nurl = "memcached://localhost"',
+            [
+                (
+                    "icebroker.toml:2: redis.url: write redis://HOST, rediss://HOST (TLS), "
+                    "redis+sentinel://HOST,HOST/SERVICE or redis+cluster://HOST,HOST"
+                )
+            ],
         ),
         (
             '[admin]\ntoken = "t"',
@@ -115,7 +121,11 @@ def test_no_contradiction(operator: Any, toml: str):
                 '[turn]\nlisten = "127.0.0.1:1"\nlisten_tls = "0.0.0.0:2"\ntls_certificate = "c"\n'
                 'tls_key = "k"'
             ),
-            [f"icebroker.toml:1: turn.secret: {OPEN_RELAY}"],
+            [
+                f"icebroker.toml:4: turn.tls_certificate: c cannot be read: {NOT_THERE}",
+                f"icebroker.toml:5: turn.tls_key: k cannot be read: {NOT_THERE}",
+                f"icebroker.toml:1: turn.secret: {OPEN_RELAY}",
+            ],
         ),
         (
             "[turn]\nlisten = []\nopen = true",

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config import values
+from config.schema import TurnSettings
 from config.values import Endpoint, ExternalAddress, PortRange
 
 GOOD = [
@@ -52,6 +53,9 @@ GOOD = [
     (values.parse_ice_url, "stuns:192.0.2.1:5349", "stuns:192.0.2.1:5349"),
     (values.parse_ice_url, "turn:[::1]:65535?transport=udp", "turn:[::1]:65535?transport=udp"),
     (values.parse_ice_url, "turns:r:443?transport=tcp", "turns:r:443?transport=tcp"),
+    (values.prepare, "", ""),
+    (values.prepare, "a\u00a0b", "a b"),
+    (values.prepare, "cafe\u0301", "caf\u00e9"),
     (values.parse_origin, "*", "*"),
     (values.parse_origin, "https://App.Example.org", "https://app.example.org"),
     (values.parse_origin, "http://localhost:5173", "http://localhost:5173"),
@@ -271,3 +275,16 @@ def test_secrets_may_hold_commas(written: object, meant: object):
 )
 def test_tables_as_json(written: object, meant: object):
     assert values.read_table(written) == meant
+
+
+@pytest.mark.parametrize("text", ["a\x00b", "\x7f", "tab\t"])
+def test_a_name_that_no_client_may_send_is_refused_without_telling_it(text):
+    with pytest.raises(ValueError, match="no client may send") as refused:
+        values.prepare(text)
+    assert text not in str(refused.value)
+
+
+def test_users_are_kept_as_their_clients_write_them():
+    settings = TurnSettings.model_validate({"users": {"Jose\u0301": "pass\u00a0word"}})
+    ((name, password),) = settings.users.items()
+    assert (name, password.get_secret_value()) == ("Jos\u00e9", "pass word")

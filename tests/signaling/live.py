@@ -2,28 +2,42 @@
 
 import asyncio
 import json
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import aiohttp
+from pydantic import SecretStr
 
-from config.schema import SignalingSettings
+from config.schema import RedisSettings, SignalingSettings
 from signaling.ice import IceProvider, Server
 from signaling.protocol import SUBPROTOCOL
 from signaling.server import SignalingService
+from tests.redis_server import RedisServer
 
 RELAY_SECRET = "the relay's secret, of this test"
 SERVERS = (Server(("stun:127.0.0.1:3478",)), Server(("turn:127.0.0.1:3478?transport=udp",)))
 PATIENCE = 3.0
+default_broker: ContextVar[RedisSettings | None] = ContextVar("default_broker", default=None)
+"""Of the services that a test starts; a fixture may run a whole file over Redis by it."""
+
+
+def on(server: RedisServer) -> RedisSettings:
+    """The settings of nodes that share a Redis, and nothing with the nodes of other tests."""
+    prefix = f"test-{secrets.token_hex(4)}"
+    return RedisSettings(url=SecretStr(server.url), prefix=prefix)
 
 
 @asynccontextmanager
-async def signaling(**changes: Any) -> AsyncIterator[SignalingService]:
-    """A running service."""
+async def signaling(
+    redis: RedisSettings | None = None, /, **changes: Any
+) -> AsyncIterator[SignalingService]:
+    """A running service. :param redis: its broker; None: whatever ``default_broker`` says."""
     settings = SignalingSettings.model_validate({"listen": "127.0.0.1:0", **changes})
     ice = IceProvider(SERVERS, RELAY_SECRET, int(settings.ice_ttl))
-    service = SignalingService(settings, ice)
+    service = SignalingService(settings, ice, redis or default_broker.get())
     await service.start()
     try:
         yield service

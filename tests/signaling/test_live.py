@@ -10,9 +10,28 @@ import jwt
 import pytest
 
 from signaling.client import Client, SignalingError
-from tests.signaling.live import signaling, sockets, url
+from tests.redis_server import redis_server
+from tests.signaling.live import default_broker, on, signaling, sockets, url
 
 TOKEN_SECRET = "the secret of the join tokens, 32+"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """One Redis for all tests of this file."""
+    with redis_server(tmp_path_factory.mktemp("redis")) as running:
+        yield running
+
+
+@pytest.fixture(params=["memory", "redis"], autouse=True)
+def broker(request):
+    """Every test over both brokers."""
+    if request.param == "memory":
+        yield
+    else:
+        kept = default_broker.set(on(request.getfixturevalue("server")))
+        yield
+        default_broker.reset(kept)
 
 
 def token(room="r", **claims):
@@ -27,6 +46,15 @@ async def pair(connect):
     await two.join("r")
     await one.hear("peer")
     return one, two, first, second
+
+
+async def until_data(events, last):
+    """The data of each message, up to the last one."""
+    async for event in events:
+        if event["type"] == "message":
+            yield event["data"]
+            if event["data"] == last:
+                return
 
 
 class TestConversation:
@@ -52,6 +80,19 @@ class TestConversation:
             assert signal["description"] == {"type": "offer"}
             await two.say(type="bye")
             assert (await one.hear())["type"] == "bye"
+
+    async def test_what_a_peer_says_of_itself_is_passed_on_as_it_came(self):
+        async with signaling() as service, sockets(service) as connect:
+            one, two, first, _ = await pair(connect)
+            deep: object = "deep"
+            for _ in range(900):  # more than Python likes to walk, and nothing here has to
+                deep = [deep]
+            for number, meta in enumerate(({"mood": "\u00fc"}, deep)):
+                await one.say(type="join", id=str(number), room="r", meta=meta)
+                assert (await one.hear("joined"))["id"] == str(number)
+                update = await two.hear("peer")
+                assert (update["event"], update["id"]) == ("update", first["peer"])
+                assert update["meta"] == meta
 
     async def test_leaving_by_closing_is_told_at_once(self):
         async with signaling() as service, sockets(service) as connect:
@@ -231,6 +272,22 @@ class TestResume:
             assert (missed["from"], missed["seq"]) == (first["peer"], 1)
             assert (await one.hear("peer"))["event"] == "resumed"
 
+    async def test_a_mailbox_that_is_full_to_the_brim_is_had_on_return(self):
+        limits = {"max_queued_messages": 4, "max_queued_bytes": 4096}
+        async with signaling(**limits) as service, sockets(service) as connect:
+            one, two, _, second = await pair(connect)
+            seen = {"session": second["session"], "secret": second["secret"], "seq": 0}
+            two.ws._response.connection.transport.abort()
+            await one.hear("peer")
+            answers = []
+            for number in range(5):
+                await one.say(type="message", id=str(number), to=second["peer"], data=number)
+                answers.append(await one.hear("ok", "error"))
+            assert answers[-1]["code"] == "queue_full"
+            again = await connect()
+            assert (await again.hello(resume=seen))["resumed"] is True
+            assert [(await again.hear("message"))["data"] for _ in range(4)] == [0, 1, 2, 3]
+
     async def test_a_newer_socket_takes_the_place_of_the_old_one(self):
         async with signaling() as service, sockets(service) as connect:
             one, two, _, second = await pair(connect)
@@ -268,6 +325,16 @@ class TestResume:
             await one.say(type="message", id="other", to=second["peer"], data="twice")
             assert [(await two.hear("message"))["data"] for _ in range(2)] == ["once", "twice"]
 
+    async def test_what_the_old_socket_still_says_to_a_session_that_is_over_is_answered(self):
+        async with signaling() as service, sockets(service) as connect:
+            _, old, first, second = await pair(connect)
+            gap = {"session": second["session"], "secret": second["secret"], "seq": 99}
+            again = await connect()
+            assert (await again.hello(resume=gap))["resumed"] is False
+            await old.say(type="message", id="late", to=first["peer"], data="too late")
+            await old.say(type="join", id="later", room="demo")
+            assert await old.closed() == 4003
+
 
 class TestTokens:
     async def test_a_token_opens_its_room_and_no_other(self):
@@ -283,6 +350,28 @@ class TestTokens:
         async with signaling(token_secret=TOKEN_SECRET) as service, sockets(service) as connect:
             one = await connect()
             await one.say(type="hello", token=bad)
+            assert (await one.hear())["code"] == "unauthorized"
+            assert await one.closed() == 4503
+
+    @pytest.mark.parametrize("later", [{}, {"token": token("r", exp=1)}])
+    async def test_a_session_outlives_its_token(self, later):
+        async with signaling(token_secret=TOKEN_SECRET) as service, sockets(service) as connect:
+            one = await connect()
+            begun = await one.hello(token=token("r", sub="ada"))
+            await one.join("r")
+            one.ws._response.connection.transport.abort()
+            seen = {"session": begun["session"], "secret": begun["secret"], "seq": 0}
+            again = await connect()
+            assert (await again.hello(resume=seen, **later))["resumed"] is True
+            await again.say(type="ice", id="1")
+            servers = (await again.hear("ice"))["iceServers"]
+            assert servers[-1]["username"].endswith(":ada")
+
+    async def test_a_session_that_cannot_go_on_needs_a_good_token_again(self):
+        async with signaling(token_secret=TOKEN_SECRET) as service, sockets(service) as connect:
+            one = await connect()
+            unknown = {"session": "gone", "secret": "guessed", "seq": 0}
+            await one.say(type="hello", resume=unknown, token=token("r", exp=1))
             assert (await one.hear())["code"] == "unauthorized"
             assert await one.closed() == 4503
 
@@ -340,6 +429,20 @@ class TestHttp:
             assert json.loads(text)["username"].endswith(":ada")
             response, _ = await self.get(service, f"/ice?token={token()}")
             assert response.status == 200
+
+    async def test_the_operator_is_told_once_which_page_was_refused(self, capsys):
+        async with signaling() as service:
+            for number in range(2):
+                for path in ("/ice", "/ws"):
+                    origin = {"Origin": f"https://page{number}.example"}
+                    response, _ = await self.get(service, path, headers=origin)
+                    assert response.status == 403
+            for number in range(100):
+                origin = {"Origin": f"https://flood{number}.example"}
+                await self.get(service, "/ws", headers=origin)
+        told = capsys.readouterr().out
+        assert [told.count(f"page{number}.example") for number in range(2)] == [1, 1]
+        assert told.count("signaling.allowed_origins") == 64
 
     async def test_pages_of_other_sites_are_refused(self):
         async with signaling(allowed_origins=["https://good.example"]) as service:
@@ -404,6 +507,23 @@ class TestPythonClient:
                 await asyncio.wait_for(collecting, 10)
                 assert got == list(range(60))
 
+    async def test_what_was_asked_first_is_sent_first_after_a_reconnect(self):
+        async with signaling() as service:
+            address = url(service, "/ws", "ws")
+            async with Client(address) as one, Client(address) as two:
+                await one.join("r")
+                await two.join("r")
+                events, heard = one.events(), two.events()
+                await anext(events)
+                await one.drop()
+                asked = [asyncio.create_task(one.message(text)) for text in ("first", "second")]
+                while (await anext(events))["type"] != "resumed":
+                    pass
+                asked.append(asyncio.create_task(one.message("third")))
+                await asyncio.gather(*asked)
+                got = [event async for event in until_data(heard, "third")]
+                assert got == ["first", "second", "third"]
+
     async def test_it_says_so_when_the_session_could_not_go_on(self):
         async with signaling(resume_window=0.05) as service:
             address = url(service, "/ws", "ws")
@@ -421,15 +541,16 @@ class TestPythonClient:
                     assert one.peer != peer
 
     async def test_a_burst_is_paced_and_not_refused(self):
-        async with signaling(max_message_burst=20, max_messages_per_second=200) as service:
+        # A fifth of the burst is kept for delays on the way: here up to 1 s, of a busy machine.
+        async with signaling(max_message_burst=80, max_messages_per_second=20) as service:
             address = url(service, "/ws", "ws")
             async with Client(address) as one, Client(address) as two:
                 await one.join("r")
                 await two.join("r")
-                await asyncio.gather(*(one.message(number) for number in range(100)))
+                await asyncio.gather(*(one.message(number) for number in range(90)))
                 events = two.events()
-                got = [await anext(events) for _ in range(100)]
-                assert [event["data"] for event in got] == list(range(100))
+                got = [await anext(events) for _ in range(90)]
+                assert [event["data"] for event in got] == list(range(90))
                 assert service.stats.dropped.total() == 0
 
     async def test_errors_have_the_protocols_codes(self):

@@ -78,6 +78,7 @@ DEEP = '{"type":"join","id":"1","room":"r","meta":' + "[" * 60_000 + "]" * 60_00
         ('{"type":"message","id":"1","data":1,"from":"somebody"}', "bad_message"),
         ("[" * 100_000, "bad_message"),
         (DEEP, "bad_message"),
+        ('{"type":"join","id":"1","room":"r","meta":"' + "m" * 4095 + '"}', "bad_message"),
         ('{"type":"\\ud800"}', "bad_message"),
     ],
 )  # fmt: skip

@@ -4,12 +4,14 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from msgspec import Raw
 
+from signaling.protocol.messages import NULL
 from signaling.room import PRESENT, SUSPENDED, Member, Room, RoomFull
 
 
-def member(name):
-    return Member(f"session-{name}", f"peer-{name}", name, {"who": name})
+def member(name, meta=NULL):
+    return Member(f"session-{name}", f"peer-{name}", name, meta)
 
 
 def said(notices):
@@ -49,6 +51,17 @@ def test_a_second_leave_says_nothing():
     ]
     assert room.leave("session-a", "timeout") == []
     assert room.suspend("session-a") == []
+
+
+def test_what_a_member_says_of_itself_may_change():
+    room = Room("r")
+    room.join(member("a"), 2)
+    room.join(member("b"), 2)
+    assert said(room.join(member("a", Raw(b'"away"')), 2)) == [
+        ("session-b", "update", "peer-a", False, "")
+    ]
+    assert room.roster("session-b")[0].meta == Raw(b'"away"')
+    assert room.join(member("a", Raw(b'"away"')), 2) == []
 
 
 def test_a_full_room_takes_nobody_but_those_that_are_in_it():

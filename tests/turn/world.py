@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from turn.allocation.allocator import Parts
+from turn.allocation.connections import Connected
 from turn.allocation.engine import Engine
-from turn.allocation.model import Admit, Limits, NoPort
+from turn.allocation.model import Gate, Limits, NoPort
 from turn.allocation.policy import PeerPolicy, PolicyRules
 from turn.allocation.table import AllocationTable
 from turn.auth.authenticate import Authenticator, Now
 from turn.auth.credentials import Credentials, long_term_key
-from turn.auth.nonce import Nonces
 from turn.codec import registry
 from turn.codec.integrity import Integrity, verify
 from turn.codec.message import Message, build, parse_untrusted
@@ -34,12 +34,14 @@ OTHER_PEER = Address("9.9.9.9", 4000)
 class FakeRelay:
     """A relay socket that keeps what is sent, and is handed what a peer sends."""
 
+    is_tcp = False
     address: Address
     world: "World"
     closed: bool = False
     sent: list[tuple[bytes, Address]] = field(default_factory=list)
     routes: ClientRoutes | None = None
-    admit: Admit | None = None
+    gate: Gate | None = None
+    unfragmented: list[bytes] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.public = self.address
@@ -48,8 +50,12 @@ class FakeRelay:
         self.sent.append((bytes(data), peer))
         return len(data)
 
-    def start(self, routes: ClientRoutes, admit: Admit) -> None:
-        self.routes, self.admit = routes, admit
+    def send_unfragmented(self, data: bytes | bytearray | memoryview, peer: Address) -> int:
+        self.unfragmented.append(bytes(data))
+        return self.send(data, peer)
+
+    def start(self, routes: ClientRoutes, gate: Gate) -> None:
+        self.routes, self.gate = routes, gate
 
     def close(self) -> None:
         assert not self.closed, "closed twice"
@@ -59,15 +65,26 @@ class FakeRelay:
     def receive(self, payload: bytes, source: Address) -> None:
         """A packet from a peer arrives, as ``RelaySocket`` would carry it."""
         assert self.routes is not None
-        assert self.admit is not None
+        assert self.gate is not None
         now = self.world.monotonic
         route: Route | None = self.routes.peers.get(source)
         if route is None or route.expires <= now:
-            route = self.admit(source, now)
+            route = self.gate.admit(source, now)
         if route is not None:
             forwarder = self.world.forwarder
             forwarder.buffer[HEADROOM : HEADROOM + len(payload)] = payload
             forwarder.peer_to_client(route, len(payload), now)
+
+
+@dataclass
+class FakeTcpRelay(FakeRelay):
+    """A relayed address that peers connect to; ``dialled`` is what waits to be connected."""
+
+    is_tcp = True
+    dialled: list[tuple[Address, Connected]] = field(default_factory=list)
+
+    def connect(self, peer: Address, done: Connected) -> None:
+        self.dialled.append((peer, done))
 
 
 class FakeOpener:
@@ -76,6 +93,7 @@ class FakeOpener:
     def __init__(self, world: "World", ports: range = range(50000, 50008)) -> None:
         self.world = world
         self.families = frozenset(Family)
+        self.tcp = False
         self.free = set(ports)
         self.opened: list[FakeRelay] = []
 
@@ -84,6 +102,11 @@ class FakeOpener:
         if not ports:
             raise NoPort
         return self._open(family, ports[0])
+
+    def open_tcp(self, family: Family, server: str) -> "FakeTcpRelay":
+        relay = self.open(family, server, even=False)
+        self.opened[-1] = made = FakeTcpRelay(relay.address, self.world)
+        return made
 
     def open_pair(self, family: Family, server: str) -> tuple[FakeRelay, FakeRelay]:
         pairs = sorted(p for p in self.free if p % 2 == 0 and p + 1 in self.free)
@@ -209,27 +232,35 @@ class Client:
     def relay(self) -> FakeRelay:
         allocation = self.world.engine.table.get(self.five_tuple)
         assert allocation is not None
-        assert isinstance(allocation.relay, FakeRelay)
-        return allocation.relay
+        found = next(iter(allocation.relayed.values())).relay
+        assert isinstance(found, FakeRelay)
+        return found
 
 
 class World:
     """An engine, its forwarder and a clock."""
 
-    def __init__(self, limits: Limits = DEFAULT_LIMITS, rules: PolicyRules = NO_RULES) -> None:
+    def __init__(
+        self,
+        limits: Limits = DEFAULT_LIMITS,
+        rules: PolicyRules = NO_RULES,
+        minimum: Integrity = Integrity.SHA1,
+    ) -> None:
         self.monotonic = 1000.0
         self.wall = 1_800_000_000.0
         self.stats = Stats()
         self.routes = RouteTable(self.stats)
         self.opener = FakeOpener(self)
         table = AllocationTable(limits, self.stats)
-        self.policy = PeerPolicy(rules, {SERVER.host}, table.is_live_relay)
+        self.policy = PeerPolicy(rules, {SERVER.host}, table.is_live_relay, table.is_live_tcp_relay)
         authenticator = Authenticator(
             REALM,
             Credentials(
                 REALM, {"alice": "pw", "bob": "pw2"}, [SECRET, "an older secret, still good"]
             ),
-            Nonces(b"key", 3600),
+            b"key",
+            3600,
+            minimum,
         )
         counter = itertools.count(1)
         parts = Parts(

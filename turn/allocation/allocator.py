@@ -1,10 +1,11 @@
 """Every change to an allocation, its permissions, its channels and its routes happens here."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from enum import StrEnum
-from functools import partial
 from typing import NamedTuple
 
+from turn.allocation.connections import Connection, Connections, PeerStream
 from turn.allocation.model import (
     CHANNEL_LIFETIME,
     PERMISSION_LIFETIME,
@@ -14,13 +15,18 @@ from turn.allocation.model import (
     Limits,
     Owner,
     Relay,
+    Relayed,
     RelayOpener,
 )
 from turn.allocation.policy import PeerPolicy
 from turn.allocation.table import AllocationTable, Reservation
+from turn.bandwidth import Bandwidth
+from turn.codec import registry
 from turn.codec.errors import StunError
-from turn.codec.values import Address, family_of
-from turn.routes import ByteBudget, Ends, FiveTuple, Route, RouteTable, Send
+from turn.codec.message import build
+from turn.codec.registry import Attributes, MessageClass, Method
+from turn.codec.values import Address, Family, Icmp, family_of
+from turn.routes import Ends, FiveTuple, Route, RouteTable, Send
 from turn.stats import DropReason, Stats
 
 MOST_INDICATION_ROUTES = 128
@@ -58,52 +64,86 @@ class Allocator:
         self.opener = parts.opener
         self._routes = parts.routes
         self._limits = parts.limits
+        self._bandwidth = Bandwidth(parts.limits.rates)
         self._stats = parts.stats
         self._random_bytes = parts.random_bytes
+        self.connections = Connections(parts.random_bytes)
 
     # Allocations ---------------------------------------------------------------------------
 
     def create(
-        self, client: FiveTuple, owner: Owner, relay: Relay, send: Send, now: float
+        self, client: FiveTuple, owner: Owner, relays: Sequence[Relay], send: Send, now: float
     ) -> Allocation:
-        """Begin an allocation whose quota was checked; ``extend`` gives it its lifetime."""
-        rate = self._limits.bytes_per_second
-        ends = Ends(
-            client,
-            relay.address,
-            to_client=send,
-            to_peer=relay.send,
-            sending=ByteBudget(rate, now) if rate else None,
-            receiving=ByteBudget(rate, now) if rate else None,
-        )
-        allocation = Allocation(client, owner, relay, self._routes.open(client), ends)
-        allocation.created = now
-        allocation.expires = now
+        """Begin an allocation whose quota was checked; ``extend`` gives it its lifetime.
+
+        :param relays: at most one of each family.
+        """
+        sending, receiving = self._bandwidth.of(owner.user, now)
+        allocation = Allocation(client, owner, self._routes.open(client), now)
+        for relay in relays:
+            ends = Ends(
+                client,
+                relay.address,
+                to_client=send,
+                to_peer=relay.send,
+                to_peer_unfragmented=relay.send_unfragmented,
+                sending=sending,
+                receiving=receiving,
+            )
+            allocation.relayed[family_of(relay.address)] = Relayed(relay, ends, now)
         self.table.insert(allocation)
-        relay.start(allocation.routes, partial(self._admit_source, allocation))
-        family = family_of(relay.address).name.lower()
-        self._stats.allocations_created[client.transport, family] += 1
+        for family, relayed in allocation.relayed.items():
+            relayed.relay.start(allocation.routes, AllocationGate(self, allocation))
+            self._stats.allocations_created[client.transport, family.name.lower()] += 1
         return allocation
 
     def grant(self, wanted: float) -> float:
         """The lifetime that a client gets for the one it asks for (RFC 8656 §7.2)."""
         return min(wanted, self._limits.lifetime)
 
-    def extend(self, allocation: Allocation, expires: float) -> None:
-        """Move an allocation's end, and with it the end of routes that would outlive it."""
-        allocation.expires = expires
+    def extend(self, allocation: Allocation, expires: float, family: Family | None = None) -> None:
+        """Move an allocation's end, and with it the end of routes that would outlive it.
+
+        :param family: of this relayed address alone.
+        """
+        for each, relayed in allocation.relayed.items():
+            if family in {None, each}:
+                relayed.expires = expires
         for route in set(allocation.routes.peers.values()):
             self._routes.refresh(route, self._route_expiry(allocation, route))
         self.table.schedule(allocation)
 
     def close(self, allocation: Allocation, reason: CloseReason) -> None:
         """End an allocation and everything of it; the five-tuple and the port are free again."""
+        self.connections.close_all(allocation)
         self._routes.close(allocation.client, allocation.routes)
         self.table.remove(allocation)
-        # Other allocations of ours must not go on sending to a port that someone else may get.
-        self._routes.remove_to(allocation.relay.address)
-        allocation.relay.close()
+        for relayed in allocation.relayed.values():
+            self._release(relayed.relay)
         self._stats.allocations_closed[reason] += 1
+
+    def close_family(self, allocation: Allocation, family: Family, reason: CloseReason) -> None:
+        """End one relayed address of an allocation, and all of it where it was the last one."""
+        if set(allocation.relayed) == {family}:
+            self.close(allocation, reason)
+            return
+        for route in set(allocation.routes.peers.values()):
+            if family_of(route.peer) == family:
+                self._routes.remove(allocation.routes, route)
+        for number, channel in list(allocation.channels.items()):
+            if family_of(channel.peer) == family:
+                del allocation.channels[number]
+        for host in list(allocation.permissions):
+            if (":" in host) == (family is Family.IPV6):
+                del allocation.permissions[host]
+        relay = allocation.relayed.pop(family).relay
+        self.table.remove_relayed(allocation, relay)
+        self._release(relay)
+
+    def _release(self, relay: Relay) -> None:
+        # Other allocations of ours must not go on sending to a port that someone else may get.
+        self._routes.remove_to(relay.address)
+        relay.close()
 
     def reserve(self, relay: Relay, owner: Owner, now: float) -> bytes:
         """Hold a port for a while; gives the token that it is had for (RFC 8656 §7.2)."""
@@ -147,27 +187,76 @@ class Allocator:
         if route is not None:
             self._routes.refresh(route, self._route_expiry(allocation, route))
         else:
-            route = Route(allocation.ends, peer, self.policy.to_wire(peer), number, 0.0)
+            ends = allocation.relayed[family_of(peer)].ends
+            route = Route(ends, peer, self.policy.to_wire(peer), number, 0.0)
             route.expires = self._route_expiry(allocation, route)
             self._routes.add(allocation.routes, route)
         self.table.schedule(allocation)
 
     def admit(self, allocation: Allocation, peer: Address, now: float) -> Route | None:
         """A route without a channel for a peer whose permission lives; None: dropped, counted."""
-        expires = min(allocation.permissions.get(peer.host, 0.0), allocation.expires)
-        if expires <= now:
+        relayed = allocation.relayed.get(family_of(peer))
+        permitted = allocation.permissions.get(peer.host, 0.0)
+        if relayed is None or min(permitted, relayed.expires) <= now or allocation.is_tcp:
             self._stats.drop(DropReason.NO_PERMISSION)
             return None
         if not self.policy.allows(peer):
             self._stats.drop(DropReason.REFUSED_PEER)
             return None
         self._make_room(allocation)
-        route = Route(allocation.ends, peer, self.policy.to_wire(peer), 0, expires)
+        expires = min(permitted, relayed.expires)
+        route = Route(relayed.ends, peer, self.policy.to_wire(peer), 0, expires)
         self._routes.add(allocation.routes, route)
         return route
 
+    def begin_connection(self, allocation: Allocation, peer: Address) -> Connection:
+        """Make room for a connection. :raises StunError: 508, the allocation has its share."""
+        if len(self.connections.of(allocation)) >= self._limits.channels:
+            raise self.table.exceeded("connections", 508)
+        return self.connections.begin(allocation, peer)
+
+    def accept(self, allocation: Allocation, peer: Address, stream: PeerStream, now: float) -> bool:
+        """Tell the client of a peer that has connected (RFC 6062 §5.3); False: it may not."""
+        if allocation.permissions.get(peer.host, 0.0) <= now:
+            self._stats.drop(DropReason.NO_PERMISSION)
+            return False
+        if peer in self.connections.of(allocation):
+            return False
+        try:
+            connection = self.begin_connection(allocation, peer)
+        except StunError:
+            return False
+        self.connections.open(connection, stream, now)
+        attempt = (
+            (registry.CONNECTION_ID, connection.number),
+            (registry.XOR_PEER_ADDRESS, peer),
+        )
+        self._indicate(allocation, Method.CONNECTION_ATTEMPT, attempt)
+        return True
+
+    def forget(self, now: float) -> None:
+        """Let go of what was kept for users that are gone, and of connections nobody claims."""
+        self.connections.expire(now)
+        self._bandwidth.forget(self.table.has_allocation, now)
+
+    def report_icmp(self, allocation: Allocation, peer: Address, icmp: Icmp, now: float) -> None:
+        """Tell the client of an ICMP error, if it may hear of that peer (RFC 8656 §11.5)."""
+        relayed = allocation.relayed.get(family_of(peer))
+        if relayed is None or allocation.permissions.get(peer.host, 0.0) <= now:
+            return
+        told = ((registry.XOR_PEER_ADDRESS, peer), (registry.ICMP, icmp))
+        self._indicate(allocation, Method.DATA, told)
+
+    def _indicate(self, allocation: Allocation, method: Method, attributes: Attributes) -> None:
+        data = build(method, MessageClass.INDICATION, self._random_bytes(12), attributes)
+        to_client = next(iter(allocation.relayed.values())).ends.to_client
+        with suppress(OSError):  # as with any packet that does not get through
+            to_client(data, allocation.client.client)
+
     def expire_parts(self, allocation: Allocation, now: float) -> None:
-        """End the permissions and channels of a live allocation whose time is over."""
+        """End what of a live allocation has had its time."""
+        for family in [f for f, relayed in allocation.relayed.items() if relayed.expires <= now]:
+            self.close_family(allocation, family, CloseReason.EXPIRED)
         for number in [n for n, c in allocation.channels.items() if c.expires <= now]:
             del allocation.channels[number]
         for host in [h for h, expires in allocation.permissions.items() if expires <= now]:
@@ -176,9 +265,6 @@ class Allocator:
             if route.expires <= now:
                 self._routes.remove(allocation.routes, route)
         self.table.schedule(allocation)
-
-    def _admit_source(self, allocation: Allocation, source: Address, now: float) -> Route | None:
-        return self.admit(allocation, self.policy.to_client(source), now)
 
     def _make_room(self, allocation: Allocation) -> None:
         routes = [route for route in allocation.routes.peers.values() if not route.channel]
@@ -192,6 +278,32 @@ class Allocator:
         A live channel carries its own permission: deployed clients (aioice) refresh a channel
         after 500 s and never its permission of 300 s, and every other server lets them.
         """
+        expires = allocation.relayed[family_of(route.peer)].expires
         if route.channel:
-            return min(allocation.channels[route.channel].expires, allocation.expires)
-        return min(allocation.permissions.get(route.peer.host, 0.0), allocation.expires)
+            return min(allocation.channels[route.channel].expires, expires)
+        return min(allocation.permissions.get(route.peer.host, 0.0), expires)
+
+
+class AllocationGate:
+    """An allocation as its relayed addresses see it (``Gate``)."""
+
+    __slots__ = ("_allocation", "_allocator")
+
+    def __init__(self, allocator: Allocator, allocation: Allocation) -> None:
+        self._allocator = allocator
+        self._allocation = allocation
+
+    def admit(self, source: Address, now: float) -> Route | None:
+        """A route for a packet from ``source``, an address as the network has it."""
+        peer = self._allocator.policy.to_client(source)
+        return self._allocator.admit(self._allocation, peer, now)
+
+    def unreachable(self, peer: Address, icmp: Icmp, now: float) -> None:
+        """A packet to ``peer``, an address as the network has it, drew an ICMP error."""
+        peer = self._allocator.policy.to_client(peer)
+        self._allocator.report_icmp(self._allocation, peer, icmp, now)
+
+    def connected(self, peer: Address, stream: PeerStream, now: float) -> bool:
+        """A peer, an address as the network has it, has connected; False: it is to be cut off."""
+        peer = self._allocator.policy.to_client(peer)
+        return self._allocator.accept(self._allocation, peer, stream, now)

@@ -4,11 +4,14 @@ A request passes the same steps in the same order whatever its method; ``HANDLER
 particular to one; ``_reject`` builds every failure. The engine knows neither sockets nor clocks.
 """
 
+from contextlib import suppress
 from typing import NamedTuple
 
 from turn.allocation.allocator import Allocator, CloseReason, Parts
-from turn.allocation.handlers import HANDLERS, KNOWN, Request
+from turn.allocation.connections import PeerStream
+from turn.allocation.handlers import HANDLERS, KNOWN
 from turn.allocation.replies import RecentReplies
+from turn.allocation.request import Outcome, Request
 from turn.auth.authenticate import Authenticator, Identity, Now
 from turn.codec import registry
 from turn.codec.errors import Malformed, StunError
@@ -29,6 +32,8 @@ class Reply(NamedTuple):
     proved: bool
     """The sender showed who it is; else its address may be a victim's that somebody forged, and
     the transport bounds what goes there."""
+    stream: PeerStream | None = None
+    """What the client's connection carries from now on, in place of messages (RFC 6062 §5.4)."""
 
 
 class Engine:
@@ -58,7 +63,7 @@ class Engine:
             self._stats.drop(DropReason.UNEXPECTED)
             return None
         self._stats.requests[Method(message.method).name.lower(), client.transport] += 1
-        request = Request(message, client, send, now)
+        request = Request(message, client, send, now, self._answer_later)
         try:
             return self._answer(request)
         except StunError as error:
@@ -66,7 +71,7 @@ class Engine:
         except Malformed:  # an attribute's value, found out only where it was asked for
             return self._reject(request, StunError(400))
 
-    def _answer(self, request: Request) -> Reply:
+    def _answer(self, request: Request) -> Reply | None:
         message, now = request.message, request.now.monotonic
         unknown = message.unknown_required(KNOWN)
         if unknown:
@@ -80,15 +85,24 @@ class Engine:
         if self.draining and message.method == Method.ALLOCATE:
             raise StunError(508)
         reply = self._succeed(request)
-        self._replies.put(request.client, message.transaction_id, reply.data, now)
+        if reply is not None:
+            self._replies.put(request.client, message.transaction_id, reply.data, now)
         return reply
+
+    def _answer_later(self, request: Request, outcome: Outcome) -> None:
+        """Send the reply to a request whose handler gave none."""
+        if isinstance(outcome, StunError):
+            reply = self._reject(request, outcome)
+        else:
+            reply = self._reply(request, MessageClass.SUCCESS, outcome, 200)
+        with suppress(OSError):  # the client is gone
+            request.send(reply.data, request.client.client)
 
     def _authenticate(self, request: Request) -> Identity:
         begins = request.message.method == Method.ALLOCATE
-        host = request.client.client.host
         try:
             identity = self._authenticator.authenticate(
-                request.message, host, request.now, begins=begins
+                request.message, request.client.client, request.now, begins=begins
             )
         except StunError as error:
             self._stats.auth[AUTH_RESULTS[error.code]] += 1
@@ -96,8 +110,10 @@ class Engine:
         self._stats.auth["ok"] += 1
         return identity
 
-    def _succeed(self, request: Request) -> Reply:
+    def _succeed(self, request: Request) -> Reply | None:
         attributes = HANDLERS[Method(request.message.method)](self._allocator, request)
+        if attributes is None:
+            return None
         return self._reply(request, MessageClass.SUCCESS, attributes, 200)
 
     def _reject(self, request: Request, error: StunError) -> Reply:
@@ -120,7 +136,7 @@ class Engine:
             integrity=identity.integrity if identity else Integrity.NONE,
             fingerprint=message.has(registry.FINGERPRINT),
         )
-        return Reply(data, proved=identity is not None)
+        return Reply(data, identity is not None, request.stream)
 
     # From a data plane ---------------------------------------------------------------------
 
@@ -152,6 +168,7 @@ class Engine:
                 self._allocator.expire_parts(allocation, now)
         for relay in self.table.expired_reservations(now):
             relay.close()
+        self._allocator.forget(now)
         self._replies.expire(now)
 
     def close_all(self, reason: CloseReason = CloseReason.SHUTDOWN) -> None:

@@ -1,45 +1,24 @@
 """What each method does: one function per method, checking in the RFC's order.
 
-A handler returns the attributes of the success reply, or raises ``StunError``. It is called for
-requests that passed the steps common to all (``engine``).
+A handler returns the attributes of the success reply, or raises ``StunError``; one that returns
+None answers later. It is called for requests that passed the steps common to all (``engine``).
 """
 
 from collections.abc import Callable
 
+from turn.allocation import tcp
 from turn.allocation.allocator import Allocator, CloseReason
-from turn.allocation.model import DEFAULT_LIFETIME, Allocation, NoPort, Owner, Relay
-from turn.auth.authenticate import Identity, Now
+from turn.allocation.model import DEFAULT_LIFETIME, NoPort, Owner, Relay
+from turn.allocation.request import Request, allocation_of, check_family
 from turn.codec import registry
 from turn.codec.channel import is_channel_number
 from turn.codec.errors import StunError
-from turn.codec.message import Message
 from turn.codec.registry import Attributes, Method
-from turn.codec.values import Address, Family, family_of
-from turn.routes import FiveTuple, Send
+from turn.codec.values import AddressError, Family
+from turn.routes import Transport
 
-UDP = 17
-"""IANA protocol number, as REQUESTED-TRANSPORT carries it (RFC 8656 §18.7)."""
-
-
-class Request:
-    """A request on its way through the steps."""
-
-    __slots__ = ("client", "identity", "message", "now", "send")
-
-    def __init__(self, message: Message, client: FiveTuple, send: Send, now: Now) -> None:
-        self.message = message
-        self.client = client
-        self.send = send
-        self.now = now
-        self.identity: Identity | None = None
-        """Set once authenticated."""
-
-    @property
-    def proved(self) -> Identity:
-        """The identity of a request that passed authentication."""
-        if self.identity is None:
-            raise StunError(401)
-        return self.identity
+UDP, TCP = 17, 6
+"""IANA protocol numbers, as REQUESTED-TRANSPORT carries them (RFC 8656 §18.7, RFC 6062 §4.1)."""
 
 
 def binding(_: Allocator, request: Request) -> Attributes:
@@ -58,70 +37,130 @@ def allocate(allocator: Allocator, request: Request) -> Attributes:
     transport = message.get(registry.REQUESTED_TRANSPORT)
     if transport is None:
         raise StunError(400)
-    if transport != UDP:
+    if transport != UDP and not (transport == TCP and allocator.opener.tcp):
         raise StunError(442)
     lifetime = message.get(registry.LIFETIME)
     owner = Owner(identity.username, identity.user)
-    relay, extra = _relay_for(allocator, request, owner)
-    allocation = allocator.create(request.client, owner, relay, request.send, now)
+    relays, extra = (
+        _relays_for(allocator, request, owner)
+        if transport == UDP
+        else (_tcp_relay_for(allocator, request, owner), ())
+    )
+    allocation = allocator.create(request.client, owner, relays, request.send, now)
     # A client may not ask for less than the default (RFC 8656 §7.2, item "Lifetime").
     granted = allocator.grant(max(lifetime or 0, DEFAULT_LIFETIME))
     allocator.extend(allocation, now + granted)
     return (
-        (registry.XOR_RELAYED_ADDRESS, relay.public),
+        *((registry.XOR_RELAYED_ADDRESS, relay.public) for relay in relays),
         (registry.LIFETIME, int(granted)),
         *extra,
         (registry.XOR_MAPPED_ADDRESS, request.client.client),
     )
 
 
-def _relay_for(allocator: Allocator, request: Request, owner: Owner) -> tuple[Relay, Attributes]:
-    """The relay that an Allocate asks for, and what the reply says of it beside its address."""
+def _relays_for(
+    allocator: Allocator, request: Request, owner: Owner
+) -> tuple[list[Relay], Attributes]:
+    """What an Allocate asks to relay from, and what the reply says beside the addresses."""
     message, server = request.message, request.client.server.host
     token = message.get(registry.RESERVATION_TOKEN)
     even_port = message.get(registry.EVEN_PORT)
     wanted = message.get(registry.REQUESTED_ADDRESS_FAMILY)
-    if token is not None and (even_port is not None or wanted is not None):
+    additional = message.get(registry.ADDITIONAL_ADDRESS_FAMILY)
+    if token is not None and {even_port, wanted, additional} != {None}:
         raise StunError(400)
+    if additional is not None:
+        if additional != Family.IPV6 or wanted is not None or even_port:
+            raise StunError(400)
+        return _open_both(allocator, request, owner)
+    if token is not None:  # its share of the quota was taken when it was reserved
+        return [allocator.table.claim(token, owner)], ()
     family = Family.IPV4 if wanted is None else wanted
     if family not in allocator.opener.families:
         raise StunError(440)
-    if token is not None:  # its share of the quota was taken when it was reserved
-        return allocator.table.claim(token, owner), ()
     allocator.table.check_quota(request.client, owner, shares=2 if even_port else 1)
     try:
         if even_port:
             relay, held = allocator.opener.open_pair(Family(family), server)
             reserved = allocator.reserve(held, owner, request.now.monotonic)
-            return relay, ((registry.RESERVATION_TOKEN, reserved),)
-        return allocator.opener.open(Family(family), server, even=even_port is not None), ()
+            return [relay], ((registry.RESERVATION_TOKEN, reserved),)
+        return [allocator.opener.open(Family(family), server, even=even_port is not None)], ()
     except NoPort:
         raise allocator.table.exceeded("ports", 508) from None
 
 
+def _tcp_relay_for(allocator: Allocator, request: Request, owner: Owner) -> list[Relay]:
+    """A relayed address that peers connect to (RFC 6062 §5.1)."""
+    message = request.message
+    not_for_tcp = (
+        registry.DONT_FRAGMENT,
+        registry.EVEN_PORT,
+        registry.RESERVATION_TOKEN,
+        registry.ADDITIONAL_ADDRESS_FAMILY,
+    )
+    if request.client.transport is Transport.UDP or any(message.has(each) for each in not_for_tcp):
+        raise StunError(400)
+    wanted = message.get(registry.REQUESTED_ADDRESS_FAMILY)
+    family = Family.IPV4 if wanted is None else wanted
+    if family not in allocator.opener.families:
+        raise StunError(440)
+    allocator.table.check_quota(request.client, owner)
+    try:
+        return [allocator.opener.open_tcp(Family(family), request.client.server.host)]
+    except NoPort:
+        raise allocator.table.exceeded("ports", 508) from None
+
+
+def _open_both(
+    allocator: Allocator, request: Request, owner: Owner
+) -> tuple[list[Relay], Attributes]:
+    """An address of each family, or one and why not the other (RFC 8656 §7.2, item 9)."""
+    allocator.table.check_quota(request.client, owner, shares=2)
+    server, even = request.client.server.host, request.message.has(registry.EVEN_PORT)
+    relays: list[Relay] = []
+    failures: list[AddressError] = []
+    for family in Family:
+        try:
+            if family not in allocator.opener.families:
+                raise StunError(440)
+            relays.append(allocator.opener.open(family, server, even=even))
+        except NoPort:
+            error = allocator.table.exceeded("ports", 508)
+            failures.append(AddressError(family, error.code, error.reason))
+        except StunError as error:
+            failures.append(AddressError(family, error.code, error.reason))
+    if not relays:
+        raise StunError(max(failure.code for failure in failures))
+    return relays, tuple((registry.ADDRESS_ERROR_CODE, failure) for failure in failures)
+
+
 def refresh(allocator: Allocator, request: Request) -> Attributes:
     """Move the end of an allocation, or end it now (RFC 8656 §8.2)."""
-    allocation = _allocation_of(allocator, request)
-    family = request.message.get(registry.REQUESTED_ADDRESS_FAMILY)
-    if family is not None and family != family_of(allocation.relay.address):
+    allocation = allocation_of(allocator, request)
+    number = request.message.get(registry.REQUESTED_ADDRESS_FAMILY)
+    if number is not None and number not in allocation.relayed:
         raise StunError(443)
+    family = None if number is None else Family(number)
     wanted = request.message.get(registry.LIFETIME)
     if wanted == 0:
-        allocator.close(allocation, CloseReason.RELEASED)
+        if family is None:
+            allocator.close(allocation, CloseReason.RELEASED)
+        else:
+            allocator.close_family(allocation, family, CloseReason.RELEASED)
         return ((registry.LIFETIME, 0),)
     granted = allocator.grant(max(wanted or 0, DEFAULT_LIFETIME))
-    allocator.extend(allocation, request.now.monotonic + granted)
+    allocator.extend(allocation, request.now.monotonic + granted, family)
     return ((registry.LIFETIME, int(granted)),)
 
 
 def create_permission(allocator: Allocator, request: Request) -> Attributes:
     """Let peers send to the client: all that are named, or none (RFC 8656 §10.2)."""
-    allocation = _allocation_of(allocator, request)
+    allocation = allocation_of(allocator, request)
     peers = request.message.get_all(registry.XOR_PEER_ADDRESS)
     if not peers:
         raise StunError(400)
     for peer in peers:
-        _check_peer(allocation, peer)
+        check_family(allocation, peer)
         if not allocator.policy.allows_host(peer.host):
             raise StunError(403)
     allocator.permit(allocation, {peer.host for peer in peers}, request.now.monotonic)
@@ -130,38 +169,26 @@ def create_permission(allocator: Allocator, request: Request) -> Attributes:
 
 def channel_bind(allocator: Allocator, request: Request) -> Attributes:
     """Give a peer a number, so that packets carry four bytes more, not 36 (RFC 8656 §12.2)."""
-    allocation = _allocation_of(allocator, request)
+    allocation = allocation_of(allocator, request)
     number = request.message.get(registry.CHANNEL_NUMBER)
     peer = request.message.get(registry.XOR_PEER_ADDRESS)
-    if number is None or peer is None or not is_channel_number(number):
+    if number is None or peer is None or not is_channel_number(number) or allocation.is_tcp:
         raise StunError(400)
-    _check_peer(allocation, peer)
+    check_family(allocation, peer)
     if not allocator.policy.allows(peer):
         raise StunError(403)
     allocator.bind(allocation, number, peer, request.now.monotonic)
     return ()
 
 
-def _allocation_of(allocator: Allocator, request: Request) -> Allocation:
-    allocation = allocator.table.get(request.client)
-    if allocation is None or allocation.expires <= request.now.monotonic:
-        raise StunError(437)
-    if allocation.owner.username != request.proved.username:
-        raise StunError(441)
-    return allocation
-
-
-def _check_peer(allocation: Allocation, peer: Address) -> None:
-    if family_of(peer) != family_of(allocation.relay.address):
-        raise StunError(443)
-
-
-HANDLERS: dict[Method, Callable[[Allocator, Request], Attributes]] = {
+HANDLERS: dict[Method, Callable[[Allocator, Request], Attributes | None]] = {
     Method.BINDING: binding,
     Method.ALLOCATE: allocate,
     Method.REFRESH: refresh,
     Method.CREATE_PERMISSION: create_permission,
     Method.CHANNEL_BIND: channel_bind,
+    Method.CONNECT: tcp.connect,
+    Method.CONNECTION_BIND: tcp.connection_bind,
 }
 
 KNOWN: frozenset[int] = frozenset(
@@ -170,6 +197,8 @@ KNOWN: frozenset[int] = frozenset(
         registry.USERNAME,
         registry.MESSAGE_INTEGRITY,
         registry.MESSAGE_INTEGRITY_SHA256,
+        registry.PASSWORD_ALGORITHM,
+        registry.USERHASH,
         registry.REALM,
         registry.NONCE,
         registry.XOR_MAPPED_ADDRESS,
@@ -178,10 +207,12 @@ KNOWN: frozenset[int] = frozenset(
         registry.XOR_PEER_ADDRESS,
         registry.DATA,
         registry.XOR_RELAYED_ADDRESS,
+        registry.DONT_FRAGMENT,
         registry.EVEN_PORT,
         registry.REQUESTED_TRANSPORT,
         registry.RESERVATION_TOKEN,
         registry.REQUESTED_ADDRESS_FAMILY,
+        registry.CONNECTION_ID,
         registry.PRIORITY,
         registry.USE_CANDIDATE,
     )

@@ -1,9 +1,9 @@
 """What an allocation is made of, and what it needs from the outside."""
 
-from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from turn.codec.values import Address, Family
+from turn.bandwidth import Rates
+from turn.codec.values import Address, Family, Icmp
 from turn.routes import ClientRoutes, Ends, FiveTuple, Route, Send
 
 PERMISSION_LIFETIME = 300.0
@@ -15,8 +15,18 @@ DEFAULT_LIFETIME = 600.0
 RESERVATION_LIFETIME = 30.0
 """Seconds (RFC 8656 §7.2)."""
 
-Admit = Callable[[Address, float], Route | None]
-"""Asks for the route of a packet that has none yet: (source address, monotonic time) -> route."""
+
+class Gate(Protocol):
+    """What a relayed address asks of its allocation. Times are monotonic."""
+
+    def admit(self, source: Address, now: float) -> Route | None:
+        """The route of a packet from a peer that has none yet; None: dropped, and counted."""
+
+    def unreachable(self, peer: Address, icmp: Icmp, now: float) -> None:
+        """A packet to this peer drew an ICMP error."""
+
+    def connected(self, peer: Address, stream: Any, now: float) -> bool:
+        """A peer has connected (``connections.PeerStream``); False: it is to be cut off."""
 
 
 class NoPort(Exception):
@@ -26,6 +36,8 @@ class NoPort(Exception):
 class Relay(Protocol):
     """A relayed transport address: a socket of ours that peers see."""
 
+    is_tcp: bool
+    """Whether peers connect to it (RFC 6062), and no packets pass."""
     address: Address
     """Where packets really come from and arrive."""
     public: Address
@@ -35,16 +47,29 @@ class Relay(Protocol):
     def send(self) -> Send:
         """Sends a packet to a peer from this address."""
 
-    def start(self, routes: ClientRoutes, admit: Admit) -> None:
+    @property
+    def send_unfragmented(self) -> Send:
+        """The same with the DF bit set, for one packet; raises ``OSError`` where it is too long."""
+
+    def start(self, routes: ClientRoutes, gate: Gate) -> None:
         """Begin to carry packets from peers to the client."""
 
     def close(self) -> None:
         """Release the port; no packet comes or goes any more."""
 
 
+class TcpRelay(Relay, Protocol):
+    """A relayed transport address that peers connect to (RFC 6062)."""
+
+    def connect(self, peer: Address, done: Any) -> None:
+        """Connect to a peer from this address; see ``connections.Connected``."""
+
+
 class RelayOpener(Protocol):
     """Opens relayed transport addresses."""
 
+    tcp: bool
+    """Whether TCP allocations are to be had."""
     families: frozenset[Family]
     """Those that can be relayed from."""
 
@@ -53,6 +78,9 @@ class RelayOpener(Protocol):
 
         :raises NoPort: none is free.
         """
+
+    def open_tcp(self, family: Family, server: str) -> TcpRelay:
+        """Open one that peers connect to. :raises NoPort: none is free."""
 
     def open_pair(self, family: Family, server: str) -> tuple[Relay, Relay]:
         """Open two on an even port and the next one (RFC 8656 §7.2, EVEN-PORT with R).
@@ -74,8 +102,7 @@ class Limits(NamedTuple):
     channels: int = 64
     lifetime: float = 3600.0
     """The longest that is granted at a time, in seconds."""
-    bytes_per_second: int = 0
-    """Of one allocation, each way; 0: no limit."""
+    rates: Rates = Rates()
 
 
 class Owner(NamedTuple):
@@ -97,37 +124,53 @@ class Channel:
         self.expires = expires
 
 
+class Relayed:
+    """One relayed transport address of an allocation, and how long the client has it."""
+
+    __slots__ = ("ends", "expires", "relay")
+
+    def __init__(self, relay: Relay, ends: Ends, expires: float) -> None:
+        self.relay = relay
+        self.ends = ends
+        self.expires = expires
+
+
 class Allocation:
-    """One client's allocation: its relay, and what it may do with it."""
+    """One client's allocation: what it relays from, and what it may do with it."""
 
     __slots__ = (
         "channels",
         "client",
         "created",
         "due",
-        "ends",
-        "expires",
         "owner",
         "permissions",
-        "relay",
+        "relayed",
         "routes",
     )
 
-    def __init__(
-        self, client: FiveTuple, owner: Owner, relay: Relay, routes: ClientRoutes, ends: Ends
-    ) -> None:
+    def __init__(self, client: FiveTuple, owner: Owner, routes: ClientRoutes, now: float) -> None:
         self.client = client
         self.owner = owner
-        self.relay = relay
         self.routes = routes
-        self.ends = ends
-        self.created = 0.0
-        self.expires = 0.0
+        self.relayed: dict[Family, Relayed] = {}
+        """One, or one of each family (RFC 8656 §7.2, a dual allocation)."""
+        self.created = now
         self.due = 0.0
         """When the table has to look at it next."""
         self.permissions: dict[str, float] = {}
         """Peer IP address -> expiry."""
         self.channels: dict[int, Channel] = {}
+
+    @property
+    def is_tcp(self) -> bool:
+        """Whether it relays TCP connections, not packets (RFC 6062)."""
+        return any(relayed.relay.is_tcp for relayed in self.relayed.values())
+
+    @property
+    def expires(self) -> float:
+        """When the last of it ends; monotonic time."""
+        return max(relayed.expires for relayed in self.relayed.values())
 
     def channel_to(self, peer: Address) -> int:
         """The channel number bound to a peer, or 0."""
@@ -138,7 +181,7 @@ class Allocation:
         """When something of it expires next."""
         return min(
             (
-                self.expires,
+                *(relayed.expires for relayed in self.relayed.values()),
                 *self.permissions.values(),
                 *(channel.expires for channel in self.channels.values()),
             )

@@ -56,10 +56,12 @@ class PeerPolicy:
         rules: PolicyRules,
         own_addresses: Collection[str],
         is_live_relay: Callable[[Address], bool],
+        is_live_tcp_relay: Callable[[Address], bool] = lambda _: False,
     ) -> None:
         self._rules = rules
         self._reserved = set(rules.reserved_ports)
         self._is_live_relay = is_live_relay
+        self._is_live_tcp_relay = is_live_tcp_relay
         self._public_of = {local: public for public, local in rules.external}
         self._local_of = dict(rules.external)
         self.own_addresses = own_addresses
@@ -83,12 +85,19 @@ class PeerPolicy:
         return verdict if verdict is not None else not self._is_refused(ip_address(host))
 
     def allows(self, peer: Address) -> bool:
-        """Whether a packet may go to this peer transport address (ChannelBind, Send, Connect)."""
+        """Whether a packet may go to this peer transport address (ChannelBind, Send)."""
+        return self._allows(peer, self._is_live_relay)
+
+    def allows_connection(self, peer: Address) -> bool:
+        """Whether a TCP connection to this peer transport address may be made (Connect)."""
+        return self._allows(peer, self._is_live_tcp_relay)
+
+    def _allows(self, peer: Address, is_live: Callable[[Address], bool]) -> bool:
         if peer.port == 0 or not self.allows_host(peer.host):
             return False
         if peer.host not in self._own:
             return True
-        if self._is_live_relay(self.to_wire(peer)):
+        if is_live(self.to_wire(peer)):
             return True
         # The operator may allow an own address by name (a server on this very machine), but
         # never the ports of the relay, its metrics, signaling and Redis.
@@ -102,7 +111,10 @@ class PeerPolicy:
     def to_client(self, peer: Address) -> Address:
         """The source of a peer's packet -> as the client names it."""
         public = self._public_of.get(peer.host)
-        return Address(public, peer.port) if public and self._is_live_relay(peer) else peer
+        return Address(public, peer.port) if public and self._is_ours(peer) else peer
+
+    def _is_ours(self, address: Address) -> bool:
+        return self._is_live_relay(address) or self._is_live_tcp_relay(address)
 
     def _operator_or_own(self, host: str) -> bool | None:
         ip = ip_address(host)

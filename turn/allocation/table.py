@@ -29,6 +29,7 @@ class AllocationTable:
         self._stats = stats
         self._by_client: dict[FiveTuple, Allocation] = {}
         self._by_relayed: dict[Address, Allocation] = {}
+        self._by_tcp_relayed: dict[Address, Allocation] = {}
         self._of_user: Counter[str] = Counter()
         self._of_address: Counter[str] = Counter()
         self._reservations: dict[bytes, Reservation] = {}
@@ -49,8 +50,18 @@ class AllocationTable:
         """Whether one of our allocations relays from this transport address."""
         return address in self._by_relayed
 
+    def is_live_tcp_relay(self, address: Address) -> bool:
+        """The same for TCP allocations (RFC 6062)."""
+        return address in self._by_tcp_relayed
+
+    def has_allocation(self, user: str) -> bool:
+        """Whether a user has an allocation or a reservation."""
+        return user in self._of_user
+
     def check_quota(self, client: FiveTuple, owner: Owner, shares: int = 1) -> None:
-        """See that one more allocation is within the limits (two shares with a reservation).
+        """See that one more allocation is within the limits.
+
+        :param shares: relayed addresses that it takes, one that it reserves with them.
 
         :raises StunError: 486 (Allocation Quota Reached) or 508 (Insufficient Capacity).
         """
@@ -62,7 +73,7 @@ class AllocationTable:
             raise self.exceeded("user", 486)
         if (
             limits.allocations_per_address
-            and self._of_address[place] >= limits.allocations_per_address
+            and self._of_address[place] + shares > limits.allocations_per_address
         ):
             raise self.exceeded("address", 486)
         if limits.allocations and len(self) >= limits.allocations:
@@ -76,21 +87,30 @@ class AllocationTable:
     def insert(self, allocation: Allocation) -> None:
         """Take in a new allocation whose quota was checked."""
         self._by_client[allocation.client] = allocation
-        self._by_relayed[allocation.relay.address] = allocation
-        self._of_user[allocation.owner.user] += 1
-        self._of_address[address_quota_key(allocation.client.client.host)] += 1
+        for relayed in allocation.relayed.values():
+            self._index(allocation)[relayed.relay.address] = allocation
+            self._of_user[allocation.owner.user] += 1
+            self._of_address[address_quota_key(allocation.client.client.host)] += 1
         self.schedule(allocation)
 
     def remove(self, allocation: Allocation) -> None:
         """Give back everything that ``insert`` took."""
         del self._by_client[allocation.client]
-        del self._by_relayed[allocation.relay.address]
-        _decrement(self._of_user, allocation.owner.user)
-        _decrement(self._of_address, address_quota_key(allocation.client.client.host))
+        for relayed in allocation.relayed.values():
+            self.remove_relayed(allocation, relayed.relay)
         allocation.due = 0.0
         if len(self._due) > 2 * len(self._by_client) + 64:  # mostly those that are gone
             self._due = [entry for entry in self._due if entry[0] == entry[2].due]
             heapq.heapify(self._due)
+
+    def remove_relayed(self, allocation: Allocation, relay: Relay) -> None:
+        """Give back what one relayed address of an allocation took."""
+        del self._index(allocation)[relay.address]
+        _decrement(self._of_user, allocation.owner.user)
+        _decrement(self._of_address, address_quota_key(allocation.client.client.host))
+
+    def _index(self, allocation: Allocation) -> dict[Address, Allocation]:
+        return self._by_tcp_relayed if allocation.is_tcp else self._by_relayed
 
     def schedule(self, allocation: Allocation) -> None:
         """See that ``due`` names the allocation when something of it expires."""

@@ -2,15 +2,16 @@
 
 from typing import NamedTuple
 
-from turn.auth.credentials import Credentials
-from turn.auth.nonce import Nonces
+from turn.auth.credentials import Account, Credentials, PasswordAlgorithm, long_term_key
+from turn.auth.nonce import Feature, Nonces, has_password_algorithms
 from turn.codec import registry
 from turn.codec.errors import StunError
 from turn.codec.integrity import Integrity, verify
 from turn.codec.message import Message
+from turn.codec.values import Address, Algorithm
 
 # Tried for a name that nobody has, so that such a name takes no less time than a known one.
-NOBODY = bytes(16)
+NOBODY = Account("", "", "")
 
 
 class Now(NamedTuple):
@@ -27,41 +28,102 @@ class Identity(NamedTuple):
     user: str
     key: bytes
     integrity: Integrity
-    """What the request was protected with, and so what protects the reply."""
+    """What protects the reply: SHA-256 for a client that named its password algorithm."""
 
 
 class Authenticator:
-    """Tells who sent a request, or what to answer instead."""
+    """Tells who sent a request, or what to answer instead.
 
-    def __init__(self, realm: str, credentials: Credentials, nonces: Nonces) -> None:
+    :param nonce_key: makes nonces recognisable; the same one on every node and after a restart.
+    :param minimum: ``Integrity.SHA256`` refuses what browsers use today (MD5 and HMAC-SHA1).
+    """
+
+    def __init__(
+        self,
+        realm: str,
+        credentials: Credentials,
+        nonce_key: bytes,
+        nonce_lifetime: float,
+        minimum: Integrity = Integrity.SHA1,
+    ) -> None:
         self._realm = realm
         self._credentials = credentials
-        self._nonces = nonces
+        self._minimum = minimum
+        accepted = [PasswordAlgorithm.SHA256]
+        if minimum is Integrity.SHA1:
+            accepted.append(PasswordAlgorithm.MD5)
+        self._offered = tuple(Algorithm(number) for number in accepted)
+        features = Feature.PASSWORD_ALGORITHMS
+        if credentials.anonymous:
+            features |= Feature.USERNAME_ANONYMITY
+        self._nonces = Nonces(nonce_key, nonce_lifetime, features)
 
-    def authenticate(self, message: Message, host: str, now: Now, *, begins: bool) -> Identity:
+    def authenticate(
+        self, message: Message, client: Address, now: Now, *, begins: bool
+    ) -> Identity:
         """Check a request's credentials.
 
-        :param host: the client's IP address.
         :param begins: the request begins something, so that the credential may not be expired.
-        :raises StunError: 401 or 438 with REALM and a fresh NONCE, or 400.
+        :raises StunError: 401 or 438 with REALM, a fresh NONCE and PASSWORD-ALGORITHMS, or 400.
         """
         if message.integrity is Integrity.NONE:
-            raise self._challenge(401, host, now)
+            raise self._challenge(401, client, now)
         username = message.get(registry.USERNAME)
-        realm = message.get(registry.REALM)
+        userhash = message.get(registry.USERHASH)
         nonce = message.get(registry.NONCE)
-        if username is None or realm is None or nonce is None:
+        named = username is not None or userhash is not None
+        if not named or nonce is None or not message.has(registry.REALM):
             raise StunError(400)
-        if not self._nonces.is_fresh(nonce, host, now.wall):
-            raise self._challenge(438, host, now)
-        candidates = self._credentials.candidates(username, now.wall if begins else None)
-        if not candidates:
-            verify(message, NOBODY)
-        for candidate in candidates:
-            if verify(message, candidate.key):
-                return Identity(username, candidate.user, candidate.key, message.integrity)
-        raise self._challenge(401, host, now)
+        algorithm = self._algorithm(message, nonce)
+        if username is None and userhash is not None:
+            username = self._credentials.username_of(userhash)
+        account = self._account(message, username, algorithm, now.wall if begins else None)
+        if account is None:
+            raise self._challenge(401, client, now)
+        if not self._nonces.is_fresh(nonce, client.host, now.wall):
+            raise self._challenge(438, client, now)
+        key = long_term_key(account.username, self._realm, account.password, algorithm)
+        negotiated = message.has(registry.PASSWORD_ALGORITHM)
+        integrity = Integrity.SHA256 if negotiated else Integrity.SHA1
+        return Identity(account.username, account.user, key, integrity)
 
-    def _challenge(self, code: int, host: str, now: Now) -> StunError:
-        nonce = self._nonces.make(host, now.wall)
-        return StunError(code, attributes=((registry.REALM, self._realm), (registry.NONCE, nonce)))
+    def _algorithm(self, message: Message, nonce: str) -> int:
+        """The password algorithm of a request. :raises StunError: 400, somebody bids down."""
+        chosen = message.get(registry.PASSWORD_ALGORITHM)
+        echoed = message.get(registry.PASSWORD_ALGORITHMS)
+        if not has_password_algorithms(nonce) or (chosen is None and echoed is None):
+            return PasswordAlgorithm.MD5
+        if chosen is None or echoed != self._offered or chosen not in self._offered:
+            raise StunError(400)
+        return chosen.number
+
+    def _account(
+        self, message: Message, username: str | None, algorithm: int, wall: float | None
+    ) -> Account | None:
+        """The account whose password protects the message, if there is one."""
+        accounts = self._credentials.accounts(username, wall) if username is not None else ()
+        for account in accounts or (NOBODY,):
+            key = long_term_key(account.username, self._realm, account.password, algorithm)
+            if (
+                verify(message, key)
+                and account is not NOBODY
+                and self._is_enough(message, algorithm)
+            ):
+                return account
+        return None
+
+    def _is_enough(self, message: Message, algorithm: int) -> bool:
+        return self._minimum is Integrity.SHA1 or (
+            algorithm == PasswordAlgorithm.SHA256 and message.integrity is Integrity.SHA256
+        )
+
+    def _challenge(self, code: int, client: Address, now: Now) -> StunError:
+        nonce = self._nonces.make(client.host, client.port, now.wall)
+        return StunError(
+            code,
+            attributes=(
+                (registry.REALM, self._realm),
+                (registry.NONCE, nonce),
+                (registry.PASSWORD_ALGORITHMS, self._offered),
+            ),
+        )

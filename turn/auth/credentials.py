@@ -1,34 +1,52 @@
-"""Who may use the relay: static users, and names with a time limit that a shared secret signs."""
+"""Who may use the relay: static users, and names with a time limit that a shared secret signs.
+
+Names, passwords and the realm come prepared (OpaqueString, RFC 8265): configuration does it, and
+a client does it with what it sends.
+"""
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from enum import IntEnum
 from typing import NamedTuple
 
 from turn.auth.ephemeral import password_of
 
 
-class Candidate(NamedTuple):
-    """A key that a username may be using."""
+class PasswordAlgorithm(IntEnum):
+    """How a long-term key is made (RFC 8489 §18.5)."""
 
-    key: bytes
-    """The long-term key, MD5(username:realm:password) (RFC 8489 §9.2.2)."""
+    MD5 = 1
+    SHA256 = 2
+
+
+class Account(NamedTuple):
+    """A name and a password that a client may be using."""
+
+    username: str
+    password: str
     user: str
     """Whom the quota counts: the username without its expiry."""
 
 
 class Credentials:
-    """Finds the keys of a username."""
+    """Finds the accounts of a username."""
 
     def __init__(self, realm: str, users: Mapping[str, str], secrets: Sequence[str]) -> None:
-        self._realm = realm
         self._secrets = tuple(secrets)
-        self._users = {
-            name: Candidate(long_term_key(name, realm, password), name)
-            for name, password in users.items()
-        }
+        self._users = {name: Account(name, password, name) for name, password in users.items()}
+        self._by_hash = {userhash_of(name, realm): name for name in users}
 
-    def candidates(self, username: str, wall: float | None) -> tuple[Candidate, ...]:
-        """The keys to try; none where the name is unknown or its time is over.
+    @property
+    def anonymous(self) -> bool:
+        """Whether every name can be found by its USERHASH: not those that a secret signs."""
+        return bool(self._users) and not self._secrets
+
+    def username_of(self, userhash: bytes) -> str | None:
+        """The name that a USERHASH stands for (RFC 8489 §14.4)."""
+        return self._by_hash.get(userhash)
+
+    def accounts(self, username: str, wall: float | None) -> tuple[Account, ...]:
+        """The accounts to try; none where the name is unknown or its time is over.
 
         :param wall: Unix time to hold the expiry against; None: an expired name will do, as
             for a request on an allocation that exists already.
@@ -42,15 +60,24 @@ class Credentials:
         if wall is not None and int(expiry[:20]) < wall:
             return ()
         return tuple(
-            Candidate(
-                long_term_key(username, self._realm, password_of(secret, username)),
-                name or username,
-            )
+            Account(username, password_of(secret, username), name or username)
             for secret in self._secrets
         )
 
 
-def long_term_key(username: str, realm: str, password: str) -> bytes:
-    """MD5(username ":" realm ":" password), as RFC 8489 §9.2.2 has it for every client of today."""
+def long_term_key(
+    username: str, realm: str, password: str, algorithm: int = PasswordAlgorithm.MD5
+) -> bytes:
+    """The key of a long-term credential (RFC 8489 §9.2.2, §18.5.1).
+
+    MD5 is what every client of today uses: its choice is the protocol's, not ours.
+    """
     text = f"{username}:{realm}:{password}".encode()
+    if algorithm == PasswordAlgorithm.SHA256:
+        return hashlib.sha256(text).digest()
     return hashlib.md5(text, usedforsecurity=False).digest()
+
+
+def userhash_of(username: str, realm: str) -> bytes:
+    """SHA-256(username ":" realm), what a client sends to keep its name to itself."""
+    return hashlib.sha256(f"{username}:{realm}".encode()).digest()

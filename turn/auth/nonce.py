@@ -1,13 +1,30 @@
-"""Nonces that the server need not remember (RFC 8489 §9.2.4): a time and a keyed hash of it."""
+"""Nonces that the server need not remember (RFC 8489 §9.2): a time and a keyed hash of it.
+
+```
+"obMatJos2"  base64(security features, 3 bytes)  base64(time 5, port 2, MAC 14 bytes)
+```
+The first thirteen characters are the nonce cookie. The MAC covers all that is before it and the
+client's host, so a nonce whose features somebody has changed on its way is none of ours.
+"""
 
 import base64
 import binascii
 import hashlib
 import hmac
+from enum import IntFlag
 
-TIME_BYTES = 5
-MAC_BYTES = 13  # 18 bytes in all: 24 characters of base64 and no padding
+COOKIE = "obMatJos2"
+COOKIE_CHARACTERS = 13
+TIME_BYTES, PORT_BYTES, MAC_BYTES = 5, 2, 14
+HEAD_BYTES = TIME_BYTES + PORT_BYTES
 TOLERANCE = 60.0
+
+
+class Feature(IntFlag):
+    """Security features that the cookie tells of (RFC 8489 §18.1)."""
+
+    PASSWORD_ALGORITHMS = 0x800000
+    USERNAME_ANONYMITY = 0x400000
 
 
 class Nonces:
@@ -16,14 +33,19 @@ class Nonces:
     The same key recognises them after a restart and on another node.
     """
 
-    def __init__(self, key: bytes, lifetime: float) -> None:
+    def __init__(self, key: bytes, lifetime: float, features: Feature) -> None:
         self._key = hashlib.sha256(b"icebroker nonce" + key).digest()
         self._lifetime = lifetime
+        self._cookie = COOKIE + base64.b64encode(features.to_bytes(3)).decode()
 
-    def make(self, host: str, wall: float) -> str:
-        """A fresh nonce for a client at ``host``; ``wall`` is Unix time in seconds."""
-        stamp = int(wall).to_bytes(TIME_BYTES)
-        return base64.urlsafe_b64encode(stamp + self._mac(stamp, host)).decode()
+    def make(self, host: str, port: int, wall: float) -> str:
+        """A fresh nonce for a client; ``wall`` is Unix time in seconds.
+
+        The port makes it another one for each of a host's sockets, as RFC 8489 §9.2.4 wants; it
+        is good on all of them, since a NAT may give a client another port at any time.
+        """
+        head = int(wall).to_bytes(TIME_BYTES) + port.to_bytes(PORT_BYTES)
+        return self._cookie + base64.urlsafe_b64encode(head + self._mac(head, host)).decode()
 
     def is_fresh(self, nonce: str, host: str, wall: float) -> bool:
         """Whether this server (or its twin) made the nonce for ``host``, and not too long ago.
@@ -31,14 +53,29 @@ class Nonces:
         A wall clock that jumps makes a nonce stale at worst, which a client mends unseen (438).
         """
         try:
-            raw = base64.b64decode(nonce.encode(), altchars=b"-_", validate=True)
+            text = nonce[COOKIE_CHARACTERS:].encode()
+            raw = base64.b64decode(text, altchars=b"-_", validate=True)
         except (binascii.Error, ValueError):
             return False
-        stamp, mac = raw[:TIME_BYTES], raw[TIME_BYTES:]
-        age = wall - int.from_bytes(stamp)
-        return -TOLERANCE <= age <= self._lifetime and hmac.compare_digest(
-            mac, self._mac(stamp, host)
+        head, mac = raw[:HEAD_BYTES], raw[HEAD_BYTES:]
+        age = wall - int.from_bytes(head[:TIME_BYTES])
+        return (
+            nonce.startswith(self._cookie)
+            and -TOLERANCE <= age <= self._lifetime
+            and hmac.compare_digest(mac, self._mac(head, host))
         )
 
-    def _mac(self, stamp: bytes, host: str) -> bytes:
-        return hmac.digest(self._key, stamp + host.encode(), "sha256")[:MAC_BYTES]
+    def _mac(self, head: bytes, host: str) -> bytes:
+        covered = self._cookie.encode() + head + host.encode()
+        return hmac.digest(self._key, covered, "sha256")[:MAC_BYTES]
+
+
+def has_password_algorithms(nonce: str) -> bool:
+    """Whether a nonce's cookie says that its server lists password algorithms."""
+    if not nonce.startswith(COOKIE):
+        return False
+    try:
+        features = base64.b64decode(nonce[len(COOKIE) : COOKIE_CHARACTERS].encode(), validate=True)
+    except (binascii.Error, ValueError):
+        return False
+    return bool(int.from_bytes(features) & Feature.PASSWORD_ALGORITHMS)

@@ -22,9 +22,11 @@ class StreamFramer:
     It keeps at most one message that is incomplete: 65,552 bytes.
     """
 
-    __slots__ = ("_began", "_rest")
+    __slots__ = ("_began", "_rest", "consumed")
 
     def __init__(self) -> None:
+        self.consumed = 0
+        """Bytes of the latest ``feed`` up to the end of the message that it gave last."""
         self._rest = bytearray()
         self._began = False
 
@@ -35,21 +37,25 @@ class StreamFramer:
 
         :raises Malformed: the bytes are no messages.
         """
+        topped_up = 0
         if self._rest:
+            size = len(data)
             data = self._top_up(data, HEAD_BYTES)
             if len(self._rest) < HEAD_BYTES:
                 return
-            size, room = self._measure_untrusted(self._rest, 0)
+            length, room = self._measure_untrusted(self._rest, 0)
             data = self._top_up(data, room)
             if len(self._rest) < room:
                 return
             whole, self._rest = self._rest, bytearray()
-            yield memoryview(whole)[:size]
+            self.consumed = topped_up = size - len(data)
+            yield memoryview(whole)[:length]
         offset, end = 0, len(data)
         while end - offset >= HEAD_BYTES:
             size, room = self._measure_untrusted(data, offset)
             if end - offset < room:
                 break
+            self.consumed = topped_up + offset + room
             yield data[offset : offset + size]
             offset += room
         if offset < end:

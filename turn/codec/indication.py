@@ -34,15 +34,19 @@ KNOWN: frozenset[int] = frozenset(
 )
 
 
-def parse_send_indication(message: memoryview) -> tuple[Address, memoryview] | None:
-    """The peer and the payload of a Send indication; None where it is none, or malformed."""
+Sent = tuple[Address, memoryview, bool]
+"""The peer, the payload, and whether the packet must not be fragmented."""
+
+
+def parse_send_indication(message: memoryview) -> Sent | None:
+    """What a Send indication wants sent; None where it is none, or malformed."""
     try:
         return _parse_plain_untrusted(message) or _parse_any_untrusted(message)
     except Malformed:
         return None
 
 
-def _parse_plain_untrusted(message: memoryview) -> tuple[Address, memoryview] | None:
+def _parse_plain_untrusted(message: memoryview) -> Sent | None:
     """The same for the plain shape alone; None where it is another."""
     size = len(message)
     if size < PLAIN_IPV4.size:
@@ -66,7 +70,7 @@ def _parse_plain_untrusted(message: memoryview) -> tuple[Address, memoryview] | 
         or (behind and not _ends_with_fingerprint(message, behind))
     ):
         return None
-    return decode_xor_address(peer, transaction_id), message[start:end]
+    return decode_xor_address(peer, transaction_id), message[start:end], False
 
 
 def _ends_with_fingerprint(message: memoryview, behind: int) -> bool:
@@ -79,7 +83,7 @@ def _ends_with_fingerprint(message: memoryview, behind: int) -> bool:
     return bool(value == fingerprint_of(message[:-behind]))
 
 
-def _parse_any_untrusted(message: memoryview) -> tuple[Address, memoryview] | None:
+def _parse_any_untrusted(message: memoryview) -> Sent | None:
     parsed = parse_untrusted(message)
     peer = parsed.get(registry.XOR_PEER_ADDRESS)
     data = parsed.get(registry.DATA)
@@ -88,7 +92,7 @@ def _parse_any_untrusted(message: memoryview) -> tuple[Address, memoryview] | No
     # RFC 8489 §6.3.2: an indication with a required attribute that nobody knows is discarded.
     if peer is None or data is None or parsed.unknown_required(KNOWN):
         return None
-    return peer, memoryview(data)
+    return peer, memoryview(data), parsed.has(registry.DONT_FRAGMENT)
 
 
 def data_indication_header(transaction_id: bytes, peer: Address) -> bytes:

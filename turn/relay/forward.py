@@ -4,13 +4,14 @@ Buffers: a packet is read into one shared buffer behind ``HEADROOM`` bytes, so t
 that goes before its payload is written in place and nothing is copied.
 """
 
+import errno
 import secrets
 import struct
 from collections.abc import Callable
 
 from turn.codec.indication import data_indication_header, parse_send_indication
 from turn.codec.values import Address
-from turn.routes import ClientRoutes, FiveTuple, Route
+from turn.routes import ClientRoutes, FiveTuple, Route, Send
 from turn.stats import DropReason, Stats
 
 HEADROOM = 48
@@ -24,6 +25,9 @@ CHANNEL_HEADER = struct.Struct("!HH")
 LENGTH = struct.Struct("!H")
 PADDING = bytes(3)
 
+OF_ICMP = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EACCES})
+"""How a socket tells, in place of sending, of the ICMP error that an earlier packet drew."""
+
 RouteTo = Callable[[FiveTuple, Address, float], Route | None]
 
 
@@ -31,6 +35,7 @@ class Forwarder:
     """The user-space plane. It reads routes and asks for one only where a packet has none."""
 
     def __init__(self, stats: Stats, route_to: RouteTo) -> None:
+        self.stats = stats
         self._drop = stats.drop
         self._route_to = route_to
         self.buffer = bytearray(HEADROOM + LARGEST_DATAGRAM + len(PADDING))
@@ -51,7 +56,7 @@ class Forwarder:
         route = routes.channels.get(channel)
         if route is None or route.expires <= now:
             return self._drop(DropReason.NO_CHANNEL)
-        return self._send(route, message[4:end], length, now)
+        return self._send(route, route.to_peer, message[4:end], length, now)
 
     def send_indication(
         self, routes: ClientRoutes | None, client: FiveTuple, message: memoryview, now: float
@@ -62,22 +67,24 @@ class Forwarder:
             return self._drop(DropReason.MALFORMED)
         if routes is None:
             return self._drop(DropReason.NO_ALLOCATION)
-        peer, payload = parsed
+        peer, payload, unfragmented = parsed
         route = routes.peers.get(peer)
         if route is None or route.expires <= now:
             route = self._route_to(client, peer, now)
             if route is None:
                 return None
-        return self._send(route, payload, len(payload), now)
+        send = route.to_peer_unfragmented if unfragmented else route.to_peer
+        return self._send(route, send, payload, len(payload), now)
 
-    def _send(self, route: Route, payload: memoryview, length: int, now: float) -> None:
+    def _send(self, route: Route, send: Send, payload: memoryview, length: int, now: float) -> None:
         sending = route.sending
-        if sending is not None and not sending.take(length, now):
-            return self._drop(DropReason.BANDWIDTH)
+        if sending is not None and (empty := sending.refuse(length, now)):
+            return self._drop(empty)
         try:
-            route.to_peer(payload, route.wire_peer)
-        except OSError:  # no route, too long for a datagram, buffers full, an earlier ICMP error
-            return self._drop(DropReason.SEND_FAILED)
+            send(payload, route.wire_peer)
+        except OSError as error:  # no route, too long for a datagram, buffers full
+            if error.errno not in OF_ICMP or not _sends(send, payload, route.wire_peer):
+                return self._drop(DropReason.SEND_FAILED)
         route.sent_packets += 1
         route.sent_bytes += length
         return None
@@ -85,8 +92,8 @@ class Forwarder:
     def peer_to_client(self, route: Route, size: int, now: float) -> None:
         """Carry the ``size`` bytes that a peer sent (they lie in ``room``) (RFC 8656 §11.3)."""
         receiving = route.receiving
-        if receiving is not None and not receiving.take(size, now):
-            return self._drop(DropReason.BANDWIDTH)
+        if receiving is not None and (empty := receiving.refuse(size, now)):
+            return self._drop(empty)
         end = HEADROOM + size
         if route.channel:
             start = HEADROOM - 4
@@ -121,3 +128,12 @@ class Forwarder:
         """
         route.header = data_indication_header(secrets.token_bytes(12), route.peer)
         return route.header
+
+
+def _sends(send: Send, payload: memoryview, peer: Address) -> bool:
+    """Whether a second try sends a packet."""
+    try:
+        send(payload, peer)
+    except OSError:
+        return False
+    return True

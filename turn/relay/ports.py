@@ -10,8 +10,10 @@ from itertools import chain
 from turn.allocation.model import NoPort
 from turn.codec.values import Address, Family
 from turn.relay.forward import Forwarder
+from turn.relay.icmp import prepare
 from turn.relay.poll import Poller
 from turn.relay.sockets import RelaySocket
+from turn.relay.tcp import TcpRelaySocket, tcp_socket
 
 RANDOM_TRIES = 16
 """Ports to try at random before the whole range is searched from a random place."""
@@ -42,6 +44,8 @@ class RelayPorts:
         self._poller, self._forwarder = make
         self._random_below = random_below
         self._used: defaultdict[str, set[int]] = defaultdict(set)
+        self.tcp = False
+        """Whether TCP allocations are to be had."""
         self.set_addresses(addresses)
 
     def set_addresses(self, addresses: Mapping[Family, Sequence[str]]) -> None:
@@ -53,6 +57,17 @@ class RelayPorts:
     def in_use(self) -> int:
         """Ports that are open now, reserved ones with them."""
         return sum(len(ports) for ports in self._used.values())
+
+    @property
+    def size(self) -> int:
+        """Ports of the range: what each address has."""
+        return self._last - self._first + 1
+
+    @property
+    def free(self) -> int:
+        """Ports that are left at the address that has the fewest."""
+        hosts = [host for hosts in self._addresses.values() for host in hosts]
+        return min((self.size - len(self._used[host]) for host in hosts), default=0)
 
     def open(self, family: Family, server: str, *, even: bool) -> RelaySocket:
         """Open one on a random port. :raises NoPort: none is free."""
@@ -77,6 +92,21 @@ class RelayPorts:
                         return self._relay(first), self._relay(second)
                     first.close()
             raise NoPort
+
+    def open_tcp(self, family: Family, server: str) -> TcpRelaySocket:
+        """Open one that peers connect to (RFC 6062). :raises NoPort: none is free."""
+        host = self._host(family, server)
+        try:
+            sock = tcp_socket(SOCKET_FAMILIES[family])
+        except OSError:
+            raise NoPort from None
+        for port in self._candidates(host, step=1):
+            if _bind(sock, host, port):
+                self._used[host].add(port)
+                public = Address(self._public_of.get(host, host), port)
+                return TcpRelaySocket(sock, public, self._forwarder.stats, self._closed)
+        sock.close()
+        raise NoPort
 
     def _host(self, family: Family, server: str) -> str:
         """Where the client asked, if we relay from there: on a LAN that is the reachable one."""
@@ -106,7 +136,7 @@ class RelayPorts:
         self._used[host].add(port)
         return RelaySocket(sock, Address(public, port), self._poller, self._forwarder, self._closed)
 
-    def _closed(self, relay: RelaySocket) -> None:
+    def _closed(self, relay: RelaySocket | TcpRelaySocket) -> None:
         self._used[relay.address.host].discard(relay.address.port)
 
 
@@ -118,6 +148,7 @@ def _socket(family: Family) -> socket.socket:
         raise NoPort from None
     if family is Family.IPV6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    prepare(sock)
     return sock
 
 

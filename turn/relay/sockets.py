@@ -3,19 +3,22 @@
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
-from turn.allocation.model import Admit
+from turn.allocation.model import Gate
 from turn.codec.values import Address
 from turn.relay.forward import Forwarder
+from turn.relay.icmp import forbid_fragments, next_error
 from turn.relay.poll import Poller
-from turn.routes import ClientRoutes, Send
+from turn.routes import Buffer, ClientRoutes, Send
 
 
 class RelaySocket:
     """Owns one socket; ``close`` gives it back."""
 
+    is_tcp = False
     __slots__ = (
-        "_admit", "_forwarder", "_on_close", "_poller", "_routes", "_sock", "address", "public",
+        "_forwarder", "_gate", "_on_close", "_poller", "_routes", "_sock", "address", "public",
         "send",
     )  # fmt: skip
 
@@ -32,15 +35,26 @@ class RelaySocket:
         self._forwarder = forwarder
         self._on_close = on_close
         self._routes: ClientRoutes | None = None
-        self._admit: Admit | None = None
+        self._gate: Gate | None = None
         self.address = Address(*sock.getsockname()[:2])
         self.public = public
         self.send: Send = sock.sendto
 
-    def start(self, routes: ClientRoutes, admit: Admit) -> None:
+    def send_unfragmented(self, data: Buffer, peer: Address) -> None:
+        """Send with the DF bit set. :raises OSError: too long for the path, as for ``send``.
+
+        The socket is told before and after, because Linux knows no such flag for one packet.
+        """
+        forbid_fragments(self._sock, True)
+        try:
+            self._sock.sendto(data, peer)
+        finally:
+            forbid_fragments(self._sock, False)
+
+    def start(self, routes: ClientRoutes, gate: Gate) -> None:
         """Begin to carry packets from peers to the client."""
         self._routes = routes
-        self._admit = admit
+        self._gate = gate
         read = self._read if self._sock.family == socket.AF_INET else self._read_ipv6
         self._poller.add(self._sock, read)
 
@@ -55,7 +69,7 @@ class RelaySocket:
         try:
             size, source = self._sock.recvfrom_into(self._forwarder.room)
         except OSError:  # nothing there after all, or the ICMP error of an earlier packet
-            return 1
+            return self._read_errors()
         self._carry(source, size)
         return 1
 
@@ -63,17 +77,28 @@ class RelaySocket:
         try:
             size, source = self._sock.recvfrom_into(self._forwarder.room)
         except OSError:
-            return 1
+            return self._read_errors()
         self._carry(source[:2], size)
         return 1
 
+    def _read_errors(self) -> int:
+        """Tell the client of the ICMP errors that wait; gives how many there were, at least 1."""
+        count = 1
+        with suppress(OSError):
+            while True:
+                error = next_error(self._sock)
+                count += 1
+                if error is not None and self._gate is not None:
+                    self._gate.unreachable(error.peer, error.icmp, time.monotonic())
+        return count
+
     def _carry(self, source: Address, size: int) -> None:
-        if self._routes is None or self._admit is None:
+        if self._routes is None or self._gate is None:
             return
         now = time.monotonic()
         route = self._routes.peers.get(source)
         if route is None or route.expires <= now:
-            route = self._admit(Address(*source), now)
+            route = self._gate.admit(Address(*source), now)
             if route is None:
                 return
         self._forwarder.peer_to_client(route, size, now)

@@ -9,6 +9,7 @@ import contextlib
 import socket
 import ssl
 import time
+from collections.abc import Coroutine
 from typing import NamedTuple, cast
 
 from turn.allocation.engine import Engine
@@ -17,6 +18,7 @@ from turn.codec.errors import Malformed
 from turn.codec.framing import StreamFramer
 from turn.codec.values import Address
 from turn.relay.forward import Forwarder
+from turn.relay.tcp import PeerStream
 from turn.routes import Buffer, ClientRoutes, FiveTuple, RouteTable, Transport
 from turn.stats import DropReason, Stats
 from turn.transport.limits import ConnectionLimit
@@ -28,6 +30,8 @@ MOST_UNSENT_BYTES = 1 << 20
 IDLE_TIMEOUT = 60.0
 """Seconds that a connection without an allocation may stay once it sent a valid request."""
 BACKLOG = 1024
+ACCEPT_PAUSE = 0.1
+"""Seconds until the next try where a connection could not be accepted: no descriptors left."""
 SEND_INDICATION = b"\x00\x16"
 
 
@@ -49,14 +53,20 @@ class StreamConnection(asyncio.BufferedProtocol):
     buffer = memoryview(bytearray(READ_BYTES))
     """Shared by all connections: what arrives is used up before the next one reads."""
 
-    def __init__(self, listener: "StreamListener") -> None:
+    def __init__(self, listener: "StreamListener", *, stranger: bool = False) -> None:
+        """Wait for a transport.
+
+        :param stranger: it is counted among its address's strangers already.
+        """
         self._listener = listener
         self._shared = listener.shared
         self._framer = StreamFramer()
         self._transport: asyncio.Transport | None = None
         self._client: FiveTuple | None = None
-        self._stranger = False
+        self._stranger = stranger
         self._deadline: asyncio.TimerHandle | None = None
+        self._peer: PeerStream | None = None
+        """Where bytes go as they are, once the client has claimed it (RFC 6062 §5.4)."""
 
     # asyncio.BufferedProtocol --------------------------------------------------------------
 
@@ -64,7 +74,7 @@ class StreamConnection(asyncio.BufferedProtocol):
         """Take in a new client, unless its address has its share of strangers."""
         self._transport = cast("asyncio.Transport", transport)
         peer, server = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
-        if peer is None or not self._shared.strangers.enter(peer[0]):
+        if peer is None or not (self._stranger or self._shared.strangers.enter(peer[0])):
             self._shared.stats.drop(DropReason.TOO_MANY_CONNECTIONS)
             self._transport.abort()
             return
@@ -80,11 +90,14 @@ class StreamConnection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, size: int) -> None:
         """Use up what was read."""
-        if self._client is None:
+        data = self.buffer[:size]
+        if self._client is None or self._pass_on(data):
             return
         try:
-            for frame in self._framer.feed(self.buffer[:size]):
+            for frame in self._framer.feed(data):
                 self._receive(self._client, frame)
+                if self._pass_on(data[self._framer.consumed :]):
+                    return
         except Malformed:
             self._shared.stats.drop(DropReason.MALFORMED)
             self.abort()
@@ -97,7 +110,31 @@ class StreamConnection(asyncio.BufferedProtocol):
         if self._client is None:
             return
         self._leave_strangers()
+        if self._peer is not None:
+            self._peer.close()
         self._shared.engine.disconnected(self._client)
+
+    def pause_writing(self) -> None:
+        """The client reads slowly: the peer that it is spliced with has to wait."""
+        if self._peer is not None:
+            self._peer.client_is_slow(True)
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        if self._peer is not None:
+            self._peer.client_is_slow(False)
+
+    def _pass_on(self, data: memoryview) -> bool:
+        """Hand bytes to the peer that this connection is spliced with; False: there is none."""
+        if self._peer is None:
+            return False
+        self._peer.write(bytes(data))
+        return True
+
+    @property
+    def began(self) -> bool:
+        """Whether the client was taken in; the connection keeps count of it from then on."""
+        return self._client is not None
 
     # The road of a frame -------------------------------------------------------------------
 
@@ -116,7 +153,7 @@ class StreamConnection(asyncio.BufferedProtocol):
         reply = engine.handle(view, client, self.send, Now(now, time.time()))
         if reply is None or self._transport is None:
             return
-        if engine.table.get(client) is None:
+        if engine.table.get(client) is None and reply.stream is None:
             self._close_in(IDLE_TIMEOUT)
         elif self._deadline:
             self._deadline.cancel()
@@ -124,6 +161,9 @@ class StreamConnection(asyncio.BufferedProtocol):
             self._leave_strangers()
         with contextlib.suppress(OSError):
             self.send(reply.data, client.client)
+        if reply.stream is not None:
+            self._peer = cast("PeerStream", reply.stream)
+            self._peer.splice(self._transport)
 
     def _routes(self, client: FiveTuple) -> ClientRoutes | None:
         return self._shared.routes.of_listener(client.transport, client.server).get(client.client)
@@ -152,6 +192,7 @@ class StreamConnection(asyncio.BufferedProtocol):
         if (
             self._client
             and not self._deadline
+            and not self._peer
             and self._shared.engine.table.get(self._client) is None
         ):
             self._close_in(IDLE_TIMEOUT)
@@ -178,17 +219,55 @@ class StreamListener:
         self.connections: set[StreamConnection] = set()
         self._tls = tls
         self._server: asyncio.Server | None = None
+        self._socket: socket.socket | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self, sock: socket.socket) -> None:
         """Accept connections on a bound socket, which the listener owns from now on."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: StreamConnection(self),
-            sock=sock,
-            backlog=BACKLOG,
-            ssl=self._tls,
-            ssl_handshake_timeout=self.shared.first_request_timeout if self._tls else None,
-        )
+        if self._tls is None:
+            self._server = await loop.create_server(
+                lambda: StreamConnection(self), sock=sock, backlog=BACKLOG
+            )
+        else:
+            sock.listen(BACKLOG)
+            self._socket = sock
+            self._spawn(self._accept(sock, self._tls))
+
+    async def _accept(self, listening: socket.socket, tls: ssl.SSLContext) -> None:
+        """Accept TLS clients: each is counted before its handshake, the dearest thing to do."""
+        loop, shared = asyncio.get_running_loop(), self.shared
+        while True:
+            try:
+                sock, source = await loop.sock_accept(listening)
+            except OSError:
+                await asyncio.sleep(ACCEPT_PAUSE)
+                continue
+            if shared.strangers.enter(source[0]):
+                self._spawn(self._shake_hands(sock, source[0], tls))
+            else:
+                shared.stats.drop(DropReason.TOO_MANY_CONNECTIONS)
+                sock.close()
+
+    async def _shake_hands(self, sock: socket.socket, host: str, tls: ssl.SSLContext) -> None:
+        connection = StreamConnection(self, stranger=True)
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: connection,
+                sock,
+                ssl=tls,
+                ssl_handshake_timeout=self.shared.first_request_timeout,
+            )
+        except OSError:  # no TLS, too slow, or gone
+            pass
+        finally:
+            if not connection.began:
+                self.shared.strangers.leave(host)
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def sweep(self) -> None:
         """Look for connections without a purpose; to be called every few seconds."""
@@ -199,6 +278,12 @@ class StreamListener:
         """Stop accepting and close every connection."""
         if self._server:
             self._server.close()
+        await asyncio.sleep(0)  # a handshake that is not under way yet could not close its socket
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._socket:
+            self._socket.close()
         for connection in list(self.connections):
             connection.abort()
         if self._server:

@@ -5,12 +5,13 @@ import pytest
 from tests.turn.world import OTHER_PEER, PEER, REALM, SERVER, World, code_of
 from turn.allocation.model import Limits
 from turn.auth.ephemeral import mint
+from turn.bandwidth import Rates
 from turn.codec import registry
 from turn.codec.errors import Malformed
 from turn.codec.integrity import Integrity, digest
 from turn.codec.message import build, parse_untrusted
 from turn.codec.registry import MessageClass, Method
-from turn.codec.values import Address, Family
+from turn.codec.values import Address, Family, Icmp, family_of
 from turn.routes import Transport
 from turn.stats import DropReason
 
@@ -254,6 +255,14 @@ class TestAllocate:
         assert first.get(registry.XOR_RELAYED_ADDRESS).port == 50000
         assert second.get(registry.XOR_RELAYED_ADDRESS).port == 50001
         assert code_of(world.client().allocate((registry.RESERVATION_TOKEN, token))) == 508
+
+    def test_a_reserved_port_of_a_relay_that_has_ipv6_alone_is_had(self, world):
+        world.opener.families = frozenset({Family.IPV6})
+        family = (registry.REQUESTED_ADDRESS_FAMILY, Family.IPV6)
+        first = world.client().allocate(family, (registry.EVEN_PORT, True))
+        token = first.get(registry.RESERVATION_TOKEN)
+        second = world.client().allocate((registry.RESERVATION_TOKEN, token))
+        assert second.get(registry.XOR_RELAYED_ADDRESS) == Address("2606:4700::1", 50001)
 
     def test_a_reservation_is_its_owners_alone_and_ends_after_30_seconds(self, world):
         token = world.client().allocate((registry.EVEN_PORT, True)).get(registry.RESERVATION_TOKEN)
@@ -583,7 +592,7 @@ class TestConnections:
 
 
 def test_the_byte_limit_drops_what_is_over_it_each_way():
-    world = World(Limits(bytes_per_second=1000))
+    world = World(Limits(rates=Rates(1000)))
     client = world.client()
     client.allocate()
     client.bind(0x4000, PEER)
@@ -596,3 +605,137 @@ def test_the_byte_limit_drops_what_is_over_it_each_way():
     for _ in range(15):
         client.channel_data(0x4000, bytes(100))
     assert len(client.relay.sent) == 15
+
+
+class TestDualAllocation:
+    """RFC 8656 §7.2, item 9: an address of each family."""
+
+    BOTH = (registry.ADDITIONAL_ADDRESS_FAMILY, Family.IPV6)
+    PEER6 = Address("2606:4700::99", 4000)
+
+    def test_both_families_relay(self, world):
+        client = world.client()
+        reply = client.allocate(self.BOTH)
+        four, six = reply.get_all(registry.XOR_RELAYED_ADDRESS)
+        assert (family_of(four), family_of(six)) == (Family.IPV4, Family.IPV6)
+        assert not reply.has(registry.ADDRESS_ERROR_CODE)
+        assert code_of(client.permit(PEER, self.PEER6)) == 0
+        client.send_indication(PEER, b"four")
+        assert code_of(client.bind(0x4000, self.PEER6)) == 0
+        client.channel_data(0x4000, b"six")
+        sent = {relay.address: relay.sent for relay in world.opener.opened}
+        assert sent == {four: [(b"four", PEER)], six: [(b"six", self.PEER6)]}
+
+    def test_both_ports_are_even_where_that_is_asked_for(self, world):
+        world.client().allocate()
+        reply = world.client().allocate(self.BOTH, (registry.EVEN_PORT, False))
+        ports = [address.port for address in reply.get_all(registry.XOR_RELAYED_ADDRESS)]
+        assert ports == [50002, 50004]
+
+    def test_one_family_may_end_alone(self, world):
+        client = world.client()
+        client.allocate(self.BOTH)
+        client.permit(PEER, self.PEER6)
+        client.bind(0x4000, self.PEER6)
+        assert code_of(client.refresh(
+            (registry.LIFETIME, 0), (registry.REQUESTED_ADDRESS_FAMILY, Family.IPV6)
+        )) == 0  # fmt: skip
+        client.channel_data(0x4000, b"x")
+        client.send_indication(PEER, b"still there")
+        four, six = world.opener.opened
+        assert (six.closed, six.sent) == (True, [])
+        assert four.sent == [(b"still there", PEER)]
+        assert code_of(client.bind(0x4000, self.PEER6)) == 443
+        assert code_of(client.permit(self.PEER6)) == 443
+        family = (registry.REQUESTED_ADDRESS_FAMILY, Family.IPV6)
+        assert code_of(client.refresh(family)) == 443
+        assert code_of(client.refresh((registry.LIFETIME, 0))) == 0
+        assert four.closed
+
+    def test_the_last_family_takes_the_allocation_with_it(self, world):
+        client = world.client()
+        client.allocate(self.BOTH)
+        for family in Family:
+            client.refresh((registry.LIFETIME, 0), (registry.REQUESTED_ADDRESS_FAMILY, family))
+        assert len(world.engine.table) == 0
+        assert code_of(client.allocate()) == 0
+
+    def test_each_family_has_its_own_time(self, world):
+        client = world.client()
+        client.allocate(self.BOTH)
+        world.sleep(400)
+        client.refresh((registry.REQUESTED_ADDRESS_FAMILY, Family.IPV4))
+        client.permit(PEER)
+        world.sleep(250)
+        four, six = world.opener.opened
+        assert (four.closed, six.closed) == (False, True)
+        client.send_indication(PEER, b"x")
+        assert four.sent == [(b"x", PEER)]
+        assert code_of(client.permit(self.PEER6)) == 443
+
+    def test_where_one_cannot_be_had_the_reply_says_why(self, world):
+        world.opener.families = frozenset({Family.IPV4})
+        reply = world.client().allocate(self.BOTH)
+        assert len(reply.get_all(registry.XOR_RELAYED_ADDRESS)) == 1
+        failure = reply.get(registry.ADDRESS_ERROR_CODE)
+        assert (failure.family, failure.code) == (Family.IPV6, 440)
+        world.opener.families = frozenset(Family)
+        world.opener.free = {50007}
+        reply = world.client().allocate(self.BOTH)
+        failure = reply.get(registry.ADDRESS_ERROR_CODE)
+        assert (failure.family, failure.code) == (Family.IPV6, 508)
+        assert code_of(world.client().allocate(self.BOTH)) == 508
+        world.opener.families = frozenset()
+        assert code_of(world.client().allocate(self.BOTH)) == 440
+
+    @pytest.mark.parametrize(
+        "attributes",
+        [
+            ((registry.ADDITIONAL_ADDRESS_FAMILY, Family.IPV4),),
+            (BOTH, (registry.REQUESTED_ADDRESS_FAMILY, Family.IPV6)),
+            (BOTH, (registry.EVEN_PORT, True)),
+            (BOTH, (registry.RESERVATION_TOKEN, bytes(8))),
+        ],
+    )
+    def test_what_does_not_go_together_gets_400(self, world, attributes):
+        assert code_of(world.client().allocate(*attributes)) == 400
+        assert world.opener.opened == []
+
+    def test_it_counts_for_two(self):
+        world = World(Limits(allocations_per_user=3))
+        client, other = world.client(), world.client()
+        assert code_of(client.allocate(self.BOTH)) == 0
+        assert code_of(other.allocate(self.BOTH)) == 486
+        assert code_of(other.allocate()) == 0
+        assert code_of(world.client().allocate()) == 486
+        family = (registry.REQUESTED_ADDRESS_FAMILY, Family.IPV6)
+        client.refresh((registry.LIFETIME, 0), family)
+        assert code_of(world.client().allocate()) == 0
+
+
+def test_dont_fragment_is_honoured(world):
+    client = world.client()
+    assert code_of(client.allocate((registry.DONT_FRAGMENT, True))) == 0
+    client.permit(PEER)
+    for flags in ((), ((registry.DONT_FRAGMENT, True),)):
+        data = build(
+            Method.SEND, MessageClass.INDICATION, bytes(12),
+            ((registry.XOR_PEER_ADDRESS, PEER), (registry.DATA, b"x"), *flags),
+        )  # fmt: skip
+        world.forwarder.send_indication(
+            client.routes, client.five_tuple, memoryview(data), world.monotonic
+        )
+    assert len(client.relay.sent) == 2
+    assert client.relay.unfragmented == [b"x"]
+
+
+def test_icmp_errors_of_strangers_are_not_told(world):
+    client = world.client()
+    client.allocate()
+    client.relay.gate.unreachable(PEER, Icmp(3, 3, 0), world.monotonic)
+    assert client.received == []
+    client.permit(PEER)
+    client.relay.gate.unreachable(PEER, Icmp(3, 4, 1400), world.monotonic)
+    (told,) = (parse_untrusted(data) for data in client.received)
+    assert told.get(registry.ICMP) == Icmp(3, 4, 1400)
+    assert told.get(registry.XOR_PEER_ADDRESS) == PEER

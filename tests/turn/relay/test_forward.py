@@ -4,13 +4,14 @@ import errno
 
 import pytest
 
+from turn.bandwidth import Budgets, ByteBudget
 from turn.codec import registry
 from turn.codec.integrity import Integrity
 from turn.codec.message import build, parse_untrusted
 from turn.codec.registry import MessageClass, Method
 from turn.codec.values import Address
 from turn.relay.forward import HEADROOM, Forwarder
-from turn.routes import ByteBudget, ClientRoutes, Ends, FiveTuple, Route, Transport
+from turn.routes import ClientRoutes, Ends, FiveTuple, Route, Transport
 from turn.stats import DropReason, Stats
 
 NOW = 1000.0
@@ -54,9 +55,11 @@ class Path:
         return self.answer
 
     def route(self, peer=PEER, *, channel=0, expires=NOW + 1, wire_peer=None, rate=0):
-        budget = ByteBudget(rate, NOW) if rate else None
+        budget = Budgets(ByteBudget(rate, DropReason.BANDWIDTH, NOW)) if rate else None
         relayed = Address("198.51.100.1", 50000)
-        ends = Ends(CLIENT, relayed, self.wire.client, self.wire.peer, budget, budget)
+        ends = Ends(
+            CLIENT, relayed, self.wire.client, self.wire.peer, self.wire.peer, budget, budget
+        )
         route = Route(ends, peer, wire_peer or peer, channel, expires)
         self.routes.peers[peer] = route
         if channel:

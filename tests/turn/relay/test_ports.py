@@ -16,7 +16,7 @@ from turn.relay.sockets import RelaySocket
 from turn.stats import Stats
 
 LOCAL = {Family.IPV4: ["127.0.0.1", "127.0.0.2"], Family.IPV6: ["::1"]}
-RANGE = (41000, 41099)
+RANGE = (21000, 21099)
 
 
 class Ports(RelayPorts):
@@ -89,18 +89,20 @@ async def test_behind_nat_clients_are_told_the_public_address(make):
 
 
 async def test_every_port_of_the_range_is_had_once_and_then_none(make):
-    ports = make(ports=(41100, 41119))
+    ports = make(ports=(21100, 21119))
     relays = [ports.open(Family.IPV4, "", even=False) for _ in range(20)]
-    assert {relay.address.port for relay in relays} == set(range(41100, 41120))
+    assert {relay.address.port for relay in relays} == set(range(21100, 21120))
     with pytest.raises(NoPort):
         ports.open(Family.IPV4, "", even=False)
     assert ports.open(Family.IPV4, "127.0.0.2", even=False)  # each address has ports of its own
+    assert (ports.size, ports.free) == (20, 0)
     relays[7].close()
+    assert ports.free == 1
     assert ports.open(Family.IPV4, "", even=False).address == relays[7].address
     assert ports.in_use == 21
 
 
-@pytest.mark.parametrize("first", [41120, 41121])
+@pytest.mark.parametrize("first", [21120, 21121])
 async def test_even_ports(make, first):
     ports = make(ports=(first, first + 8))
     even = [port for port in range(first, first + 9) if port % 2 == 0]
@@ -110,7 +112,7 @@ async def test_even_ports(make, first):
         ports.open(Family.IPV4, "", even=True)
 
 
-@pytest.mark.parametrize("first", [41140, 41141])
+@pytest.mark.parametrize("first", [21140, 21141])
 async def test_a_pair_is_an_even_port_and_the_next_one(make, first):
     last = first + 8
     ports = make(ports=(first, last))
@@ -124,22 +126,22 @@ async def test_a_pair_is_an_even_port_and_the_next_one(make, first):
 
 
 async def test_ports_of_other_programs_are_passed_over(make):
-    ports = make(ports=(41160, 41163))
-    with taken(41160), taken(41163):
+    ports = make(ports=(21160, 21163))
+    with taken(21160), taken(21163):
         found = {ports.open(Family.IPV4, "", even=False).address.port for _ in range(2)}
-        assert found == {41161, 41162}
+        assert found == {21161, 21162}
         with pytest.raises(NoPort):
             ports.open(Family.IPV4, "", even=False)
 
 
 async def test_a_pair_whose_second_port_is_taken_leaves_the_first_one_free(make):
-    ports = make(ports=(41170, 41173))
-    with taken(41171):
+    ports = make(ports=(21170, 21173))
+    with taken(21171):
         one, two = ports.open_pair(Family.IPV4, "")
-        assert (one.address.port, two.address.port) == (41172, 41173)
+        assert (one.address.port, two.address.port) == (21172, 21173)
         with pytest.raises(NoPort):
             ports.open_pair(Family.IPV4, "")
-        assert ports.open(Family.IPV4, "", even=False).address.port == 41170
+        assert ports.open(Family.IPV4, "", even=False).address.port == 21170
 
 
 async def test_an_address_that_is_gone_is_no_port(make):
@@ -201,9 +203,9 @@ async def test_the_port_is_what_chance_says_and_follows_from_no_other(make):
         asked.append(below)
         return 42
 
-    assert make(random_below=chance).open(Family.IPV4, "", even=False).address.port == 41042
+    assert make(random_below=chance).open(Family.IPV4, "", even=False).address.port == 21042
     assert set(asked) == {100}
-    ports = make(ports=(42000, 49999))
+    ports = make(ports=(22000, 29999))
     found = [ports.open(Family.IPV4, "", even=False).address.port for _ in range(64)]
     steps = {after - before for before, after in itertools.pairwise(found)}
     assert len(steps) > 50

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from tests.turn.live import until
-from turn.codec.values import Address
+from turn.codec.values import Address, Icmp
 from turn.relay.forward import Forwarder
 from turn.relay.poll import MOST_EVENTS, PACKETS_PER_WAKEUP, Poller
 from turn.relay.sockets import RelaySocket
@@ -28,6 +28,7 @@ class Bench:
         self.received: list[bytes] = []
         self.asked: list[tuple[Address, float]] = []
         self.closed: list[RelaySocket] = []
+        self.errors: list[tuple[Address, Icmp]] = []
         self.answer: Route | None = None
         sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         sock.bind((host, 0))
@@ -39,7 +40,8 @@ class Bench:
         self.routes = ClientRoutes()
 
     def route(self, expires=LATER):
-        ends = Ends(CLIENT, self.relay.address, self._to_client, self.relay.send, None, None)
+        send = self.relay.send
+        ends = Ends(CLIENT, self.relay.address, self._to_client, send, send, None, None)
         return Route(ends, self.peer_address, self.peer_address, 0x4000, expires)
 
     @property
@@ -49,6 +51,9 @@ class Bench:
     def admit(self, source, now):
         self.asked.append((source, now))
         return self.answer
+
+    def unreachable(self, peer, icmp, now):
+        self.errors.append((peer, icmp))
 
     def send(self, payload):
         self.peer.sendto(payload, tuple(self.relay.address))
@@ -80,7 +85,7 @@ def bench(poller, request):
 
 async def test_a_peers_packet_takes_its_route(bench):
     bench.routes.peers[bench.peer_address] = bench.route()
-    bench.relay.start(bench.routes, bench.admit)
+    bench.relay.start(bench.routes, bench)
     for payload in (b"one", b"", b"three"):
         bench.send(payload)
     await until(lambda: len(bench.received) == 3)
@@ -89,7 +94,7 @@ async def test_a_peers_packet_takes_its_route(bench):
 
 
 async def test_a_source_without_a_route_is_asked_about_and_dropped_on_no(bench):
-    bench.relay.start(bench.routes, bench.admit)
+    bench.relay.start(bench.routes, bench)
     bench.send(b"x")
     await until(lambda: bench.asked)
     source, now = bench.asked[0]
@@ -101,7 +106,7 @@ async def test_a_source_without_a_route_is_asked_about_and_dropped_on_no(bench):
 
 async def test_a_source_that_is_admitted_is_served_at_once(bench):
     bench.answer = bench.route()
-    bench.relay.start(bench.routes, bench.admit)
+    bench.relay.start(bench.routes, bench)
     bench.send(b"x")
     await until(lambda: bench.received)
     assert bench.received == [b"\x40\x00\x00\x01x"]
@@ -109,7 +114,7 @@ async def test_a_source_that_is_admitted_is_served_at_once(bench):
 
 async def test_an_expired_route_lets_nothing_in(bench):
     bench.routes.peers[bench.peer_address] = bench.route(expires=time.monotonic())
-    bench.relay.start(bench.routes, bench.admit)
+    bench.relay.start(bench.routes, bench)
     bench.send(b"x")
     await until(lambda: bench.asked)
     assert bench.received == []
@@ -126,7 +131,7 @@ async def test_packets_to_peers_leave_from_the_relayed_address(bench):
 async def test_the_error_of_an_earlier_packet_does_not_stop_it(bench):
     """A peer's ICMP error is raised by the next read of the socket."""
     bench.answer = bench.route()
-    bench.relay.start(bench.routes, bench.admit)
+    bench.relay.start(bench.routes, bench)
     kind = bench.peer.family
     with socket.socket(kind, socket.SOCK_DGRAM) as gone:
         gone.bind((bench.relay.address.host, 0))
@@ -139,7 +144,7 @@ async def test_the_error_of_an_earlier_packet_does_not_stop_it(bench):
 
 
 async def test_closed_it_has_given_its_port_back_and_sends_nothing(bench):
-    bench.relay.start(bench.routes, bench.admit)
+    bench.relay.start(bench.routes, bench)
     bench.relay.close()
     assert bench.closed == [bench.relay]
     with pytest.raises(OSError, match="Bad file descriptor"):
@@ -152,7 +157,7 @@ async def test_what_came_before_the_start_waits_for_a_permission_too(bench):
     """A reserved port: whoever sends to it early is judged when it is claimed."""
     bench.send(b"early")
     await asyncio.sleep(0)
-    bench.relay.start(bench.routes, bench.admit)
+    bench.relay.start(bench.routes, bench)
     await until(lambda: bench.asked)
     assert bench.received == []
 

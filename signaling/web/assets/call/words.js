@@ -3,7 +3,8 @@
 const PATHS = {
   host: ["Direct", "Packets go straight from browser to browser."],
   srflx: ["Direct through NAT", "Packets go straight from browser to browser, through an opened NAT."],
-  prflx: ["Direct through NAT", "Packets go straight from browser to browser, through an opened NAT."],
+  // Found by the checks themselves: behind a NAT, or where browsers hide their addresses (mDNS).
+  prflx: ["Direct", "Packets go straight from browser to browser."],
 };
 
 /** A label and an explanation for a path as `pathOf` gives it. */

@@ -1,7 +1,7 @@
 /** What can go wrong, for programs (`code`) and for people (`message`); one table, beside the server's own codes. */
 
 const MEANINGS = {
-  unreachable: "the signaling server does not answer",
+  unreachable: "the signaling server does not answer, or lets no pages of this origin in (signaling.allowed_origins)",
   no_token: "the application could not fetch a token; trying again",
   closed: "the connection was closed",
   session_lost: "the server no longer has this session: what was on its way is lost",

@@ -1,0 +1,234 @@
+"""The link to Redis: one connection for scripts, one for wake-ups, both to the same server.
+
+Scripts go out as they come and are answered in that order: nobody waits for anybody else's
+round trip, and what one node asks is done in the order in which it was asked. When either
+connection fails, all that was asked and not answered is ``Unavailable``, and the primary is
+looked for again.
+"""
+
+import asyncio
+import math
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+import structlog
+from redis.asyncio.connection import Connection
+from redis.exceptions import (
+    AskError,
+    BusyLoadingError,
+    ClusterDownError,
+    MovedError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
+from redis.exceptions import (
+    ConnectionError as RedisConnectionError,
+)
+
+from signaling.broker.base import Unavailable
+from signaling.broker.primary import Finder, Unfit, ask, identify
+from signaling.broker.scripts import load_scripts
+
+log = structlog.get_logger("signaling.redis")
+
+FIRST_DELAY, LONGEST_DELAY = 0.1, 1.0
+"""Seconds before the first and the later tries to reconnect, before jitter."""
+NOT_THE_ONE = (
+    AskError, BusyLoadingError, ClusterDownError, MovedError, NoScriptError, ReadOnlyError,
+    TryAgainError,
+)  # fmt: skip
+"""Replies by which a server says that it is not (or not yet) the one to ask."""
+MOST_AT_ONCE = 256
+"""Scripts that are written together."""
+FAILURES = (RedisError, OSError, TimeoutError, Unfit, Unavailable)
+
+
+class Link:
+    """Keeps itself open. Everything happens on one event loop."""
+
+    def __init__(
+        self,
+        finder: Finder,
+        prefix: str,
+        node: str,
+        limits: tuple[int, int, int],
+        on_wake: Callable[[bytes], None],
+        live: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Prepare to connect.
+
+        :param prefix: what every key begins with, hash tag included.
+        :param limits: what every script is told: messages and bytes of a mailbox, ms of a key.
+        :param on_wake: hears what is published to this node.
+        :param live: runs while the link is open, and may end it by failing.
+        """
+        self._finder = finder
+        self._tag = prefix
+        self._header = (node, *limits)
+        self._node = node
+        self._on_wake = on_wake
+        self._live = live
+        self._scripts = load_scripts()
+        self._prefix = ""
+        self._open = False
+        self._outgoing: list[tuple[Any, ...]] = []
+        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._more = asyncio.Event()
+        self._tried = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._was_away = False
+        self._told: set[str] = set()
+
+    async def start(self) -> None:
+        """Begin to connect; returns when it was tried once."""
+        self._task = asyncio.create_task(self._keep_open())
+        await self._tried.wait()
+
+    async def stop(self) -> None:
+        """Close both connections."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+
+    def tried(self) -> None:
+        """Whoever waits for the first try may go on; ``live`` says so when it is ready."""
+        self._tried.set()
+        if self._was_away:
+            self._was_away = False
+            log.warning("redis is back")
+
+    async def call(self, script: str, *arguments: Any) -> Any:
+        """Run a script; gives its reply. :raises Unavailable:"""
+        if not self._open:
+            raise Unavailable("Redis is away")
+        sha = self._scripts[script].sha
+        self._outgoing.append(("EVALSHA", sha, 1, self._prefix, *self._header, *arguments))
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append(answer)
+        self._more.set()
+        return await answer
+
+    # Inside --------------------------------------------------------------------------------
+
+    async def _keep_open(self) -> None:
+        delay = FIRST_DELAY
+        while True:
+            began = asyncio.get_running_loop().time()
+            try:
+                await self._connect()
+            except FAILURES as error:
+                self._away(error)
+            except Exception:  # a fault of ours must not end the link for good
+                log.exception("the link to redis failed")
+            self._tried.set()
+            lasted = asyncio.get_running_loop().time() - began
+            delay = FIRST_DELAY if lasted > 10 else min(delay * 2, LONGEST_DELAY)
+            await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load
+
+    def _away(self, error: Exception) -> None:
+        if not self._was_away:
+            self._was_away = True
+            log.error("redis is away", reason=str(error) or type(error).__name__)
+
+    def _refused(self, reason: str) -> None:
+        kind = reason.partition(" ")[0]  # one line a kind: a fault of every call is told once
+        if kind not in self._told:
+            self._told.add(kind)
+            log.error("redis refuses a script", reason=reason)
+
+    async def _connect(self) -> None:
+        """Both connections from beginning to end. :raises FAILURES: one ended."""
+        host = await self._finder.find()
+        name = f"icebroker-{self._node}"
+        async with (
+            self._finder.open(host, name) as scripts,
+            self._finder.open(host, f"{name}-wake") as wakes,
+        ):
+            identity = await identify(scripts)
+            if not identity.keeps:
+                log.warning("redis may forget keys: set its maxmemory-policy to noeviction")
+            # Another generation is another world: data that may have been rolled back is not read.
+            self._prefix = f"{self._tag}:{identity.generation[:12]}:"
+            for script in self._scripts.values():
+                await ask(scripts, "SCRIPT", "LOAD", script.text)
+            await ask(wakes, "SSUBSCRIBE", f"{self._prefix}n:{self._node}")
+            try:
+                self._open = True
+                await _until_one_ends(
+                    self._write(scripts), self._read(scripts), self._listen(wakes), self._live()
+                )
+            finally:
+                self._close()
+
+    def _close(self) -> None:
+        self._open = False
+        self._outgoing.clear()
+        self._more.clear()
+        while self._waiting:
+            answer = self._waiting.popleft()
+            if not answer.done():
+                answer.set_exception(Unavailable("Redis went away"))
+
+    async def _write(self, connection: Connection) -> None:
+        while True:
+            await self._more.wait()
+            self._more.clear()
+            while self._outgoing:
+                batch = self._outgoing[:MOST_AT_ONCE]
+                del self._outgoing[:MOST_AT_ONCE]
+                if not connection.is_connected:  # it would connect anew, to whomever
+                    raise RedisConnectionError("the connection is closed")
+                packed = connection.pack_commands(batch)
+                await connection.send_packed_command(packed, check_health=False)
+
+    async def _read(self, connection: Connection) -> None:
+        while True:
+            reply: Any
+            failure: Exception | None = None
+            try:
+                reply = await connection.read_response(disable_decoding=True, timeout=math.inf)
+            except NOT_THE_ONE:
+                raise
+            except OutOfMemoryError:
+                reply, failure = None, Unavailable("Redis is at its maxmemory")
+            except ResponseError as error:
+                self._refused(str(error))
+                reply, failure = None, Unavailable("Redis refused a script")
+            answer = self._waiting.popleft()
+            if answer.done():
+                continue  # whoever asked does not wait any more
+            if failure is None:
+                answer.set_result(reply)
+            else:
+                answer.set_exception(failure)
+
+    async def _listen(self, connection: Connection) -> None:
+        while True:
+            kind, _, data = await connection.read_response(disable_decoding=True, timeout=math.inf)
+            if kind == b"smessage":
+                self._on_wake(data)
+            elif kind == b"sunsubscribe":  # our slot moved to another server
+                raise RedisConnectionError("unsubscribed by the server")
+
+
+async def _until_one_ends(*parts: Any) -> None:
+    """Run all until one ends; then none runs any more. :raises Exception: what that one raised."""
+    tasks = [asyncio.ensure_future(part) for part in parts]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            if task.done():
+                task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

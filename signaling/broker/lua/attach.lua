@@ -1,0 +1,38 @@
+-- Attach a session to this node, from wherever it was: the next epoch, and what was missed.
+-- ARGV: session, secret's hash, last seq that the client has seen, epoch.
+-- A client comes back with epoch "": what it has seen is acknowledged by that. A node that was
+-- cut off names the epoch it held, and takes back only what nobody took over since; what it
+-- handed to the socket is not yet acknowledged.
+-- Gives {record, epoch, memberships, {seq, text, …}}, or nothing where it cannot go on.
+local session, secret, seq, held = ARGV[5], ARGV[6], tonumber(ARGV[7]), ARGV[8]
+local key, mailbox = P .. 's:' .. session, P .. 'm:' .. session
+local found = redis.call('HMGET', key, 'secret', 'owner', 'epoch', 'seq', 'acked', 'broken', 'rec')
+if not found[1] or found[1] ~= secret or (held ~= '' and held ~= found[3]) then
+  return nil
+end
+if found[6] or seq < tonumber(found[5]) or seq > tonumber(found[4]) then
+  close(session, 'lost')
+  return nil
+end
+if held == '' then
+  acknowledge(session, seq)
+end
+local epoch, before = found[3] + 1, found[2]
+redis.call('HSET', key, 'owner', NODE .. ':' .. epoch, 'epoch', epoch)
+if before ~= '' and node_of(before) ~= NODE then
+  redis.call('SREM', P .. 'o:' .. node_of(before), session)
+  wake(node_of(before), 'x ' .. session .. ' taken ' .. before)
+end
+redis.call('ZREM', P .. 'x', session)
+redis.call('SADD', P .. 'o:' .. NODE, session)
+keep(P .. 'o:' .. NODE, LIFE)
+keep_session(session, LIFE)
+local missed = {}
+for _, entry in ipairs(redis.call('XRANGE', mailbox, (seq + 1) .. '-0', '+')) do
+  missed[#missed + 1] = string.match(entry[1], '^%d+')
+  missed[#missed + 1] = entry[2][2]
+end
+if before == '' then
+  tell_rooms(session, 'resumed')
+end
+return { found[7], epoch, redis.call('HVALS', P .. 'j:' .. session), missed }

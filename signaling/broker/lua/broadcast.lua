@@ -1,0 +1,22 @@
+-- An event for everyone who shares a room with the sender, once each.
+-- ARGV: owner, session, request, body. Gives 'sent', 'kept' (somebody is suspended) or 'gone'.
+local owner, session, request, body = unpack(ARGV, 5)
+if not owned(session, owner) then
+  return 'gone'
+end
+if done_before(session, request) then
+  return 'kept'
+end
+local outcome, told = 'sent', { ['#'] = true, [session] = true }
+for _, room in ipairs(rooms_of(session)) do
+  for _, other in ipairs(redis.call('HKEYS', P .. 'r:' .. room)) do
+    if not told[other] then
+      told[other] = true
+      if post_or_break(other, body) ~= 'sent' then
+        outcome = 'kept'
+      end
+    end
+  end
+end
+remember(session, request)
+return outcome

@@ -1,0 +1,11 @@
+-- Begin a session at this node. ARGV: session, record, peer, secret's hash, window in ms.
+-- Gives its epoch.
+local session, record, peer, secret, window = unpack(ARGV, 5)
+local key = P .. 's:' .. session
+redis.call('HSET', key, 'rec', record, 'peer', peer, 'secret', secret, 'window', window,
+  'owner', NODE .. ':1', 'epoch', 1, 'seq', 0, 'acked', 0, 'bytes', 0)
+redis.call('SET', P .. 'p:' .. peer, session, 'PX', LIFE)
+redis.call('SADD', P .. 'o:' .. NODE, session)
+keep(key, LIFE)
+keep(P .. 'o:' .. NODE, LIFE)
+return 1

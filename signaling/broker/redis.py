@@ -1,0 +1,406 @@
+"""The broker that many nodes share: Redis holds the truth, each node its own sockets.
+
+What a session is sent is in its mailbox before anybody is told of it; a wake-up carries the event
+along, and one that does not follow on the last is a gap that is read from the mailbox. Every
+step is one script (``lua/``), so that a node that dies leaves nothing half done.
+"""
+
+import asyncio
+import random
+import secrets
+from contextlib import suppress
+from typing import Any
+
+import structlog
+from msgspec import Raw
+
+from signaling.broker import wire
+from signaling.broker.attached import Attached
+from signaling.broker.base import (
+    Directed,
+    Listener,
+    MailboxFull,
+    NotThere,
+    Resumption,
+    RoomFull,
+    SessionOver,
+    SessionRecord,
+    Unavailable,
+)
+from signaling.broker.link import Link
+from signaling.broker.primary import Finder
+from signaling.protocol.errors import CloseCode
+from signaling.protocol.messages import PeerEntry
+
+log = structlog.get_logger("signaling.redis")
+
+LEASE = 8.0
+"""Seconds after which a node that says nothing counts as dead: with the reapers' second, its
+peers are suspended within ten."""
+RENEW = 2.0
+"""Seconds between renewals of the lease."""
+ANSWER = 3.0
+"""Seconds that a renewal may take, there and back by the wake-up channel."""
+LIFE = 300.0
+"""Seconds that a key outlives its last refresh, should every node die at once."""
+REFRESH = 30
+"""Renewals between two refreshes of all keys of this node's sessions."""
+REFRESHED_AT_ONCE = 100
+RETURN_RATE = 2000
+"""Sockets a second that are closed when their sessions are lost: they all come back."""
+
+
+class RedisBroker:
+    """A node's view of the shared broker."""
+
+    def __init__(
+        self,
+        finder: Finder,
+        prefix: str,
+        most_messages: int,
+        most_bytes: int,
+        *,
+        lease: float = LEASE,
+    ) -> None:
+        """Prepare to start.
+
+        :param finder: knows where Redis is.
+        :param prefix: of all keys; nodes with the same one share rooms.
+        :param lease: in seconds; the renewals come four times as often.
+        """
+        self.node = secrets.token_hex(8)
+        self._lease = lease
+        limits = (most_messages, most_bytes, int(LIFE * 1000))
+        self._link = Link(finder, "{" + prefix + "}", self.node, limits, self._on_wake, self._live)
+        self._listener: Listener | None = None
+        self._attached: dict[str, Attached] = {}
+        self._resuming: dict[str, list[list[tuple[int, str]]]] = {}
+        """Wake-ups for sessions that are on their way to this node, one list an attempt."""
+        self._doubtful: set[str] = set()
+        """Sessions that may be ours without our knowing: the answer did not come."""
+        self._up = False
+        self._woken = asyncio.Event()
+        self._readers: set[asyncio.Task[None]] = set()
+
+    async def start(self, listener: Listener) -> None:
+        """Begin to work; also where Redis is away, which ``is_up`` tells."""
+        self._listener = listener
+        await self._link.start()
+
+    async def stop(self) -> None:
+        """Suspend what is attached here, so that nobody waits for the lease to end."""
+        with suppress(Unavailable, TimeoutError):
+            async with asyncio.timeout(ANSWER):
+                while self._up and await self._link.call("delist"):
+                    pass
+        self._up = False
+        for task in list(self._readers):
+            task.cancel()
+        await self._link.stop()
+
+    def is_up(self) -> bool:
+        """Whether Redis answers, and our sessions are put right there."""
+        return self._up
+
+    # Sessions ------------------------------------------------------------------------------
+
+    async def open(self, record: SessionRecord) -> None:
+        """Begin a session."""
+        try:
+            await self._call(
+                "open", record.session, wire.record_bytes(record), record.peer,
+                record.secret_hash.hex(), round(record.grant.resume_window * 1000),
+            )  # fmt: skip
+        except BaseException:
+            self._doubtful.add(record.session)
+            raise
+        self._attached[record.session] = Attached(record, self.node, 1, 0)
+
+    async def resume(self, session: str, secret_hash: bytes, seq: int) -> Resumption | None:
+        """Take a session over, from whichever node; None where it cannot go on without a loss."""
+        if not wire.is_token(session):
+            return None
+        woken: list[tuple[int, str]] = []
+        self._resuming.setdefault(session, []).append(woken)
+        try:
+            reply = await self._call("attach", session, secret_hash.hex(), seq, "")
+        except BaseException:
+            self._doubtful.add(session)
+            raise
+        finally:
+            self._resuming[session].remove(woken)
+            if not self._resuming[session]:
+                del self._resuming[session]
+        if reply is None:
+            return None
+        # Nothing is awaited from here until the hub has the socket: no wake-up comes between.
+        data, epoch, identities, missed = reply
+        attached = Attached(wire.parse_record(data), self.node, epoch, seq)
+        attached.rooms = {wire.room_of(identity) for identity in identities}
+        found: list[tuple[int, str]] = []
+        attached.take(wire.entries(missed) + woken, lambda _, seq, text: found.append((seq, text)))
+        self._attached[session] = attached
+        self._doubtful.discard(session)
+        return Resumption(attached.record, found)
+
+    async def suspend(self, session: str, now: float) -> None:
+        """The socket is lost; while Redis is away that is remembered."""
+        await self._end(session, "")
+
+    async def close(self, session: str, reason: str) -> None:
+        """End a session; while Redis is away that is remembered."""
+        await self._end(session, reason)
+
+    async def reap(self, now: float) -> int:
+        """End what is over, of whichever node."""
+        ended = 0
+        with suppress(Unavailable):
+            more = 1
+            while more:
+                closed, more = await self._call("reap")
+                ended += closed
+        return ended
+
+    # Rooms ---------------------------------------------------------------------------------
+
+    async def join(self, session: str, room: str, meta: Raw, capacity: int) -> list[PeerEntry]:
+        """Enter a room."""
+        attached = self._of(session)
+        reply = await self._call(
+            "join", attached.owner, session, wire.room_key(room),
+            wire.identity_bytes(room, attached.record, meta), capacity,
+        )  # fmt: skip
+        if reply == b"full":
+            raise RoomFull
+        if reply == b"gone":
+            raise self._gone(attached)
+        attached.rooms.add(room)
+        return wire.roster(*reply)
+
+    async def leave(self, session: str, room: str, reason: str, request: str = "") -> None:
+        """Leave a room."""
+        attached = self._of(session)
+        reply = await self._call(
+            "leave", attached.owner, session, wire.room_key(room), reason, request
+        )
+        if reply == b"gone":
+            raise self._gone(attached)
+        if reply == b"absent":
+            raise NotThere
+        attached.rooms.discard(room)
+
+    async def rooms_of(self, session: str) -> list[str]:
+        """The rooms that a session is in: only its own node changes them."""
+        attached = self._attached.get(session)
+        return sorted(attached.rooms) if attached else []
+
+    def counts(self) -> tuple[int, int]:
+        """(rooms, peers in rooms) of this node's sockets."""
+        rooms = [room for attached in self._attached.values() for room in attached.rooms]
+        return len(set(rooms)), len(rooms)
+
+    # Messages ------------------------------------------------------------------------------
+
+    async def send(self, session: str, to: str, event: Directed, request: str = "") -> bool:
+        """Put an event into one peer's mailbox."""
+        attached = self._of(session)
+        if not wire.is_token(to):
+            raise NotThere
+        return self._sent(
+            attached,
+            await self._call("send", attached.owner, session, to, request, wire.body_of(event)),
+        )
+
+    async def broadcast(self, session: str, event: Directed, request: str = "") -> bool:
+        """Put an event into the mailbox of everyone who shares a room."""
+        attached = self._of(session)
+        return self._sent(
+            attached,
+            await self._call("broadcast", attached.owner, session, request, wire.body_of(event)),
+        )
+
+    async def acknowledge(self, session: str, seq: int) -> None:
+        """Everything up to ``seq`` has arrived; one that is not kept is made up for by the next."""
+        attached = self._attached.get(session)
+        if attached is not None and seq <= attached.last:
+            with suppress(Unavailable):
+                await self._call("acknowledge", attached.owner, session, seq)
+
+    def _sent(self, attached: Attached, reply: bytes) -> bool:
+        if reply == b"gone":
+            raise self._gone(attached)
+        if reply == b"absent":
+            raise NotThere
+        if reply == b"full":
+            raise MailboxFull
+        return reply == b"sent"
+
+    # From Redis ----------------------------------------------------------------------------
+
+    def _on_wake(self, data: bytes) -> None:
+        """Take what was published to this node."""
+        kind, _, rest = data.partition(b" ")
+        if kind == b"e":
+            session, seq, text = rest.split(b" ", 2)
+            self._arrived(session.decode(), int(seq), text.decode())
+        elif kind == b"x":
+            session, why, owner = rest.split(b" ")
+            attached = self._attached.get(session.decode())
+            if attached is not None and attached.owner == owner.decode():
+                slow = why == b"slow"
+                self._cut(attached, CloseCode.SLOW_READER if slow else CloseCode.REPLACED)
+        else:
+            self._woken.set()
+
+    def _arrived(self, session: str, seq: int, text: str) -> None:
+        for woken in self._resuming.get(session, ()):
+            woken.append((seq, text))
+        attached = self._attached.get(session)
+        if attached is None or self._listener is None:
+            return
+        reading = attached.behind > attached.last
+        if not attached.take([(seq, text)], self._listener.deliver) and not reading:
+            task = asyncio.create_task(self._read_gap(attached))
+            self._readers.add(task)
+            task.add_done_callback(self._readers.discard)
+
+    async def _read_gap(self, attached: Attached) -> None:
+        """Hand on what was missed from the mailbox; what cannot be read is had by a resume."""
+        session = attached.record.session
+        with suppress(Unavailable):
+            while attached.behind > attached.last and self._attached.get(session) is attached:
+                before = attached.last
+                reply = await self._call("missed", attached.owner, session, attached.last)
+                if self._listener is not None and self._attached.get(session) is attached:
+                    attached.take(wire.entries(reply), self._listener.deliver)
+                if attached.last == before:
+                    self._cut(attached, CloseCode.SESSION_OVER)
+
+    # Being alive ---------------------------------------------------------------------------
+
+    async def _live(self) -> None:
+        """Runs while the link is open. :raises Unavailable, TimeoutError: it is no good."""
+        try:
+            await self.renew()
+            await self._put_right()
+            self._up = True
+            self._link.tried()
+            renewals = 0
+            while True:
+                await asyncio.sleep(self._lease * RENEW / LEASE)
+                if not await self.renew():
+                    log.warning("the lease had ended: this node was away for too long")
+                    self._up = False
+                    await self._put_right()
+                    self._up = True
+                await self._abandon()
+                renewals += 1
+                if renewals % REFRESH == 0:
+                    await self._refresh()
+        finally:
+            self._up = False
+
+    async def renew(self) -> bool:
+        """Renew the lease and wait for the wake-up that comes of it; False where it had ended.
+
+        Whatever was published to this node before has then been handed on.
+
+        :raises TimeoutError: scripts or wake-ups do not come through.
+        :raises Unavailable:
+        """
+        self._woken.clear()
+        async with asyncio.timeout(ANSWER):
+            held = await self._link.call("enlist", int(self._lease * 1000))
+            await self._woken.wait()
+        return bool(held)
+
+    async def _put_right(self) -> None:
+        """Take back what is ours, end what ended meanwhile, let go of what is lost."""
+        await self._abandon()
+        outcomes = await asyncio.gather(*map(self._take_back, list(self._attached.values())))
+        lost = [attached for attached in outcomes if attached is not None]
+        loop = asyncio.get_running_loop()
+        spread = len(lost) / RETURN_RATE
+        for attached in lost:
+            loop.call_later(
+                random.uniform(0, spread),  # noqa: S311 - spreads load, no secret
+                self._cut, attached, CloseCode.SESSION_OVER,
+            )  # fmt: skip
+
+    async def _take_back(self, attached: Attached) -> Attached | None:
+        """Attach a session again; gives it back where it cannot be had. :raises Unavailable:"""
+        session = attached.record.session
+        if attached.end is not None:
+            await self._tell_end(attached)
+            return None
+        reply = await self._link.call(
+            "attach", session, attached.record.secret_hash.hex(), attached.last, attached.epoch
+        )
+        if self._attached.get(session) is not attached:
+            return None  # its client was quicker
+        if reply is None:
+            return attached
+        attached.epoch = reply[1]
+        if self._listener is not None:
+            attached.take(wire.entries(reply[3]), self._listener.deliver)
+        return None
+
+    async def _abandon(self) -> None:
+        for session in list(self._doubtful):
+            if session not in self._attached and session not in self._resuming:
+                await self._link.call("abandon", session)
+            self._doubtful.discard(session)
+
+    async def _refresh(self) -> None:
+        names = list(self._attached)
+        for start in range(0, len(names), REFRESHED_AT_ONCE):
+            await self._link.call("refresh", *names[start : start + REFRESHED_AT_ONCE])
+
+    # Inside --------------------------------------------------------------------------------
+
+    async def _call(self, script: str, *arguments: Any) -> Any:
+        if not self._up:
+            raise Unavailable("Redis is away")
+        return await self._link.call(script, *arguments)
+
+    def _of(self, session: str) -> Attached:
+        """An attached session. :raises SessionOver:"""
+        attached = self._attached.get(session)
+        if attached is None or attached.end is not None:
+            raise SessionOver
+        return attached
+
+    async def _end(self, session: str, reason: str) -> None:
+        attached = self._attached.get(session)
+        if attached is None:
+            return
+        attached.end = reason
+        with suppress(Unavailable):
+            if self._up:
+                await self._tell_end(attached)
+
+    async def _tell_end(self, attached: Attached) -> None:
+        session = attached.record.session
+        if attached.end:
+            await self._link.call("close", attached.owner, session, attached.end)
+        else:
+            await self._link.call("suspend", attached.owner, session)
+        self._let_go(attached)
+
+    def _let_go(self, attached: Attached) -> None:
+        session = attached.record.session
+        if self._attached.get(session) is attached:
+            del self._attached[session]
+
+    def _gone(self, attached: Attached) -> SessionOver:
+        """What a script says of a session that is another's."""
+        self._cut(attached, CloseCode.SESSION_OVER)
+        return SessionOver()
+
+    def _cut(self, attached: Attached, code: CloseCode) -> None:
+        if code is not CloseCode.SLOW_READER:
+            self._let_go(attached)  # a slow reader's session is suspended when its socket ends
+        elif self._attached.get(attached.record.session) is not attached:
+            return
+        if self._listener is not None:
+            self._listener.cut(attached.record.session, code)

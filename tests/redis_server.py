@@ -1,0 +1,105 @@
+"""A real redis-server for tests: started, stopped, killed, put to sleep, and looked into."""
+
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from tests.conftest import need
+from tests.interop.process import free_port
+
+STARTED_WITHIN = 10.0
+
+
+class RedisServer:
+    """One server on loopback; its port stays the same over restarts."""
+
+    def __init__(self, folder: Path, *options: str, port: int = 0) -> None:
+        self.port = port or free_port()
+        self._folder = folder
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+        self.client = redis.Redis(port=self.port, socket_timeout=5, protocol=2)
+
+    @property
+    def url(self) -> str:
+        """What a configuration says."""
+        return f"redis://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start, with whatever data is in its folder, and wait until it answers."""
+        command = [need("redis-server"), "--port", str(self.port), "--dir", str(self._folder)]
+        command += ["--bind", "127.0.0.1", "--save", "", "--daemonize", "no", *self._options]
+        with (self._folder / "redis.log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        deadline = time.monotonic() + STARTED_WITHIN
+        while not self.answers():
+            assert time.monotonic() < deadline, (self._folder / "redis.log").read_text()
+            time.sleep(0.02)
+
+    def answers(self) -> bool:
+        """Whether it takes commands."""
+        with suppress(redis.RedisError):
+            return bool(self.client.ping())
+        return False
+
+    def kill(self) -> None:
+        """End it without a word, as a crash does."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self, *, save: bool = False) -> None:
+        """Shut it down, with its data written to disk or forgotten."""
+        if save:
+            self.client.save()
+        self.kill()
+        if not save:
+            (self._folder / "dump.rdb").unlink(missing_ok=True)
+
+    def sleep(self) -> None:
+        """Have it answer nobody, with all connections open."""
+        self.signal(signal.SIGSTOP)
+
+    def wake(self) -> None:
+        """Have it go on."""
+        self.signal(signal.SIGCONT)
+
+    def signal(self, number: int) -> None:
+        """Send a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def keys(self) -> list[bytes]:
+        """Every key."""
+        found: Any = self.client.keys("*")
+        return sorted(found)
+
+    def without_ttl(self) -> list[bytes]:
+        """Keys that would stay for ever."""
+        return [key for key in self.keys() if self.client.pttl(key) == -1]
+
+    def close(self) -> None:
+        """End it, if it runs, and forget its data."""
+        if self._process is not None and self._process.poll() is None:
+            self.kill()
+        self.client.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+@contextmanager
+def redis_server(folder: Path, *options: str, port: int = 0) -> Iterator[RedisServer]:
+    """A running server."""
+    server = RedisServer(folder, *options, port=port)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()

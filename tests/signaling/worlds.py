@@ -1,0 +1,140 @@
+"""One or two nodes over a broker: the embedded one, or Redis; the same tests over both."""
+
+import json
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from msgspec import Raw
+
+from config.redis import parse_redis_url
+from signaling.broker.base import Broker, Grant, SessionRecord
+from signaling.broker.memory import MemoryBroker
+from signaling.broker.primary import Finder
+from signaling.broker.redis import RedisBroker
+from signaling.protocol.errors import CloseCode
+from signaling.protocol.messages import NULL, MessageOut
+from tests.redis_server import RedisServer
+
+MOST_MESSAGES, MOST_BYTES = 8, 10_000
+WINDOW = 30.0
+
+
+class Ear:
+    """A hub that keeps what it is handed."""
+
+    def __init__(self) -> None:
+        self.delivered: list[tuple[str, int, str]] = []
+        self.cuts: list[tuple[str, CloseCode]] = []
+
+    def deliver(self, session: str, seq: int, text: str) -> None:
+        """Keep it."""
+        self.delivered.append((session, seq, text))
+
+    def cut(self, session: str, code: CloseCode) -> None:
+        """Keep it."""
+        self.cuts.append((session, code))
+
+
+class World:
+    """Two nodes; with the embedded broker both are the same one."""
+
+    def __init__(self, one: Broker, two: Broker, ear: Ear) -> None:
+        self.one = one
+        self.two = two
+        self.ear = ear
+        self.now = 0.0
+
+    async def settle(self) -> None:
+        """Return when everything that was published has been handed on."""
+
+    def later(self, seconds: float) -> None:
+        """Let time go by."""
+        self.now += seconds
+
+    async def reap(self) -> int:
+        """End what is over; the sessions that are."""
+        return await self.two.reap(self.now)
+
+    def forget(self) -> None:
+        """Hear anew."""
+        self.ear.delivered.clear()
+
+    async def heard(self, session: str) -> list[tuple[str, Any, int]]:
+        """(type, event or data, seq) of everything that a session was handed."""
+        await self.settle()
+        events = [json.loads(text) for name, _, text in self.ear.delivered if name == session]
+        return [(e["type"], e.get("event", e.get("data")), e["seq"]) for e in events]
+
+    async def presence(self, session: str) -> list[str]:
+        """The presence that a session was told of."""
+        return [what for kind, what, _ in await self.heard(session) if kind == "peer"]
+
+
+class RedisWorld(World):
+    """Two nodes that share a Redis."""
+
+    def __init__(self, one: RedisBroker, two: RedisBroker, ear: Ear, server: RedisServer) -> None:
+        super().__init__(one, two, ear)
+        self.nodes = (one, two)
+        self._server = server
+
+    async def settle(self) -> None:
+        """Each node's lease is renewed by the channel that its events come by, after them."""
+        for node in self.nodes:
+            await node.renew()
+
+    def later(self, seconds: float) -> None:
+        """Redis has the clock: what is to end ends earlier."""
+        super().later(seconds)
+        for key in self._server.client.keys("*:x"):
+            sessions: Any = self._server.client.zrange(key, 0, -1)
+            for session in sessions:
+                self._server.client.zincrby(key, -seconds * 1000, session)
+
+
+@asynccontextmanager
+async def memory_world() -> AsyncIterator[World]:
+    """The embedded broker."""
+    broker, ear = MemoryBroker(MOST_MESSAGES, MOST_BYTES), Ear()
+    await broker.start(ear)
+    yield World(broker, broker, ear)
+    await broker.stop()
+
+
+def redis_broker(server: RedisServer, prefix: str, **options: Any) -> RedisBroker:
+    """A node's broker that is not started yet."""
+    finder = Finder(parse_redis_url(server.url), "{" + prefix + "}", None)
+    return RedisBroker(finder, prefix, MOST_MESSAGES, MOST_BYTES, **options)
+
+
+@asynccontextmanager
+async def redis_world(server: RedisServer, **options: Any) -> AsyncIterator[RedisWorld]:
+    """Two nodes with a prefix of their own."""
+    prefix = f"test-{secrets.token_hex(4)}"
+    one, two = (redis_broker(server, prefix, **options) for _ in range(2))
+    ear = Ear()
+    await one.start(ear)
+    await two.start(ear)
+    yield RedisWorld(one, two, ear, server)
+    await one.stop()
+    await two.stop()
+
+
+async def begin(broker: Broker, name: str, *rooms: str, **grant: Any) -> None:
+    """A session that has joined rooms; its peer is ``peer-NAME``, its secret's hash the name."""
+    granted = Grant(**{"resume_window": WINDOW, **grant})
+    await broker.open(SessionRecord(name, name.encode(), f"peer-{name}", name, granted))
+    for room in rooms:
+        await broker.join(name, room, NULL, 64)
+
+
+def raw(data: Any) -> Raw:
+    """Application data as it came in a frame."""
+    return Raw(json.dumps(data).encode())
+
+
+def message(data: Any) -> MessageOut:
+    """A message of session ``a``."""
+    return MessageOut("peer-a", raw(data))

@@ -1,0 +1,44 @@
+"""No secret in the logs: a relay at debug, every kind of request, and canaries that must not show.
+
+The real process is run, with its own logging, since a library's lines count too.
+"""
+
+import time
+
+from tests.interop.process import relay
+from tests.turn.live import UDP, Client
+from turn.auth.credentials import long_term_key
+from turn.auth.ephemeral import mint
+from turn.codec import registry
+from turn.codec.registry import Method
+from turn.codec.values import Address
+
+SECRET = "canary-secret-of-the-relay"
+PASSWORD = "secretpw"
+NAME = "canary-name"
+PAYLOAD = b"canary-payload"
+PEER = (registry.XOR_PEER_ADDRESS, Address("127.0.0.1", 9))
+
+
+async def test_no_secret_no_credential_and_no_payload_is_logged(tmp_path, connect):
+    username, password = mint(SECRET, NAME, int(time.time()) + 600)
+    seen = {SECRET, PASSWORD, username, NAME, password, PAYLOAD.decode()}
+    with relay(tmp_path, secret=SECRET) as running:
+        for tcp in (False, True):
+            good: Client = await connect(running.port, tcp=tcp)
+            good.username, good.key = username, long_term_key(username, "icebroker", password)
+            await good.allocate()
+            await good.request(Method.CREATE_PERMISSION, PEER)
+            await good.request(Method.CHANNEL_BIND, (registry.CHANNEL_NUMBER, 0x4000), PEER)
+            await good.send(b"\x40\x00" + len(PAYLOAD).to_bytes(2) + PAYLOAD + bytes(2))
+            bad: Client = await connect(running.port, tcp=tcp)
+            bad.username = username
+            await bad.request(Method.ALLOCATE, UDP)
+            await bad.send(b"\xff" + PAYLOAD)
+            assert good.nonce is not None
+            seen |= {good.nonce, good.key.hex()}
+            await good.request(Method.REFRESH, (registry.LIFETIME, 0))
+    written = running.log.read_text()
+    assert "draining" in written  # it logs at all
+    for canary in seen:
+        assert canary not in written

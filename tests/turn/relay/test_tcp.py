@@ -1,0 +1,190 @@
+"""TCP allocations with real sockets on loopback (RFC 6062)."""
+
+import asyncio
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+
+from tests.turn.live import port_of, relay, until
+from turn.codec import registry
+from turn.codec.message import parse_untrusted
+from turn.codec.registry import Method
+from turn.codec.values import Address
+
+TCP = (registry.REQUESTED_TRANSPORT, 6)
+MEGABYTE = 1 << 20
+
+
+class Peer:
+    """A TCP server that keeps its connections."""
+
+    address: Address
+
+    def __init__(self):
+        self.streams: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
+        self.streams = asyncio.Queue()
+
+    async def accept(self, reader, writer):
+        await self.streams.put((reader, writer))
+
+
+@asynccontextmanager
+async def listening():
+    peer = Peer()
+    server = await asyncio.start_server(peer.accept, "127.0.0.1", 0)
+    peer.address = Address(*server.sockets[0].getsockname())
+    yield peer
+    server.close()
+
+
+@asynccontextmanager
+async def splice(connect, peer, **changes):
+    """A relay, the client's control connection, its data connection, and the peer's end."""
+    async with relay(tcp_allocations=True, **changes) as service:
+        control = await connect(port_of(service, "tcp"), tcp=True)
+        await control.request(Method.ALLOCATE, TCP)
+        reply = await control.request(Method.CONNECT, (registry.XOR_PEER_ADDRESS, peer.address))
+        number = reply.get(registry.CONNECTION_ID)
+        reader, writer = await asyncio.wait_for(peer.streams.get(), 2)
+        data = await connect(port_of(service, "tcp"), tcp=True)
+        reply = await data.request(Method.CONNECTION_BIND, (registry.CONNECTION_ID, number))
+        assert not reply.has(registry.ERROR_CODE)
+        yield service, control, data.sock, reader, writer
+        writer.close()
+
+
+async def receive(sock, size):
+    loop, received = asyncio.get_running_loop(), bytearray()
+    async with asyncio.timeout(5):
+        while len(received) < size:
+            part = await loop.sock_recv(sock, 65536)
+            if not part:
+                break
+            received += part
+    return received
+
+
+async def test_bytes_pass_as_they_are_both_ways(connect):
+    async with listening() as peer, splice(connect, peer) as (service, _, data, reader, writer):
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(data, b"GET / HTTP/1.1\r\n")  # what no framer would take
+        assert await asyncio.wait_for(reader.readexactly(16), 2) == b"GET / HTTP/1.1\r\n"
+        writer.write(b"\xff" * 100)
+        assert await receive(data, 100) == b"\xff" * 100
+        assert (service.stats.sent_bytes, service.stats.received_bytes) == (16, 100)
+
+
+async def test_what_the_peer_sent_before_the_claim_is_not_lost(connect):
+    async with relay(tcp_allocations=True) as service, listening() as peer:
+        control = await connect(port_of(service, "tcp"), tcp=True)
+        await control.request(Method.ALLOCATE, TCP)
+        peer_attribute = (registry.XOR_PEER_ADDRESS, peer.address)
+        number = (await control.request(Method.CONNECT, peer_attribute)).get(registry.CONNECTION_ID)
+        _, writer = await peer.streams.get()
+        writer.write(b"early")
+        data = await connect(port_of(service, "tcp"), tcp=True)
+        data.nonce = control.nonce
+        # The client's first bytes come in one segment with its claim.
+        bind = data.encode(Method.CONNECTION_BIND, (registry.CONNECTION_ID, number))
+        await data.send(bind + b"at once")
+        received = await receive(data.sock, 20)
+        assert received[:2] == b"\x01\x0b"
+        if not received.endswith(b"early"):
+            assert await receive(data.sock, 5) == b"early"
+        writer.close()
+
+
+@pytest.mark.parametrize("who", ["client", "peer", "control"])
+async def test_the_end_of_one_side_is_the_end_of_the_other(connect, who):
+    async with (
+        listening() as peer,
+        splice(connect, peer) as (service, control, data, reader, writer),
+    ):
+        {"client": data.close, "peer": writer.close, "control": control.sock.close}[who]()
+        if who != "peer":
+            assert await asyncio.wait_for(reader.read(), 2) == b""
+        if who != "client":
+            assert await receive(data, 1) == b""
+        connections = service._engine._allocator.connections
+        await until(lambda: len(connections) == 0)
+
+
+async def test_a_slow_reader_slows_the_other_side_and_loses_nothing(connect):
+    async with listening() as peer, splice(connect, peer) as (_, _, data, _reader, writer):
+        total = 64 * MEGABYTE  # more than the kernel buffers on the way
+        sending = asyncio.create_task(write(writer, total))
+        await asyncio.sleep(0.2)
+        assert not sending.done(), "the relay took in what nobody reads"
+        assert len(await receive(data, total)) == total
+        await asyncio.wait_for(sending, 5)
+
+
+async def write(writer, total):
+    for _ in range(total // 65536):
+        writer.write(bytes(65536))
+        await writer.drain()
+
+
+async def test_the_byte_rate_holds(connect):
+    async with (
+        listening() as peer,
+        splice(connect, peer, max_bytes_per_second=MEGABYTE) as (_, _, data, _, writer),
+    ):
+        writer.write(bytes(4 * MEGABYTE))
+        received = 0
+        async with asyncio.timeout(3):
+            received = len(await receive(data, MEGABYTE))
+        await asyncio.sleep(0.2)
+        data.setblocking(False)
+        more = len(receive_now(data))
+        assert received + more < 2 * MEGABYTE + 2 * 262144
+
+
+def receive_now(sock):
+    received = bytearray()
+    with suppress(BlockingIOError):
+        while part := sock.recv(65536):
+            received += part
+    return received
+
+
+async def test_a_rate_below_one_read_slows_and_does_not_stop(connect):
+    async with (
+        listening() as peer,
+        splice(connect, peer, max_bytes_per_second=200_000) as (_, _, data, _, writer),
+    ):
+        writer.write(bytes(300_000))
+        assert len(await receive(data, 300_000)) == 300_000
+
+
+async def test_a_peer_that_is_not_there_gets_447(connect):
+    async with listening() as peer:
+        gone = peer.address
+    async with relay(tcp_allocations=True) as service:
+        control = await connect(port_of(service, "tcp"), tcp=True)
+        await control.request(Method.ALLOCATE, TCP)
+        reply = await control.request(Method.CONNECT, (registry.XOR_PEER_ADDRESS, gone))
+        assert reply.get(registry.ERROR_CODE)[0] == 447
+
+
+async def test_a_peer_connects_to_the_relayed_address(connect):
+    async with relay(tcp_allocations=True) as service:
+        control = await connect(port_of(service, "tcp"), tcp=True)
+        reply = await control.request(Method.ALLOCATE, TCP)
+        relayed = reply.get(registry.XOR_RELAYED_ADDRESS)
+        reader, writer = await asyncio.open_connection(*relayed)
+        assert await asyncio.wait_for(reader.read(), 2) == b"", "no permission, no connection"
+        writer.close()
+        peer = (registry.XOR_PEER_ADDRESS, Address("127.0.0.1", 0))
+        await control.request(Method.CREATE_PERMISSION, peer)
+        reader, writer = await asyncio.open_connection(*relayed)
+        attempt = parse_untrusted(await control.receive())
+        assert attempt.method == Method.CONNECTION_ATTEMPT
+        number = attempt.get(registry.CONNECTION_ID)
+        data = await connect(port_of(service, "tcp"), tcp=True)
+        await data.request(Method.CONNECTION_BIND, (registry.CONNECTION_ID, number))
+        writer.write(b"hello")
+        assert await receive(data.sock, 5) == b"hello"
+        await data.send(b"and back")
+        assert await asyncio.wait_for(reader.readexactly(8), 2) == b"and back"
+        writer.close()

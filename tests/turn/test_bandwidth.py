@@ -1,0 +1,93 @@
+"""Token buckets: an allocation's, its user's, everyone's."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.turn.world import PEER, World, code_of
+from turn.allocation.model import Limits
+from turn.bandwidth import Bandwidth, ByteBudget, Rates
+from turn.stats import DropReason
+
+
+def ready(world, username="alice", password="pw"):
+    client = world.client(username, password)
+    assert code_of(client.allocate()) == 0
+    client.permit(PEER)
+    return client
+
+
+def test_a_bucket_holds_a_second_and_fills_as_time_passes():
+    budget = ByteBudget(1000, DropReason.BANDWIDTH, 10.0)
+    assert budget.holds(1000, 10.0)
+    budget.spend(1000)
+    assert not budget.holds(1, 10.0)
+    assert budget.holds(500, 10.5)
+    assert not budget.holds(501, 10.5)
+    assert budget.holds(1000, 99.0)
+    assert not budget.holds(1001, 99.0)
+    assert not budget.holds(1001, 5.0), "a clock that goes back gives nothing"
+
+
+@given(st.lists(st.tuples(st.integers(0, 3000), st.floats(0, 0.5)), max_size=100))
+def test_never_more_passes_than_the_rate_and_one_second(packets):
+    sending, _ = Bandwidth(Rates(allocation=1000)).of("alice", 0.0)
+    now, passed = 0.0, 0
+    for size, pause in packets:
+        now += pause
+        if sending.refuse(size, now) is None:
+            passed += size
+    assert passed <= 1000 * (now + 1) + 1e-6
+
+
+def test_a_users_allocations_share_and_others_do_not():
+    world = World(Limits(rates=Rates(user=1000)))
+    one, two, other = ready(world), ready(world), ready(world, "bob", "pw2")
+    for client in (one, two, other):
+        client.send_indication(PEER, bytes(600))
+    assert [len(client.relay.sent) for client in (one, two, other)] == [1, 0, 1]
+    assert world.stats.drops == {DropReason.USER_BANDWIDTH: 1}
+
+
+def test_a_new_allocation_brings_no_new_bytes():
+    world = World(Limits(rates=Rates(user=1000)))
+    one = ready(world)
+    one.send_indication(PEER, bytes(1000))
+    world.engine.close_all()
+    world.engine.expire(world.monotonic)
+    two = ready(world)
+    two.send_indication(PEER, bytes(1000))
+    assert two.relay.sent == []
+    world.sleep(1)
+    two.send_indication(PEER, bytes(1000))
+    assert len(two.relay.sent) == 1
+
+
+def test_the_whole_relay_has_a_rate_and_each_way_its_own():
+    world = World(Limits(rates=Rates(total=1000)))
+    one, other = ready(world), ready(world, "bob", "pw2")
+    one.send_indication(PEER, bytes(600))
+    other.send_indication(PEER, bytes(600))
+    assert world.stats.drops == {DropReason.TOTAL_BANDWIDTH: 1}
+    other.relay.receive(bytes(600), PEER)
+    assert len(other.received) == 1
+
+
+def test_a_packet_that_one_bucket_refuses_takes_from_none():
+    world = World(Limits(rates=Rates(allocation=500, user=1000)))
+    one, two = ready(world), ready(world)
+    one.send_indication(PEER, bytes(501))
+    assert world.stats.drops == {DropReason.BANDWIDTH: 1}
+    for client in (one, two):
+        client.send_indication(PEER, bytes(500))
+    assert [len(client.relay.sent) for client in (one, two)] == [1, 1]
+
+
+def test_users_that_are_gone_leave_nothing_behind():
+    world = World(Limits(rates=Rates(user=1000)))
+    bandwidth = world.engine._allocator._bandwidth
+    ready(world).send_indication(PEER, bytes(10))
+    world.engine.expire(world.monotonic)
+    assert len(bandwidth._users) == 1
+    world.engine.close_all()
+    world.sleep(2)
+    assert len(bandwidth._users) == 0

@@ -1,0 +1,66 @@
+"""A request on its way through the steps, and the questions that several methods ask of it."""
+
+from collections.abc import Callable
+
+from turn.allocation.allocator import Allocator
+from turn.allocation.connections import PeerStream
+from turn.allocation.model import Allocation
+from turn.auth.authenticate import Identity, Now
+from turn.codec.errors import StunError
+from turn.codec.message import Message
+from turn.codec.registry import Attributes
+from turn.codec.values import Address, family_of
+from turn.routes import FiveTuple, Send
+
+Outcome = Attributes | StunError
+
+
+class Request:
+    """A request: what it says, where it came from, and what is found out about it."""
+
+    __slots__ = ("_answer", "client", "identity", "message", "now", "send", "stream")
+
+    def __init__(
+        self,
+        message: Message,
+        client: FiveTuple,
+        send: Send,
+        now: Now,
+        answer: Callable[["Request", Outcome], None],
+    ) -> None:
+        self.message = message
+        self.client = client
+        self.send = send
+        self.now = now
+        self._answer = answer
+        self.identity: Identity | None = None
+        """Set once authenticated."""
+        self.stream: PeerStream | None = None
+        """What the client's connection carries from now on (ConnectionBind)."""
+
+    def answer(self, outcome: Outcome) -> None:
+        """Send the reply, for a method that could not answer at once."""
+        self._answer(self, outcome)
+
+    @property
+    def proved(self) -> Identity:
+        """The identity of a request that passed authentication."""
+        if self.identity is None:
+            raise StunError(401)
+        return self.identity
+
+
+def allocation_of(allocator: Allocator, request: Request) -> Allocation:
+    """The live allocation that a request is about. :raises StunError: 437, 441."""
+    allocation = allocator.table.get(request.client)
+    if allocation is None or allocation.expires <= request.now.monotonic:
+        raise StunError(437)
+    if allocation.owner.username != request.proved.username:
+        raise StunError(441)
+    return allocation
+
+
+def check_family(allocation: Allocation, peer: Address) -> None:
+    """See that an allocation relays in the peer's family. :raises StunError: 443."""
+    if family_of(peer) not in allocation.relayed:
+        raise StunError(443)

@@ -1,0 +1,57 @@
+"""The methods of TCP allocations (RFC 6062 §5): Connect and ConnectionBind."""
+
+from typing import cast
+
+from turn.allocation.allocator import Allocator
+from turn.allocation.connections import Connection, PeerStream
+from turn.allocation.model import TcpRelay
+from turn.allocation.request import Request, allocation_of, check_family
+from turn.codec import registry
+from turn.codec.errors import StunError
+from turn.codec.registry import Attributes
+from turn.routes import Transport
+
+
+def connect(allocator: Allocator, request: Request) -> None:
+    """Connect to a peer; the reply follows when that has come to an end (RFC 6062 §5.2)."""
+    allocation = allocation_of(allocator, request)
+    peer = request.message.get(registry.XOR_PEER_ADDRESS)
+    relay = next(iter(allocation.relayed.values())).relay
+    if peer is None or not relay.is_tcp:
+        raise StunError(400)
+    check_family(allocation, peer)
+    if not allocator.policy.allows_connection(peer):
+        raise StunError(403)
+    if peer in allocator.connections.of(allocation):
+        raise StunError(446)
+    connection = allocator.begin_connection(allocation, peer)
+
+    def done(stream: PeerStream | None, now: float) -> None:
+        _connected(allocator, request, connection, stream, now)
+
+    cast("TcpRelay", relay).connect(allocator.policy.to_wire(peer), done)
+
+
+def _connected(
+    allocator: Allocator,
+    request: Request,
+    connection: Connection,
+    stream: PeerStream | None,
+    now: float,
+) -> None:
+    if stream is None:
+        allocator.connections.drop(connection)
+        request.answer(StunError(447))
+        return
+    allocator.connections.open(connection, stream, now)
+    request.answer(((registry.CONNECTION_ID, connection.number),))
+
+
+def connection_bind(allocator: Allocator, request: Request) -> Attributes:
+    """Make the client's connection the other half of one with a peer (RFC 6062 §5.4)."""
+    number = request.message.get(registry.CONNECTION_ID)
+    is_stream = request.client.transport is not Transport.UDP
+    if number is None or not is_stream or allocator.table.get(request.client) is not None:
+        raise StunError(400)
+    request.stream = allocator.connections.claim(number, request.proved.username)
+    return ()

@@ -1,0 +1,239 @@
+"""TCP allocations on the wire: relayed addresses that listen, and connections with peers."""
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import Callable, Coroutine
+from typing import cast
+
+from turn.allocation.connections import Connected
+from turn.allocation.model import Gate
+from turn.bandwidth import Budgets
+from turn.codec.values import Address
+from turn.routes import Buffer, ClientRoutes, Endpoint
+from turn.stats import Stats
+
+CONNECT_TIMEOUT = 30.0
+"""Seconds (RFC 6062 §5.2: at least 30)."""
+BACKLOG = 16
+MOST_UNSENT_BYTES = 1 << 18
+"""Waiting for one side; more than that, and the other side is not read."""
+PIECE = 1024
+"""Bytes that are paid off at a time: less than any rate allows in a second."""
+RETRY = 0.05
+"""Seconds before a stream that is over its rate is read again."""
+
+
+class Valve:
+    """One direction: read from a transport unless the other side is slow or the rate is over."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._slow = False
+        self._over = False
+
+    def slow(self, slow: bool) -> None:
+        """The side that takes the bytes is slow, or has caught up."""
+        self._slow = slow
+        self._turn()
+
+    def passed(self, size: int, budgets: Budgets | None) -> None:
+        """So many bytes passed: where their rate is over, wait until it is paid off."""
+        if budgets is None:
+            return
+        now = time.monotonic()
+        while size > 0 and budgets.refuse(min(size, PIECE), now) is None:
+            size -= PIECE
+        self._over = size > 0
+        self._turn()
+        if self._over:
+            asyncio.get_running_loop().call_later(RETRY, self.passed, size, budgets)
+
+    def _turn(self) -> None:
+        reads = not (self._slow or self._over)
+        if self._transport.is_closing() or self._transport.is_reading() is reads:
+            return
+        if reads:
+            self._transport.resume_reading()
+        else:
+            self._transport.pause_reading()
+
+
+class PeerStream(asyncio.Protocol):
+    """A TCP connection with a peer; reads nothing before ``splice`` gives it the client's."""
+
+    def __init__(self, stats: Stats) -> None:
+        self.on_end: Callable[[], None] = lambda: None
+        self.sending: Budgets | None = None
+        self.receiving: Budgets | None = None
+        self.peer = Address("", 0)
+        self._stats = stats
+        self._transport: asyncio.Transport | None = None
+        self._client: asyncio.Transport | None = None
+        self._from_peer: Valve | None = None
+        self._from_client: Valve | None = None
+
+    def splice(self, client: asyncio.Transport) -> None:
+        """Pass bytes on as they are, both ways, from now on."""
+        self._client = client
+        client.set_write_buffer_limits(high=MOST_UNSENT_BYTES)
+        if self._transport is None or self._transport.is_closing():
+            client.close()
+        else:
+            self._from_peer, self._from_client = Valve(self._transport), Valve(client)
+            self._transport.resume_reading()
+
+    def write(self, data: bytes) -> None:
+        """Pass on what the client sent."""
+        if self._transport is not None and self._from_client is not None:
+            self._transport.write(data)
+            self._stats.sent_bytes += len(data)
+            self._from_client.passed(len(data), self.sending)
+
+    def close(self) -> None:
+        """End it once everything is sent: the client is gone."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """End it at once, and the client's side with it."""
+        for transport in (self._transport, self._client):
+            if transport is not None:
+                transport.abort()
+
+    def client_is_slow(self, slow: bool) -> None:
+        """Stop reading from the peer until the client has taken what waits."""
+        if self._from_peer is not None:
+            self._from_peer.slow(slow)
+
+    # asyncio.Protocol ----------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Hold the peer until the client has claimed the connection."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.pause_reading()
+        self._transport.set_write_buffer_limits(high=MOST_UNSENT_BYTES)
+        sock = transport.get_extra_info("socket")
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.peer = Address(*transport.get_extra_info("peername")[:2])
+
+    def data_received(self, data: bytes) -> None:
+        """Pass on what the peer sent."""
+        if self._client is not None and self._from_peer is not None:
+            self._client.write(data)
+            self._stats.received_bytes += len(data)
+            self._from_peer.passed(len(data), self.receiving)
+
+    def pause_writing(self) -> None:
+        """The peer is slow: the client has to wait."""
+        if self._from_client is not None:
+            self._from_client.slow(True)
+
+    def resume_writing(self) -> None:
+        """The peer has caught up."""
+        if self._from_client is not None:
+            self._from_client.slow(False)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The client's side ends with the peer's (RFC 6062 §5.5)."""
+        self.on_end()
+        if self._client is not None:
+            self._client.close()
+
+
+class TcpRelaySocket:
+    """A relayed transport address that peers connect to."""
+
+    is_tcp = True
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        public: Address,
+        stats: Stats,
+        on_close: Callable[["TcpRelaySocket"], None],
+    ) -> None:
+        self._sock = sock
+        self._stats = stats
+        self._on_close = on_close
+        self._gate: Gate | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.address = Address(*sock.getsockname()[:2])
+        self.public = public
+
+    def send(self, _: Buffer, __: Endpoint) -> None:
+        """No packets pass here. :raises OSError: always."""
+        raise OSError("a TCP allocation carries no packets")
+
+    send_unfragmented = send
+
+    def start(self, _: ClientRoutes, gate: Gate) -> None:
+        """Begin to accept peers."""
+        self._gate = gate
+        self._sock.listen(BACKLOG)
+        asyncio.get_running_loop().add_reader(self._sock, self._accept)
+
+    def close(self) -> None:
+        """Release the port; connections are their owner's to end."""
+        if self._gate is not None:
+            asyncio.get_running_loop().remove_reader(self._sock)
+        for task in self._tasks:
+            task.cancel()
+        self._sock.close()
+        self._on_close(self)
+
+    def connect(self, peer: Endpoint, done: Connected) -> None:
+        """Connect to a peer from this address. ``done`` is not called after ``close``."""
+        self._spawn(self._connect(peer, done))
+
+    async def _connect(self, peer: Endpoint, done: Connected) -> None:
+        loop = asyncio.get_running_loop()
+        sock = tcp_socket(self._sock.family)
+        try:
+            sock.bind(tuple(self.address))
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                await loop.sock_connect(sock, tuple(peer))
+            _, stream = await loop.create_connection(self._stream, sock=sock)
+        except OSError:  # a timeout is one
+            sock.close()
+            done(None, time.monotonic())
+        except asyncio.CancelledError:
+            sock.close()
+            raise
+        else:
+            done(stream, time.monotonic())
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            sock, _ = self._sock.accept()
+            sock.setblocking(False)
+            self._spawn(self._take_in(sock))
+
+    async def _take_in(self, sock: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            _, stream = await loop.connect_accepted_socket(self._stream, sock)
+        except OSError:
+            sock.close()
+            return
+        if self._gate is None or not self._gate.connected(stream.peer, stream, time.monotonic()):
+            stream.abort()
+
+    def _stream(self) -> PeerStream:
+        return PeerStream(self._stats)
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def tcp_socket(family: int) -> socket.socket:
+    """An unbound socket that may share its address with the one that listens there."""
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    if family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    return sock
