@@ -4,7 +4,7 @@ A component is handed its section, never the tree. ``config/icebroker.toml`` sho
 options for an operator; a test holds the two together.
 """
 
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import (
     BaseModel,
@@ -69,6 +69,17 @@ class Section(BaseModel):
         """What forbids a service to start with these settings, though others may read them."""
         return []
 
+    fixed: ClassVar[frozenset[str]] = frozenset()
+    """Keys that only a restart can change."""
+
+    def needs_restart(self, new: Self) -> list[Problem]:
+        """What of ``new`` cannot be applied while a service runs with these settings."""
+        return [
+            Problem(key, "only a restart can change this; put it back, or restart")
+            for key in sorted(self.fixed)
+            if getattr(self, key) != getattr(new, key)
+        ]
+
     @model_validator(mode="after")
     def _whole(self) -> Self:
         if problems := self.contradictions():
@@ -88,6 +99,8 @@ class Section(BaseModel):
 
 class TurnSettings(Section):
     """The STUN/TURN relay."""
+
+    fixed = frozenset({"listen", "listen_tls", "listen_dtls", "data_plane", "workers"})
 
     listen: Endpoints = (Endpoint("0.0.0.0", 3478), Endpoint("::", 3478))  # noqa: S104 - a server
     """Addresses for STUN and TURN over UDP and TCP; a wildcard is each of the machine's."""
@@ -253,6 +266,8 @@ class IceServer(Section):
 class SignalingSettings(Section):
     """The signaling service and the pages that it serves."""
 
+    fixed = frozenset({"listen", "pages", "max_queued_messages", "max_queued_bytes"})
+
     listen: EndpointText = Endpoint("0.0.0.0", 8080)  # noqa: S104 - a server
     """Address for HTTP and the WebSocket; HTTPS where the two files below are set."""
 
@@ -344,6 +359,13 @@ class SignalingSettings(Section):
             )
         return found
 
+    def needs_restart(self, new: Self) -> list[Problem]:
+        """As above; a certificate may change, but HTTP stays HTTP and HTTPS stays HTTPS."""
+        found = super().needs_restart(new)
+        if bool(self.tls_certificate) != bool(new.tls_certificate):
+            found.append(Problem("tls_certificate", "only a restart turns HTTPS on or off"))
+        return found
+
     def dangers(self) -> list[Problem]:
         """Rooms that strangers can reach and enter; HTTPS that cannot begin."""
         found = [Problem(*why) for why in unusable(self.tls_certificate, self.tls_key)]
@@ -364,6 +386,8 @@ class SignalingSettings(Section):
 
 class RedisSettings(Section):
     """What many nodes share."""
+
+    fixed = frozenset({"url", "prefix", "ca_certificate"})
 
     url: SecretStr = SecretStr("")
     """redis:// rediss:// redis+sentinel:// redis+cluster://; empty: the embedded broker. Secret,
@@ -391,6 +415,8 @@ class RedisSettings(Section):
 
 class AdminSettings(Section):
     """Metrics and health, for operators only."""
+
+    fixed = frozenset({"listen"})
 
     listen: EndpointText = Endpoint("127.0.0.1", 9641)
     """Address of /metrics, /healthz and /readyz."""

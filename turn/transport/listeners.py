@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import structlog
 
+from config.schema import TurnSettings
 from turn.transport.stream import StreamListener, StreamShared, bind_tcp
 from turn.transport.udp import Shared, UdpListener, bind_udp
 
@@ -70,6 +71,13 @@ class Listeners:
                 log.warning("new address not listened on", reason=str(error))
             else:
                 log.info("address new", protocol="udp", host=endpoint[0], port=endpoint[1])
+
+    def reload(self, settings: TurnSettings) -> None:
+        """Hold strangers to these settings from now on."""
+        self._shared.replies.set_rate(settings.max_unproved_replies_per_second)
+        self._shared.bindings.set_rate(settings.max_bindings_per_second)
+        self._stream_shared.strangers.most = settings.max_unauthenticated_per_address
+        self._stream_shared.strangers.timeout = settings.first_request_timeout
 
     def sweep(self) -> None:
         """Look for connections without a purpose."""

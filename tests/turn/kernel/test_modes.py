@@ -8,7 +8,7 @@ import pytest
 
 from tests.turn.kernel.hosts import relay
 from tests.turn.live import relay as relay_on_loopback
-from turn.server import StartError
+from turn.assemble import StartError
 
 ROOT = Path(__file__).parents[3]
 WITHOUT_RIGHTS = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
