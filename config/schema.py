@@ -211,14 +211,12 @@ class TurnSettings(Section):
     """How long live allocations may go on after SIGTERM before they are closed, in seconds."""
 
     def contradictions(self) -> list[Problem]:
-        """DTLS, workers and the kernel plane are for later; TLS needs its files."""
+        """DTLS and workers are for later; TLS needs its files."""
         found = []
         if self.listen_dtls:
             found.append(Problem("listen_dtls", f"DTLS {NOT_BUILT}"))
         if self.workers != 1:
             found.append(Problem("workers", f"more than one process {NOT_BUILT}"))
-        if self.data_plane == "kernel":
-            found.append(Problem("data_plane", f'the kernel plane {NOT_BUILT}; write "auto"'))
         if self.listen_tls and not (self.tls_certificate and self.tls_key):
             found.append(Problem("listen_tls", "TLS needs tls_certificate and tls_key, PEM files"))
         for name, password in self.users.items():
