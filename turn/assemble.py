@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import structlog
 from cryptography import x509
 
 from config.schema import TurnSettings
@@ -15,10 +16,16 @@ from turn.auth.credentials import Credentials
 from turn.bandwidth import Rates
 from turn.codec.integrity import Integrity
 from turn.codec.values import Family
+from turn.kernel.carrier import KernelPlane
+from turn.kernel.plane import NullPlane, Plane, Unavailable
 from turn.transport.addresses import relay_candidates
 
+<<<<<<< HEAD
 if TYPE_CHECKING:
     from turn.transport.dtls import DtlsContext
+=======
+log = structlog.get_logger("turn")
+>>>>>>> main
 
 
 class StartError(Exception):
@@ -59,6 +66,21 @@ def limits(settings: TurnSettings) -> Limits:
             settings.max_bytes_per_second_in_all,
         ),
     )
+
+
+def data_plane(settings: TurnSettings) -> Plane:
+    """The data plane beside user space. :raises StartError: none, although it is asked for."""
+    if settings.data_plane == "userspace":
+        return NullPlane("as configured")
+    try:
+        plane = KernelPlane()
+    except Unavailable as error:
+        if settings.data_plane == "kernel":
+            raise StartError(f'turn.data_plane is "kernel", but {error}') from None
+        log.info("data plane", plane="userspace", reason=str(error))
+        return NullPlane(str(error))
+    log.info("data plane", plane=plane.name, reason=plane.reason)
+    return plane
 
 
 def policy_rules(

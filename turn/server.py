@@ -15,6 +15,7 @@ from turn.allocation.engine import Engine
 from turn.allocation.policy import PeerPolicy
 from turn.allocation.table import AllocationTable
 from turn.codec.values import Address
+from turn.kernel.plane import Carried, NullPlane, Plane
 from turn.metrics import Gauges, TurnCollector
 from turn.relay.forward import Forwarder
 from turn.relay.poll import Poller
@@ -41,8 +42,6 @@ class TurnService:
     """The relay of this process."""
 
     name = "turn"
-    plane = "userspace"
-    plane_reason = "the kernel plane is not in this version yet"
 
     def __init__(self, settings: TurnSettings, reserved_ports: Iterable[int] = ()) -> None:
         """Wire the relay; nothing is opened before ``start``.
@@ -96,6 +95,7 @@ class TurnService:
             ),
         )
         self._watch = AddressWatch(self._follow_addresses)
+        self._plane: Plane = NullPlane("not started")
         self._certificate: assemble.Certificate | None = None
         self._ticker: asyncio.Task[None] | None = None
         self.collector = TurnCollector(
@@ -106,6 +106,7 @@ class TurnService:
                 lambda: self.ports_in_use,
                 lambda: (self._ports.size, self._ports.free),
                 lambda: self._certificate.expires if self._certificate else None,
+                self._carried,
             ),
         )
 
@@ -118,6 +119,20 @@ class TurnService:
     def ports_in_use(self) -> int:
         """Relay ports that are open now."""
         return self._ports.in_use
+
+    def _carried(self) -> Carried:
+        # The plane is opened by ``start``, after the collector was made.
+        return self._plane.carried()
+
+    @property
+    def plane(self) -> str:
+        """What carries packets where it can: ``kernel`` or ``userspace``."""
+        return self._plane.name
+
+    @property
+    def plane_reason(self) -> str:
+        """Why it is that plane, or where it works."""
+        return self._plane.reason
 
     @property
     def addresses(self) -> list[Listening]:
@@ -151,6 +166,9 @@ class TurnService:
             self._listeners.add_dtls(dtls, self._certificate.dtls(settings))
         _raise_descriptor_limit()
         loop = asyncio.get_running_loop()
+        self._plane = assemble.data_plane(settings)
+        self._routes.observe(self._plane)
+        self._plane.start(loop)
         self._poller.start(loop)
         try:
             self._listeners.open_datagram(self._addresses)
@@ -161,6 +179,7 @@ class TurnService:
         except OSError:
             await self._listeners.close()
             self._poller.stop(loop)
+            self._plane.stop()
             raise
         self.policy.reserve_ports(place.port for place in self.addresses)
         self._watch.start()
@@ -217,6 +236,7 @@ class TurnService:
         await self._listeners.close()
         self._engine.close_all()
         self._poller.stop(asyncio.get_running_loop())
+        self._plane.stop()
 
     async def _tick(self) -> None:
         ticks = 0
