@@ -212,22 +212,12 @@ class TurnSettings(Section):
     """How long live allocations may go on after SIGTERM before they are closed, in seconds."""
 
     def contradictions(self) -> list[Problem]:
-<<<<<<< HEAD
-        """Workers and the kernel plane are for later; TLS and DTLS need their files."""
-=======
-        """DTLS and workers are for later; TLS needs its files."""
->>>>>>> main
+        """Workers are for later; TLS and DTLS need their files."""
         found = []
         if self.workers != 1:
             found.append(Problem("workers", f"more than one process {NOT_BUILT}"))
-<<<<<<< HEAD
-        if self.data_plane == "kernel":
-            found.append(Problem("data_plane", f'the kernel plane {NOT_BUILT}; write "auto"'))
         has_pair = self.tls_certificate and self.tls_key
         if self.listen_tls and not has_pair:
-=======
-        if self.listen_tls and not (self.tls_certificate and self.tls_key):
->>>>>>> main
             found.append(Problem("listen_tls", "TLS needs tls_certificate and tls_key, PEM files"))
         if self.listen_dtls and not has_pair:
             text = "DTLS needs tls_certificate and tls_key, PEM files"

@@ -20,12 +20,10 @@ from turn.kernel.carrier import KernelPlane
 from turn.kernel.plane import NullPlane, Plane, Unavailable
 from turn.transport.addresses import relay_candidates
 
-<<<<<<< HEAD
 if TYPE_CHECKING:
     from turn.transport.dtls import DtlsContext
-=======
+
 log = structlog.get_logger("turn")
->>>>>>> main
 
 
 class StartError(Exception):
