@@ -86,17 +86,25 @@ class Engine:
         request.identity = self._authenticate(request)
         if self.draining and message.method == Method.ALLOCATE:
             raise StunError(508)
-        reply = self._succeed(request)
+        try:
+            reply = self._succeed(request)
+        finally:
+            self.table.settle()
         if reply is not None:
             self._replies.put(request.client, message.transaction_id, reply.data, now)
         return reply
 
     def _answer_later(self, request: Request, outcome: Outcome) -> None:
         """Send the reply to a request whose handler gave none."""
-        if isinstance(outcome, StunError):
+        client, transaction_id = request.client, request.message.transaction_id
+        kept = self._replies.get(client, transaction_id, request.now.monotonic)
+        if kept is not None:  # a retransmission, handled twice before it was answered once
+            reply = Reply(kept, proved=True)
+        elif isinstance(outcome, StunError):
             reply = self._reject(request, outcome)
         else:
             reply = self._reply(request, MessageClass.SUCCESS, outcome, 200)
+            self._replies.put(client, transaction_id, reply.data, request.now.monotonic)
         with suppress(OSError):  # the client is gone
             request.send(reply.data, request.client.client)
 

@@ -200,7 +200,14 @@ class StreamConnection(asyncio.BufferedProtocol):
     def _close_in(self, seconds: float) -> None:
         if self._deadline:
             self._deadline.cancel()
-        self._deadline = asyncio.get_running_loop().call_later(seconds, self.abort)
+        self._deadline = asyncio.get_running_loop().call_later(seconds, self._overdue)
+
+    def _overdue(self) -> None:
+        self._deadline = None
+        if self._client and self._shared.engine.table.get(self._client) is not None:
+            self._leave_strangers()  # its Allocate was answered later than handled
+        else:
+            self.abort()
 
     def _leave_strangers(self) -> None:
         if self._stranger and self._client:
