@@ -12,12 +12,12 @@ from turn.allocation.connections import PeerStream
 from turn.allocation.handlers import HANDLERS, KNOWN
 from turn.allocation.model import Limits
 from turn.allocation.replies import RecentReplies
-from turn.allocation.request import Outcome, Request
+from turn.allocation.request import Outcome, Request, unknown_attributes
 from turn.auth.authenticate import Authenticator, Identity, Now
 from turn.codec import registry
 from turn.codec.errors import Malformed, StunError
 from turn.codec.integrity import Integrity
-from turn.codec.message import build, parse_untrusted
+from turn.codec.message import Message, build, parse_untrusted
 from turn.codec.registry import Attributes, MessageClass, Method
 from turn.codec.values import Address
 from turn.routes import Buffer, FiveTuple, Route, Send
@@ -74,15 +74,15 @@ class Engine:
 
     def _answer(self, request: Request) -> Reply | None:
         message, now = request.message, request.now.monotonic
-        unknown = message.unknown_required(KNOWN)
-        if unknown:
-            raise StunError(420, attributes=((registry.UNKNOWN_ATTRIBUTES, unknown),))
         if message.method == Method.BINDING:
+            _check_known(message)
             return self._succeed(request)
         kept = self._replies.get(request.client, message.transaction_id, now)
         if kept is not None:
             return Reply(kept, proved=True)
         request.identity = self._authenticate(request)
+        # Only now (RFC 8489 §6.3): a client discards a 420 that nothing protects (§9.2.5).
+        _check_known(message)
         if self.draining and message.method == Method.ALLOCATE:
             raise StunError(508)
         reply = self._succeed(request)
@@ -184,3 +184,10 @@ class Engine:
             self._allocator.close(allocation, reason)
         for relay in self.table.expired_reservations(float("inf")):
             relay.close()
+
+
+def _check_known(message: Message) -> None:
+    """See that nothing is asked of us that we do not know. :raises StunError: 420."""
+    unknown = message.unknown_required(KNOWN)
+    if unknown:
+        raise unknown_attributes(unknown)
