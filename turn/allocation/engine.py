@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from turn.allocation.allocator import Allocator, CloseReason, Parts
 from turn.allocation.connections import PeerStream
-from turn.allocation.handlers import HANDLERS, KNOWN
+from turn.allocation.handlers import HANDLERS, known
 from turn.allocation.model import Limits
 from turn.allocation.options import Options
 from turn.allocation.replies import RecentReplies
@@ -36,6 +36,10 @@ class Reply(NamedTuple):
     the transport bounds what goes there."""
     stream: PeerStream | None = None
     """What the client's connection carries from now on, in place of messages (RFC 6062 §5.4)."""
+    origin: Address | None = None
+    """Which of our UDP addresses it leaves from, if not the one that was asked (RFC 5780)."""
+    destination: Address | None = None
+    """Where it goes, if not to where the message came from (RFC 5780, RESPONSE-PORT)."""
 
 
 class Engine:
@@ -75,7 +79,7 @@ class Engine:
 
     def _answer(self, request: Request) -> Reply | None:
         message, now = request.message, request.now.monotonic
-        unknown = message.unknown_required(KNOWN)
+        unknown = message.unknown_required(known(self._allocator, request))
         if unknown:
             raise StunError(420, attributes=((registry.UNKNOWN_ATTRIBUTES, unknown),))
         if message.method == Method.BINDING:
@@ -138,7 +142,8 @@ class Engine:
             integrity=identity.integrity if identity else Integrity.NONE,
             fingerprint=message.has(registry.FINGERPRINT),
         )
-        return Reply(data, identity is not None, request.stream)
+        proved = identity is not None
+        return Reply(data, proved, request.stream, request.origin, request.destination)
 
     # From a data plane ---------------------------------------------------------------------
 
