@@ -155,6 +155,9 @@ class TurnSettings(Section):
     tcp_allocations: bool = False
     """Let users have relayed addresses that TCP peers connect with (RFC 6062). No browser asks."""
 
+    mobility: bool = False
+    """Let clients take an allocation along when they change networks (RFC 8016)."""
+
     open_private_peers: bool = False
     """Relay to private networks (10/8, 100.64/10, 172.16/12, 192.168/16, fc00::/7) too: for a
     laptop or a LAN."""

@@ -10,6 +10,7 @@ from cryptography import x509
 
 from config.schema import TurnSettings
 from turn.allocation.model import Limits
+from turn.allocation.options import Options
 from turn.allocation.policy import PolicyRules
 from turn.auth.authenticate import Authenticator
 from turn.auth.credentials import Credentials
@@ -64,6 +65,11 @@ def limits(settings: TurnSettings) -> Limits:
             settings.max_bytes_per_second_in_all,
         ),
     )
+
+
+def options(settings: TurnSettings) -> Options:
+    """What is switched on beyond RFC 8656."""
+    return Options(mobility=settings.mobility)
 
 
 def data_plane(settings: TurnSettings) -> Plane:

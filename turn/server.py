@@ -75,7 +75,14 @@ class TurnService:
         )
         self._ports.tcp = settings.tcp_allocations
         parts = Parts(
-            self.policy, table, self._routes, self._ports, limits, stats, secrets.token_bytes
+            self.policy,
+            table,
+            self._routes,
+            self._ports,
+            limits,
+            stats,
+            secrets.token_bytes,
+            assemble.options(settings),
         )
         self._engine = Engine(assemble.authenticator(settings, self._key), parts)
         common = (self._engine, self._forwarder, self._routes, stats)
@@ -203,7 +210,11 @@ class TurnService:
         self._ports.tcp = settings.tcp_allocations
         self.policy.set_rules(assemble.policy_rules(settings, self._reserved_ports, external))
         self.policy.reserve_ports(place.port for place in self.addresses)
-        self._engine.reload(assemble.authenticator(settings, self._key), assemble.limits(settings))
+        self._engine.reload(
+            assemble.authenticator(settings, self._key),
+            assemble.limits(settings),
+            assemble.options(settings),
+        )
         self._listeners.reload(settings)
 
     def ready(self) -> list[str]:

@@ -18,6 +18,7 @@ from turn.allocation.model import (
     Relayed,
     RelayOpener,
 )
+from turn.allocation.options import NOTHING_MORE, Options
 from turn.allocation.policy import PeerPolicy
 from turn.allocation.table import AllocationTable, Reservation
 from turn.bandwidth import Bandwidth
@@ -29,6 +30,7 @@ from turn.codec.values import Address, Family, Icmp, family_of
 from turn.routes import Ends, FiveTuple, Route, RouteTable, Send
 from turn.stats import DropReason, Stats
 
+TICKET_BYTES = 24
 MOST_INDICATION_ROUTES = 128
 """Routes without a channel that an allocation keeps; a further peer takes the place of the
 oldest, which gets a new route with its next packet."""
@@ -53,6 +55,7 @@ class Parts(NamedTuple):
     limits: Limits
     stats: Stats
     random_bytes: Callable[[int], bytes]
+    options: Options = NOTHING_MORE
 
 
 class Allocator:
@@ -68,6 +71,8 @@ class Allocator:
         self._stats = parts.stats
         self._random_bytes = parts.random_bytes
         self.connections = Connections(parts.random_bytes)
+        self.options = parts.options
+        self._by_ticket: dict[bytes, Allocation] = {}
 
     # Allocations ---------------------------------------------------------------------------
 
@@ -118,6 +123,7 @@ class Allocator:
         self.connections.close_all(allocation)
         self._routes.close(allocation.client, allocation.routes)
         self.table.remove(allocation)
+        self._by_ticket.pop(allocation.ticket, None)
         for relayed in allocation.relayed.values():
             self._release(relayed.relay)
         self._stats.allocations_closed[reason] += 1
@@ -150,6 +156,30 @@ class Allocator:
         token = self._random_bytes(8)
         self.table.reserve(token, Reservation(relay, owner, now + RESERVATION_LIFETIME))
         return token
+
+    # Mobility (RFC 8016) -------------------------------------------------------------------
+
+    def issue_ticket(self, allocation: Allocation) -> bytes:
+        """A new ticket for an allocation; the one before is void."""
+        self._by_ticket.pop(allocation.ticket, None)
+        allocation.ticket = self._random_bytes(TICKET_BYTES)
+        self._by_ticket[allocation.ticket] = allocation
+        return allocation.ticket
+
+    def of_ticket(self, ticket: bytes) -> Allocation | None:
+        """The allocation that a ticket stands for."""
+        return self._by_ticket.get(ticket)
+
+    def move(self, allocation: Allocation, client: FiveTuple, send: Send) -> None:
+        """Go on with an allocation at another five-tuple, which has none.
+
+        :raises StunError: 486, the new address has its share.
+        """
+        previous = allocation.client
+        self.table.move(allocation, client)
+        for relayed in allocation.relayed.values():
+            relayed.ends = relayed.ends._replace(client=client, to_client=send)
+        self._routes.move(previous, client, allocation.routes, send)
 
     # Permissions and channels --------------------------------------------------------------
 
@@ -209,8 +239,9 @@ class Allocator:
         self._routes.add(allocation.routes, route)
         return route
 
-    def reload(self, limits: Limits) -> None:
+    def reload(self, limits: Limits, options: Options) -> None:
         """Go on with other limits, and end what the policy refuses now."""
+        self.options = options
         if limits.rates != self._limits.rates:
             self._bandwidth = Bandwidth(limits.rates)
         self._limits = limits

@@ -11,6 +11,7 @@ from turn.allocation.allocator import Allocator, CloseReason, Parts
 from turn.allocation.connections import PeerStream
 from turn.allocation.handlers import HANDLERS, KNOWN
 from turn.allocation.model import Limits
+from turn.allocation.options import Options
 from turn.allocation.replies import RecentReplies
 from turn.allocation.request import Outcome, Request
 from turn.auth.authenticate import Authenticator, Identity, Now
@@ -155,9 +156,12 @@ class Engine:
     # From the outside ----------------------------------------------------------------------
 
     def disconnected(self, client: FiveTuple) -> None:
-        """A TCP or TLS client's connection is gone, and its allocation with it (RFC 8656 §4)."""
+        """A TCP or TLS client's connection is gone, and its allocation with it (RFC 8656 §4).
+
+        One that its client may come back to from elsewhere goes on until it expires (RFC 8016).
+        """
         allocation = self.table.get(client)
-        if allocation is not None:
+        if allocation is not None and not allocation.ticket:
             self._allocator.close(allocation, CloseReason.DISCONNECTED)
 
     def expire(self, now: float) -> None:
@@ -172,11 +176,11 @@ class Engine:
         self._allocator.forget(now)
         self._replies.expire(now)
 
-    def reload(self, authenticator: Authenticator, limits: Limits) -> None:
+    def reload(self, authenticator: Authenticator, limits: Limits, options: Options) -> None:
         """Go on with these, and end what the policy refuses now."""
         self._authenticator = authenticator
         self.table.set_limits(limits)
-        self._allocator.reload(limits)
+        self._allocator.reload(limits, options)
 
     def close_all(self, reason: CloseReason = CloseReason.SHUTDOWN) -> None:
         """End every allocation and reservation."""

@@ -6,7 +6,7 @@ None answers later. It is called for requests that passed the steps common to al
 
 from collections.abc import Callable
 
-from turn.allocation import tcp
+from turn.allocation import mobility, tcp
 from turn.allocation.allocator import Allocator, CloseReason
 from turn.allocation.model import DEFAULT_LIFETIME, NoPort, Owner, Relay
 from turn.allocation.request import Request, allocation_of, check_family
@@ -36,6 +36,7 @@ def allocate(allocator: Allocator, request: Request) -> Attributes:
     transport = message.get(registry.REQUESTED_TRANSPORT)
     if transport is None:
         raise StunError(400)
+    mobility.check_asked(request)
     if transport != UDP and not (transport == TCP and allocator.opener.tcp):
         raise StunError(442)
     lifetime = message.get(registry.LIFETIME)
@@ -53,6 +54,7 @@ def allocate(allocator: Allocator, request: Request) -> Attributes:
         *((registry.XOR_RELAYED_ADDRESS, relay.public) for relay in relays),
         (registry.LIFETIME, int(granted)),
         *extra,
+        *mobility.begin(allocator, request, allocation),
         (registry.XOR_MAPPED_ADDRESS, request.client.client),
     )
 
@@ -136,7 +138,8 @@ def _open_both(
 
 def refresh(allocator: Allocator, request: Request) -> Attributes:
     """Move the end of an allocation, or end it now (RFC 8656 §8.2)."""
-    allocation = allocation_of(allocator, request)
+    moving = mobility.holder(allocator, request)
+    allocation = moving or allocation_of(allocator, request)
     number = request.message.get(registry.REQUESTED_ADDRESS_FAMILY)
     if number is not None and number not in allocation.relayed:
         raise StunError(443)
@@ -148,9 +151,10 @@ def refresh(allocator: Allocator, request: Request) -> Attributes:
         else:
             allocator.close_family(allocation, family, CloseReason.RELEASED)
         return ((registry.LIFETIME, 0),)
+    ticket = mobility.move(allocator, request, allocation) if moving else ()
     granted = allocator.grant(max(wanted or 0, DEFAULT_LIFETIME))
     allocator.extend(allocation, request.now.monotonic + granted, family)
-    return ((registry.LIFETIME, int(granted)),)
+    return ((registry.LIFETIME, int(granted)), *ticket)
 
 
 def create_permission(allocator: Allocator, request: Request) -> Attributes:
