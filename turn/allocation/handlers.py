@@ -6,7 +6,7 @@ None answers later. It is called for requests that passed the steps common to al
 
 from collections.abc import Callable
 
-from turn.allocation import mobility, tcp
+from turn.allocation import discovery, mobility, tcp
 from turn.allocation.allocator import Allocator, CloseReason
 from turn.allocation.model import DEFAULT_LIFETIME, NoPort, Owner, Relay
 from turn.allocation.policy import is_tunnelled
@@ -21,9 +21,14 @@ UDP, TCP = 17, 6
 """IANA protocol numbers, as REQUESTED-TRANSPORT carries them (RFC 8656 §18.7, RFC 6062 §4.1)."""
 
 
-def binding(_: Allocator, request: Request) -> Attributes:
-    """Tell the client its address (RFC 8489 §7)."""
-    return ((registry.XOR_MAPPED_ADDRESS, request.client.client),)
+def binding(allocator: Allocator, request: Request) -> Attributes:
+    """Tell the client its address (RFC 8489 §7), and how its NAT behaves (RFC 5780)."""
+    mapped = (registry.XOR_MAPPED_ADDRESS, request.client.client)
+    if allocator.options.discovery is None:
+        return (mapped,)
+    answer = allocator.options.discovery.answer(request.message, request.client)
+    request.origin, request.destination = answer.origin, answer.destination
+    return (mapped, *answer.attributes)
 
 
 def allocate(allocator: Allocator, request: Request) -> Attributes:
@@ -240,3 +245,11 @@ KNOWN: frozenset[int] = frozenset(
     )
 )
 """The comprehension-required attributes that this server understands; others get 420."""
+
+
+def known(allocator: Allocator, request: Request) -> frozenset[int]:
+    """Those that it understands in this request."""
+    able = allocator.options.discovery
+    if able and request.message.method == Method.BINDING and able.serves(request.client):
+        return KNOWN | discovery.ATTRIBUTES
+    return KNOWN

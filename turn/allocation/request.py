@@ -22,7 +22,17 @@ MOST_UNKNOWN = 64
 class Request:
     """A request: what it says, where it came from, and what is found out about it."""
 
-    __slots__ = ("_answer", "client", "identity", "message", "now", "send", "stream")
+    __slots__ = (
+        "_answer",
+        "client",
+        "destination",
+        "identity",
+        "message",
+        "now",
+        "origin",
+        "send",
+        "stream",
+    )
 
     def __init__(
         self,
@@ -41,6 +51,10 @@ class Request:
         """Set once authenticated."""
         self.stream: PeerStream | None = None
         """What the client's connection carries from now on (ConnectionBind)."""
+        self.origin: Address | None = None
+        """Which of our addresses the reply has to leave from, if not the one that was asked."""
+        self.destination: Address | None = None
+        """Where the reply has to go, if not to where the request came from."""
 
     def answer(self, outcome: Outcome) -> None:
         """Send the reply, for a method that could not answer at once."""

@@ -1,5 +1,6 @@
 """A UDP address of the server: reads datagrams and hands each to who decides or who carries."""
 
+import errno
 import socket
 import time
 from typing import NamedTuple
@@ -11,7 +12,7 @@ from turn.codec.values import Address
 from turn.relay.forward import Forwarder
 from turn.relay.icmp import forbid_fragments
 from turn.relay.poll import Poller
-from turn.routes import FiveTuple, RouteTable, Transport
+from turn.routes import FiveTuple, RouteTable, Send, Transport
 from turn.stats import DropReason, Stats
 from turn.transport.limits import ReplyLimit
 
@@ -33,6 +34,8 @@ class Shared(NamedTuple):
     poller: Poller
     replies: ReplyLimit
     bindings: ReplyLimit
+    senders: dict[Address, Send]
+    """By our address: how a reply leaves from another one than was asked (RFC 5780)."""
 
 
 class UdpListener:
@@ -48,6 +51,7 @@ class UdpListener:
         self._clip = slice(None) if sock.family == socket.AF_INET else slice(2)
         self.address = Address(*sock.getsockname()[:2])
         self._clients = shared.routes.of_listener(Transport.UDP, self.address)
+        shared.senders[self.address] = self._send
         shared.poller.add(sock, self._read)
 
     def tick(self) -> None:
@@ -55,6 +59,7 @@ class UdpListener:
 
     def close(self) -> None:
         """Stop listening."""
+        del self._shared.senders[self.address]
         self._shared.poller.remove(self._sock)
         self._sock.close()
 
@@ -98,8 +103,11 @@ class UdpListener:
             if not limit.allow(source.host, now):
                 shared.stats.drop(DropReason.REPLY_LIMIT)
                 return
+        send = shared.senders.get(reply.origin) if reply.origin else self._send
         try:
-            self._send(reply.data, source)
+            if send is None:
+                raise OSError(errno.EADDRNOTAVAIL, "that address is not listened on")
+            send(reply.data, reply.destination or source)
         except OSError:
             shared.stats.drop(DropReason.SEND_FAILED)
 
