@@ -89,18 +89,19 @@ class TurnService:
             limits,
             stats,
             common.random_bytes,
-            assemble.options(settings),
+            assemble.options(settings, external),
             common.elsewhere,
         )
         self._engine = Engine(assemble.authenticator(settings, common.key), parts)
         wired = (self._engine, self._forwarder, self._routes, stats)
         self._listeners = Listeners(
-            [(endpoint.host, endpoint.port) for endpoint in settings.listen],
+            assemble.udp_endpoints(settings),
             Shared(
                 *wired,
                 self._poller,
                 replies=ReplyLimit(settings.max_unproved_replies_per_second, common.replies),
                 bindings=ReplyLimit(settings.max_bindings_per_second, common.bindings),
+                senders={},
             ),
             StreamShared(
                 *wired,
@@ -225,7 +226,7 @@ class TurnService:
         self._engine.reload(
             assemble.authenticator(settings, self._common.key),
             assemble.limits(settings),
-            assemble.options(settings),
+            assemble.options(settings, external),
         )
         self._listeners.reload(settings)
 

@@ -27,10 +27,10 @@ async def test_the_peer_sees_the_same_address_all_the_time(tcp_before: bool, tcp
 
             before = await Client().connect(ports[tcp_before], tcp=tcp_before)
             reply = await before.request(Method.ALLOCATE, UDP, ASKED)
-            ticket, relayed = (
-                reply.get(registry.MOBILITY_TICKET),
-                reply.get(registry.XOR_RELAYED_ADDRESS),
-            )
+            ticket = reply.get(registry.MOBILITY_TICKET)
+            relayed = reply.get(registry.XOR_RELAYED_ADDRESS)
+            assert ticket is not None
+            assert relayed is not None
             await before.request(Method.CHANNEL_BIND, (registry.CHANNEL_NUMBER, 0x4000), to_peer)
             await before.send(encode(0x4000, b"before", padded=True))
             assert await loop.sock_recvfrom(peer, 100) == (b"before", relayed)
