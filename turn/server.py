@@ -82,17 +82,18 @@ class TurnService:
             limits,
             stats,
             secrets.token_bytes,
-            assemble.options(settings),
+            assemble.options(settings, external),
         )
         self._engine = Engine(assemble.authenticator(settings, self._key), parts)
         common = (self._engine, self._forwarder, self._routes, stats)
         self._listeners = Listeners(
-            [(endpoint.host, endpoint.port) for endpoint in settings.listen],
+            assemble.udp_endpoints(settings),
             Shared(
                 *common,
                 self._poller,
                 replies=ReplyLimit(settings.max_unproved_replies_per_second),
                 bindings=ReplyLimit(settings.max_bindings_per_second),
+                senders={},
             ),
             StreamShared(
                 *common,
@@ -213,7 +214,7 @@ class TurnService:
         self._engine.reload(
             assemble.authenticator(settings, self._key),
             assemble.limits(settings),
-            assemble.options(settings),
+            assemble.options(settings, external),
         )
         self._listeners.reload(settings)
 
