@@ -86,7 +86,7 @@ def serve(
         new = load(config, None, defaults, ("turn", "signaling"), running)
         if lan:
             new = _with_lan_certificate(new)
-        turn_service.reload(new.turn)
+        _reload_turn(turn_service, new)
         _reload_signaling(signaling_service, new)
         return new
 
@@ -101,7 +101,7 @@ def turn(config: ConfigFile = None) -> None:
 
     def reload(running: Settings) -> Settings:
         new = load(config, services=["turn"], running=running)
-        service.reload(new.turn)
+        _reload_turn(service, new)
         return new
 
     _run(settings, [service, _admin(settings, service)], reload)
@@ -172,7 +172,18 @@ def _turn(settings: Settings) -> Any:
     redis = settings.redis.address()
     ports = {settings.signaling.listen.port, settings.admin.listen.port, 6379}
     ports |= {host.port for host in redis.hosts} if redis else set()
+    if settings.turn.workers > 1:
+        from turn.workers.pool import WorkerPool
+
+        return WorkerPool(settings.turn, settings.log, ports)
     return TurnService(settings.turn, ports)
+
+
+def _reload_turn(service: Any, settings: Settings) -> None:
+    if settings.turn.workers > 1:
+        service.reload(settings.turn, settings.log)
+    else:
+        service.reload(settings.turn)
 
 
 def _signaling(settings: Settings) -> Any:

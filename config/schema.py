@@ -226,8 +226,8 @@ class TurnSettings(Section):
     data_plane: Literal["auto", "kernel", "userspace"] = "auto"
     """What carries relayed packets; `auto` takes the fastest plane that works here."""
 
-    workers: Positive = 1
-    """Processes that share the listening addresses."""
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
+    """Processes that share the listening addresses, each on a core of its own."""
 
     drain_timeout: Seconds = 30
     """How long live allocations may go on after SIGTERM before they are closed, in seconds."""
@@ -235,8 +235,7 @@ class TurnSettings(Section):
     def contradictions(self) -> list[Problem]:
         """Workers are for later; TLS and DTLS need their files."""
         found = []
-        if self.workers != 1:
-            found.append(Problem("workers", f"more than one process {NOT_BUILT}"))
+        found += self._not_with_workers()
         has_pair = self.tls_certificate and self.tls_key
         if self.listen_tls and not has_pair:
             found.append(Problem("listen_tls", "TLS needs tls_certificate and tls_key, PEM files"))
@@ -251,6 +250,22 @@ class TurnSettings(Section):
                 found.append(Problem("users", f"{name!r} is no user name: no colon, not empty"))
             if not password.get_secret_value():
                 found.append(Problem("users", f"the password of {name!r} is empty"))
+        return found
+
+    def _not_with_workers(self) -> list[Problem]:
+        """What several processes cannot do together."""
+        if self.workers == 1:
+            return []
+        found = []
+        if self.data_plane == "kernel":
+            text = "the kernel relays on all cores by itself; set workers = 1, or data_plane"
+            found.append(Problem("data_plane", text))
+        if self.tcp_allocations:
+            text = "connections of a TCP allocation would meet different workers; set workers = 1"
+            found.append(Problem("tcp_allocations", text))
+        if self.mobility:
+            text = "a ticket would be shown to a worker that did not make it; set workers = 1"
+            found.append(Problem("mobility", text))
         return found
 
     def dangers(self) -> list[Problem]:

@@ -1,5 +1,6 @@
 """The admin listener of a process: /metrics, /healthz, /readyz of whichever services it runs."""
 
+import asyncio
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Protocol
@@ -19,6 +20,9 @@ class Service(Protocol):
 
     def ready(self) -> list[str]:
         """What keeps it from being sent traffic, one sentence each; empty: nothing."""
+
+    async def refresh(self) -> None:
+        """Have the collector tell what is true now, where it does not by itself."""
 
 
 class Admin:
@@ -65,6 +69,7 @@ class Admin:
         await self._runner.cleanup()
 
     async def _metrics(self, _: web.Request) -> web.Response:
+        await asyncio.gather(*(service.refresh() for service in self._services))
         collectors = [self._process, *(service.collector for service in self._services)]
         return web.Response(body=exposition(collectors), headers={"Content-Type": CONTENT_TYPE})
 

@@ -144,6 +144,13 @@ def external_pairs(
     return pairs
 
 
+def public_relay_addresses(settings: TurnSettings, own: list[str]) -> list[str]:
+    """The addresses that peers see packets come from, as clients are told."""
+    relays = relay_addresses(settings, own)
+    public_of = {local: public for public, local in external_pairs(settings, relays)}
+    return [public_of.get(host, host) for hosts in relays.values() for host in hosts]
+
+
 class Certificate:
     """The relay's certificate: a TLS context, and when it ends."""
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from turn.allocation.books import Books, OwnBooks
 from turn.allocation.elsewhere import NOWHERE, Elsewhere
 from turn.transport.addresses import local_addresses
-from turn.transport.limits import Cells
+from turn.transport.limits import Cells, OwnPlaces, Places
 from turn.transport.listeners import Bind
 
 
@@ -19,6 +19,7 @@ class Common(NamedTuple):
     books: Books
     replies: Cells
     bindings: Cells
+    strangers: Places
     random_bytes: Callable[[int], bytes] = secrets.token_bytes
     """Makes tokens. What a worker makes begins with its number, so that the others know whose
     it is."""
@@ -32,4 +33,4 @@ class Common(NamedTuple):
 
 def alone() -> Common:
     """What a relay has that is the only one of its addresses."""
-    return Common(secrets.token_bytes(32), OwnBooks(), Cells.own(), Cells.own())
+    return Common(secrets.token_bytes(32), OwnBooks(), Cells.own(), Cells.own(), OwnPlaces())

@@ -2,9 +2,11 @@
 
 import asyncio
 import resource
+import socket
 import time
 from collections.abc import Iterable
 from secrets import randbelow
+from typing import cast
 
 import structlog
 
@@ -12,8 +14,10 @@ from config.schema import TurnSettings
 from turn import assemble
 from turn.allocation.allocator import Parts
 from turn.allocation.engine import Engine
+from turn.allocation.model import Owner, Relay
 from turn.allocation.policy import PeerPolicy
 from turn.allocation.table import AllocationTable
+from turn.codec.errors import StunError
 from turn.codec.values import Address
 from turn.common import Common, alone
 from turn.kernel.plane import Carried, NullPlane, Plane
@@ -21,6 +25,7 @@ from turn.metrics import Gauges, TurnCollector
 from turn.relay.forward import Forwarder
 from turn.relay.poll import Poller
 from turn.relay.ports import RelayPorts
+from turn.relay.sockets import RelaySocket
 from turn.routes import FiveTuple, Route, RouteTable
 from turn.stats import Stats
 from turn.transport.addresses import AddressWatch
@@ -80,6 +85,7 @@ class TurnService:
             (self._poller, self._forwarder),
             randbelow,
         )
+        self._ports.in_use_at = common.books.ports_in_use
         self._ports.tcp = settings.tcp_allocations
         parts = Parts(
             self.policy,
@@ -108,7 +114,7 @@ class TurnService:
                 ConnectionLimit(
                     settings.max_unauthenticated_per_address,
                     settings.first_request_timeout,
-                    common.books,
+                    common.strangers,
                 ),
             ),
             common.bind,
@@ -117,17 +123,14 @@ class TurnService:
         self._plane: Plane = NullPlane("not started")
         self._certificate: assemble.Certificate | None = None
         self._ticker: asyncio.Task[None] | None = None
-        self.collector = TurnCollector(
-            stats,
-            self._routes,
-            Gauges(
-                lambda: len(table),
-                lambda: self.ports_in_use,
-                lambda: (self._ports.size, self._ports.free),
-                lambda: self._certificate.expires if self._certificate else None,
-                self._carried,
-            ),
+        self.gauges = Gauges(
+            lambda: len(table),
+            lambda: self.ports_in_use,
+            lambda: (self._ports.size, self._ports.free),
+            lambda: self._certificate.expires if self._certificate else None,
+            self._carried,
         )
+        self.collector = TurnCollector(stats, self._routes, self.gauges)
 
     @property
     def draining(self) -> bool:
@@ -138,6 +141,14 @@ class TurnService:
     def ports_in_use(self) -> int:
         """Relay ports that are open now."""
         return self._ports.in_use
+
+    @property
+    def routes(self) -> RouteTable:
+        """Its live routes, which count for themselves."""
+        return self._routes
+
+    async def refresh(self) -> None:
+        """Nothing: the collector tells what is true when it is asked."""
 
     def _carried(self) -> Carried:
         # The plane is opened by ``start``, after the collector was made.
@@ -161,10 +172,7 @@ class TurnService:
     @property
     def relay_addresses(self) -> list[str]:
         """The addresses that peers see packets come from, as clients are told."""
-        relays = assemble.relay_addresses(self._settings, self._addresses)
-        pairs = assemble.external_pairs(self._settings, relays)
-        public_of = {local: public for public, local in pairs}
-        return [public_of.get(host, host) for hosts in relays.values() for host in hosts]
+        return assemble.public_relay_addresses(self._settings, self._addresses)
 
     async def start(self) -> None:
         """Open the sockets and begin to serve.
@@ -261,6 +269,32 @@ class TurnService:
         self._engine.close_all()
         self._poller.stop(asyncio.get_running_loop())
         self._plane.stop()
+
+    # Beside other workers --------------------------------------------------------------------
+
+    def hand_over(self, token: bytes, owner: Owner) -> socket.socket | None:
+        """Let go of a reserved port that a client of another worker shows the token of."""
+        try:
+            relay = self._engine.table.claim(token, owner)
+        except StunError:
+            return None
+        return cast("RelaySocket", relay).detach()
+
+    def take_over(self, sock: socket.socket) -> Relay:
+        """Relay from a port that another worker let go of."""
+        return self._ports.adopt(sock)
+
+    def relay_gone(self, relayed: Address) -> None:
+        """Another worker's relayed address is released: nobody here sends there any more."""
+        self._routes.remove_to(relayed)
+
+    def check_own_peers(self) -> None:
+        """End the routes to our own addresses that lead nowhere since a worker died."""
+        own = self.policy.own_addresses
+        peers = {r.wire_peer: r.peer for r in self._routes.all() if r.wire_peer.host in own}
+        for wire_peer, peer in peers.items():
+            if not self.policy.allows(peer):
+                self._routes.remove_to(wire_peer)
 
     async def _tick(self) -> None:
         ticks = 0
