@@ -19,9 +19,14 @@ from turn.transport.dtls import MTU, datagrams_of
 class DtlsClient(Client):
     """The simple client, over DTLS."""
 
+    protocols: list[bytes] = []
+
     async def connect(self, port, **how):
         await super().connect(port, **how)
-        self.connection = SSL.Connection(SSL.Context(SSL.DTLS_CLIENT_METHOD), None)
+        context = SSL.Context(SSL.DTLS_CLIENT_METHOD)
+        if self.protocols:
+            context.set_alpn_protos(self.protocols)
+        self.connection = SSL.Connection(context, None)
         self.connection.set_connect_state()
         self.connection.set_ciphertext_mtu(MTU)
         return self
@@ -226,3 +231,22 @@ async def test_binding_works_without_an_allocation(clients, dtls):
         reply = parse_untrusted(await client.receive())
         mapped = reply.get(registry.XOR_MAPPED_ADDRESS)
         assert mapped == Address(*client.sock.getsockname())
+
+
+@pytest.mark.parametrize(
+    ("offered", "chosen"),
+    [
+        ([], b""),
+        ([b"stun.turn"], b"stun.turn"),
+        ([b"h2", b"stun.nat-discovery"], b"stun.nat-discovery"),
+        ([b"h2"], b""),
+    ],
+)
+async def test_a_protocol_may_be_asked_for_by_name(dtls, offered, chosen):
+    async with relay(**dtls) as service:
+        client = DtlsClient()
+        client.protocols = offered
+        await (await client.connect(port_of(service, "dtls"))).shake()
+        assert client.connection.get_alpn_proto_negotiated() == chosen
+        await client.allocate()
+        client.close()
