@@ -182,6 +182,7 @@ class Client:
         if reply is None:
             return None
         message = parse_untrusted(reply.data)
+        assert (data[8:20], data[0] & 0x3E) == (message.transaction_id, reply.data[0] & 0x3E)
         assert reply.proved == (message.integrity is not Integrity.NONE)
         if reply.proved:
             assert verify(message, self.key)

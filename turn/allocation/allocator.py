@@ -84,14 +84,21 @@ class Allocator:
         :param relays: at most one of each family.
         """
         sending, receiving = self._bandwidth.of(owner.user, now)
+        is_stream, family_of_client = client.transport.is_stream, family_of(client.client)
         allocation = Allocation(client, owner, self._routes.open(client), now)
         for relay in relays:
+            # The attribute counts from IPv4 to IPv4 and from TCP; in a translation of packets it
+            # is to be ignored (RFC 8656 §13, §14, §15).
+            is_translated = not is_stream and Family.IPV6 in {
+                family_of_client,
+                family_of(relay.address),
+            }
             ends = Ends(
                 client,
                 relay.address,
                 to_client=send,
                 to_peer=relay.send,
-                to_peer_unfragmented=relay.send_unfragmented,
+                to_peer_unfragmented=relay.send if is_translated else relay.send_unfragmented,
                 sending=sending,
                 receiving=receiving,
             )

@@ -13,7 +13,7 @@ from turn.allocation.handlers import HANDLERS, known
 from turn.allocation.model import Limits
 from turn.allocation.options import Options
 from turn.allocation.replies import RecentReplies
-from turn.allocation.request import Outcome, Request
+from turn.allocation.request import Outcome, Request, unknown_attributes
 from turn.auth.authenticate import Authenticator, Identity, Now
 from turn.codec import registry
 from turn.codec.errors import Malformed, StunError
@@ -79,21 +79,26 @@ class Engine:
 
     def _answer(self, request: Request) -> Reply | None:
         message, now = request.message, request.now.monotonic
-        unknown = message.unknown_required(known(self._allocator, request))
-        if unknown:
-            raise StunError(420, attributes=((registry.UNKNOWN_ATTRIBUTES, unknown),))
         if message.method == Method.BINDING:
+            self._check_known(request)
             return self._succeed(request)
         kept = self._replies.get(request.client, message.transaction_id, now)
         if kept is not None:
             return Reply(kept, proved=True)
         request.identity = self._authenticate(request)
+        # Only now (RFC 8489 §6.3): a client discards a 420 that nothing protects (§9.2.5).
+        self._check_known(request)
         if message.method == Method.ALLOCATE and not self._takes_in():
             raise StunError(508)
         reply = self._succeed(request)
         if reply is not None:
             self._replies.put(request.client, message.transaction_id, reply.data, now)
         return reply
+
+    def _check_known(self, request: Request) -> None:
+        unknown = request.message.unknown_required(known(self._allocator, request))
+        if unknown:
+            raise unknown_attributes(unknown)
 
     def _answer_later(self, request: Request, outcome: Outcome) -> None:
         """Send the reply to a request whose handler gave none."""

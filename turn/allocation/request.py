@@ -6,6 +6,7 @@ from turn.allocation.allocator import Allocator
 from turn.allocation.connections import PeerStream
 from turn.allocation.model import Allocation
 from turn.auth.authenticate import Identity, Now
+from turn.codec import registry
 from turn.codec.errors import StunError
 from turn.codec.message import Message
 from turn.codec.registry import Attributes
@@ -13,6 +14,9 @@ from turn.codec.values import Address, family_of
 from turn.routes import FiveTuple, Send
 
 Outcome = Attributes | StunError
+
+MOST_UNKNOWN = 64
+"""What a 420 lists at most, so that it fits into any network's datagrams (RFC 8489 §6.1)."""
 
 
 class Request:
@@ -78,3 +82,8 @@ def check_family(allocation: Allocation, peer: Address) -> None:
     """See that an allocation relays in the peer's family. :raises StunError: 443."""
     if family_of(peer) not in allocation.relayed:
         raise StunError(443)
+
+
+def unknown_attributes(numbers: tuple[int, ...]) -> StunError:
+    """The refusal of a request that has comprehension-required attributes unknown to us."""
+    return StunError(420, attributes=((registry.UNKNOWN_ATTRIBUTES, numbers[:MOST_UNKNOWN]),))

@@ -155,14 +155,19 @@ class AllocationTable:
         self._reservations[token] = reservation
         self._of_user[reservation.owner.user] += 1
 
-    def claim(self, token: bytes, owner: Owner) -> Relay:
-        """Take the port that a token stands for.
+    def reserved(self, token: bytes, owner: Owner) -> Relay:
+        """The port that a token stands for.
 
         :raises StunError: 508 where there is none of this owner's (RFC 8656 §7.2).
         """
         reservation = self._reservations.get(token)
         if reservation is None or reservation.owner != owner:
             raise StunError(508)
+        return reservation.relay
+
+    def claim(self, token: bytes, owner: Owner) -> Relay:
+        """Take the port that a token stands for. :raises StunError: as ``reserved``."""
+        self.reserved(token, owner)
         return self._unreserve(token)
 
     def expired_reservations(self, now: float) -> Iterator[Relay]:

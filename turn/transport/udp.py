@@ -10,6 +10,7 @@ from turn.auth.authenticate import Now
 from turn.codec.errors import Malformed
 from turn.codec.values import Address
 from turn.relay.forward import Forwarder
+from turn.relay.icmp import forbid_fragments
 from turn.relay.poll import Poller
 from turn.routes import FiveTuple, RouteTable, Send, Transport
 from turn.stats import DropReason, Stats
@@ -118,6 +119,9 @@ def bind_udp(host: str, port: int) -> socket.socket:
     try:
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        else:
+            # The DF bit of a peer's packet is not known: it counts as clear (RFC 8656 §14).
+            forbid_fragments(sock, False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, RECEIVE_BUFFER)
         sock.bind((host, port))

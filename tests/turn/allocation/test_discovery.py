@@ -130,4 +130,4 @@ class TestWhereItIsNotToBeHad:
         assert reply.origin is None
 
     def test_an_allocate_knows_no_change_request(self, world: World) -> None:
-        assert code_of(world.client().once(Method.ALLOCATE, change(CHANGE_HOST))) == 420
+        assert code_of(world.client().allocate(change(CHANGE_HOST))) == 420
