@@ -190,3 +190,24 @@ async def test_binding_works_without_an_allocation(clients, dtls):
         reply = parse_untrusted(await client.receive())
         mapped = reply.get(registry.XOR_MAPPED_ADDRESS)
         assert mapped == Address(*client.sock.getsockname())
+
+
+@pytest.mark.parametrize(
+    ("offered", "chosen"),
+    [
+        ([], b""),
+        ([b"stun.turn"], b"stun.turn"),
+        ([b"h2", b"stun.nat-discovery"], b"stun.nat-discovery"),
+        ([b"h2"], b""),
+    ],
+)
+async def test_a_protocol_may_be_asked_for_by_name(dtls, offered, chosen):
+    async with relay(**dtls) as service:
+        context = SSL.Context(SSL.DTLS_CLIENT_METHOD)
+        if offered:
+            context.set_alpn_protos(offered)
+        client = await DtlsClient().connect(port_of(service, "dtls"), context=context)
+        await client.shake()
+        assert client.connection.get_alpn_proto_negotiated() == chosen
+        await client.allocate()
+        client.close()
