@@ -37,8 +37,8 @@ log = structlog.get_logger("signaling.redis")
 LEASE = 8.0
 """Seconds after which a node that says nothing counts as dead: with the reapers' second, its
 peers are suspended within ten."""
-RENEW = 2.0
-"""Seconds between renewals of the lease."""
+RENEWALS = 4
+"""Renewals in the time of one lease."""
 ANSWER = 3.0
 """Seconds that a renewal may take, there and back by the wake-up channel."""
 LIFE = 300.0
@@ -66,7 +66,7 @@ class RedisBroker:
 
         :param finder: knows where Redis is.
         :param prefix: of all keys; nodes with the same one share rooms.
-        :param lease: in seconds; the renewals come four times as often.
+        :param lease: in seconds.
         """
         self.node = secrets.token_hex(8)
         self._lease = lease
@@ -166,16 +166,25 @@ class RedisBroker:
     async def join(self, session: str, room: str, meta: Raw, capacity: int) -> list[PeerEntry]:
         """Enter a room."""
         attached = self._of(session)
-        reply = await self._call(
-            "join", attached.owner, session, wire.room_key(room),
-            wire.identity_bytes(room, attached.record, meta), capacity,
-        )  # fmt: skip
+        attached.joining += 1
+        try:
+            reply = await self._call(
+                "join", attached.owner, session, wire.room_key(room),
+                wire.identity_bytes(room, attached.record, meta), capacity,
+            )  # fmt: skip
+        finally:
+            # Not now: whoever asked answers its client first.
+            asyncio.get_running_loop().call_soon(self._joined, attached)
         if reply == b"full":
             raise RoomFull
         if reply == b"gone":
             raise self._gone(attached)
         attached.rooms.add(room)
         return wire.roster(*reply)
+
+    def _joined(self, attached: Attached) -> None:
+        if self._listener is not None:
+            attached.joined(self._listener.deliver)
 
     async def leave(self, session: str, room: str, reason: str, request: str = "") -> None:
         """Leave a room."""
@@ -287,7 +296,7 @@ class RedisBroker:
             self._link.tried()
             renewals = 0
             while True:
-                await asyncio.sleep(self._lease * RENEW / LEASE)
+                await asyncio.sleep(self._lease / RENEWALS)
                 if not await self.renew():
                     log.warning("the lease had ended: this node was away for too long")
                     self._up = False
