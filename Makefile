@@ -5,13 +5,17 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PURE   := turn/codec/*,turn/auth/*,turn/allocation/*,turn/routes.py,turn/bandwidth.py,turn/stats.py,signaling/protocol/*,signaling/room.py,signaling/session.py,signaling/auth.py,signaling/stats.py
 
-.PHONY: help serve test check bench format clean
+KERNEL_OBJECT := turn/kernel/relay.bpf.o
+MULTIARCH = $(shell gcc -print-multiarch 2>/dev/null)
+
+.PHONY: help serve test check bench kernel format clean
 
 help:
 	@echo "make serve   run the relay and signaling on embedded defaults (ARGS=--lan opens it to the LAN)"
 	@echo "make test    install what the tests need, and run them all (ARGS='tests/turn -k policy' for some)"
 	@echo "make check   format, lint, types, import contracts, tests with coverage: what CI runs"
 	@echo "make bench   packets per CPU-second beside coturn (needs root)"
+	@echo "make kernel  rebuild the BPF object of the kernel plane (needs clang)"
 	@echo "make format  put the code into shape"
 	@echo "make clean   remove what these commands made"
 
@@ -32,6 +36,11 @@ check: $(VENV)/.installed-dev
 	$(BIN)/coverage run -m pytest $(ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --include='$(PURE)' --fail-under=95
+
+# The object is committed, so that running needs no compiler; a test rebuilds and compares it.
+kernel:
+	@clang -O2 -g0 -Wall -Wextra -Werror -target bpfel -mcpu=v3 -I/usr/include/$(MULTIARCH) \
+		-c turn/kernel/relay.bpf.c -o $(KERNEL_OBJECT)
 
 bench: $(VENV)/.installed-dev
 	@tests/install.sh

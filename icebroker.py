@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, Protocol
@@ -82,7 +82,15 @@ def serve(
     def ready() -> None:
         typer.echo(_banner(settings, turn_service, admin.address, bare=bare, lan=lan))
 
-    _run(settings, [turn_service, signaling_service, admin], ready)
+    def reload(running: Settings) -> Settings:
+        new = load(config, None, defaults, ("turn", "signaling"), running)
+        if lan:
+            new = _with_lan_certificate(new)
+        turn_service.reload(new.turn)
+        _reload_signaling(signaling_service, new)
+        return new
+
+    _run(settings, [turn_service, signaling_service, admin], reload, ready)
 
 
 @app.command()
@@ -90,7 +98,13 @@ def turn(config: ConfigFile = None) -> None:
     """Run the STUN/TURN relay."""
     settings = _load(config, "turn")
     service = _turn(settings)
-    _run(settings, [service, _admin(settings, service)])
+
+    def reload(running: Settings) -> Settings:
+        new = load(config, services=["turn"], running=running)
+        service.reload(new.turn)
+        return new
+
+    _run(settings, [service, _admin(settings, service)], reload)
 
 
 @app.command()
@@ -98,7 +112,13 @@ def signaling(config: ConfigFile = None) -> None:
     """Run the signaling service and its pages."""
     settings = _load(config, "signaling")
     service = _signaling(settings)
-    _run(settings, [service, _admin(settings, service)])
+
+    def reload(running: Settings) -> Settings:
+        new = load(config, services=["signaling"], running=running)
+        _reload_signaling(service, new)
+        return new
+
+    _run(settings, [service, _admin(settings, service)], reload)
 
 
 @app.command()
@@ -162,6 +182,11 @@ def _signaling(settings: Settings) -> Any:
     return SignalingService(settings.signaling, ice, settings.redis)
 
 
+def _reload_signaling(service: Any, settings: Settings) -> None:
+    service.reload(settings.signaling)
+    service.ice.replace(*_ice_servers(settings), int(settings.signaling.ice_ttl))
+
+
 def _admin(settings: Settings, *services: Any) -> Any:
     from turn.admin import Admin
 
@@ -169,14 +194,21 @@ def _admin(settings: Settings, *services: Any) -> Any:
 
 
 def _ice(settings: Settings, ttl: int) -> Any:
-    from signaling.ice import IceProvider, Server
+    from signaling.ice import IceProvider
+
+    return IceProvider(*_ice_servers(settings), ttl)
+
+
+def _ice_servers(settings: Settings) -> tuple[list[Any], str]:
+    """What to hand out, and the secret that signs credentials for our own relay."""
+    from signaling.ice import Server
 
     servers = [
         Server(entry.urls, entry.username, entry.credential.get_secret_value())
         for entry in settings.signaling.ice_servers
     ] or [Server(urls) for urls in _relay_urls(settings)]
     secret = settings.turn.secret[0].get_secret_value() if settings.turn.secret else ""
-    return IceProvider(servers, secret, ttl)
+    return servers, secret
 
 
 def _relay_urls(settings: Settings) -> list[tuple[str, ...]]:
@@ -238,7 +270,12 @@ def _banner(
 # Running -------------------------------------------------------------------------------------
 
 
-def _run(settings: Settings, services: Sequence[Service], ready: Any = lambda: None) -> None:
+def _run(
+    settings: Settings,
+    services: Sequence[Service],
+    reload: Callable[[Settings], Settings],
+    ready: Callable[[], None] = lambda: None,
+) -> None:
     import uvloop
 
     from config.log import set_up
@@ -247,16 +284,47 @@ def _run(settings: Settings, services: Sequence[Service], ready: Any = lambda: N
     drain = max(settings.turn.drain_timeout, settings.signaling.drain_timeout)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_live(services, drain, ready))
+            runner.run(_live(services, drain, _Reloader(settings, reload), ready))
     except Exception as error:
         if isinstance(error, OSError) or type(error).__name__ == "StartError":
             _fail(error.strerror if isinstance(error, OSError) and error.strerror else str(error))
         raise
 
 
-async def _live(services: Sequence[Service], drain: float, ready: Any) -> None:
+class _Reloader:
+    """What SIGHUP does: the configuration is read again, and applied whole or not at all."""
+
+    def __init__(self, settings: Settings, reload: Callable[[Settings], Settings]) -> None:
+        self._settings = settings
+        self._reload = reload
+
+    def __call__(self) -> None:
+        import structlog
+
+        from config.log import set_up
+
+        log = structlog.get_logger("icebroker")
+        try:
+            self._settings = self._reload(self._settings)
+        except ConfigError as error:
+            for problem in error.problems:
+                log.error("configuration refused; the one in use stays", problem=problem)
+            return
+        except Exception as error:
+            if type(error).__name__ != "StartError":
+                raise
+            log.error("configuration refused; the one in use stays", problem=str(error))
+            return
+        set_up(self._settings.log)
+        log.info("configuration reloaded")
+
+
+async def _live(
+    services: Sequence[Service], drain: float, reload: _Reloader, ready: Callable[[], None]
+) -> None:
     """Start, wait for a signal, drain, stop; a second signal stops at once."""
     loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, reload)
     signals: asyncio.Queue[None] = asyncio.Queue()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signals.put_nowait, None)

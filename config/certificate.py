@@ -23,7 +23,7 @@ RENEW_BEFORE = timedelta(days=14)
 def self_signed(addresses: Sequence[str], folder: Path | None = None) -> tuple[Path, Path]:
     """A certificate for these addresses and this machine's name; gives (certificate, key).
 
-    :raises OSError: the folder cannot be written.
+    :raises OSError: there is no folder for it, or it cannot be written.
     """
     folder = folder or _cache_folder()
     certificate, key = folder / "lan.pem", folder / "lan.key"
@@ -35,8 +35,12 @@ def self_signed(addresses: Sequence[str], folder: Path | None = None) -> tuple[P
 
 
 def _cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "icebroker"
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "icebroker"
+    try:
+        return Path.home() / ".cache" / "icebroker"
+    except RuntimeError:
+        raise OSError("this user has no home folder; set XDG_CACHE_HOME to a folder") from None
 
 
 def _names(addresses: Sequence[str]) -> list[x509.GeneralName]:

@@ -23,6 +23,7 @@ def relay_urls(turn: TurnSettings, machine_addresses: Sequence[str]) -> list[Url
     for endpoint in turn.listen_tls:
         place = f"{_host(turn, endpoint, machine_addresses)}:{endpoint.port}"
         relay[f"turns:{place}?transport=tcp"] = None
+    # No browser speaks DTLS to a relay (turns: over UDP): it would only try in vain.
     # Browsers refuse an entry without URLs.
     return [tuple(group) for group in (stun, relay) if group]
 

@@ -64,6 +64,7 @@ def load(
     environment: Mapping[str, str] | None = None,
     defaults: Mapping[str, Any] | None = None,
     services: Collection[str] = (),
+    running: Settings | None = None,
 ) -> Settings:
     """Read and validate the settings.
 
@@ -72,6 +73,8 @@ def load(
     :param defaults: what holds where neither the environment nor the file says anything.
     :param services: the sections of the services that are to run; what would make running one
         of them dangerous is a problem too.
+    :param running: the settings that are in use, to be changed without a restart; what cannot
+        be changed so is a problem too.
     :raises ConfigError: with file and line, or the variable's name, for each problem.
     """
     variables = _variables(os.environ if environment is None else environment)
@@ -107,13 +110,19 @@ def load(
     except SettingsError as error:
         raise ConfigError([str(error.__cause__ or error)]) from None
     sections: dict[str, Section] = {name: getattr(settings, name) for name in Settings.model_fields}
-    dangers = [
+    found = [
         where.tell((name, danger.key), danger.text)
         for name in services
         for danger in sections[name].dangers()
     ]
-    if dangers:
-        raise ConfigError(dangers)
+    if running is not None:
+        found += [
+            where.tell((name, problem.key), problem.text)
+            for name in (*services, "redis", "admin")
+            for problem in getattr(running, name).needs_restart(sections[name])
+        ]
+    if found:
+        raise ConfigError(found)
     return Settings.model_validate(sections)
 
 

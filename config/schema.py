@@ -4,7 +4,8 @@ A component is handed its section, never the tree. ``config/icebroker.toml`` sho
 options for an operator; a test holds the two together.
 """
 
-from typing import Annotated, Literal, NamedTuple, Self
+from importlib.util import find_spec
+from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import (
     BaseModel,
@@ -69,6 +70,17 @@ class Section(BaseModel):
         """What forbids a service to start with these settings, though others may read them."""
         return []
 
+    fixed: ClassVar[frozenset[str]] = frozenset()
+    """Keys that only a restart can change."""
+
+    def needs_restart(self, new: Self) -> list[Problem]:
+        """What of ``new`` cannot be applied while a service runs with these settings."""
+        return [
+            Problem(key, "only a restart can change this; put it back, or restart")
+            for key in sorted(self.fixed)
+            if getattr(self, key) != getattr(new, key)
+        ]
+
     @model_validator(mode="after")
     def _whole(self) -> Self:
         if problems := self.contradictions():
@@ -88,6 +100,8 @@ class Section(BaseModel):
 
 class TurnSettings(Section):
     """The STUN/TURN relay."""
+
+    fixed = frozenset({"listen", "listen_tls", "listen_dtls", "data_plane", "workers"})
 
     listen: Endpoints = (Endpoint("0.0.0.0", 3478), Endpoint("::", 3478))  # noqa: S104 - a server
     """Addresses for STUN and TURN over UDP and TCP; a wildcard is each of the machine's."""
@@ -198,16 +212,16 @@ class TurnSettings(Section):
     """How long live allocations may go on after SIGTERM before they are closed, in seconds."""
 
     def contradictions(self) -> list[Problem]:
-        """DTLS, workers and the kernel plane are for later; TLS needs its files."""
+        """Workers are for later; TLS and DTLS need their files."""
         found = []
-        if self.listen_dtls:
-            found.append(Problem("listen_dtls", f"DTLS {NOT_BUILT}"))
         if self.workers != 1:
             found.append(Problem("workers", f"more than one process {NOT_BUILT}"))
-        if self.data_plane == "kernel":
-            found.append(Problem("data_plane", f'the kernel plane {NOT_BUILT}; write "auto"'))
-        if self.listen_tls and not (self.tls_certificate and self.tls_key):
+        has_pair = self.tls_certificate and self.tls_key
+        if self.listen_tls and not has_pair:
             found.append(Problem("listen_tls", "TLS needs tls_certificate and tls_key, PEM files"))
+        if self.listen_dtls and not has_pair:
+            text = "DTLS needs tls_certificate and tls_key, PEM files"
+            found.append(Problem("listen_dtls", text))
         for name, password in self.users.items():
             if not name or ":" in name:
                 found.append(Problem("users", f"{name!r} is no user name: no colon, not empty"))
@@ -218,9 +232,12 @@ class TurnSettings(Section):
     def dangers(self) -> list[Problem]:
         """Nothing to listen on or with; a relay that strangers can reach and use."""
         found = [Problem(*why) for why in unusable(self.tls_certificate, self.tls_key)]
-        endpoints = (*self.listen, *self.listen_tls)
+        if self.listen_dtls and find_spec("OpenSSL") is None:
+            text = "DTLS needs pyOpenSSL; install it with: pip install 'icebroker[dtls]'"
+            found.append(Problem("listen_dtls", text))
+        endpoints = (*self.listen, *self.listen_tls, *self.listen_dtls)
         if not endpoints:
-            text = "listen and listen_tls are both empty: nobody could come in"
+            text = "listen, listen_tls and listen_dtls are all empty: nobody could come in"
             return [*found, Problem("listen", text)]
         if self.open or all(endpoint.is_loopback for endpoint in endpoints):
             return found
@@ -254,6 +271,8 @@ class IceServer(Section):
 
 class SignalingSettings(Section):
     """The signaling service and the pages that it serves."""
+
+    fixed = frozenset({"listen", "pages", "max_queued_messages", "max_queued_bytes"})
 
     listen: EndpointText = Endpoint("0.0.0.0", 8080)  # noqa: S104 - a server
     """Address for HTTP and the WebSocket; HTTPS where the two files below are set."""
@@ -346,6 +365,13 @@ class SignalingSettings(Section):
             )
         return found
 
+    def needs_restart(self, new: Self) -> list[Problem]:
+        """As above; a certificate may change, but HTTP stays HTTP and HTTPS stays HTTPS."""
+        found = super().needs_restart(new)
+        if bool(self.tls_certificate) != bool(new.tls_certificate):
+            found.append(Problem("tls_certificate", "only a restart turns HTTPS on or off"))
+        return found
+
     def dangers(self) -> list[Problem]:
         """Rooms that strangers can reach and enter; HTTPS that cannot begin."""
         found = [Problem(*why) for why in unusable(self.tls_certificate, self.tls_key)]
@@ -366,6 +392,8 @@ class SignalingSettings(Section):
 
 class RedisSettings(Section):
     """What many nodes share."""
+
+    fixed = frozenset({"url", "prefix", "ca_certificate"})
 
     url: SecretStr = SecretStr("")
     """redis:// rediss:// redis+sentinel:// redis+cluster://; empty: the embedded broker. Secret,
@@ -393,6 +421,8 @@ class RedisSettings(Section):
 
 class AdminSettings(Section):
     """Metrics and health, for operators only."""
+
+    fixed = frozenset({"listen"})
 
     listen: EndpointText = Endpoint("127.0.0.1", 9641)
     """Address of /metrics, /healthz and /readyz."""

@@ -39,6 +39,10 @@ class Tokens:
     def __init__(self, secrets: Sequence[str]) -> None:
         self._secrets = tuple(secrets)
 
+    def set_secrets(self, secrets: Sequence[str]) -> None:
+        """Check and mint with these from now on."""
+        self._secrets = tuple(secrets)
+
     @property
     def required(self) -> bool:
         """Whether rooms are closed to those without a token."""

@@ -95,7 +95,8 @@ class Hub:
         tokens: Tokens,
         stats: Stats,
     ) -> None:
-        self._settings = settings
+        self.settings = settings
+        """May be replaced at any time."""
         self._broker = broker
         self._ice = ice
         self._tokens = tokens
@@ -174,7 +175,7 @@ class Hub:
     def _attach(self, connection: Connection, record: SessionRecord) -> Session:
         session = self._sessions.get(record.session)
         if session is None:
-            now, limits = time.monotonic(), self._settings
+            now, limits = time.monotonic(), self.settings
             rate = RateLimit(limits.max_messages_per_second, limits.max_message_burst, now)
             session = self._sessions[record.session] = Session(record, connection, rate)
         elif session.connection is not None:
@@ -184,7 +185,7 @@ class Hub:
         return session
 
     def _grant(self, claims: Claims | None) -> Grant:
-        window, capacity = self._settings.resume_window, self._settings.room_capacity
+        window, capacity = self.settings.resume_window, self.settings.room_capacity
         if claims is None:
             return Grant(capacity=capacity, resume_window=window)
         return Grant(
@@ -196,7 +197,7 @@ class Hub:
         )
 
     def _welcome(self, record: SessionRecord, secret: str, *, resumed: bool) -> m.Welcome:
-        settings = self._settings
+        settings = self.settings
         return m.Welcome(
             session=record.session,
             secret=secret,
@@ -268,7 +269,7 @@ class Hub:
         if grant.room and message.room != grant.room:
             raise ProtocolError(ErrorCode.FORBIDDEN, "the token is not for this room")
         rooms = await self._broker.rooms_of(session.record.session)
-        if message.room not in rooms and len(rooms) >= self._settings.max_rooms_per_session:
+        if message.room not in rooms and len(rooms) >= self.settings.max_rooms_per_session:
             raise ProtocolError(ErrorCode.TOO_MANY_ROOMS, "leave another room first")
         try:
             peers = await self._broker.join(

@@ -79,11 +79,15 @@ class IceProvider:
             a browser refuses them without credentials.
         :param ttl: lifetime of credentials, in seconds.
         """
+        self.issued = 0
+        """Credentials handed out."""
+        self.replace(servers, secret, ttl)
+
+    def replace(self, servers: Sequence[Server], secret: str, ttl: int) -> None:
+        """Hand these out from now on; parameters as above."""
         self._servers = tuple(servers)
         self._secret = secret
         self.ttl = ttl
-        self.issued = 0
-        """Credentials handed out."""
 
     def issue(self, name: str, now: float) -> IceGrant:
         """ICE servers for ``name`` (whom the relay's quota counts), as of the Unix time ``now``."""

@@ -38,10 +38,16 @@ class OriginPolicy:
         :param tokens: joins need a token, so that our own pages may have any name. Without one,
             a name that DNS could be made to point here (rebinding) is no name of ours.
         """
+        self._own_names = {"localhost", socket.gethostname().lower()}
+        self.replace(allowed, trusted_proxies, tokens=tokens)
+
+    def replace(
+        self, allowed: Sequence[str], trusted_proxies: Sequence[Network], *, tokens: bool
+    ) -> None:
+        """Judge by these from now on; parameters as above."""
         self._allowed = frozenset(origin.rstrip("/").lower() for origin in allowed)
         self._trusted = tuple(trusted_proxies)
         self._tokens = tokens
-        self._own_names = {"localhost", socket.gethostname().lower()}
 
     def caller(self, peer: str, scheme: str, headers: Mapping[str, str]) -> Caller:
         """The client behind the proxies that we trust; others' headers are not believed."""

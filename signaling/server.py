@@ -42,15 +42,17 @@ class SignalingService:
     ) -> None:
         """Wire it. :param redis: where the nodes meet; None: this node stands alone."""
         self._settings = settings
+        self.ice = ice
         self.stats = stats = Stats()
         self._broker = _broker(settings, redis or RedisSettings())
-        tokens = Tokens([secret.get_secret_value() for secret in settings.token_secret])
+        self._tokens = tokens = Tokens(_secrets(settings))
+        self._tls: ssl.SSLContext | None = None
         self._hub = Hub(_hub_settings(settings), self._broker, ice, tokens, stats)
         self._websockets = WebSockets(_socket_settings(settings), self._hub, stats)
-        origins = OriginPolicy(
+        self._origins = OriginPolicy(
             settings.allowed_origins, settings.trusted_proxies, tokens=tokens.required
         )
-        http = Http(self._websockets, ice, tokens, origins, pages=settings.pages)
+        http = Http(self._websockets, ice, tokens, self._origins, pages=settings.pages)
         # An ended socket's handler still has to suspend its session: give it a moment.
         self._runner = web.AppRunner(
             http.app, access_log=None, handle_signals=False, shutdown_timeout=5.0
@@ -82,7 +84,7 @@ class SignalingService:
         :raises StartError: the certificate is not usable.
         :raises OSError: the address cannot be listened on.
         """
-        tls = self._tls_context()
+        tls = self._tls = self._tls_context()
         await self._broker.start(self._hub)
         await self._runner.setup()
         host, port = self._settings.listen
@@ -95,6 +97,23 @@ class SignalingService:
                 f"signaling cannot listen on {self._settings.listen}: {error.strerror}",
             ) from None
         self._ticker = asyncio.create_task(self._tick())
+
+    def reload(self, settings: SignalingSettings) -> None:
+        """Go on with other settings; sessions stay, and their sockets keep their limits.
+
+        What only a restart can change stays as it is (``SignalingSettings.needs_restart``).
+
+        :raises StartError: the certificate is not usable; nothing has changed.
+        """
+        if self._tls is not None:
+            _load_certificate(self._tls, settings)
+        self._settings = settings
+        self._tokens.set_secrets(_secrets(settings))
+        self._origins.replace(
+            settings.allowed_origins, settings.trusted_proxies, tokens=self._tokens.required
+        )
+        self._hub.settings = _hub_settings(settings)
+        self._websockets.settings = _socket_settings(settings)
 
     def ready(self) -> list[str]:
         """What keeps signaling from being sent clients; empty: nothing."""
@@ -131,16 +150,29 @@ class SignalingService:
             await self._hub.tick()
 
     def _tls_context(self) -> ssl.SSLContext | None:
-        certificate, key = self._settings.tls_certificate, self._settings.tls_key
-        if certificate is None or key is None:
+        if self._settings.tls_certificate is None:
             return None
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        try:
-            context.load_cert_chain(certificate, key)
-        except (OSError, ValueError) as error:
-            raise StartError(f"signaling.tls_certificate, signaling.tls_key: {error}") from None
+        _load_certificate(context, self._settings)
         return context
+
+
+def _load_certificate(context: ssl.SSLContext, settings: SignalingSettings) -> None:
+    """Use these files for every handshake from now on. :raises StartError: they cannot be used."""
+    certificate, key = settings.tls_certificate, settings.tls_key
+    if certificate is None or key is None:
+        raise StartError("signaling.tls_certificate, signaling.tls_key: HTTPS needs both")
+    try:
+        # Where the files do not fit, the context in use must not have half of them.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+        context.load_cert_chain(certificate, key)
+    except (OSError, ValueError) as error:
+        raise StartError(f"signaling.tls_certificate, signaling.tls_key: {error}") from None
+
+
+def _secrets(settings: SignalingSettings) -> list[str]:
+    return [secret.get_secret_value() for secret in settings.token_secret]
 
 
 def _broker(settings: SignalingSettings, redis: RedisSettings) -> Broker:

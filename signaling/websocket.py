@@ -121,7 +121,8 @@ class WebSockets:
     """The endpoint ``/ws``."""
 
     def __init__(self, settings: SocketSettings, hub: Hub, stats: Stats) -> None:
-        self._settings = settings
+        self.settings = settings
+        """May be replaced at any time; sockets that are open keep theirs."""
         self._hub = hub
         self._stats = stats
         self._strangers: Counter[str] = Counter()
@@ -135,7 +136,7 @@ class WebSockets:
         refusal = self._refusal(request, network)
         if refusal is not None:
             return refusal
-        settings = self._settings
+        settings = self.settings
         ws = web.WebSocketResponse(
             protocols=(SUBPROTOCOL,),
             compress=False,
@@ -160,14 +161,14 @@ class WebSockets:
             raise
 
     def _refusal(self, request: web.Request, network: str) -> web.Response | None:
-        most = self._settings.max_connections
+        most = self.settings.max_connections
         if self._hub.draining or (most and self.connections >= most):
             return web.Response(
                 status=503,
                 text="busy: try again elsewhere or later\n",
                 headers={"Retry-After": "2"},
             )
-        if self._strangers[network] >= self._settings.max_unauthenticated_per_address:
+        if self._strangers[network] >= self.settings.max_unauthenticated_per_address:
             return web.Response(
                 status=429,
                 text="too many sockets of this address have not said hello\n",
@@ -179,12 +180,12 @@ class WebSockets:
         return None
 
     async def _run(self, ws: web.WebSocketResponse, network: str) -> None:
-        socket = Socket(ws, self._settings, self._stats)
+        socket = Socket(ws, self.settings, self._stats)
         writer = asyncio.create_task(socket.write())
         session: Session | None = None
         try:
             try:
-                async with asyncio.timeout(self._settings.hello_timeout):
+                async with asyncio.timeout(self.settings.hello_timeout):
                     session = await self._hello(ws, socket)
             except TimeoutError:
                 socket.close(CloseCode.HELLO_TIMEOUT, "no hello in time")
@@ -235,7 +236,7 @@ class WebSockets:
         writer: "asyncio.Task[None]",
     ) -> None:
         if socket.reason and not ws.closed:
-            await asyncio.wait({writer}, timeout=self._settings.write_timeout)
+            await asyncio.wait({writer}, timeout=self.settings.write_timeout)
         writer.cancel()
         await asyncio.wait({writer})
         code = ws.close_code

@@ -11,11 +11,16 @@ PACKAGES = {
     "turnserver": "coturn",
     "tshark": "tshark",
     "ip": "iproute2",
+    "ethtool": "ethtool",
+    "clang": "clang",
+    "gcc": "gcc",
     "nft": "nftables",
     "chromium": "chromium",
     "redis-server": "redis-server",
     "systemd-analyze": "systemd",
     "promtool": "prometheus",
+    "docker-compose": "docker-compose",
+    "go": "golang-go golang-github-masterminds-sprig-dev golang-k8s-sigs-yaml-dev",
     "prometheus": "prometheus",
 }
 

@@ -11,15 +11,22 @@ ip:iproute2
 nft:nftables
 ethtool:ethtool
 gcc:gcc
+clang:clang
 curl:curl
 systemd-analyze:systemd
 promtool:prometheus
+docker-compose:docker-compose
+go:golang-go
 "
 missing=""
 for pair in $wanted; do
     PATH="$PATH:/usr/sbin:/sbin" command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair##*:}"
 done
 [ -e /usr/include/openssl/evp.h ] || missing="$missing libssl-dev"
+# The libraries that Helm renders its charts with.
+[ -e /usr/share/gocode/src/github.com/Masterminds/sprig ] ||
+    missing="$missing golang-github-masterminds-sprig-dev"
+[ -e /usr/share/gocode/src/sigs.k8s.io/yaml ] || missing="$missing golang-k8s-sigs-yaml-dev"
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
     echo "installing for the tests:$missing"

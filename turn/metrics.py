@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
+from turn.kernel.plane import Carried
 from turn.routes import RouteTable
 from turn.stats import DropReason, Stats
 
@@ -17,7 +18,7 @@ __all__ = ["CONTENT_TYPE", "Collector", "Gauges", "ProcessCollector", "TurnColle
 
 PREFIX = "icebroker_"
 CONTENT_TYPE = CONTENT_TYPE_LATEST
-TRANSPORTS = ("udp", "tcp", "tls")
+TRANSPORTS = ("udp", "tcp", "tls", "dtls")
 FAMILIES = ("ipv4", "ipv6")
 CLOSE_REASONS = ("released", "expired", "disconnected", "shutdown")
 QUOTAS = ("user", "address", "total", "ports", "permissions", "channels", "connections")
@@ -33,6 +34,7 @@ class Gauges:
         ports_in_use: Callable[[], int],
         ports: Callable[[], tuple[int, int]],
         certificate_expiry: Callable[[], float | None],
+        carried: Callable[[], Carried],
     ) -> None:
         self.allocations = allocations
         self.ports_in_use = ports_in_use
@@ -40,6 +42,8 @@ class Gauges:
         """Ports of each relay address, and how many are free at the one that has fewest."""
         self.certificate_expiry = certificate_expiry
         """Unix time, or None without TLS."""
+        self.carried = carried
+        """What the kernel plane relayed."""
 
 
 class TurnCollector(Collector):
@@ -100,14 +104,17 @@ class TurnCollector(Collector):
             packets["to_client"] += route.received_packets
             octets["to_peer"] += route.sent_bytes
             octets["to_client"] += route.received_bytes
+        kernel = self._gauges.carried()
+        kernel_packets = {"to_peer": kernel.sent_packets, "to_client": kernel.received_packets}
+        kernel_octets = {"to_peer": kernel.sent_bytes, "to_client": kernel.received_bytes}
         labels = ("direction", "plane")
-        for name, text, values in (
-            ("turn_relay_packets", "Packets relayed.", packets),
-            ("turn_relay_bytes", "Bytes of payload relayed.", octets),
+        for name, text, ours, theirs in (
+            ("turn_relay_packets", "Packets relayed.", packets, kernel_packets),
+            ("turn_relay_bytes", "Bytes of payload relayed.", octets, kernel_octets),
         ):
-            yield _counter(
-                name, text, labels, {(key, "userspace"): value for key, value in values.items()}
-            )
+            values = {(key, "userspace"): value for key, value in ours.items()}
+            values |= {(key, "kernel"): value for key, value in theirs.items()}
+            yield _counter(name, text, labels, values)
 
 
 class ProcessCollector(Collector):

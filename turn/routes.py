@@ -27,6 +27,12 @@ class Transport(StrEnum):
     UDP = "udp"
     TCP = "tcp"
     TLS = "tls"
+    DTLS = "dtls"
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether it brings bytes in order, and the client's going ends its connection."""
+        return self in {Transport.TCP, Transport.TLS}
 
 
 class FiveTuple(NamedTuple):
@@ -128,9 +134,13 @@ class RouteTable:
 
     def __init__(self, stats: Stats, observers: Iterable[RouteObserver] = ()) -> None:
         self._stats = stats
-        self._observers = tuple(observers)
+        self._observers = list(observers)
         self._listeners: dict[tuple[Transport, Address], dict[Endpoint, ClientRoutes]] = {}
         self._to_peer: dict[Address, dict[int, tuple[ClientRoutes, Route]]] = {}
+
+    def observe(self, observer: RouteObserver) -> None:
+        """Tell an observer of every change from now on; to be called before there are routes."""
+        self._observers.append(observer)
 
     def of_listener(self, transport: Transport, server: Address) -> dict[Endpoint, ClientRoutes]:
         """The clients of one of our addresses: a live view that a listener keeps."""

@@ -3,32 +3,26 @@
 import asyncio
 import resource
 import secrets
-import ssl
 import time
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable
 
 import structlog
-from cryptography import x509
 
 from config.schema import TurnSettings
+from turn import assemble
 from turn.allocation.allocator import Parts
 from turn.allocation.engine import Engine
-from turn.allocation.model import Limits
-from turn.allocation.policy import PeerPolicy, PolicyRules
+from turn.allocation.policy import PeerPolicy
 from turn.allocation.table import AllocationTable
-from turn.auth.authenticate import Authenticator
-from turn.auth.credentials import Credentials
-from turn.bandwidth import Rates
-from turn.codec.integrity import Integrity
-from turn.codec.values import Address, Family
+from turn.codec.values import Address
+from turn.kernel.plane import Carried, NullPlane, Plane
 from turn.metrics import Gauges, TurnCollector
 from turn.relay.forward import Forwarder
 from turn.relay.poll import Poller
 from turn.relay.ports import RelayPorts
 from turn.routes import FiveTuple, Route, RouteTable
 from turn.stats import Stats
-from turn.transport.addresses import AddressWatch, local_addresses, relay_candidates
+from turn.transport.addresses import AddressWatch, local_addresses
 from turn.transport.limits import ConnectionLimit, ReplyLimit
 from turn.transport.listeners import Listeners, Listening
 from turn.transport.stream import StreamShared
@@ -44,16 +38,10 @@ SWEEP_TICKS = 10
 """Ticks between looks at connections without a purpose."""
 
 
-class StartError(Exception):
-    """The relay cannot start as it is set up; the message says what to change."""
-
-
 class TurnService:
     """The relay of this process."""
 
     name = "turn"
-    plane = "userspace"
-    plane_reason = "the kernel plane is not in this version yet"
 
     def __init__(self, settings: TurnSettings, reserved_ports: Iterable[int] = ()) -> None:
         """Wire the relay; nothing is opened before ``start``.
@@ -61,15 +49,18 @@ class TurnService:
         :param reserved_ports: ports of our other services on this machine; never relayed to.
         """
         self._settings = settings
+        self._key = secrets.token_bytes(32)
         self._addresses = local_addresses()
         self.stats = stats = Stats()
         self._routes = RouteTable(stats)
         self._poller = Poller()
-        limits = _limits(settings)
+        self._reserved_ports = tuple(reserved_ports)
+        limits = assemble.limits(settings)
         table = AllocationTable(limits, stats)
-        external = self._external()
+        relays = assemble.relay_addresses(settings, self._addresses)
+        external = assemble.external_pairs(settings, relays)
         self.policy = PeerPolicy(
-            _rules(settings, reserved_ports, external),
+            assemble.policy_rules(settings, self._reserved_ports, external),
             self._addresses,
             table.is_live_relay,
             table.is_live_tcp_relay,
@@ -77,7 +68,7 @@ class TurnService:
         self._forwarder = Forwarder(stats, self._route_to)
         self._ports = RelayPorts(
             settings.relay_ports,
-            self._relay_addresses(),
+            relays,
             {local: public for public, local in external},
             (self._poller, self._forwarder),
             secrets.randbelow,
@@ -86,7 +77,7 @@ class TurnService:
         parts = Parts(
             self.policy, table, self._routes, self._ports, limits, stats, secrets.token_bytes
         )
-        self._engine = Engine(_authenticator(settings), parts)
+        self._engine = Engine(assemble.authenticator(settings, self._key), parts)
         common = (self._engine, self._forwarder, self._routes, stats)
         self._listeners = Listeners(
             [(endpoint.host, endpoint.port) for endpoint in settings.listen],
@@ -98,12 +89,14 @@ class TurnService:
             ),
             StreamShared(
                 *common,
-                strangers=ConnectionLimit(settings.max_unauthenticated_per_address),
-                first_request_timeout=settings.first_request_timeout,
+                ConnectionLimit(
+                    settings.max_unauthenticated_per_address, settings.first_request_timeout
+                ),
             ),
         )
         self._watch = AddressWatch(self._follow_addresses)
-        self._certificate_expiry: float | None = None
+        self._plane: Plane = NullPlane("not started")
+        self._certificate: assemble.Certificate | None = None
         self._ticker: asyncio.Task[None] | None = None
         self.collector = TurnCollector(
             stats,
@@ -112,7 +105,8 @@ class TurnService:
                 lambda: len(table),
                 lambda: self.ports_in_use,
                 lambda: (self._ports.size, self._ports.free),
-                lambda: self._certificate_expiry,
+                lambda: self._certificate.expires if self._certificate else None,
+                self._carried,
             ),
         )
 
@@ -126,6 +120,20 @@ class TurnService:
         """Relay ports that are open now."""
         return self._ports.in_use
 
+    def _carried(self) -> Carried:
+        # The plane is opened by ``start``, after the collector was made.
+        return self._plane.carried()
+
+    @property
+    def plane(self) -> str:
+        """What carries packets where it can: ``kernel`` or ``userspace``."""
+        return self._plane.name
+
+    @property
+    def plane_reason(self) -> str:
+        """Why it is that plane, or where it works."""
+        return self._plane.reason
+
     @property
     def addresses(self) -> list[Listening]:
         """Where it listens, once started."""
@@ -134,9 +142,10 @@ class TurnService:
     @property
     def relay_addresses(self) -> list[str]:
         """The addresses that peers see packets come from, as clients are told."""
-        public_of = {local: public for public, local in self._external()}
-        hosts = [host for hosts in self._relay_addresses().values() for host in hosts]
-        return [public_of.get(host, host) for host in hosts]
+        relays = assemble.relay_addresses(self._settings, self._addresses)
+        pairs = assemble.external_pairs(self._settings, relays)
+        public_of = {local: public for public, local in pairs}
+        return [public_of.get(host, host) for hosts in relays.values() for host in hosts]
 
     async def start(self) -> None:
         """Open the sockets and begin to serve.
@@ -146,13 +155,23 @@ class TurnService:
         """
         settings = self._settings
         if not self._ports.families:
-            raise StartError("turn.relay_addresses: this machine has no address to relay from")
-        tls = self._tls_context() if settings.listen_tls else None
+            raise assemble.StartError(
+                "turn.relay_addresses: this machine has no address to relay from"
+            )
+        if settings.listen_tls or settings.listen_dtls:
+            self._certificate = assemble.Certificate(settings)
+        tls = self._certificate.context if self._certificate else None
+        if self._certificate and settings.listen_dtls:
+            dtls = [(endpoint.host, endpoint.port) for endpoint in settings.listen_dtls]
+            self._listeners.add_dtls(dtls, self._certificate.dtls(settings))
         _raise_descriptor_limit()
         loop = asyncio.get_running_loop()
+        self._plane = assemble.data_plane(settings)
+        self._routes.observe(self._plane)
+        self._plane.start(loop)
         self._poller.start(loop)
         try:
-            self._listeners.open_udp(self._addresses)
+            self._listeners.open_datagram(self._addresses)
             for endpoint in settings.listen:
                 await self._listeners.open_stream(*endpoint, tls=None)
             for endpoint in settings.listen_tls:
@@ -160,10 +179,32 @@ class TurnService:
         except OSError:
             await self._listeners.close()
             self._poller.stop(loop)
+            self._plane.stop()
             raise
         self.policy.reserve_ports(place.port for place in self.addresses)
         self._watch.start()
         self._ticker = loop.create_task(self._tick())
+
+    def reload(self, settings: TurnSettings) -> None:
+        """Go on with other settings: no allocation ends but for peers that are refused now.
+
+        Rates hold for allocations that begin from now on. What only a restart can change stays
+        as it is (``TurnSettings.needs_restart``).
+
+        :raises StartError: the certificate is not usable; nothing has changed.
+        """
+        if self._certificate:
+            self._certificate.load(settings)
+        self._settings = settings
+        relays = assemble.relay_addresses(settings, self._addresses)
+        external = assemble.external_pairs(settings, relays)
+        self._ports.set_addresses(relays)
+        self._ports.set_range(settings.relay_ports, {local: public for public, local in external})
+        self._ports.tcp = settings.tcp_allocations
+        self.policy.set_rules(assemble.policy_rules(settings, self._reserved_ports, external))
+        self.policy.reserve_ports(place.port for place in self.addresses)
+        self._engine.reload(assemble.authenticator(settings, self._key), assemble.limits(settings))
+        self._listeners.reload(settings)
 
     def ready(self) -> list[str]:
         """What keeps the relay from being sent clients; empty: nothing."""
@@ -195,12 +236,14 @@ class TurnService:
         await self._listeners.close()
         self._engine.close_all()
         self._poller.stop(asyncio.get_running_loop())
+        self._plane.stop()
 
     async def _tick(self) -> None:
         ticks = 0
         while True:
             await asyncio.sleep(TICK)
             self._engine.expire(time.monotonic())
+            self._listeners.tick()
             ticks += 1
             if ticks % SWEEP_TICKS == 0:
                 self._listeners.sweep()
@@ -212,97 +255,8 @@ class TurnService:
     def _follow_addresses(self) -> None:
         self._addresses = local_addresses()
         self.policy.own_addresses = self._addresses
-        self._ports.set_addresses(self._relay_addresses())
+        self._ports.set_addresses(assemble.relay_addresses(self._settings, self._addresses))
         self._listeners.follow(self._addresses)
-
-    def _relay_addresses(self) -> dict[Family, list[str]]:
-        """The addresses to relay from, by family, the default one first."""
-        if self._settings.relay_addresses:
-            hosts = list(self._settings.relay_addresses)
-            return {
-                family: [h for h in hosts if (":" in h) == (family is Family.IPV6)]
-                for family in Family
-            }
-        listen = (*self._settings.listen, *self._settings.listen_tls)
-        if listen and all(endpoint.is_loopback for endpoint in listen):
-            # Nobody outside can ask for an allocation, so nobody outside needs to be reached.
-            return {
-                family: sorted(
-                    {e.host for e in listen if (":" in e.host) == (family is Family.IPV6)}
-                )
-                for family in Family
-            }
-        return relay_candidates(self._addresses)
-
-    def _external(self) -> list[tuple[str, str]]:
-        """The (public, local) pairs of 1:1 NAT; a public address alone stands for the default."""
-        pairs = []
-        for public, local in self._settings.external_addresses:
-            family = Family.IPV6 if ":" in public else Family.IPV4
-            hosts = [local] if local else self._relay_addresses()[family][:1]
-            pairs += [(public, host) for host in hosts]
-        return pairs
-
-    def _tls_context(self) -> ssl.SSLContext:
-        certificate, key = self._settings.tls_certificate, self._settings.tls_key
-        if certificate is None or key is None:
-            raise StartError("turn.listen_tls: TLS needs turn.tls_certificate and turn.tls_key")
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        try:
-            context.load_cert_chain(certificate, key)
-            self._certificate_expiry = _expiry(certificate)
-        except (OSError, ValueError) as error:
-            raise StartError(f"turn.tls_certificate, turn.tls_key: {error}") from None
-        return context
-
-
-def _authenticator(settings: TurnSettings) -> Authenticator:
-    shared = [secret.get_secret_value() for secret in settings.secret]
-    users = {name: password.get_secret_value() for name, password in settings.users.items()}
-    # With a secret in the configuration, nonces are good after a restart and on other nodes too.
-    nonce_key = shared[0].encode() if shared else secrets.token_bytes(32)
-    return Authenticator(
-        settings.realm,
-        Credentials(settings.realm, users, shared),
-        nonce_key,
-        settings.nonce_lifetime,
-        Integrity[settings.auth_minimum.upper()],
-    )
-
-
-def _limits(settings: TurnSettings) -> Limits:
-    return Limits(
-        allocations_per_user=settings.max_allocations_per_user,
-        allocations_per_address=settings.max_allocations_per_address,
-        allocations=settings.max_allocations,
-        permissions=settings.max_permissions,
-        channels=settings.max_channels,
-        lifetime=settings.max_lifetime,
-        rates=Rates(
-            settings.max_bytes_per_second,
-            settings.max_bytes_per_second_per_user,
-            settings.max_bytes_per_second_in_all,
-        ),
-    )
-
-
-def _rules(
-    settings: TurnSettings, reserved_ports: Iterable[int], external: Sequence[tuple[str, str]]
-) -> PolicyRules:
-    own = {endpoint.port for endpoint in (*settings.listen, *settings.listen_tls)}
-    return PolicyRules(
-        allow=settings.allow_peers,
-        deny=settings.deny_peers,
-        open_private=settings.open_private_peers,
-        reserved_ports=frozenset(own | set(reserved_ports)),
-        external=tuple(external),
-    )
-
-
-def _expiry(certificate: Path) -> float:
-    loaded = x509.load_pem_x509_certificates(certificate.read_bytes())
-    return min(one.not_valid_after_utc.timestamp() for one in loaded)
 
 
 def _raise_descriptor_limit() -> None:

@@ -3,7 +3,7 @@
 Application data (``meta``, ``description``, ``candidate``, ``data``) is passed on as it came.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType, field
@@ -16,6 +16,8 @@ MOST_ID = 64
 MOST_META = 4096
 """Bytes of what a peer says about itself: everyone who enters is told that of everyone."""
 NULL = Raw(b"null")
+Seq = Annotated[int, msgspec.Meta(ge=0, le=(1 << 53) - 1)]
+"""A number of an event, as every client and every store can hold it."""
 
 
 # Client to server ----------------------------------------------------------------------------
@@ -24,7 +26,7 @@ class Resume(msgspec.Struct):
 
     session: str
     secret: str
-    seq: int
+    seq: Seq
 
 
 class Hello(msgspec.Struct, tag="hello"):
@@ -80,7 +82,7 @@ class Bye(msgspec.Struct, tag="bye"):
 class Ack(msgspec.Struct, tag="ack"):
     """Everything up to ``seq`` has arrived."""
 
-    seq: int
+    seq: Seq
 
 
 class Ice(msgspec.Struct, tag="ice"):

@@ -19,6 +19,9 @@ from typing import NamedTuple
 from tests.bench import loadgen, network, servers
 
 RESULTS = Path("bench-results")
+MOST_LOST_PERCENT = 1
+TRIES = 3
+"""Of a run in which more was lost: something else had the processors."""
 OURS, THEIRS = "icebroker userspace", "coturn"
 
 
@@ -36,10 +39,14 @@ def relaying(
     """Measures relayed packets, in nanoseconds of CPU time each."""
 
     def measure(generator: loadgen.Generator) -> float:
-        found = generator.traffic(100, size, seconds, indications=indications)
-        if found.loss_percent > 1:
-            raise RuntimeError(f"{found.loss_percent} % of the packets were lost")
-        return found.nanoseconds_per_packet
+        lost: list[float] = []
+        while len(lost) < TRIES:
+            found = generator.traffic(100, size, seconds, indications=indications)
+            if found.loss_percent <= MOST_LOST_PERCENT:
+                return found.nanoseconds_per_packet
+            lost.append(found.loss_percent)
+        percents = ", ".join(f"{one:.1f} %" for one in lost)
+        sys.exit(f"of the packets {percents} were lost: try again when this machine has less to do")
 
     return measure
 

@@ -130,3 +130,13 @@ def test_a_folder_that_cannot_be_made_is_an_os_error(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="Not a directory"):
         self_signed(ADDRESSES, tmp_path / "file" / "folder")
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch):
+    def home() -> Path:  # as it does in a container that runs as a number
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", home)
+    with pytest.raises(OSError, match="XDG_CACHE_HOME"):
+        self_signed(ADDRESSES)

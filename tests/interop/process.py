@@ -61,6 +61,7 @@ def relay(folder: Path, **changes: Any) -> Iterator[Relay]:
     turn = {
         "listen": [f"127.0.0.1:{port}", f"[::1]:{port}"],
         "listen_tls": [f"127.0.0.1:{tls_port}"],
+        "listen_dtls": [f"127.0.0.1:{tls_port}"],
         "tls_certificate": str(certificate),
         "tls_key": str(key),
         "secret": "the shared secret of the tests",

@@ -27,6 +27,7 @@ def settings(**changes: Any) -> TurnSettings:
     return TurnSettings.model_validate(
         {
             "listen": ["127.0.0.1:0"],
+            "data_plane": "userspace",
             "users": {"alice": "pw"},
             "allow_peers": ["127.0.0.0/8", "::1/128"],
             "max_allocations_per_user": 0,

@@ -8,6 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.turn.world import OTHER_PEER, PEER, SECRET, World
 from turn.allocation.allocator import CloseReason
 from turn.auth.ephemeral import password_of
+from turn.kernel.plane import Carried
 from turn.metrics import Gauges, ProcessCollector, TurnCollector, exposition
 from turn.stats import DropReason
 
@@ -43,7 +44,11 @@ class Page:
     def __init__(self, world, *, expiry=1_900_000_000.0, draining=False):
         self.world = world
         self.gauges = Gauges(
-            lambda: len(world.engine.table), lambda: 7, lambda: (16, 9), lambda: expiry
+            lambda: len(world.engine.table),
+            lambda: 7,
+            lambda: (16, 9),
+            lambda: expiry,
+            lambda: Carried(11, 1100, 22, 2200),
         )
         self.collectors = [
             ProcessCollector("1.2.3", lambda: draining),
@@ -126,6 +131,13 @@ def test_the_values_are_those_of_the_counters(page):
             key: value for key, value in exported.items() if value
         }
     assert client
+
+
+def test_what_the_kernel_carried_has_series_of_its_own(page):
+    for direction, packets, octets in (("to_peer", 11, 1100), ("to_client", 22, 2200)):
+        labels = {"direction": direction, "plane": "kernel"}
+        assert page.value("turn_relay_packets_total", **labels) == packets
+        assert page.value("turn_relay_bytes_total", **labels) == octets
 
 
 def test_relayed_packets_are_those_of_live_and_of_ended_routes(page):

@@ -9,10 +9,11 @@ import pytest
 from config.certificate import self_signed
 from tests.interop.process import free_port
 from tests.turn.live import UDP, Client, port_of, relay, settings, until
+from turn.assemble import Certificate, StartError
 from turn.codec import registry
 from turn.codec.registry import MessageClass, Method
 from turn.codec.values import Address, Family
-from turn.server import StartError, TurnService
+from turn.server import TurnService
 from turn.transport.listeners import ListenError
 
 
@@ -110,10 +111,8 @@ class TestTls:
 
     async def test_nothing_older_than_tls_1_2(self, pem):
         certificate, key = pem
-        service = TurnService(
-            settings(listen_tls=["127.0.0.1:0"], tls_certificate=str(certificate), tls_key=str(key))
-        )
-        assert service._tls_context().minimum_version is ssl.TLSVersion.TLSv1_2
+        made = Certificate(settings(tls_certificate=str(certificate), tls_key=str(key)))
+        assert made.context.minimum_version is ssl.TLSVersion.TLSv1_2
 
 
 class TestDrain:

@@ -209,6 +209,26 @@ class Allocator:
         self._routes.add(allocation.routes, route)
         return route
 
+    def reload(self, limits: Limits) -> None:
+        """Go on with other limits, and end what the policy refuses now."""
+        if limits.rates != self._limits.rates:
+            self._bandwidth = Bandwidth(limits.rates)
+        self._limits = limits
+        for allocation in self.table:
+            self._end_refused(allocation)
+
+    def _end_refused(self, allocation: Allocation) -> None:
+        for number, channel in list(allocation.channels.items()):
+            if not self.policy.allows(channel.peer):
+                del allocation.channels[number]
+        for host in list(allocation.permissions):
+            if not self.policy.allows_host(host):
+                del allocation.permissions[host]
+        for route in set(allocation.routes.peers.values()):
+            if not self.policy.allows(route.peer):
+                self._routes.remove(allocation.routes, route)
+        self.connections.close_where(allocation, lambda p: not self.policy.allows_connection(p))
+
     def begin_connection(self, allocation: Allocation, peer: Address) -> Connection:
         """Make room for a connection. :raises StunError: 508, the allocation has its share."""
         if len(self.connections.of(allocation)) >= self._limits.channels:

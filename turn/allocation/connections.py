@@ -113,8 +113,13 @@ class Connections:
 
     def close_all(self, allocation: Allocation) -> None:
         """End every connection of an allocation (RFC 6062 §5.5)."""
+        self.close_where(allocation, lambda _: True)
+
+    def close_where(self, allocation: Allocation, over: Callable[[Address], bool]) -> None:
+        """End the connections of an allocation with such peers."""
         for connection in list(self._of.get(allocation, {}).values()):
-            self._end(connection)
+            if over(connection.peer):
+                self._end(connection)
 
     def expire(self, now: float) -> None:
         """End the connections that nobody has claimed in time."""

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from turn.allocation.allocator import Allocator, CloseReason, Parts
 from turn.allocation.connections import PeerStream
 from turn.allocation.handlers import HANDLERS, KNOWN
+from turn.allocation.model import Limits
 from turn.allocation.replies import RecentReplies
 from turn.allocation.request import Outcome, Request
 from turn.auth.authenticate import Authenticator, Identity, Now
@@ -170,6 +171,12 @@ class Engine:
             relay.close()
         self._allocator.forget(now)
         self._replies.expire(now)
+
+    def reload(self, authenticator: Authenticator, limits: Limits) -> None:
+        """Go on with these, and end what the policy refuses now."""
+        self._authenticator = authenticator
+        self.table.set_limits(limits)
+        self._allocator.reload(limits)
 
     def close_all(self, reason: CloseReason = CloseReason.SHUTDOWN) -> None:
         """End every allocation and reservation."""

@@ -15,7 +15,6 @@ from turn.codec.channel import is_channel_number
 from turn.codec.errors import StunError
 from turn.codec.registry import Attributes, Method
 from turn.codec.values import AddressError, Family
-from turn.routes import Transport
 
 UDP, TCP = 17, 6
 """IANA protocol numbers, as REQUESTED-TRANSPORT carries them (RFC 8656 §18.7, RFC 6062 §4.1)."""
@@ -98,7 +97,8 @@ def _tcp_relay_for(allocator: Allocator, request: Request, owner: Owner) -> list
         registry.RESERVATION_TOKEN,
         registry.ADDITIONAL_ADDRESS_FAMILY,
     )
-    if request.client.transport is Transport.UDP or any(message.has(each) for each in not_for_tcp):
+    is_stream = request.client.transport.is_stream
+    if not is_stream or any(message.has(each) for each in not_for_tcp):
         raise StunError(400)
     wanted = message.get(registry.REQUESTED_ADDRESS_FAMILY)
     family = Family.IPV4 if wanted is None else wanted

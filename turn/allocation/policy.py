@@ -58,13 +58,19 @@ class PeerPolicy:
         is_live_relay: Callable[[Address], bool],
         is_live_tcp_relay: Callable[[Address], bool] = lambda _: False,
     ) -> None:
-        self._rules = rules
-        self._reserved = set(rules.reserved_ports)
         self._is_live_relay = is_live_relay
         self._is_live_tcp_relay = is_live_tcp_relay
+        self._machine: frozenset[str] = frozenset()
+        self.set_rules(rules)
+        self.own_addresses = own_addresses
+
+    def set_rules(self, rules: PolicyRules) -> None:
+        """Judge by these from now on."""
+        self._rules = rules
+        self._reserved = set(rules.reserved_ports)
         self._public_of = {local: public for public, local in rules.external}
         self._local_of = dict(rules.external)
-        self.own_addresses = own_addresses
+        self._own = self._machine | frozenset(self._local_of)
 
     @property
     def own_addresses(self) -> frozenset[str]:
@@ -73,7 +79,8 @@ class PeerPolicy:
 
     @own_addresses.setter
     def own_addresses(self, addresses: Iterable[str]) -> None:
-        self._own = frozenset(addresses) | frozenset(self._local_of)
+        self._machine = frozenset(addresses)
+        self._own = self._machine | frozenset(self._local_of)
 
     def reserve_ports(self, ports: Iterable[int]) -> None:
         """Never relay to these ports of an own address, whatever the operator allows."""

@@ -58,6 +58,10 @@ class AllocationTable:
         """Whether a user has an allocation or a reservation."""
         return user in self._of_user
 
+    def set_limits(self, limits: Limits) -> None:
+        """Hold new allocations to these from now on."""
+        self._limits = limits
+
     def check_quota(self, client: FiveTuple, owner: Owner, shares: int = 1) -> None:
         """See that one more allocation is within the limits.
 

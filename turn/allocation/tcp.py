@@ -9,7 +9,6 @@ from turn.allocation.request import Request, allocation_of, check_family
 from turn.codec import registry
 from turn.codec.errors import StunError
 from turn.codec.registry import Attributes
-from turn.routes import Transport
 
 
 def connect(allocator: Allocator, request: Request) -> None:
@@ -50,7 +49,7 @@ def _connected(
 def connection_bind(allocator: Allocator, request: Request) -> Attributes:
     """Make the client's connection the other half of one with a peer (RFC 6062 §5.4)."""
     number = request.message.get(registry.CONNECTION_ID)
-    is_stream = request.client.transport is not Transport.UDP
+    is_stream = request.client.transport.is_stream
     if number is None or not is_stream or allocator.table.get(request.client) is not None:
         raise StunError(400)
     request.stream = allocator.connections.claim(number, request.proved.username)

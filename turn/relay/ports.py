@@ -39,14 +39,18 @@ class RelayPorts:
         :param public_of: our address -> what clients are told, behind 1:1 NAT ("" = any).
         :param random_below: an unpredictable number below its argument (`secrets.randbelow`).
         """
-        self._first, self._last = ports
-        self._public_of = dict(public_of)
+        self.set_range(ports, public_of)
         self._poller, self._forwarder = make
         self._random_below = random_below
         self._used: defaultdict[str, set[int]] = defaultdict(set)
         self.tcp = False
         """Whether TCP allocations are to be had."""
         self.set_addresses(addresses)
+
+    def set_range(self, ports: tuple[int, int], public_of: Mapping[str, str]) -> None:
+        """Open within this range, and tell clients these addresses, from now on."""
+        self._first, self._last = ports
+        self._public_of = dict(public_of)
 
     def set_addresses(self, addresses: Mapping[Family, Sequence[str]]) -> None:
         """Relay from these from now on; what is open on others stays until it is closed."""

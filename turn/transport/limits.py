@@ -25,10 +25,14 @@ class ReplyLimit:
     """
 
     def __init__(self, per_second: int) -> None:
-        self._cost = 1.0 / per_second
+        self.set_rate(per_second)
         self._cells = array("d", bytes(8 * CELLS))
         # Drawn anew at each start, so that nobody can aim at the cell of another.
         self._salt = secrets.randbits(64)
+
+    def set_rate(self, per_second: int) -> None:
+        """Allow so many from now on."""
+        self._cost = 1.0 / per_second
 
     def allow(self, host: str, now: float) -> bool:
         """Whether one more reply may go to ``host`` at the monotonic time ``now``."""
@@ -42,16 +46,19 @@ class ReplyLimit:
 
 
 class ConnectionLimit:
-    """Counts the connections of an address that have not proved who they are."""
+    """What connections that have not proved who they are may cost: how many of them, how long."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, most: int, timeout: float) -> None:
+        self.most = most
+        """Of one address."""
+        self.timeout = timeout
+        """Seconds until the first valid request; also for the TLS handshake."""
         self._open: Counter[str | int] = Counter()
 
     def enter(self, host: str) -> bool:
         """Count one in; False, and not counted, where the address has its share."""
         network = network_of(host)
-        if self._open[network] >= self._most:
+        if self._open[network] >= self.most:
             return False
         self._open[network] += 1
         return True

@@ -1,14 +1,20 @@
 """The relay's listening sockets: opened at start, kept in step with the machine's addresses."""
 
+import socket
 import ssl
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from ipaddress import ip_address
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import structlog
 
+from config.schema import TurnSettings
+from turn.codec.values import Address
 from turn.transport.stream import StreamListener, StreamShared, bind_tcp
 from turn.transport.udp import Shared, UdpListener, bind_udp
+
+if TYPE_CHECKING:
+    from turn.transport.dtls import DtlsContext
 
 log = structlog.get_logger("turn")
 
@@ -21,6 +27,22 @@ class Listening(NamedTuple):
     port: int
 
 
+class DatagramListener(Protocol):
+    """A UDP socket of the server's, for UDP or for DTLS."""
+
+    protocol: str
+    address: Address
+
+    def tick(self) -> None:
+        """Retransmit what waits for an answer."""
+
+    def close(self) -> None:
+        """Stop listening."""
+
+
+Listen = Callable[[socket.socket], DatagramListener]
+
+
 class ListenError(OSError):
     """An address cannot be listened on; the message names it and says why."""
 
@@ -31,17 +53,26 @@ class Listeners:
     def __init__(
         self, udp: Sequence[tuple[str, int]], shared: Shared, stream: StreamShared
     ) -> None:
-        self._udp_endpoints = tuple(udp)
+        self._datagram_endpoints = [(host, port, self._listen_udp) for host, port in udp]
         self._shared = shared
         self._stream_shared = stream
-        self._udp: dict[tuple[str, int], UdpListener] = {}
+        self._datagram: dict[tuple[str, int], DatagramListener] = {}
         self._streams: list[StreamListener] = []
         self.listening: list[Listening] = []
 
-    def open_udp(self, addresses: Iterable[str]) -> None:
+    def add_dtls(self, dtls: Sequence[tuple[str, int]], context: "DtlsContext") -> None:
+        """Have ``open_datagram`` listen for DTLS here too."""
+        from turn.transport.dtls import DtlsListener  # noqa: PLC0415 - an extra, as OpenSSL is
+
+        def listen(sock: socket.socket) -> DatagramListener:
+            return DtlsListener(sock, self._shared, self._stream_shared.strangers, context)
+
+        self._datagram_endpoints += [(host, port, listen) for host, port in dtls]
+
+    def open_datagram(self, addresses: Iterable[str]) -> None:
         """Listen on each local address that is asked for. :raises ListenError: one cannot be."""
-        for host, port in self._wanted(addresses):
-            self._open_udp(host, port)
+        for (host, port), listen in self._wanted(addresses).items():
+            self._open_datagram(host, port, listen)
 
     async def open_stream(self, host: str, port: int, tls: ssl.SSLContext | None) -> None:
         """Accept TCP or TLS connections. :raises ListenError: the address cannot be had."""
@@ -58,54 +89,72 @@ class Listeners:
 
     def follow(self, addresses: Iterable[str]) -> None:
         """Open what is new, close what is gone; a failure is logged, and tried again next time."""
-        wanted = set(self._wanted(addresses))
-        for endpoint in self._udp.keys() - wanted:
-            log.info("address gone", protocol="udp", host=endpoint[0], port=endpoint[1])
-            self._udp.pop(endpoint).close()
-            self.listening = [it for it in self.listening if it != ("udp", *endpoint)]
-        for endpoint in wanted - self._udp.keys():
+        wanted = self._wanted(addresses)
+        for endpoint in self._datagram.keys() - wanted.keys():
+            gone = self._datagram.pop(endpoint)
+            log.info("address gone", protocol=gone.protocol, host=endpoint[0], port=endpoint[1])
+            gone.close()
+            place = Listening(gone.protocol, *gone.address)
+            self.listening = [it for it in self.listening if it != place]
+        for endpoint in wanted.keys() - self._datagram.keys():
             try:
-                self._open_udp(*endpoint)
+                self._open_datagram(*endpoint, wanted[endpoint])
             except ListenError as error:
                 log.warning("new address not listened on", reason=str(error))
             else:
-                log.info("address new", protocol="udp", host=endpoint[0], port=endpoint[1])
+                protocol = self._datagram[endpoint].protocol
+                log.info("address new", protocol=protocol, host=endpoint[0], port=endpoint[1])
+
+    def reload(self, settings: TurnSettings) -> None:
+        """Hold strangers to these settings from now on."""
+        self._shared.replies.set_rate(settings.max_unproved_replies_per_second)
+        self._shared.bindings.set_rate(settings.max_bindings_per_second)
+        self._stream_shared.strangers.most = settings.max_unauthenticated_per_address
+        self._stream_shared.strangers.timeout = settings.first_request_timeout
 
     def sweep(self) -> None:
         """Look for connections without a purpose."""
         for listener in self._streams:
             listener.sweep()
 
+    def tick(self) -> None:
+        """Retransmit what waits for an answer; to be called about once a second."""
+        for listener in self._datagram.values():
+            listener.tick()
+
     async def close(self) -> None:
         """Stop listening and close every connection."""
-        for udp in self._udp.values():
-            udp.close()
-        self._udp.clear()
+        for datagram in self._datagram.values():
+            datagram.close()
+        self._datagram.clear()
         for listener in self._streams:
             await listener.stop()
         self._streams.clear()
 
-    def _wanted(self, addresses: Iterable[str]) -> list[tuple[str, int]]:
+    def _wanted(self, addresses: Iterable[str]) -> dict[tuple[str, int], Listen]:
         """The addresses to bind: a wildcard stands for each local address of its family."""
-        wanted: dict[tuple[str, int], None] = {}
-        for host, port in self._udp_endpoints:
+        wanted: dict[tuple[str, int], Listen] = {}
+        for host, port, listen in self._datagram_endpoints:
             if not ip_address(host).is_unspecified:
-                wanted[host, port] = None
+                wanted[host, port] = listen
             else:
                 for address in addresses:
                     if (":" in address) == (":" in host):
-                        wanted[address, port] = None
-        return list(wanted)
+                        wanted[address, port] = listen
+        return wanted
 
-    def _open_udp(self, host: str, port: int) -> None:
+    def _open_datagram(self, host: str, port: int, listen: Listen) -> None:
         try:
             sock = bind_udp(host, port)
         except OSError as error:
             raise _explained(error, "udp", host, port) from None
-        listener = UdpListener(sock, self._shared)
+        listener = listen(sock)
         # The key is what was asked for: the port may have been 0.
-        self._udp[host, port] = listener
-        self.listening.append(Listening("udp", *listener.address))
+        self._datagram[host, port] = listener
+        self.listening.append(Listening(listener.protocol, *listener.address))
+
+    def _listen_udp(self, sock: socket.socket) -> DatagramListener:
+        return UdpListener(sock, self._shared)
 
 
 def _explained(error: OSError, protocol: str, host: str, port: int) -> ListenError:

@@ -43,8 +43,6 @@ class StreamShared(NamedTuple):
     routes: RouteTable
     stats: Stats
     strangers: ConnectionLimit
-    first_request_timeout: float
-    """Seconds; also for the TLS handshake."""
 
 
 class StreamConnection(asyncio.BufferedProtocol):
@@ -82,7 +80,7 @@ class StreamConnection(asyncio.BufferedProtocol):
         self._client = FiveTuple(self._listener.transport, Address(*peer[:2]), Address(*server[:2]))
         self._transport.set_write_buffer_limits(high=MOST_UNSENT_BYTES)
         self._listener.connections.add(self)
-        self._close_in(self._shared.first_request_timeout)
+        self._close_in(self._shared.strangers.timeout)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the transport reads to."""
@@ -256,7 +254,7 @@ class StreamListener:
                 lambda: connection,
                 sock,
                 ssl=tls,
-                ssl_handshake_timeout=self.shared.first_request_timeout,
+                ssl_handshake_timeout=self.shared.strangers.timeout,
             )
         except OSError:  # no TLS, too slow, or gone
             pass

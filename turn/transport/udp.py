@@ -37,6 +37,8 @@ class Shared(NamedTuple):
 class UdpListener:
     """One UDP socket on one local address, so that replies leave by the address that was asked."""
 
+    protocol = "udp"
+
     def __init__(self, sock: socket.socket, shared: Shared) -> None:
         self._sock = sock
         self._shared = shared
@@ -46,6 +48,9 @@ class UdpListener:
         self.address = Address(*sock.getsockname()[:2])
         self._clients = shared.routes.of_listener(Transport.UDP, self.address)
         shared.poller.add(sock, self._read)
+
+    def tick(self) -> None:
+        """Nothing: over UDP the clients retransmit."""
 
     def close(self) -> None:
         """Stop listening."""

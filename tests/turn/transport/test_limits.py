@@ -67,14 +67,14 @@ class TestReplies:
 
 class TestConnections:
     def test_so_many_and_no_more_until_one_leaves(self):
-        limit = ConnectionLimit(2)
+        limit = ConnectionLimit(2, 10)
         assert [limit.enter(HERE) for _ in range(4)] == [True, True, False, False]
         assert limit.enter(THERE)
         limit.leave(HERE)
         assert [limit.enter(HERE) for _ in range(2)] == [True, False]
 
     def test_nothing_is_remembered_of_those_who_left_or_were_refused(self):
-        limit = ConnectionLimit(1)
+        limit = ConnectionLimit(1, 10)
         for number in range(100):
             host = f"192.0.2.{number}"
             assert limit.enter(host)
@@ -83,7 +83,7 @@ class TestConnections:
         assert not limit._open
 
     def test_an_ipv6_network_counts_as_one(self):
-        limit = ConnectionLimit(1)
+        limit = ConnectionLimit(1, 10)
         assert limit.enter("2001:db8::1")
         assert not limit.enter("2001:db8::2")
         assert limit.enter("2001:db8:0:1::1")

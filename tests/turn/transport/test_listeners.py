@@ -24,8 +24,8 @@ async def service():
 def listeners_of(service, host):
     """The relay's listeners, told to listen on ``host`` instead."""
     listeners = service._listeners
-    (_, port), *_ = listeners._udp_endpoints
-    listeners._udp_endpoints = ((host, port),)
+    (_, port, listen), *_ = listeners._datagram_endpoints
+    listeners._datagram_endpoints = [(host, port, listen)]
     return listeners, port
 
 
@@ -34,7 +34,7 @@ async def test_a_wildcard_is_a_socket_on_each_address_of_its_family(service):
     listeners, port = listeners_of(service, "0.0.0.0")
     listeners.follow(["127.0.0.1", "127.0.0.2", "::1"])
     assert udp(service) == {("127.0.0.1", port), ("127.0.0.2", port)}
-    listeners._udp_endpoints = (("::", port),)
+    listeners_of(service, "::")
     listeners.follow(["127.0.0.1", "127.0.0.2", "::1"])
     assert udp(service) == {("::1", port)}
 

@@ -1,0 +1,115 @@
+"""The image and the compose file, as far as they can be tried without a container engine."""
+
+import json
+import os
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from config.load import load
+from tests.conftest import need
+
+ROOT = Path(__file__).parents[2]
+DOCKERFILE = (ROOT / "deploy/Dockerfile").read_text()
+
+
+def steps(stage: str) -> list[list[str]]:
+    """The instructions of a stage, in words."""
+    joined = stage.replace("\\\n", " ")
+    return [line.split() for line in joined.splitlines() if line and not line.startswith("#")]
+
+
+BUILD, FINAL = (steps("FROM" + stage) for stage in DOCKERFILE.split("\nFROM")[1:])
+
+
+def copied() -> set[str]:
+    """What the build takes from the repository."""
+    return {name for step in BUILD if step[0] == "COPY" for name in step[1:-1]}
+
+
+def test_the_image_takes_all_that_the_package_is_made_of_and_nothing_else():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    package = set(project["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"])
+    described = {"pyproject.toml", project["project"]["readme"], *project["project"]["license-files"]}
+    assert copied() == package | described
+    for name in copied():
+        assert (ROOT / name).exists()
+
+
+def test_what_docker_is_sent_is_what_it_takes():
+    """A checkout holds secrets, histories and environments: they stay at home."""
+    ignored, *taken = (ROOT / ".dockerignore").read_text().splitlines()
+    assert ignored == "*"
+    assert {line[1:] for line in taken if line.startswith("!")} == copied()
+
+
+def test_the_image_runs_as_nobody_in_particular():
+    users = [step[1] for step in FINAL if step[0] == "USER"]
+    assert users == ["10001:10001"]
+    last_root = max(number for number, step in enumerate(FINAL) if step[0] == "RUN")
+    assert FINAL.index(["USER", *users]) > last_root
+    assert json.loads(" ".join(next(s for s in FINAL if s[0] == "ENTRYPOINT")[1:])) == ["icebroker"]
+
+
+@pytest.fixture
+def compose(tmp_path: Path) -> dict[str, Any]:
+    """The compose file as compose reads it."""
+    (tmp_path / "secrets").mkdir()
+    command = [need("docker-compose"), "-f", str(ROOT / "deploy/compose.yaml"), "config"]
+    done = subprocess.run(
+        command,
+        env={**os.environ, "ICEBROKER_HOSTNAME": "rtc.example.org"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = yaml.safe_load(done.stdout)
+    return found
+
+
+def test_compose_takes_the_file(compose: dict[str, Any]):
+    assert set(compose["services"]) == {"icebroker", "redis", "prometheus", "grafana"}
+    for service in compose["services"].values():
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+
+
+def test_compose_asks_for_the_name_that_clients_are_told():
+    command = [need("docker-compose"), "-f", str(ROOT / "deploy/compose.yaml"), "config"]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("ICEBROKER_")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "ICEBROKER_HOSTNAME" in done.stderr
+
+
+def test_the_composed_service_starts_with_settings_that_are_good(
+    compose: dict[str, Any], tmp_path: Path
+):
+    service = compose["services"]["icebroker"]
+    environment = dict(service["environment"])
+    for name, value in environment.items():
+        if name.endswith("_FILE"):
+            given = [secret["source"] for secret in service["secrets"]]
+            assert Path(value).parent == Path("/run/secrets")
+            assert Path(value).name in given
+            (tmp_path / "secret").write_text("a secret that is long enough")
+            environment[name] = str(tmp_path / "secret")
+    settings = load(None, environment, services=("turn", "signaling"))
+    grace = re.fullmatch(r"(?:(\d+)m)?(?:(\d+)s)?", service["stop_grace_period"])
+    assert grace
+    seconds = 60 * int(grace[1] or 0) + int(grace[2] or 0)
+    assert seconds > max(settings.turn.drain_timeout, settings.signaling.drain_timeout)
+    check = " ".join(service["healthcheck"]["test"])
+    assert f"http://{settings.admin.listen}/readyz" in check
+
+
+def test_what_is_mounted_is_there(compose: dict[str, Any]):
+    for name, service in compose["services"].items():
+        for volume in service.get("volumes", []):
+            source = volume["source"] if isinstance(volume, dict) else volume.split(":")[0]
+            if "/" in source:
+                assert Path(source).exists(), f"{name}: {source}"

@@ -1,0 +1,85 @@
+"""SIGHUP: a configuration is applied whole or refused whole, and what runs goes on."""
+
+import json
+import signal
+import urllib.request
+
+import aiohttp
+import pytest
+
+from tests.interop.process import free_port
+from tests.shell import Ports, Shell
+
+SECRET, OTHER = "the first secret of the tests", "the second secret of the tests"
+
+
+@pytest.fixture
+def shell(tmp_path) -> Shell:
+    return Shell(tmp_path)
+
+
+@pytest.fixture
+def ports() -> Ports:
+    return Ports(free_port(), free_port(), free_port())
+
+
+def configuration(ports: Ports, *, secret=SECRET, turn="", signaling="", port=0) -> str:
+    return (
+        f'[turn]\nlisten = "127.0.0.1:{port or ports.turn}"\nsecret = "{secret}"\n{turn}\n'
+        f'[signaling]\nlisten = "127.0.0.1:{ports.signaling}"\n{signaling}\n'
+        f'[admin]\nlisten = "127.0.0.1:{ports.admin}"\n'
+    )
+
+
+def ice(ports: Ports) -> dict[str, object]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{ports.signaling}/ice") as page:
+        found: dict[str, object] = json.load(page)
+        return found
+
+
+async def test_what_may_change_changes_and_sessions_go_on(shell: Shell, ports: Ports):
+    shell.write(configuration(ports))
+    with shell.running("serve") as service:
+        service.banner()
+        url = f"http://127.0.0.1:{ports.signaling}"
+        async with aiohttp.ClientSession() as http, http.ws_connect(f"{url}/ws") as ws:
+            await ws.send_json({"type": "hello"})
+            assert (await ws.receive_json())["type"] == "welcome"
+            before = ice(ports)
+            assert before["ttl"] == 3600
+            shell.write(configuration(ports, secret=OTHER, signaling='ice_ttl = "10m"'))
+            service.process.send_signal(signal.SIGHUP)
+            service.wait_for(lambda: ice(ports)["ttl"] == 600)
+            await ws.send_json({"type": "join", "id": "1", "room": "r"})
+            assert (await ws.receive_json())["type"] == "joined"
+        assert service.end(signal.SIGTERM) < 5
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"turn": "no_such_key = 1"}, "icebroker.toml:4: turn.no_such_key: no such key"),
+        ({"turn": 'allow_peers = ["10.0.0.1/8"]'}, "icebroker.toml:4: turn.allow_peers"),
+        ({"port": 1}, "icebroker.toml:2: turn.listen: only a restart can change this"),
+        ({"signaling": "pages = false"}, "signaling.pages: only a restart can change this"),
+    ],
+)
+def test_what_is_wrong_is_refused_and_the_old_one_stays(
+    shell: Shell, ports: Ports, change: dict[str, object], words: str
+):
+    shell.write(configuration(ports))
+    with shell.running("serve") as service:
+        service.banner()
+        before = ice(ports)["ttl"]
+        merged = {"signaling": "ice_ttl = 600", **change}
+        if "signaling" in change:
+            merged["signaling"] = f"{change['signaling']}\nice_ttl = 600"
+        shell.write(configuration(ports, **merged))
+        service.process.send_signal(signal.SIGHUP)
+        service.wait_for(lambda: "configuration refused" in service.log.read_text())
+        assert words in service.log.read_text()
+        assert ice(ports)["ttl"] == before
+        shell.write(configuration(ports, signaling="ice_ttl = 700"))
+        service.process.send_signal(signal.SIGHUP)
+        service.wait_for(lambda: ice(ports)["ttl"] == 700)
+        assert service.end(signal.SIGTERM) < 5

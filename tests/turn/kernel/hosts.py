@@ -1,0 +1,210 @@
+"""Three hosts on one machine, client --- server --- peer, and a relay on the middle one."""
+
+import asyncio
+import ctypes
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tests.turn.live import Client, settings
+from turn.server import TurnService
+
+CLONE_NEWNET = 0x40000000
+_libc = ctypes.CDLL(None, use_errno=True)
+MTU = 1500
+
+
+class Host(NamedTuple):
+    """A host: its namespace, the device that its packets leave by, and its addresses."""
+
+    namespace: str
+    device: str
+    ipv4: str
+    ipv6: str
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """Be on this host: sockets that this thread opens belong there for good."""
+        here = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        there = os.open(f"/run/netns/{self.namespace}", os.O_RDONLY)
+        try:
+            _enter(there)
+            yield
+        finally:
+            _enter(here)
+            os.close(here)
+            os.close(there)
+
+    def udp(self, port: int = 0, *, ipv6: bool = False) -> socket.socket:
+        """A UDP socket on this host that does not wait for ever."""
+        with self.inside():
+            sock = socket.socket(socket.AF_INET6 if ipv6 else socket.AF_INET, socket.SOCK_DGRAM)
+        sock.bind((self.ipv6 if ipv6 else self.ipv4, port))
+        sock.settimeout(3)
+        return sock
+
+    def wire(self) -> socket.socket:
+        """A socket that sees and sends whole frames."""
+        with self.inside():
+            sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        sock.bind((self.device, 0))
+        sock.settimeout(3)
+        return sock
+
+    def mac(self) -> bytes:
+        """The hardware address of its device."""
+        with self.wire() as sock:
+            return bytes(sock.getsockname()[4])
+
+    def run(self, *command: str) -> str:
+        """Run a command on this host."""
+        return run("ip", "netns", "exec", self.namespace, *command)
+
+
+class Network(NamedTuple):
+    """The three hosts; the one in the middle has a device to each side."""
+
+    client: Host
+    server: Host
+    """As the client sees it."""
+    inner: Host
+    """The server as the peer sees it."""
+    peer: Host
+
+
+def hosts(name: str) -> Network:
+    """The hosts' names and addresses."""
+    server = f"{name}-server"
+    return Network(
+        Host(f"{name}-client", "c0", "10.92.1.2", "fd92:1::2"),
+        Host(server, "s0", "10.92.1.1", "fd92:1::1"),
+        Host(server, "s1", "10.92.2.1", "fd92:2::1"),
+        Host(f"{name}-peer", "p0", "10.92.2.2", "fd92:2::2"),
+    )
+
+
+@contextmanager
+def network() -> Iterator[Network]:
+    """Make the namespaces and cables; they are gone again whatever happens. Needs root."""
+    found = hosts(f"ib{os.getpid()}")
+    try:
+        for namespace in {host.namespace for host in found}:
+            run("ip", "netns", "add", namespace)
+            run("ip", "-n", namespace, "link", "set", "lo", "up")
+            for scope in ("all", "default"):  # no wait for duplicate addresses
+                key = f"net.ipv6.conf.{scope}.accept_dad=0"
+                run("ip", "netns", "exec", namespace, "sysctl", "-qw", key)
+        for one, other in ((found.client, found.server), (found.peer, found.inner)):
+            run(
+                "ip", "link", "add", one.device, "netns", one.namespace,
+                "type", "veth", "peer", "name", other.device, "netns", other.namespace,
+            )  # fmt: skip
+            for host in (one, other):
+                device = ("-n", host.namespace, "addr", "add", "dev", host.device)
+                run("ip", *device, f"{host.ipv4}/24")
+                run("ip", *device, f"{host.ipv6}/64", "nodad")
+                run("ip", "-n", host.namespace, "link", "set", host.device, "up")
+            for family, gateway in (("-4", other.ipv4), ("-6", other.ipv6)):
+                run("ip", family, "-n", one.namespace, "route", "add", "default", "via", gateway)
+        yield found
+    finally:
+        for namespace in {host.namespace for host in found}:
+            subprocess.run(["ip", "netns", "del", namespace], capture_output=True, check=False)
+
+
+class Relay:
+    """A relay in a thread of its own that lives on the server's host."""
+
+    def __init__(self, server: Host, **changes: Any) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._ready = threading.Event()
+        self._error: Exception | None = None
+        self.service: TurnService
+        self._thread = threading.Thread(target=self._run, args=(server, changes), daemon=True)
+        self._thread.start()
+        self._ready.wait(10)
+        if self._error:
+            raise self._error
+
+    def _run(self, server: Host, changes: dict[str, Any]) -> None:
+        with server.inside():
+            self.service = TurnService(settings(**changes))
+            try:
+                self._loop.run_until_complete(self.service.start())
+            except Exception as error:  # noqa: BLE001 - raised again where the relay was asked for
+                self._error = error
+            self._ready.set()
+            if not self._error:
+                self._loop.run_forever()
+            self._loop.run_until_complete(self.service.stop())
+            self._loop.close()
+
+    def call(self, function: Callable[[], Any]) -> Any:
+        """Do something in the relay's own thread; gives what it gives."""
+
+        async def wrapped() -> Any:
+            return function()
+
+        return asyncio.run_coroutine_threadsafe(wrapped(), self._loop).result(10)
+
+    def stop(self) -> None:
+        """Stop it."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+
+
+@contextmanager
+def relay(found: Network, plane: str, **changes: Any) -> Iterator[Relay]:
+    """Run a relay between client and peer, by IPv4 and IPv6."""
+    one = Relay(
+        found.server,
+        **{
+            "listen": [f"{found.server.ipv4}:3478", f"[{found.server.ipv6}]:3478"],
+            "relay_addresses": [found.inner.ipv4, found.inner.ipv6],
+            "allow_peers": ["10.92.0.0/16", "fd92::/16"],
+            "data_plane": plane,
+        }
+        | changes,
+    )
+    try:
+        yield one
+    finally:
+        one.stop()
+
+
+class HostClient(Client):
+    """A TURN client on a host; from allocation on, plain sockets are enough."""
+
+    def __init__(self, host: Host, server: tuple[str, int], *, ipv6: bool = False) -> None:
+        super().__init__()
+        self.sock = host.udp(ipv6=ipv6)
+        self.sock.connect(server)
+        self.sock.setblocking(False)
+
+    def do(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Run a request to its end."""
+        return asyncio.run(work)
+
+
+def run(*command: str) -> str:
+    """Run a command. :raises RuntimeError: with its words."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout
+
+
+def _enter(namespace: int) -> None:
+    if _libc.setns(namespace, CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "setns")
+
+
+def source_of(name: str) -> Path:
+    """A file of the kernel plane."""
+    return Path(__file__).parents[3] / "turn" / "kernel" / name

@@ -1,0 +1,71 @@
+"""The same packets through both planes: equal verdicts, equal bytes, checksums that are right."""
+
+from typing import NamedTuple
+
+import pytest
+
+from tests.turn.kernel.hosts import Network, relay
+from tests.turn.kernel.script import (
+    IPV4_ONLY,
+    IPV6_ONLY,
+    Case,
+    Stage,
+    of_both_families,
+    spoiled,
+)
+
+
+def offloads(found: Network, *, client: bool, segmentation: bool) -> None:
+    """Who computes checksums: with ``client`` nobody does on the cable to the server.
+
+    The server's devices always do, so that the receiving kernel verifies what comes out of it.
+    """
+    for host in found:
+        mine = host in {found.client, found.peer}
+        on = "on" if mine and client else "off"
+        many = "on" if mine and segmentation else "off"
+        host.run("ethtool", "-K", host.device, "tx", on, "tx-udp-segmentation", many)
+
+
+class Played(NamedTuple):
+    """What became of a case."""
+
+    delivered: object
+    """What reached the peer and the client."""
+    carried: int
+    """Packets that the kernel carried."""
+
+
+def play(found: Network, plane: str, cases: list[Case], *, ipv6: bool) -> dict[str, Played]:
+    """What became of each case, by name."""
+    with relay(found, plane) as running:
+        stage = Stage(found, running, ipv6=ipv6)
+        try:
+            # The first packets find out the hardware addresses, by way of user space.
+            stage.send(b"first")
+            stage.answer(b"first")
+            stage.collect()
+            results: dict[str, Played] = {}
+            for case in cases:
+                before = stage.carried()
+                case.play(stage)
+                results[case.name] = Played(stage.collect(), stage.carried() - before)
+            return results
+        finally:
+            stage.close()
+
+
+@pytest.mark.parametrize("ipv6", [False, True], ids=["IPv4", "IPv6"])
+@pytest.mark.parametrize("partial", [False, True], ids=["whole checksums", "partial checksums"])
+def test_both_planes_do_the_same(three: Network, ipv6: bool, partial: bool):
+    offloads(three, client=partial, segmentation=partial)
+    cases = of_both_families(40 if ipv6 else 20, segmentation=partial)
+    cases += (IPV6_ONLY if ipv6 else IPV4_ONLY) + spoiled(ipv6=ipv6)
+    assert len({case.name for case in cases}) == len(cases)
+    expected = play(three, "userspace", cases, ipv6=ipv6)
+    found = play(three, "kernel", cases, ipv6=ipv6)
+    for case in cases:
+        assert found[case.name].delivered == expected[case.name].delivered, case.name
+    shares = {case.name: found[case.name].carried for case in cases}
+    assert shares == {case.name: case.carried for case in cases}
+    assert not any(played.carried for played in expected.values())

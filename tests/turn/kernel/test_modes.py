@@ -1,0 +1,79 @@
+"""``turn.data_plane``: what is asked for is what there is, and a word why not."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.turn.kernel.hosts import relay
+from tests.turn.live import relay as relay_on_loopback
+from turn.assemble import StartError
+
+ROOT = Path(__file__).parents[3]
+WITHOUT_RIGHTS = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
+
+
+async def test_userspace_never_tries(monkeypatch):
+    def load():
+        raise AssertionError("it tried")
+
+    monkeypatch.setattr("turn.kernel.carrier.load", load)
+    async with relay_on_loopback(data_plane="userspace") as service:
+        assert service.plane == "userspace"
+        assert service.plane_reason == "as configured"
+
+
+@pytest.mark.parametrize("plane", ["auto", "kernel"])
+def test_the_kernel_carries_where_it_can(three, plane):
+    with relay(three, plane) as running:
+        assert running.service.plane == "kernel"
+        assert running.service.plane_reason == "at lo, s0, s1"
+
+
+def test_nothing_is_left_behind(three):
+    with relay(three, "kernel"):
+        pass
+    left = three.server.run("tc", "filter", "show", "dev", "s0", "ingress")
+    assert left == ""
+
+
+def run_without_rights(tmp_path, plane):
+    file = tmp_path / "icebroker.toml"
+    file.write_text(
+        f'[turn]\nlisten = ["127.0.0.1:0"]\ndata_plane = "{plane}"\n[turn.users]\nu = "p"\n'
+        '[admin]\nlisten = "127.0.0.1:0"\n[log]\nformat = "json"\n'
+    )
+    return subprocess.Popen(
+        [*WITHOUT_RIGHTS, sys.executable, "-m", "icebroker", "turn", "-c", str(file)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_without_rights_user_space_carries_and_says_why(need_kernel, tmp_path):
+    process = run_without_rights(tmp_path, "auto")
+    line = next(line for line in process.stdout if '"data plane"' in line)
+    process.terminate()
+    process.communicate(timeout=10)
+    assert '"plane": "userspace"' in line
+    assert "CAP_BPF and CAP_NET_ADMIN" in line
+
+
+def test_without_rights_the_kernel_plane_is_no_start(need_kernel, tmp_path):
+    output, _ = run_without_rights(tmp_path, "kernel").communicate(timeout=20)
+    assert "turn.data_plane" in output
+    assert "CAP_BPF and CAP_NET_ADMIN" in output
+    assert "Traceback" not in output
+
+
+async def test_a_kernel_that_refuses_is_named(monkeypatch):
+    def load():
+        raise OSError(1, "loading the program icebroker: Operation not permitted")
+
+    monkeypatch.setattr("turn.kernel.carrier.load", load)
+    with pytest.raises(StartError, match=r"data_plane.*CAP_BPF"):
+        async with relay_on_loopback(data_plane="kernel"):
+            pass

@@ -1,0 +1,228 @@
+"""DTLS with real sockets: cookies before state, sessions, and their end (RFC 6347, RFC 7350)."""
+
+import asyncio
+import socket
+
+import pytest
+from OpenSSL import SSL
+
+from config.certificate import self_signed
+from tests.turn.live import Client, port_of, relay, until
+from turn.codec import registry
+from turn.codec.message import parse_untrusted
+from turn.codec.registry import Method
+from turn.codec.values import Address
+from turn.stats import DropReason
+from turn.transport.dtls import MTU, datagrams_of
+
+
+class DtlsClient(Client):
+    """The simple client, over DTLS."""
+
+    async def connect(self, port, **how):
+        await super().connect(port, **how)
+        self.connection = SSL.Connection(SSL.Context(SSL.DTLS_CLIENT_METHOD), None)
+        self.connection.set_connect_state()
+        self.connection.set_ciphertext_mtu(MTU)
+        return self
+
+    async def shake(self):
+        while True:
+            try:
+                self.connection.do_handshake()
+            except SSL.WantReadError:
+                await self.flush()
+                self.connection.bio_write(await super().receive())
+            else:
+                await self.flush()
+                return self
+
+    async def flush(self):
+        for datagram in datagrams_of(self.connection):
+            await super().send(datagram)
+
+    async def send(self, data):
+        self.connection.send(data)
+        await self.flush()
+
+    async def receive(self, patience=2.0):
+        while True:
+            try:
+                return self.connection.recv(65536)
+            except SSL.WantReadError:
+                self.connection.bio_write(await super().receive(patience))
+
+
+@pytest.fixture
+def dtls(tmp_path):
+    certificate, key = self_signed(["127.0.0.1"], tmp_path)
+    return {
+        "listen_dtls": ["127.0.0.1:0"],
+        "tls_certificate": str(certificate),
+        "tls_key": str(key),
+    }
+
+
+@pytest.fixture
+async def clients():
+    made: list[DtlsClient] = []
+
+    async def make(service):
+        made.append(DtlsClient())
+        return await made[-1].connect(port_of(service, "dtls"))
+
+    yield make
+    for client in made:
+        client.close()
+
+
+def sessions_of(service):
+    listeners = service._listeners._datagram.values()
+    return next(listener for listener in listeners if listener.protocol == "dtls")
+
+
+def first_flight(client):
+    with pytest.raises(SSL.WantReadError):
+        client.connection.do_handshake()
+    (hello,) = datagrams_of(client.connection)
+    return hello
+
+
+async def test_a_whole_relay_over_dtls(clients, dtls):
+    loop = asyncio.get_running_loop()
+    async with relay(**dtls) as service:
+        client = await (await clients(service)).shake()
+        await client.allocate()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+            peer.bind(("127.0.0.1", 0))
+            peer.setblocking(False)
+            await client.request(
+                Method.CHANNEL_BIND,
+                (registry.CHANNEL_NUMBER, 0x4000),
+                (registry.XOR_PEER_ADDRESS, Address(*peer.getsockname())),
+            )
+            for size in (0, 1, 1200, 9000):
+                await client.send(b"\x40\x00" + size.to_bytes(2) + bytes(size))
+                data, source = await asyncio.wait_for(loop.sock_recvfrom(peer, 10000), 2)
+                assert data == bytes(size)
+                await loop.sock_sendto(peer, data, source)
+                assert await client.receive() == b"\x40\x00" + size.to_bytes(2) + bytes(size)
+        assert service.stats.allocations_created["dtls", "ipv4"] == 1
+
+
+async def test_who_has_not_returned_the_cookie_leaves_nothing(clients, dtls):
+    async with relay(**dtls) as service:
+        for _ in range(50):
+            stranger = await clients(service)
+            hello = first_flight(stranger)
+            await Client.send(stranger, hello)
+            answer = await Client.receive(stranger)
+            assert answer[13] == 3, "HelloVerifyRequest"
+            assert len(answer) < len(hello), "no amplification"
+        assert len(sessions_of(service)) == 0
+        await (await clients(service)).shake()
+
+
+async def test_a_cookie_is_good_for_one_address(clients, dtls):
+    async with relay(**dtls) as service:
+        one, two = await clients(service), await clients(service)
+        await Client.send(one, first_flight(one))
+        one.connection.bio_write(await Client.receive(one))
+        with_cookie = first_flight(one)
+        await Client.send(two, with_cookie)
+        assert (await Client.receive(two))[13] == 3
+        assert len(sessions_of(service)) == 0
+        await Client.send(one, with_cookie)
+        await until(lambda: len(sessions_of(service)) == 1)
+
+
+async def test_the_cookies_are_within_the_share_of_strangers(clients, dtls):
+    async with relay(**dtls, max_unproved_replies_per_second=3) as service:
+        client = await clients(service)
+        hello = first_flight(client)
+        for _ in range(10):
+            await Client.send(client, hello)
+        await until(lambda: service.stats.drops[DropReason.REPLY_LIMIT] >= 6)
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [b"", b"\x16", b"\x16\xfe\xff" + bytes(60), bytes(100), b"\x16\xfe\xff\0\0" + b"\xff" * 90,
+     b"\x00\x01\x00\x00\x21\x12\xa4\x42" + bytes(12), b"\x17\xfe\xfd\0\1" + bytes(50)],
+)  # fmt: skip
+async def test_garbage_is_dropped_and_the_next_client_is_served(clients, dtls, garbage):
+    async with relay(**dtls) as service:
+        stranger = await clients(service)
+        if garbage:
+            await Client.send(stranger, garbage)
+        client = await (await clients(service)).shake()
+        await client.allocate()
+        await Client.send(client, garbage or b"x")  # in the middle of a session, too
+        reply = await client.request(Method.REFRESH)
+        assert not reply.has(registry.ERROR_CODE)
+
+
+async def test_a_client_that_says_goodbye_takes_its_allocation_with_it(clients, dtls):
+    async with relay(**dtls) as service:
+        client = await (await clients(service)).shake()
+        await client.allocate()
+        assert service.ports_in_use == 1
+        client.connection.shutdown()
+        await client.flush()
+        await until(lambda: service.ports_in_use == 0)
+        assert len(sessions_of(service)) == 0
+
+
+async def test_a_client_that_begins_anew_on_its_port_is_let_in(clients, dtls):
+    async with relay(**dtls) as service:
+        client = await (await clients(service)).shake()
+        await client.allocate()
+        again = DtlsClient()
+        again.sock, again._framer = client.sock, None
+        again.connection = SSL.Connection(SSL.Context(SSL.DTLS_CLIENT_METHOD), None)
+        again.connection.set_connect_state()
+        await again.shake()
+        await again.allocate()
+        assert len(sessions_of(service)) == 1
+
+
+async def test_a_forged_hello_ends_no_session(clients, dtls):
+    async with relay(**dtls) as service:
+        client = await (await clients(service)).shake()
+        await client.allocate()
+        await Client.send(client, first_flight(await clients(service)))
+        while (await Client.receive(client))[0] != 22:
+            pass
+        reply = await client.request(Method.REFRESH)
+        assert not reply.has(registry.ERROR_CODE)
+
+
+async def test_a_handshake_that_stalls_and_a_session_without_a_purpose_end(clients, dtls):
+    async with relay(**dtls, first_request_timeout=0.2) as service:
+        client = await clients(service)
+        await Client.send(client, first_flight(client))
+        client.connection.bio_write(await Client.receive(client))
+        await Client.send(client, first_flight(client))
+        await until(lambda: len(sessions_of(service)) == 1)
+        await asyncio.sleep(0.3)
+        sessions_of(service).tick()
+        assert len(sessions_of(service)) == 0
+
+
+async def test_strangers_of_one_address_are_bounded(clients, dtls):
+    async with relay(**dtls, max_unauthenticated_per_address=2) as service:
+        for _ in range(2):
+            await (await clients(service)).shake()
+        third = await clients(service)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(third.shake(), 0.5)
+        assert service.stats.drops[DropReason.TOO_MANY_CONNECTIONS] >= 1
+
+
+async def test_binding_works_without_an_allocation(clients, dtls):
+    async with relay(**dtls) as service:
+        client = await (await clients(service)).shake()
+        await client.send(client.encode(Method.BINDING))
+        reply = parse_untrusted(await client.receive())
+        mapped = reply.get(registry.XOR_MAPPED_ADDRESS)
+        assert mapped == Address(*client.sock.getsockname())

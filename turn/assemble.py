@@ -1,0 +1,174 @@
+"""What the relay is made of, as its settings have it: one function a part."""
+
+import ssl
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+from cryptography import x509
+
+from config.schema import TurnSettings
+from turn.allocation.model import Limits
+from turn.allocation.policy import PolicyRules
+from turn.auth.authenticate import Authenticator
+from turn.auth.credentials import Credentials
+from turn.bandwidth import Rates
+from turn.codec.integrity import Integrity
+from turn.codec.values import Family
+from turn.kernel.carrier import KernelPlane
+from turn.kernel.plane import NullPlane, Plane, Unavailable
+from turn.transport.addresses import relay_candidates
+
+if TYPE_CHECKING:
+    from turn.transport.dtls import DtlsContext
+
+log = structlog.get_logger("turn")
+
+
+class StartError(Exception):
+    """The relay cannot start as it is set up; the message says what to change."""
+
+
+def authenticator(settings: TurnSettings, process_key: bytes) -> Authenticator:
+    """Who may use the relay.
+
+    :param process_key: makes nonces where there is no secret; the same one at each reload, so
+        that clients do not notice it.
+    """
+    shared = [secret.get_secret_value() for secret in settings.secret]
+    users = {name: password.get_secret_value() for name, password in settings.users.items()}
+    # With a secret in the configuration, nonces are good after a restart and on other nodes too.
+    nonce_key = shared[0].encode() if shared else process_key
+    return Authenticator(
+        settings.realm,
+        Credentials(settings.realm, users, shared),
+        nonce_key,
+        settings.nonce_lifetime,
+        Integrity[settings.auth_minimum.upper()],
+    )
+
+
+def limits(settings: TurnSettings) -> Limits:
+    """How much anyone may have."""
+    return Limits(
+        allocations_per_user=settings.max_allocations_per_user,
+        allocations_per_address=settings.max_allocations_per_address,
+        allocations=settings.max_allocations,
+        permissions=settings.max_permissions,
+        channels=settings.max_channels,
+        lifetime=settings.max_lifetime,
+        rates=Rates(
+            settings.max_bytes_per_second,
+            settings.max_bytes_per_second_per_user,
+            settings.max_bytes_per_second_in_all,
+        ),
+    )
+
+
+def data_plane(settings: TurnSettings) -> Plane:
+    """The data plane beside user space. :raises StartError: none, although it is asked for."""
+    if settings.data_plane == "userspace":
+        return NullPlane("as configured")
+    try:
+        plane = KernelPlane()
+    except Unavailable as error:
+        if settings.data_plane == "kernel":
+            raise StartError(f'turn.data_plane is "kernel", but {error}') from None
+        log.info("data plane", plane="userspace", reason=str(error))
+        return NullPlane(str(error))
+    log.info("data plane", plane=plane.name, reason=plane.reason)
+    return plane
+
+
+def policy_rules(
+    settings: TurnSettings, reserved_ports: Iterable[int], external: Sequence[tuple[str, str]]
+) -> PolicyRules:
+    """Which peers may be relayed to."""
+    listening = (*settings.listen, *settings.listen_tls, *settings.listen_dtls)
+    own = {endpoint.port for endpoint in listening}
+    return PolicyRules(
+        allow=settings.allow_peers,
+        deny=settings.deny_peers,
+        open_private=settings.open_private_peers,
+        reserved_ports=frozenset(own | set(reserved_ports)),
+        external=tuple(external),
+    )
+
+
+def relay_addresses(settings: TurnSettings, own: list[str]) -> dict[Family, list[str]]:
+    """The addresses to relay from, by family, the default one first.
+
+    :param own: the machine's addresses.
+    """
+    if settings.relay_addresses:
+        return _by_family(settings.relay_addresses)
+    listen = (*settings.listen, *settings.listen_tls, *settings.listen_dtls)
+    if listen and all(endpoint.is_loopback for endpoint in listen):
+        # Nobody outside can ask for an allocation, so nobody outside needs to be reached.
+        return _by_family(sorted({endpoint.host for endpoint in listen}))
+    return relay_candidates(own)
+
+
+def external_pairs(
+    settings: TurnSettings, relays: Mapping[Family, Sequence[str]]
+) -> list[tuple[str, str]]:
+    """The (public, local) pairs of 1:1 NAT; a public address alone stands for the default."""
+    pairs = []
+    for public, local in settings.external_addresses:
+        family = Family.IPV6 if ":" in public else Family.IPV4
+        hosts = [local] if local else relays[family][:1]
+        pairs += [(public, host) for host in hosts]
+    return pairs
+
+
+class Certificate:
+    """The relay's certificate: a TLS context, and when it ends."""
+
+    def __init__(self, settings: TurnSettings) -> None:
+        """Load it. :raises StartError: the files are not usable."""
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self.expires = 0.0
+        """Unix time in seconds."""
+        self._dtls: DtlsContext | None = None
+        self.load(settings)
+
+    def dtls(self, settings: TurnSettings) -> "DtlsContext":
+        """The same for DTLS. :raises StartError: as above."""
+        from turn.transport.dtls import DtlsContext  # noqa: PLC0415 - an extra, as OpenSSL is
+
+        if settings.tls_certificate is None or settings.tls_key is None:
+            raise StartError("turn.listen_dtls: DTLS needs turn.tls_certificate and turn.tls_key")
+        try:
+            self._dtls = DtlsContext(settings.tls_certificate, settings.tls_key)
+        except OSError as error:
+            raise StartError(f"turn.tls_certificate, turn.tls_key: {error}") from None
+        return self._dtls
+
+    def load(self, settings: TurnSettings) -> None:
+        """Use these files for every handshake from now on. :raises StartError: as above."""
+        certificate, key = settings.tls_certificate, settings.tls_key
+        if certificate is None or key is None:
+            raise StartError("turn.listen_tls: TLS needs turn.tls_certificate and turn.tls_key")
+        try:
+            # Where the files do not fit, the context in use must not have half of them.
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+            self.expires = _expiry(certificate)
+            self.context.load_cert_chain(certificate, key)
+            if self._dtls is not None:
+                self._dtls.load(certificate, key)
+        except (OSError, ValueError) as error:
+            raise StartError(f"turn.tls_certificate, turn.tls_key: {error}") from None
+
+
+def _expiry(certificate: Path) -> float:
+    loaded = x509.load_pem_x509_certificates(certificate.read_bytes())
+    return min(one.not_valid_after_utc.timestamp() for one in loaded)
+
+
+def _by_family(hosts: Iterable[str]) -> dict[Family, list[str]]:
+    found: dict[Family, list[str]] = {family: [] for family in Family}
+    for host in hosts:
+        found[Family.IPV6 if ":" in host else Family.IPV4].append(host)
+    return found

@@ -1,0 +1,1 @@
+"""The kernel data plane: routes as BPF maps, packets carried where they come in."""

@@ -1,0 +1,281 @@
+"""The kernel plane: writes routes into BPF maps, and reads back what went by them.
+
+It takes the routes that the program can carry whole: a UDP client with a channel, client and peer
+of one address family, no limit to its bandwidth. All other packets go through user space.
+"""
+
+import asyncio
+import errno
+import sys
+from collections import deque
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import structlog
+
+from turn.kernel.bpf import BpfError
+from turn.kernel.devices import Devices
+from turn.kernel.hops import Hops, Path
+from turn.kernel.layout import (
+    BYTES,
+    EXPIRES,
+    INDEX,
+    METER_WORDS,
+    MOST_WAYS,
+    PACKETS,
+    PORTS_PER_WORD,
+    WORD,
+    Way,
+)
+from turn.kernel.plane import Carried, Unavailable
+from turn.kernel.program import load
+from turn.kernel.rtnetlink import Netlink, News
+from turn.routes import Route, Transport
+
+log = structlog.get_logger("turn")
+
+COARSE = 0.02
+"""Seconds that the program's clock may be behind ours: it is read a tick at a time, 10 ms at most.
+A route closes so much earlier there; its last packets go through user space, which is exact."""
+SETTLE = 0.2
+"""Seconds to wait after a change of devices or routes: they come in groups."""
+KEEP = 15.0
+"""Seconds between telling the kernel which neighbours are in use."""
+
+
+class Offload:
+    """A route that the program carries: two ways, a meter each."""
+
+    __slots__ = ("client", "number", "peer", "ways")
+
+    def __init__(self, ways: tuple[Way, Way], number: int, client: Path, peer: Path) -> None:
+        self.ways = ways
+        """From the client, from the peer."""
+        self.number = number
+        """Its meters are at twice this, and at the next."""
+        self.client = client
+        self.peer = peer
+
+
+class KernelPlane:
+    """Carries what it can in the kernel."""
+
+    name = "kernel"
+
+    def __init__(self) -> None:
+        """Load the program and attach it. :raises Unavailable: it cannot be."""
+        if not sys.platform.startswith("linux"):
+            raise Unavailable("the kernel plane needs Linux")
+        with ExitStack() as undo:
+            try:
+                self._load(undo)
+            except OSError as error:
+                raise Unavailable(_explained(error)) from None
+            self._undo = undo.pop_all()
+        self._unused = iter(range(MOST_WAYS // 2))
+        self._freed: deque[int] = deque()
+        self._offloads: dict[Route, Offload] = {}
+        self._retired = Carried()
+        self._ports: dict[int, int] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+
+    def _load(self, undo: ExitStack) -> None:
+        self._netlink = Netlink()
+        undo.callback(self._netlink.close)
+        self._news = News()
+        undo.callback(self._news.close)
+        program = load()
+        undo.callback(program.close)
+        self._maps = program.maps
+        memory = self._maps["meters"].memory()
+        undo.callback(memory.close)
+        self._meters = memoryview(memory).cast("Q")
+        undo.callback(self._meters.release)
+        self._hops = Hops(self._netlink, self._write_hop)
+        self._devices = Devices(program.fd)
+        undo.callback(self._devices.close)
+        self._follow_devices()
+        if not self._devices.names:
+            raise self._devices.refusal or OSError(errno.ENODEV, "no device has an address")
+
+    @property
+    def reason(self) -> str:
+        """Where it works."""
+        return f"at {', '.join(self._devices.names)}"
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin to follow the machine's devices, routes and neighbours."""
+        self._loop = loop
+        loop.add_reader(self._news.sock, self._heard)
+        self._later("keep", KEEP, self._keep)
+
+    def stop(self) -> None:
+        """Take everything out of the kernel again."""
+        for timer in self._timers.values():
+            timer.cancel()
+        if self._loop is not None:
+            self._loop.remove_reader(self._news.sock)
+        self._undo.close()
+
+    # Routes ----------------------------------------------------------------------------------
+
+    def added(self, route: Route) -> None:
+        """Write a route, if the program can carry it."""
+        ways = ways_of(route)
+        number = None if ways is None else self._number()
+        if ways is None or number is None:
+            return
+        client, server = route.client.client.host, route.client.server.host
+        offload = Offload(
+            ways,
+            number,
+            self._hops.acquire(server, client),
+            self._hops.acquire(route.relayed.host, route.wire_peer.host),
+        )
+        self._offloads[route] = offload
+        try:
+            self._open_port(route.client.server.port)
+            self._open_meters(offload, route.expires)
+            self._write_ways(offload)
+        except BpfError as error:
+            self._drop(route)
+            log.warning("user space carries a route", reason=error.strerror)
+
+    def refreshed(self, route: Route) -> None:
+        """Move the end of a route: one store into shared memory a way."""
+        offload = self._offloads.get(route)
+        if offload is not None:
+            until = _nanoseconds(route.expires)
+            for index in (0, 1):
+                self._meters[_meter(offload, index) + EXPIRES] = until
+
+    def removed(self, route: Route) -> None:
+        """Close a route; not one packet takes it from here on."""
+        if route in self._offloads:
+            self._drop(route)
+
+    def carried(self) -> Carried:
+        """What went by this plane, in all."""
+        total = list(self._retired)
+        for offload in self._offloads.values():
+            for place, value in enumerate(self._read(offload)):
+                total[place] += value
+        return Carried(*total)
+
+    def _drop(self, route: Route) -> None:
+        offload = self._offloads.pop(route)
+        for index in (0, 1):
+            self._meters[_meter(offload, index) + EXPIRES] = 0
+        for way in offload.ways:
+            self._maps[f"ways{way.family}"].delete(way.key())
+        self._retired = Carried(
+            *(sum(pair) for pair in zip(self._retired, self._read(offload), strict=True))
+        )
+        self._hops.release(offload.client)
+        self._hops.release(offload.peer)
+        self._freed.append(offload.number)
+
+    def _read(self, offload: Offload) -> Carried:
+        sent, received = _meter(offload, 0), _meter(offload, 1)
+        meters = self._meters
+        return Carried(
+            meters[sent + PACKETS],
+            meters[sent + BYTES],
+            meters[received + PACKETS],
+            meters[received + BYTES],
+        )
+
+    def _number(self) -> int | None:
+        """A free pair of meters: the one that was free longest.
+
+        A packet under way on another CPU has long gone by when its meter means something else.
+        """
+        number = next(self._unused, None)
+        return number if number is not None or not self._freed else self._freed.popleft()
+
+    def _open_meters(self, offload: Offload, expires: float) -> None:
+        for index in (0, 1):
+            start = _meter(offload, index)
+            self._meters[start + PACKETS] = self._meters[start + BYTES] = 0
+            self._meters[start + EXPIRES] = _nanoseconds(expires)
+
+    def _write_ways(self, offload: Offload) -> None:
+        ends = (offload.client.index, offload.peer.index)
+        for index, way in enumerate(offload.ways):
+            behind, ahead = ends if index == 0 else ends[::-1]
+            value = way.value(2 * offload.number + index, behind, ahead)
+            self._maps[f"ways{way.family}"].update(way.key(), value)
+
+    def _open_port(self, port: int) -> None:
+        """Have the program look for channel numbers in packets to this port."""
+        word, bit = divmod(port, PORTS_PER_WORD)
+        known = self._ports.get(word, 0)
+        if not known >> bit & 1:
+            self._maps["ports"].update(INDEX.pack(word), WORD.pack(known | 1 << bit))
+            self._ports[word] = known | 1 << bit
+
+    # The machine -----------------------------------------------------------------------------
+
+    def _heard(self) -> None:
+        neighbours, other = self._news.read()
+        self._hops.heard(neighbours)
+        if other and "refresh" not in self._timers:
+            self._later("refresh", SETTLE, self._refresh)
+
+    def _refresh(self) -> None:
+        del self._timers["refresh"]
+        self._follow_devices()
+        changed = set(self._hops.refresh())
+        for offload in self._offloads.values():
+            if changed and (offload.client in changed or offload.peer in changed):
+                self._write_ways(offload)
+
+    def _keep(self) -> None:
+        self._hops.keep()
+        self._later("keep", KEEP, self._keep)
+
+    def _later(self, name: str, seconds: float, what: Callable[[], None]) -> None:
+        if self._loop is not None:
+            self._timers[name] = self._loop.call_later(seconds, what)
+
+    def _follow_devices(self) -> None:
+        links = self._netlink.links()
+        self._hops.set_links(links)
+        self._devices.follow(links, self._netlink.addressed())
+
+    def _write_hop(self, index: int, value: bytes) -> None:
+        self._maps["hops"].update(INDEX.pack(index), value)
+
+
+def ways_of(route: Route) -> tuple[Way, Way] | None:
+    """A route as the program carries it; None where it cannot."""
+    transport, client, server = route.client
+    peer, relayed = route.wire_peer, route.relayed
+    if (
+        transport is not Transport.UDP
+        or not route.channel
+        or route.sending is not None
+        or route.receiving is not None
+        or (":" in client.host) != (":" in peer.host)
+    ):
+        return None
+    return (
+        Way(client, server, route.channel, relayed, peer, 0),
+        Way(peer, relayed, 0, server, client, route.channel),
+    )
+
+
+def _meter(offload: Offload, index: int) -> int:
+    """Where a way's meter begins, in words."""
+    return (2 * offload.number + index) * METER_WORDS
+
+
+def _nanoseconds(expires: float) -> int:
+    return max(0, int((expires - COARSE) * 1e9))
+
+
+def _explained(error: OSError) -> str:
+    if error.errno == errno.EPERM:
+        return f"it needs root, or CAP_BPF and CAP_NET_ADMIN ({error.strerror})"
+    return error.strerror or str(error)

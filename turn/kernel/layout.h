@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the control plane writes and the program reads: the layout of the maps. `layout.py` says the
+ * same in Python, and a test holds the two together. Numbers named `__be` are in network order, the
+ * rest in the machine's. Nothing here has a hole that a compiler could fill.
+ */
+#ifndef ICEBROKER_LAYOUT_H
+#define ICEBROKER_LAYOUT_H
+
+#include <linux/types.h>
+
+/* One direction of a route is a *way*: found by a packet's own addresses, it says the new ones.
+ * The channel is the number that the packet carries (client to peer), or 0 (peer to client). */
+struct key4 {
+    __be32 source, destination;
+    __be16 source_port, destination_port;
+    __be16 channel;
+    __be16 zero;
+};
+
+struct way4 {
+    __be32 source, destination;
+    __be16 source_port, destination_port;
+    __be16 channel; /* to prepend (peer to client), or 0 */
+    __u16 zero;
+    __u32 meter;  /* index of the way's meter */
+    __u16 behind; /* index of the hop where the packet must come from */
+    __u16 ahead;  /* index of the hop where it goes to */
+};
+
+struct key6 {
+    __be32 source[4], destination[4];
+    __be16 source_port, destination_port;
+    __be16 channel;
+    __be16 zero;
+};
+
+struct way6 {
+    __be32 source[4], destination[4];
+    __be16 source_port, destination_port;
+    __be16 channel;
+    __u16 zero;
+    __u32 meter;
+    __u16 behind;
+    __u16 ahead;
+};
+
+/* A next hop: the device, and the head of the frames that it takes. */
+struct hop {
+    __u32 device; /* its index; 0: not known, user space carries */
+    __u32 mtu;    /* bytes of the longest IP packet */
+    __u8 head[12]; /* destination MAC, source MAC */
+    __u32 local;  /* not 0: this machine itself, by the loopback device */
+};
+
+/* How long a way may be used, and how much it was; a cache line, as it is written a packet. */
+struct meter {
+    __u64 expires; /* nanoseconds of CLOCK_MONOTONIC; 0: closed */
+    __u64 packets;
+    __u64 bytes; /* of payload */
+    __u64 spare[5];
+};
+
+#define MOST_WAYS 131072
+#define MOST_HOPS 16384
+#define PORT_WORDS 1024 /* 64 ports each */
+
+#endif

@@ -1,0 +1,91 @@
+"""Loads the committed object: makes its maps, puts their descriptors into its code."""
+
+import io
+import os
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from elftools.elf.elffile import ELFFile
+from elftools.elf.relocation import RelocationSection
+from elftools.elf.sections import Section, SymbolTableSection
+
+from turn.kernel.bpf import Map, load_classifier
+
+OBJECT = Path(__file__).with_name("relay.bpf.o")
+MAP_DEFINITION = struct.Struct("=5I")
+"""Type, key size, value size, entries, flags: ``struct map`` of relay.bpf.c."""
+INSTRUCTION_BYTES = 8
+PSEUDO_MAP = 1
+"""BPF_PSEUDO_MAP_FD: the constant of this instruction is a map's descriptor."""
+
+
+class Object(NamedTuple):
+    """What an object file holds."""
+
+    code: bytes
+    definitions: dict[str, tuple[int, int, int, int, int]]
+    """Of each map: type, key size, value size, entries, flags."""
+    references: list[tuple[int, str]]
+    """Offset of an instruction, and the map that it names."""
+    terms: str
+    """The license, as the kernel is told."""
+
+
+class Program(NamedTuple):
+    """A program in the kernel, and its maps."""
+
+    fd: int
+    maps: dict[str, Map]
+
+    def close(self) -> None:
+        """Let go of all; it ends where nothing runs it any more."""
+        os.close(self.fd)
+        for one in self.maps.values():
+            one.close()
+
+
+def read_object(data: bytes) -> Object:
+    """Read an object that clang made of relay.bpf.c."""
+    elf = ELFFile(io.BytesIO(data))
+    sections: dict[str, Section] = {section.name: section for section in elf.iter_sections()}
+    symbols, relocations = sections[".symtab"], sections[".reltc"]
+    assert isinstance(symbols, SymbolTableSection)
+    assert isinstance(relocations, RelocationSection)
+    maps, place = sections["maps"].data(), list(sections).index("maps")
+    definitions = {
+        symbol.name: MAP_DEFINITION.unpack_from(maps, symbol["st_value"])
+        for symbol in symbols.iter_symbols()
+        if symbol["st_shndx"] == place and symbol.name
+    }
+    references = [
+        (entry["r_offset"], symbols.get_symbol(entry["r_info_sym"]).name)
+        for entry in relocations.iter_relocations()
+    ]
+    terms = sections["license"].data().rstrip(b"\0").decode()
+    return Object(sections["tc"].data(), definitions, references, terms)
+
+
+def link(found: Object, descriptors: Mapping[str, int]) -> bytes:
+    """The code with the maps' descriptors where it names them."""
+    code = bytearray(found.code)
+    for offset, name in found.references:
+        code[offset + 1] = (code[offset + 1] & 0x0F) | PSEUDO_MAP << 4
+        struct.pack_into("=i", code, offset + 4, descriptors[name])
+    return bytes(code)
+
+
+def load(path: Path = OBJECT) -> Program:
+    """Make the maps and load the program. :raises BpfError: the kernel refused."""
+    found = read_object(path.read_bytes())
+    maps: dict[str, Map] = {}
+    try:
+        for name, (kind, key_bytes, value_bytes, entries, flags) in found.definitions.items():
+            maps[name] = Map(name, kind, (key_bytes, value_bytes), entries, flags)
+        code = link(found, {name: one.fd for name, one in maps.items()})
+        return Program(load_classifier("icebroker", code, found.terms), maps)
+    except OSError:
+        for one in maps.values():
+            one.close()
+        raise
