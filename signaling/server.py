@@ -181,7 +181,8 @@ def _broker(settings: SignalingSettings, redis: RedisSettings) -> Broker:
     if address is None:
         return MemoryBroker(*most)
     authority = str(redis.ca_certificate) if redis.ca_certificate else None
-    return RedisBroker(Finder(address, "{" + redis.prefix + "}", authority), redis.prefix, *most)
+    finder = Finder(address, "{" + redis.prefix + "}", authority)
+    return RedisBroker(finder, redis.prefix, *most, lease=redis.lease)
 
 
 def _hub_settings(settings: SignalingSettings) -> HubSettings:

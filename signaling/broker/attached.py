@@ -11,7 +11,9 @@ Deliver = Callable[[str, int, str], None]
 class Attached:
     """One session at this node."""
 
-    __slots__ = ("_held", "behind", "end", "epoch", "joining", "last", "node", "record", "rooms")
+    __slots__ = (
+        "_held", "behind", "end", "epoch", "joining", "last", "node", "reading", "record", "rooms",
+    )  # fmt: skip
 
     def __init__(self, record: SessionRecord, node: str, epoch: int, last: int) -> None:
         self.record = record
@@ -21,6 +23,8 @@ class Attached:
         """The ``seq`` of the last event that the hub has."""
         self.behind = 0
         """The highest ``seq`` that was heard of; more than ``last`` while a gap is read."""
+        self.reading = False
+        """Whether a gap is being read."""
         self.rooms: set[str] = set()
         self.joining = 0
         """Joins that are not answered yet: what they change must not be heard before."""
@@ -33,8 +37,13 @@ class Attached:
         """The fencing token: scripts do nothing for a session that another one owns."""
         return f"{self.node}:{self.epoch}"
 
-    def take(self, events: Iterable[tuple[int, str]], deliver: Deliver) -> bool:
-        """Hand on what follows on the last event; False where there is a gap before the rest."""
+    @property
+    def has_gap(self) -> bool:
+        """Whether something was heard of that does not follow on the last event."""
+        return self.behind > self.last
+
+    def take(self, events: Iterable[tuple[int, str]], deliver: Deliver) -> None:
+        """Hand on what follows on the last event."""
         for seq, text in events:
             self.behind = max(self.behind, seq)
             if seq == self.last + 1:
@@ -43,7 +52,6 @@ class Attached:
                     self._held.append((seq, text))
                 else:
                     deliver(self.record.session, seq, text)
-        return self.behind <= self.last
 
     def joined(self, deliver: Deliver) -> None:
         """An answer to ``join`` has gone out: what came since may follow it."""

@@ -231,6 +231,25 @@ async def test_a_node_that_was_away_takes_back_what_nobody_took(world, server):
     ) in world.ear.cuts  # fmt: skip
 
 
+async def test_a_socket_that_is_lost_while_its_session_is_taken_back_is_told_of(world, server):
+    await begin(world.one, "a", "r")
+    await begin(world.two, "b", "r")
+    call = world.one._link.call
+
+    async def slow(script, *arguments):
+        reply = await call(script, *arguments)
+        if script == "attach":
+            await world.one.suspend("a", 0)
+        return reply
+
+    world.one._link.call = slow
+    expire_lease(server, world.one.node)
+    await world.two.reap(0)
+    await until(lambda: "a" not in world.one._attached)
+    assert await world.presence("b") == ["suspended", "resumed", "suspended"]
+    assert field(server, "a", "owner") == b""
+
+
 async def test_a_node_that_stops_lets_go_at_once(world):
     await begin(world.one, "a", "r")
     await begin(world.two, "b", "r")
@@ -254,6 +273,28 @@ async def test_what_is_missed_by_a_wake_up_is_read_from_the_mailbox(world):
     await world.one.send("a", "peer-b", message(3))
     await until(lambda: len(world.ear.delivered) == 5)  # b's join, too
     assert await world.heard("b") == [("message", n, n + 1) for n in range(4)]
+
+
+async def test_a_gap_that_could_not_be_read_is_read_later(world, server):
+    await begin(world.one, "a", "r")
+    await begin(world.two, "b", "r")
+    await world.settle()
+    call = world.two._link.call
+
+    async def slow(script, *arguments):
+        reply = await call(script, *arguments)
+        if script == "attach":  # its answer comes after the wake-ups of what came after it
+            await world.one.send("a", "peer-b", message("after"))
+            await call("enlist", 1000)
+            await asyncio.sleep(0.1)
+        return reply
+
+    world.two._link.call = slow
+    expire_lease(server, world.two.node)
+    await world.one.reap(0)
+    await world.one.send("a", "peer-b", message("before"))
+    await until(lambda: [n for n, *_ in world.ear.delivered].count("b") == 2)
+    assert await world.heard("b") == [("message", "before", 1), ("message", "after", 2)]
 
 
 @pytest.mark.parametrize("kind", ["pubsub", "normal"])
