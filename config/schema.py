@@ -346,6 +346,19 @@ class SignalingSettings(Section):
     room_capacity: Positive = 64
     """Peers that a room holds; a token may say less."""
 
+    peerjs: bool = False
+    """Serve PeerJS applications at `/peerjs` too; where tokens are asked for, they give one of
+    ours as the client's option `token`."""
+
+    peerjs_key: Annotated[str, Field(pattern="^[A-Za-z0-9_-]{1,64}$")] = "peerjs"
+    """The key that their clients have to name. Not a secret: every page has it."""
+
+    peerjs_discovery: bool = False
+    """Tell them everyone's id (`listAllPeers`)."""
+
+    peerjs_capacity: Positive = 10000
+    """PeerJS clients that may reach each other; a token may say less."""
+
     drain_timeout: Seconds = 30
     """How long clients have to move elsewhere after SIGTERM, in seconds."""
 
