@@ -43,6 +43,13 @@ class DatagramListener(Protocol):
 Listen = Callable[[socket.socket], DatagramListener]
 
 
+class Bind(NamedTuple):
+    """Where bound sockets come from; both take a host and a port, and raise ``OSError``."""
+
+    udp: Callable[[str, int], socket.socket] = bind_udp
+    tcp: Callable[[str, int], socket.socket] = bind_tcp
+
+
 class ListenError(OSError):
     """An address cannot be listened on; the message names it and says why."""
 
@@ -51,8 +58,13 @@ class Listeners:
     """The UDP sockets, one a local address, and the TCP and TLS servers."""
 
     def __init__(
-        self, udp: Sequence[tuple[str, int]], shared: Shared, stream: StreamShared
+        self,
+        udp: Sequence[tuple[str, int]],
+        shared: Shared,
+        stream: StreamShared,
+        bind: Bind = Bind(),  # noqa: B008 - immutable
     ) -> None:
+        self._bind = bind
         self._datagram_endpoints = [(Listening("udp", *place), self._listen_udp) for place in udp]
         self._shared = shared
         self._stream_shared = stream
@@ -80,9 +92,9 @@ class Listeners:
         listener = StreamListener(self._stream_shared, tls)
         name = listener.transport.value
         try:
-            sock = bind_tcp(host, port)
+            sock = self._bind.tcp(host, port)
         except OSError as error:
-            raise _explained(error, name, host, port) from None
+            raise explained(error, name, host, port) from None
         port = sock.getsockname()[1]
         await listener.start(sock)
         self._streams.append(listener)
@@ -132,22 +144,18 @@ class Listeners:
         self._streams.clear()
 
     def _wanted(self, addresses: Iterable[str]) -> dict[Listening, Listen]:
-        """The addresses to bind: a wildcard stands for each local address of its family."""
+        """The addresses to bind."""
         wanted: dict[Listening, Listen] = {}
         for place, listen in self._datagram_endpoints:
-            if not ip_address(place.host).is_unspecified:
-                wanted[place] = listen
-            else:
-                for address in addresses:
-                    if (":" in address) == (":" in place.host):
-                        wanted[place._replace(host=address)] = listen
+            for each in hosts_of(place.host, addresses):
+                wanted[place._replace(host=each)] = listen
         return wanted
 
     def _open_datagram(self, place: Listening, listen: Listen) -> None:
         try:
-            sock = bind_udp(place.host, place.port)
+            sock = self._bind.udp(place.host, place.port)
         except OSError as error:
-            raise _explained(error, *place) from None
+            raise explained(error, *place) from None
         self._datagram[place] = listener = listen(sock)
         self.listening.append(Listening(listener.protocol, *listener.address))
 
@@ -155,7 +163,15 @@ class Listeners:
         return UdpListener(sock, self._shared)
 
 
-def _explained(error: OSError, protocol: str, host: str, port: int) -> ListenError:
+def hosts_of(host: str, addresses: Iterable[str]) -> list[str]:
+    """The addresses that a UDP endpoint stands for: a wildcard, each local one of its family."""
+    if not ip_address(host).is_unspecified:
+        return [host]
+    return [address for address in addresses if (":" in address) == (":" in host)]
+
+
+def explained(error: OSError, protocol: str, host: str, port: int) -> ListenError:
+    """The error of a bind, for people."""
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     return ListenError(
         error.errno, f"the relay cannot listen on {place} ({protocol}): {error.strerror}"

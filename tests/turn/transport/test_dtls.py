@@ -194,6 +194,27 @@ async def test_binding_works_without_an_allocation(clients, dtls):
         assert mapped == Address(*client.sock.getsockname())
 
 
+@pytest.mark.parametrize(
+    ("offered", "chosen"),
+    [
+        ([], b""),
+        ([b"stun.turn"], b"stun.turn"),
+        ([b"h2", b"stun.nat-discovery"], b"stun.nat-discovery"),
+        ([b"h2"], b""),
+    ],
+)
+async def test_a_protocol_may_be_asked_for_by_name(dtls, offered, chosen):
+    async with relay(**dtls) as service:
+        context = SSL.Context(SSL.DTLS_CLIENT_METHOD)
+        if offered:
+            context.set_alpn_protos(offered)
+        client = await DtlsClient().connect(port_of(service, "dtls"), context=context)
+        await client.shake()
+        assert client.connection.get_alpn_proto_negotiated() == chosen
+        await client.allocate()
+        client.close()
+
+
 async def test_udp_and_dtls_on_one_port_are_no_start(dtls):
     """One would take the other's place, and nobody would know why half of the clients fail."""
     port = free_port()
