@@ -85,6 +85,8 @@ class Client:
         if source:
             self.sock.bind((source, 0))
         self.sock.setblocking(False)
+        if tcp:
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._framer = StreamFramer() if tcp else None
         await asyncio.get_running_loop().sock_connect(self.sock, (host, port))
         return self
