@@ -583,11 +583,14 @@ async def test_the_client_gets_a_token_for_each_connection():
             raise OSError("the back end is away for a moment")
         return fetched[-1]
 
-    async with signaling(token_secret=TOKEN_SECRET) as service:
-        async with asyncio.timeout(10), Client(url(service, "/ws", "ws"), token=fetch) as one:
-            await one.join("r")
-            await one.drop()
-            assert (await anext(one.events()))["type"] == "resumed"
+    async with (
+        asyncio.timeout(10),
+        signaling(token_secret=TOKEN_SECRET) as service,
+        Client(url(service, "/ws", "ws"), token=fetch) as one,
+    ):
+        await one.join("r")
+        await one.drop()
+        assert (await anext(one.events()))["type"] == "resumed"
     assert len(fetched) == 3
 
 
