@@ -28,6 +28,7 @@ from turn.codec.registry import Attributes, MessageClass, Method
 from turn.codec.values import Address, Family, Icmp, family_of
 from turn.routes import Ends, FiveTuple, Route, RouteTable, Send
 from turn.stats import DropReason, Stats
+from turn.telling import Tell, to_nobody
 
 MOST_INDICATION_ROUTES = 128
 """Routes without a channel that an allocation keeps; a further peer takes the place of the
@@ -41,6 +42,10 @@ class CloseReason(StrEnum):
     EXPIRED = "expired"
     DISCONNECTED = "disconnected"
     SHUTDOWN = "shutdown"
+    OPERATOR = "operator"
+    """By hand."""
+    REVOKED = "revoked"
+    """Its user may not use the relay any more."""
 
 
 class Parts(NamedTuple):
@@ -53,6 +58,7 @@ class Parts(NamedTuple):
     limits: Limits
     stats: Stats
     random_bytes: Callable[[int], bytes]
+    tell: Tell = to_nobody
 
 
 class Allocator:
@@ -67,6 +73,7 @@ class Allocator:
         self._bandwidth = Bandwidth(parts.limits.rates)
         self._stats = parts.stats
         self._random_bytes = parts.random_bytes
+        self._tell = parts.tell
         self.connections = Connections(parts.random_bytes)
 
     # Allocations ---------------------------------------------------------------------------
@@ -95,6 +102,7 @@ class Allocator:
         for family, relayed in allocation.relayed.items():
             relayed.relay.start(allocation.routes, AllocationGate(self, allocation))
             self._stats.allocations_created[client.transport, family.name.lower()] += 1
+        self._tell("allocation_created", allocation.facts())
         return allocation
 
     def grant(self, wanted: float) -> float:
@@ -121,6 +129,8 @@ class Allocator:
         for relayed in allocation.relayed.values():
             self._release(relayed.relay)
         self._stats.allocations_closed[reason] += 1
+        carried = allocation.routes.carried._asdict()
+        self._tell("allocation_closed", {**allocation.facts(), "reason": reason, **carried})
 
     def close_family(self, allocation: Allocation, family: Family, reason: CloseReason) -> None:
         """End one relayed address of an allocation, and all of it where it was the last one."""

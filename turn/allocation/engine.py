@@ -10,7 +10,8 @@ from typing import NamedTuple
 from turn.allocation.allocator import Allocator, CloseReason, Parts
 from turn.allocation.connections import PeerStream
 from turn.allocation.handlers import HANDLERS, KNOWN
-from turn.allocation.model import Limits
+from turn.allocation.model import Allocation, Limits
+from turn.allocation.refusals import facts_of, is_first_step
 from turn.allocation.replies import RecentReplies
 from turn.allocation.request import Outcome, Request
 from turn.auth.authenticate import Authenticator, Identity, Now
@@ -44,6 +45,8 @@ class Engine:
         self._authenticator = authenticator
         self._stats = parts.stats
         self._allocator = Allocator(parts)
+        self._tell = parts.tell
+        self._revoked: dict[str, float] = {}
         self._replies = RecentReplies()
         self.table = parts.table
         self.draining = False
@@ -84,11 +87,21 @@ class Engine:
             return Reply(kept, proved=True)
         request.identity = self._authenticate(request)
         if self.draining and message.method == Method.ALLOCATE:
-            raise StunError(508)
+            raise StunError(508, why="the relay is draining")
+        if self._revoked and message.method == Method.ALLOCATE:
+            self._check_revoked(request)
         reply = self._succeed(request)
         if reply is not None:
             self._replies.put(request.client, message.transaction_id, reply.data, now)
         return reply
+
+    def _check_revoked(self, request: Request) -> None:
+        """See that a user may begin something. :raises StunError: 403."""
+        user = request.proved.user
+        until = self._revoked.get(user, 0.0)
+        if until > request.now.wall:
+            raise StunError(403, why="an operator has revoked the user")
+        self._revoked.pop(user, None)
 
     def _answer_later(self, request: Request, outcome: Outcome) -> None:
         """Send the reply to a request whose handler gave none."""
@@ -119,6 +132,8 @@ class Engine:
 
     def _reject(self, request: Request, error: StunError) -> Reply:
         """Build the reply to every request that fails."""
+        if not is_first_step(request, error):
+            self._tell("request_refused", facts_of(request, error))
         attributes = ((registry.ERROR_CODE, (error.code, error.reason)), *error.attributes)
         return self._reply(request, MessageClass.ERROR, attributes, error.code)
 
@@ -177,6 +192,21 @@ class Engine:
         self._authenticator = authenticator
         self.table.set_limits(limits)
         self._allocator.reload(limits)
+
+    def revoke(self, user: str, until: float) -> int:
+        """Close every allocation of a user and refuse it others until then (Unix time).
+
+        :returns: how many were closed.
+        """
+        self._revoked[user] = until
+        meant = [allocation for allocation in self.table if allocation.owner.user == user]
+        for allocation in meant if until else ():
+            self._allocator.close(allocation, CloseReason.REVOKED)
+        return len(meant)
+
+    def close(self, allocation: Allocation, reason: CloseReason) -> None:
+        """End a live allocation."""
+        self._allocator.close(allocation, reason)
 
     def close_all(self, reason: CloseReason = CloseReason.SHUTDOWN) -> None:
         """End every allocation and reservation."""
