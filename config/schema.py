@@ -4,6 +4,7 @@ A component is handed its section, never the tree. ``config/icebroker.toml`` sho
 options for an operator; a test holds the two together.
 """
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
@@ -57,6 +58,17 @@ class Problem(NamedTuple):
     text: str
 
 
+def _are_opposite(ends: Sequence[Endpoint]) -> bool:
+    pairs = list(zip(ends[::2], ends[1::2], strict=False))
+    return len(ends) == 2 * len(pairs) and all(
+        one.host != other.host
+        and one.port != other.port
+        and (":" in one.host) == (":" in other.host)
+        and not (one.is_wildcard or other.is_wildcard)
+        for one, other in pairs
+    )
+
+
 class Section(BaseModel):
     """A part of the settings: immutable, and closed to keys that it does not know."""
 
@@ -101,7 +113,9 @@ class Section(BaseModel):
 class TurnSettings(Section):
     """The STUN/TURN relay."""
 
-    fixed = frozenset({"listen", "listen_tls", "listen_dtls", "data_plane", "workers"})
+    fixed = frozenset(
+        {"listen", "listen_tls", "listen_dtls", "nat_discovery", "data_plane", "workers"}
+    )
 
     listen: Endpoints = (Endpoint("0.0.0.0", 3478), Endpoint("::", 3478))  # noqa: S104 - a server
     """Addresses for STUN and TURN over UDP and TCP; a wildcard is each of the machine's."""
@@ -154,6 +168,13 @@ class TurnSettings(Section):
 
     tcp_allocations: bool = False
     """Let users have relayed addresses that TCP peers connect with (RFC 6062). No browser asks."""
+
+    mobility: bool = False
+    """Let clients take an allocation along when they change networks (RFC 8016)."""
+
+    nat_discovery: Endpoints = ()
+    """Two of this machine's addresses with another port each, for NAT behaviour discovery
+    (RFC 5780); four, a pair of each family."""
 
     open_private_peers: bool = False
     """Relay to private networks (10/8, 100.64/10, 172.16/12, 192.168/16, fc00::/7) too: for a
@@ -222,6 +243,9 @@ class TurnSettings(Section):
         if self.listen_dtls and not has_pair:
             text = "DTLS needs tls_certificate and tls_key, PEM files"
             found.append(Problem("listen_dtls", text))
+        if not _are_opposite(self.nat_discovery):
+            text = "wants pairs of addresses of one family that differ in host and in port"
+            found.append(Problem("nat_discovery", text))
         for name, password in self.users.items():
             if not name or ":" in name:
                 found.append(Problem("users", f"{name!r} is no user name: no colon, not empty"))
@@ -235,7 +259,7 @@ class TurnSettings(Section):
         if self.listen_dtls and find_spec("OpenSSL") is None:
             text = "DTLS needs pyOpenSSL; install it with: pip install 'icebroker[dtls]'"
             found.append(Problem("listen_dtls", text))
-        endpoints = (*self.listen, *self.listen_tls, *self.listen_dtls)
+        endpoints = (*self.listen, *self.listen_tls, *self.listen_dtls, *self.nat_discovery)
         if not endpoints:
             text = "listen, listen_tls and listen_dtls are all empty: nobody could come in"
             return [*found, Problem("listen", text)]

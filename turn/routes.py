@@ -100,6 +100,8 @@ class Carried(NamedTuple):
     received_packets: int = 0
     """From the peer."""
     received_bytes: int = 0
+    spoiled_packets: int = 0
+    """Lost half way: a function of the kernel's failed."""
 
     def plus(self, other: "Carried") -> "Carried":
         """Both together."""
@@ -177,6 +179,20 @@ class RouteTable:
         for route in set(routes.channels.values()) | set(routes.peers.values()):
             self.remove(routes, route)
         self.of_listener(client.transport, client.server).pop(client.client, None)
+
+    def move(
+        self, before: FiveTuple, after: FiveTuple, routes: ClientRoutes, to_client: Send
+    ) -> None:
+        """Let a client go on with its routes at another five-tuple."""
+        self.of_listener(before.transport, before.server).pop(before.client, None)
+        self.of_listener(after.transport, after.server)[after.client] = routes
+        for route in set(routes.channels.values()) | set(routes.peers.values()):
+            for observer in self._observers:
+                routes.carried = routes.carried.plus(observer.carried_by(route))
+                observer.removed(route)
+            route.client, route.to_client = after, to_client
+            for observer in self._observers:
+                observer.added(route)
 
     def add(self, routes: ClientRoutes, route: Route) -> None:
         """Let packets take a route. One that the peer had already gives way."""

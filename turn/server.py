@@ -85,18 +85,27 @@ class TurnService:
         )
         self._ports.tcp = settings.tcp_allocations
         parts = Parts(
-            self.policy, table, self._routes, self._ports, limits, stats, secrets.token_bytes, tell
+            self.policy,
+            table,
+            self._routes,
+            self._ports,
+            limits,
+            stats,
+            secrets.token_bytes,
+            assemble.options(settings, external),
+            tell,
         )
         self._engine = Engine(assemble.authenticator(settings, self._key), parts)
         self.collections: tuple[Allocations, ...] = (Allocations(self._engine, self._routes),)
         common = (self._engine, self._forwarder, self._routes, stats)
         self._listeners = Listeners(
-            [(endpoint.host, endpoint.port) for endpoint in settings.listen],
+            assemble.udp_endpoints(settings),
             Shared(
                 *common,
                 self._poller,
                 replies=ReplyLimit(settings.max_unproved_replies_per_second),
                 bindings=ReplyLimit(settings.max_bindings_per_second),
+                senders={},
             ),
             StreamShared(
                 *common,
@@ -214,7 +223,11 @@ class TurnService:
         self._ports.tcp = settings.tcp_allocations
         self.policy.set_rules(assemble.policy_rules(settings, self._reserved_ports, external))
         self.policy.reserve_ports(place.port for place in self.addresses)
-        self._engine.reload(assemble.authenticator(settings, self._key), assemble.limits(settings))
+        self._engine.reload(
+            assemble.authenticator(settings, self._key),
+            assemble.limits(settings),
+            assemble.options(settings, external),
+        )
         self._listeners.reload(settings)
 
     def ready(self) -> list[str]:

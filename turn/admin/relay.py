@@ -114,7 +114,7 @@ class Allocations:
                 peer=str(route.peer),
                 channel=route.channel or None,
                 expires_in=_left(route.expires, now),
-                **self._routes.carried_by(route)._asdict(),
+                **_counts(self._routes.carried_by(route)),
             )
             for route in set(thing.routes.peers.values())
         ]
@@ -131,7 +131,6 @@ class Allocations:
             self._engine.close(thing, CloseReason.OPERATOR)
 
     def _fields(self, thing: Allocation, now: float) -> dict[str, Any]:
-        carried: Carried = self._routes.carried(thing.routes)
         publics = [relayed.relay.public for relayed in thing.relayed.values()]
         return {
             "id": str(thing.number),
@@ -146,8 +145,14 @@ class Allocations:
             "expires_in": _left(max((r.expires for r in thing.relayed.values()), default=0), now),
             "permissions": len(thing.permissions),
             "channels": len(thing.channels),
-            **carried._asdict(),
+            **_counts(self._routes.carried(thing.routes)),
         }
+
+
+def _counts(carried: Carried) -> dict[str, int]:
+    counts = carried._asdict()
+    del counts["spoiled_packets"]  # no one's traffic
+    return counts
 
 
 def _left(expires: float, now: float) -> float:

@@ -9,11 +9,12 @@ from typing import NamedTuple
 
 from turn.allocation.allocator import Allocator, CloseReason, Parts
 from turn.allocation.connections import PeerStream
-from turn.allocation.handlers import HANDLERS, KNOWN
+from turn.allocation.handlers import HANDLERS, known
 from turn.allocation.model import Allocation, Limits
+from turn.allocation.options import Options
 from turn.allocation.refusals import facts_of, is_first_step
 from turn.allocation.replies import RecentReplies
-from turn.allocation.request import Outcome, Request
+from turn.allocation.request import Outcome, Request, unknown_attributes
 from turn.auth.authenticate import Authenticator, Identity, Now
 from turn.codec import registry
 from turn.codec.errors import Malformed, StunError
@@ -36,6 +37,10 @@ class Reply(NamedTuple):
     the transport bounds what goes there."""
     stream: PeerStream | None = None
     """What the client's connection carries from now on, in place of messages (RFC 6062 §5.4)."""
+    origin: Address | None = None
+    """Which of our UDP addresses it leaves from, if not the one that was asked (RFC 5780)."""
+    destination: Address | None = None
+    """Where it goes, if not to where the message came from (RFC 5780, RESPONSE-PORT)."""
 
 
 class Engine:
@@ -77,15 +82,15 @@ class Engine:
 
     def _answer(self, request: Request) -> Reply | None:
         message, now = request.message, request.now.monotonic
-        unknown = message.unknown_required(KNOWN)
-        if unknown:
-            raise StunError(420, attributes=((registry.UNKNOWN_ATTRIBUTES, unknown),))
         if message.method == Method.BINDING:
+            self._check_known(request)
             return self._succeed(request)
         kept = self._replies.get(request.client, message.transaction_id, now)
         if kept is not None:
             return Reply(kept, proved=True)
         request.identity = self._authenticate(request)
+        # Only now (RFC 8489 §6.3): a client discards a 420 that nothing protects (§9.2.5).
+        self._check_known(request)
         if self.draining and message.method == Method.ALLOCATE:
             raise StunError(508, why="the relay is draining")
         if self._revoked and message.method == Method.ALLOCATE:
@@ -102,6 +107,11 @@ class Engine:
         if until > request.now.wall:
             raise StunError(403, why="an operator has revoked the user")
         self._revoked.pop(user, None)
+
+    def _check_known(self, request: Request) -> None:
+        unknown = request.message.unknown_required(known(self._allocator, request))
+        if unknown:
+            raise unknown_attributes(unknown)
 
     def _answer_later(self, request: Request, outcome: Outcome) -> None:
         """Send the reply to a request whose handler gave none."""
@@ -152,7 +162,8 @@ class Engine:
             integrity=identity.integrity if identity else Integrity.NONE,
             fingerprint=message.has(registry.FINGERPRINT),
         )
-        return Reply(data, identity is not None, request.stream)
+        proved = identity is not None
+        return Reply(data, proved, request.stream, request.origin, request.destination)
 
     # From a data plane ---------------------------------------------------------------------
 
@@ -170,9 +181,12 @@ class Engine:
     # From the outside ----------------------------------------------------------------------
 
     def disconnected(self, client: FiveTuple) -> None:
-        """A TCP or TLS client's connection is gone, and its allocation with it (RFC 8656 §4)."""
+        """A TCP or TLS client's connection is gone, and its allocation with it (RFC 8656 §4).
+
+        One that its client may come back to from elsewhere goes on until it expires (RFC 8016).
+        """
         allocation = self.table.get(client)
-        if allocation is not None:
+        if allocation is not None and not allocation.ticket:
             self._allocator.close(allocation, CloseReason.DISCONNECTED)
 
     def expire(self, now: float) -> None:
@@ -187,11 +201,11 @@ class Engine:
         self._allocator.forget(now)
         self._replies.expire(now)
 
-    def reload(self, authenticator: Authenticator, limits: Limits) -> None:
+    def reload(self, authenticator: Authenticator, limits: Limits, options: Options) -> None:
         """Go on with these, and end what the policy refuses now."""
         self._authenticator = authenticator
         self.table.set_limits(limits)
-        self._allocator.reload(limits)
+        self._allocator.reload(limits, options)
 
     def revoke(self, user: str, until: float) -> int:
         """Close every allocation of a user and refuse it others until then (Unix time).

@@ -127,6 +127,24 @@ class AllocationTable:
         _decrement(self._of_user, allocation.owner.user)
         _decrement(self._of_address, address_quota_key(allocation.client.client.host))
 
+    def move(self, allocation: Allocation, client: FiveTuple) -> None:
+        """Find an allocation at another five-tuple from now on.
+
+        :raises StunError: 486, the new address has its share.
+        """
+        before = address_quota_key(allocation.client.client.host)
+        after = address_quota_key(client.client.host)
+        shares, most = len(allocation.relayed), self._limits.allocations_per_address
+        if before != after:
+            if most and self._of_address[after] + shares > most:
+                raise self.exceeded("address", 486)
+            for _ in range(shares):
+                _decrement(self._of_address, before)
+            self._of_address[after] += shares
+        del self._by_client[allocation.client]
+        allocation.client = client
+        self._by_client[client] = allocation
+
     def _index(self, allocation: Allocation) -> dict[Address, Allocation]:
         return self._by_tcp_relayed if allocation.is_tcp else self._by_relayed
 
@@ -151,14 +169,19 @@ class AllocationTable:
         self._reservations[token] = reservation
         self._of_user[reservation.owner.user] += 1
 
-    def claim(self, token: bytes, owner: Owner) -> Relay:
-        """Take the port that a token stands for.
+    def reserved(self, token: bytes, owner: Owner) -> Relay:
+        """The port that a token stands for.
 
         :raises StunError: 508 where there is none of this owner's (RFC 8656 §7.2).
         """
         reservation = self._reservations.get(token)
         if reservation is None or reservation.owner != owner:
             raise StunError(508)
+        return reservation.relay
+
+    def claim(self, token: bytes, owner: Owner) -> Relay:
+        """Take the port that a token stands for. :raises StunError: as ``reserved``."""
+        self.reserved(token, owner)
         return self._unreserve(token)
 
     def expired_reservations(self, now: float) -> Iterator[Relay]:

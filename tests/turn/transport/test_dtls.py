@@ -8,49 +8,13 @@ from OpenSSL import SSL
 
 from config.certificate import self_signed
 from tests.turn.live import Client, port_of, relay, until
+from tests.turn.secure import DtlsClient
 from turn.codec import registry
 from turn.codec.message import parse_untrusted
 from turn.codec.registry import Method
 from turn.codec.values import Address
 from turn.stats import DropReason
-from turn.transport.dtls import MTU, datagrams_of
-
-
-class DtlsClient(Client):
-    """The simple client, over DTLS."""
-
-    async def connect(self, port, **how):
-        await super().connect(port, **how)
-        self.connection = SSL.Connection(SSL.Context(SSL.DTLS_CLIENT_METHOD), None)
-        self.connection.set_connect_state()
-        self.connection.set_ciphertext_mtu(MTU)
-        return self
-
-    async def shake(self):
-        while True:
-            try:
-                self.connection.do_handshake()
-            except SSL.WantReadError:
-                await self.flush()
-                self.connection.bio_write(await super().receive())
-            else:
-                await self.flush()
-                return self
-
-    async def flush(self):
-        for datagram in datagrams_of(self.connection):
-            await super().send(datagram)
-
-    async def send(self, data):
-        self.connection.send(data)
-        await self.flush()
-
-    async def receive(self, patience=2.0):
-        while True:
-            try:
-                return self.connection.recv(65536)
-            except SSL.WantReadError:
-                self.connection.bio_write(await super().receive(patience))
+from turn.transport.dtls import datagrams_of
 
 
 @pytest.fixture

@@ -1,0 +1,17 @@
+"""What an operator may switch on beyond RFC 8656; all of it widens what a stranger can reach."""
+
+from typing import NamedTuple
+
+from turn.allocation.discovery import Discovery
+
+
+class Options(NamedTuple):
+    """Switched on, or not."""
+
+    mobility: bool = False
+    """Clients may take their allocation to another network (RFC 8016)."""
+    discovery: Discovery | None = None
+    """Clients may find out how their NAT behaves (RFC 5780)."""
+
+
+NOTHING_MORE = Options()
