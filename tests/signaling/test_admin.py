@@ -1,5 +1,6 @@
 """Rooms and peers as an operator sees them and ends them, over each broker."""
 
+import asyncio
 import time
 
 import aiohttp
@@ -77,10 +78,11 @@ async def test_a_peer_is_removed_for_good(stage):
     anna, welcome = await enter(connect, "anna")
     bert, _ = await enter(connect, "bert")
     assert (await anna.hear("peer"))["event"] == "join"
+    end = asyncio.ensure_future(anna.closed())
     assert (await api.ask(f"peers/{welcome['peer']}", "DELETE")).status == 200
     left = await bert.hear("peer")
     assert (left["event"], left["reason"]) == ("leave", "removed")
-    assert await anna.closed() == 4507
+    assert await end == 4507
     again = await connect()
     seen = {"session": welcome["session"], "secret": welcome["secret"], "seq": 1}
     assert not (await again.hello(token=token("anna"), resume=seen))["resumed"]
@@ -90,9 +92,10 @@ async def test_a_peer_is_removed_for_good(stage):
 async def test_a_room_is_closed(stage):
     _, api, connect = stage
     in_room = [(await enter(connect, name))[0] for name in ("anna", "bert")]
+    ends = asyncio.gather(*(peer.closed() for peer in in_room))
     outside, _ = await enter(connect, "carl", "other")
     assert (await api.ask("rooms/demo", "DELETE")).body == {"id": "demo", "ended": True}
-    assert [await peer.closed() for peer in in_room] == [4507, 4507]
+    assert await ends == [4507, 4507]
     await outside.say(type="ping", t=1)
     assert await outside.hear("pong")
     assert [room["id"] for room in (await api.get("rooms"))["rooms"]] == ["other"]
@@ -102,9 +105,10 @@ async def test_a_revoked_user_is_out_and_its_tokens_open_nothing(stage):
     service, api, connect = stage
     anna, _ = await enter(connect, "anna")
     bert, _ = await enter(connect, "bert")
+    end = asyncio.ensure_future(anna.closed())
     answer = await api.ask("revocations/anna", "PUT", {"seconds": 60})
     assert answer.body["ended"] == {"signaling": 1}
-    assert await anna.closed() == 4503
+    assert await end == 4503
     assert (await bert.hear("peer"))["event"] == "leave"
     again = await connect()
     await again.say(type="hello", token=token("anna"))

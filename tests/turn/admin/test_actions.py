@@ -124,8 +124,9 @@ async def test_events_as_they_happen(stage, connect):
             await peer.say(type="signal", id="1", to="nobody", candidate=None)
             kinds = [(await stream.next())[1] for _ in range(3)]
             assert kinds == ["session_opened", "room_joined", "message_refused"]
+            end = asyncio.ensure_future(peer.closed())
             await api.ask("rooms/demo", "DELETE")
-            assert await peer.closed() == 4507
+            assert await end == 4507
             kinds = [(await stream.next())[1] for _ in range(2)]
             assert kinds == ["operator", "session_closed"]
     missed = {**headers, "Last-Event-ID": number}

@@ -8,7 +8,7 @@ from turn.allocation.options import Options
 from turn.codec import registry
 from turn.codec.message import Message
 from turn.codec.registry import Method
-from turn.routes import Route, Transport
+from turn.routes import Carried, Route, Transport
 
 ASKED = (registry.MOBILITY_TICKET, b"")
 
