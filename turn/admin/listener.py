@@ -23,7 +23,14 @@ from turn.metrics import CONTENT_TYPE, ProcessCollector, exposition
 log = structlog.get_logger("admin")
 
 PAGE = Path(__file__).parent / "page"
-FILES = {"/": "index.html", "/operator.js": "operator.js", "/operator.css": "operator.css"}
+FILES = {
+    "/": "index.html",
+    **{
+        f"/operator/{name}": name
+        for name in ("operator.css", "icon.svg", "operator.js", "api.js", "draw.js", "lists.js",
+                     "load.js")
+    },
+}  # fmt: skip
 LARGEST_BODY = 16 << 10
 
 

@@ -10,12 +10,12 @@ from tests.operator_api import operator
 from tests.signaling.live import signaling, sockets
 from tests.turn.live import port_of, relay
 from turn.admin.journal import Journal
+from turn.admin.listener import FILES
 from turn.codec import registry
 from turn.codec.registry import Method
 from turn.codec.values import Address
 
-NOT_OF_THE_API = {"/metrics", "/healthz", "/readyz", "/api/v1/openapi.json", "/",
-                  "/operator.js", "/operator.css"}  # fmt: skip
+NOT_OF_THE_API = {"/metrics", "/healthz", "/readyz", "/api/v1/openapi.json", *FILES}
 UNTYPED = re.compile(r"\{(\w+)\}")
 
 

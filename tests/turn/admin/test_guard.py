@@ -80,7 +80,7 @@ async def test_a_mistake_is_answered_in_json(api, path, method, status, error):
 async def test_without_a_configured_token_there_is_no_api_and_no_page():
     journal = Journal()
     async with relay(journal.tell) as service, operator(journal, service, token="") as api:
-        for path in ("/api/v1/status", "/api/v1/openapi.json", "/", "/operator.js"):
+        for path in ("/api/v1/status", "/api/v1/openapi.json", "/", "/operator/api.js"):
             answer = await api.ask(path)
             assert answer.status == 404
             assert "set admin.token" in answer.text
