@@ -14,7 +14,7 @@ help:
 	@echo "make serve   run the relay and signaling on embedded defaults (ARGS=--lan opens it to the LAN)"
 	@echo "make test    install what the tests need, and run them all (ARGS='tests/turn -k policy' for some)"
 	@echo "make check   format, lint, types, import contracts, tests with coverage: what CI runs"
-	@echo "make bench   packets per CPU-second beside coturn (needs root)"
+	@echo "make bench   what a packet costs, beside coturn and plain forwarding (needs root)"
 	@echo "make kernel  rebuild the BPF object of the kernel plane (needs clang)"
 	@echo "make protocol rewrite the JSON Schema and the AsyncAPI document of signaling"
 	@echo "make format  put the code into shape"

@@ -179,7 +179,7 @@ def _turn(settings: Settings, journal: Any) -> Any:
     redis = settings.redis.address()
     ports = {settings.signaling.listen.port, settings.admin.listen.port, 6379}
     ports |= {host.port for host in redis.hosts} if redis else set()
-    return TurnService(settings.turn, ports, journal.tell)
+    return TurnService(settings.turn, ports, tell=journal.tell)
 
 
 def _signaling(settings: Settings, journal: Any) -> Any:

@@ -176,6 +176,19 @@ class TurnSettings(Section):
     """Two of this machine's addresses with another port each, for NAT behaviour discovery
     (RFC 5780); four, a pair of each family."""
 
+    alternate_servers: Endpoints = ()
+    """Other relays, by address, that clients over UDP and TCP are sent to (RFC 8489 §10)."""
+
+    alternate_servers_tls: Endpoints = ()
+    """The same for clients over TLS and DTLS."""
+
+    alternate_domain: HostText = ""
+    """The name in the certificates of `alternate_servers_tls`; empty: the one clients know."""
+
+    redirect: Literal["full", "always"] = "full"
+    """Which clients are sent there: those that find no room here or a relay that is draining, or
+    all of them."""
+
     open_private_peers: bool = False
     """Relay to private networks (10/8, 100.64/10, 172.16/12, 192.168/16, fc00::/7) too: for a
     laptop or a LAN."""
@@ -246,11 +259,24 @@ class TurnSettings(Section):
         if not _are_opposite(self.nat_discovery):
             text = "wants pairs of addresses of one family that differ in host and in port"
             found.append(Problem("nat_discovery", text))
+        found += self._redirect_problems()
         for name, password in self.users.items():
             if not name or ":" in name:
                 found.append(Problem("users", f"{name!r} is no user name: no colon, not empty"))
             if not password.get_secret_value():
                 found.append(Problem("users", f"the password of {name!r} is empty"))
+        return found
+
+    def _redirect_problems(self) -> list[Problem]:
+        found = [
+            Problem(name, "wants addresses and ports that clients can reach")
+            for name in ("alternate_servers", "alternate_servers_tls")
+            if any(place.is_wildcard or not place.port for place in getattr(self, name))
+        ]
+        somewhere = self.alternate_servers or self.alternate_servers_tls
+        if self.redirect == "always" and not somewhere:
+            text = '"always" needs alternate_servers to send clients to'
+            found.append(Problem("redirect", text))
         return found
 
     def dangers(self) -> list[Problem]:
@@ -369,6 +395,19 @@ class SignalingSettings(Section):
 
     room_capacity: Positive = 64
     """Peers that a room holds; a token may say less."""
+
+    peerjs: bool = False
+    """Serve PeerJS applications at `/peerjs` too; where tokens are asked for, they give one of
+    ours as the client's option `token`."""
+
+    peerjs_key: Annotated[str, Field(pattern="^[A-Za-z0-9_-]{1,64}$")] = "peerjs"
+    """The key that their clients have to name. Not a secret: every page has it."""
+
+    peerjs_discovery: bool = False
+    """Tell them everyone's id (`listAllPeers`)."""
+
+    peerjs_capacity: Positive = 10000
+    """PeerJS clients that may reach each other; a token may say less."""
 
     drain_timeout: Seconds = 30
     """How long clients have to move elsewhere after SIGTERM, in seconds."""

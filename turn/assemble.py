@@ -9,6 +9,7 @@ import structlog
 from cryptography import x509
 
 from config.schema import TurnSettings
+from turn.allocation.alternates import Alternates
 from turn.allocation.discovery import Discovery
 from turn.allocation.model import Limits
 from turn.allocation.options import Options
@@ -21,6 +22,7 @@ from turn.codec.values import Address, Family
 from turn.kernel.carrier import KernelPlane
 from turn.kernel.plane import NullPlane, Plane, Unavailable
 from turn.transport.addresses import relay_candidates
+from turn.transport.stream import ALPN
 
 if TYPE_CHECKING:
     from turn.transport.dtls import DtlsContext
@@ -70,7 +72,20 @@ def limits(settings: TurnSettings) -> Limits:
 
 def options(settings: TurnSettings, external: Sequence[tuple[str, str]]) -> Options:
     """What is switched on beyond RFC 8656."""
-    return Options(mobility=settings.mobility, discovery=_discovery(settings, external))
+    return Options(
+        mobility=settings.mobility,
+        discovery=_discovery(settings, external),
+        alternates=_alternates(settings),
+    )
+
+
+def _alternates(settings: TurnSettings) -> Alternates | None:
+    plain = [Address(*place) for place in settings.alternate_servers]
+    secure = [Address(*place) for place in settings.alternate_servers_tls]
+    if not plain and not secure:
+        return None
+    always = settings.redirect == "always"
+    return Alternates(plain, secure, settings.alternate_domain, always=always)
 
 
 def _discovery(settings: TurnSettings, external: Sequence[tuple[str, str]]) -> Discovery | None:
@@ -151,6 +166,7 @@ class Certificate:
         """Load it. :raises StartError: the files are not usable."""
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self.context.set_alpn_protocols(ALPN)
         self.expires = 0.0
         """Unix time in seconds."""
         self._dtls: DtlsContext | None = None

@@ -2,10 +2,10 @@
 
 import asyncio
 import resource
-import secrets
 import time
 from collections import Counter
 from collections.abc import Iterable
+from secrets import randbelow
 
 import structlog
 
@@ -17,6 +17,7 @@ from turn.allocation.engine import Engine
 from turn.allocation.policy import PeerPolicy
 from turn.allocation.table import AllocationTable
 from turn.codec.values import Address
+from turn.common import Common, alone
 from turn.kernel.plane import NullPlane, Plane
 from turn.metrics import Gauges, TurnCollector
 from turn.relay.forward import Forwarder
@@ -25,7 +26,7 @@ from turn.relay.ports import RelayPorts
 from turn.routes import Carried, FiveTuple, Route, RouteTable
 from turn.stats import Stats
 from turn.telling import Tell, to_nobody
-from turn.transport.addresses import AddressWatch, local_addresses
+from turn.transport.addresses import AddressWatch
 from turn.transport.limits import ConnectionLimit, ReplyLimit
 from turn.transport.listeners import Listeners, Listening
 from turn.transport.stream import StreamShared
@@ -51,22 +52,24 @@ class TurnService:
         self,
         settings: TurnSettings,
         reserved_ports: Iterable[int] = (),
+        common: Common | None = None,
         tell: Tell = to_nobody,
     ) -> None:
         """Wire the relay; nothing is opened before ``start``.
 
         :param reserved_ports: ports of our other services on this machine; never relayed to.
+        :param common: what it shares with other workers; without it, it is the only one.
         :param tell: hears of what happens, for operators who watch.
         """
         self._settings = settings
-        self._key = secrets.token_bytes(32)
-        self._addresses = local_addresses()
+        self._common = common = common or alone()
+        self._addresses = common.addresses()
         self.stats = stats = Stats()
         self._routes = RouteTable(stats)
         self._poller = Poller()
         self._reserved_ports = tuple(reserved_ports)
         limits = assemble.limits(settings)
-        table = AllocationTable(limits, stats)
+        table = AllocationTable(limits, stats, common.books)
         relays = assemble.relay_addresses(settings, self._addresses)
         external = assemble.external_pairs(settings, relays)
         self.policy = PeerPolicy(
@@ -81,7 +84,7 @@ class TurnService:
             relays,
             {local: public for public, local in external},
             (self._poller, self._forwarder),
-            secrets.randbelow,
+            randbelow,
         )
         self._ports.tcp = settings.tcp_allocations
         parts = Parts(
@@ -91,30 +94,34 @@ class TurnService:
             self._ports,
             limits,
             stats,
-            secrets.token_bytes,
+            common.random_bytes,
             assemble.options(settings, external),
+            common.elsewhere,
             tell,
         )
-        self._engine = Engine(assemble.authenticator(settings, self._key), parts)
+        self._engine = Engine(assemble.authenticator(settings, common.key), parts)
         self.collections: tuple[Allocations, ...] = (Allocations(self._engine, self._routes),)
-        common = (self._engine, self._forwarder, self._routes, stats)
+        wired = (self._engine, self._forwarder, self._routes, stats)
         self._listeners = Listeners(
             assemble.udp_endpoints(settings),
             Shared(
-                *common,
+                *wired,
                 self._poller,
-                replies=ReplyLimit(settings.max_unproved_replies_per_second),
-                bindings=ReplyLimit(settings.max_bindings_per_second),
+                replies=ReplyLimit(settings.max_unproved_replies_per_second, common.replies),
+                bindings=ReplyLimit(settings.max_bindings_per_second, common.bindings),
                 senders={},
             ),
             StreamShared(
-                *common,
+                *wired,
                 ConnectionLimit(
-                    settings.max_unauthenticated_per_address, settings.first_request_timeout
+                    settings.max_unauthenticated_per_address,
+                    settings.first_request_timeout,
+                    common.books,
                 ),
             ),
+            common.bind,
         )
-        self._watch = AddressWatch(self._follow_addresses)
+        self._watch = AddressWatch(self.follow_addresses)
         self._plane: Plane = NullPlane("not started")
         self._certificate: assemble.Certificate | None = None
         self._ticker: asyncio.Task[None] | None = None
@@ -202,7 +209,8 @@ class TurnService:
             self._plane.stop()
             raise
         self.policy.reserve_ports(place.port for place in self.addresses)
-        self._watch.start()
+        if self._common.watches:
+            self._watch.start()
         self._ticker = loop.create_task(self._tick())
 
     def reload(self, settings: TurnSettings) -> None:
@@ -224,7 +232,7 @@ class TurnService:
         self.policy.set_rules(assemble.policy_rules(settings, self._reserved_ports, external))
         self.policy.reserve_ports(place.port for place in self.addresses)
         self._engine.reload(
-            assemble.authenticator(settings, self._key),
+            assemble.authenticator(settings, self._common.key),
             assemble.limits(settings),
             assemble.options(settings, external),
         )
@@ -321,8 +329,9 @@ class TurnService:
         # The engine is made after the forwarder, which its relay sockets need.
         return self._engine.route_to(client, peer, now)
 
-    def _follow_addresses(self) -> None:
-        self._addresses = local_addresses()
+    def follow_addresses(self) -> None:
+        """Take in that the machine's addresses have changed."""
+        self._addresses = self._common.addresses()
         self.policy.own_addresses = self._addresses
         self._ports.set_addresses(assemble.relay_addresses(self._settings, self._addresses))
         self._listeners.follow(self._addresses)

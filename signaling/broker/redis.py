@@ -25,6 +25,7 @@ from signaling.broker.base import (
     RoomFull,
     SessionOver,
     SessionRecord,
+    Taken,
     Unavailable,
 )
 from signaling.broker.link import Link
@@ -107,23 +108,27 @@ class RedisBroker:
     async def open(self, record: SessionRecord) -> None:
         """Begin a session."""
         try:
-            await self._call(
+            opened = await self._call(
                 "open", record.session, wire.record_bytes(record), record.peer,
                 record.secret_hash.hex(), round(record.grant.resume_window * 1000),
             )  # fmt: skip
         except BaseException:
             self._doubtful.add(record.session)
             raise
+        if not opened:
+            raise Taken
         self._attached[record.session] = Attached(record, self.node, 1, 0)
 
-    async def resume(self, session: str, secret_hash: bytes, seq: int) -> Resumption | None:
+    async def resume(self, session: str, secret_hash: bytes, seq: int | None) -> Resumption | None:
         """Take a session over, from whichever node; None where it cannot go on without a loss."""
         if not wire.is_token(session):
             return None
         woken: list[tuple[int, str]] = []
         self._resuming.setdefault(session, []).append(woken)
         try:
-            reply = await self._call("attach", session, secret_hash.hex(), seq, "")
+            reply = await self._call(
+                "attach", session, secret_hash.hex(), "" if seq is None else seq, ""
+            )
         except BaseException:
             self._doubtful.add(session)
             raise
@@ -134,14 +139,14 @@ class RedisBroker:
         if reply is None:
             return None
         # Nothing is awaited from here until the hub has the socket: no wake-up comes between.
-        data, epoch, identities, missed = reply
+        data, epoch, identities, missed, seq = reply
         attached = Attached(wire.parse_record(data), self.node, epoch, seq)
         attached.rooms = {wire.room_of(identity) for identity in identities}
         found: list[tuple[int, str]] = []
         attached.take(wire.entries(missed) + woken, lambda _, seq, text: found.append((seq, text)))
         self._attached[session] = attached
         self._doubtful.discard(session)
-        return Resumption(attached.record, found)
+        return Resumption(attached.record, found, seq)
 
     async def suspend(self, session: str, now: float) -> None:
         """The socket is lost; while Redis is away that is remembered."""
@@ -163,12 +168,14 @@ class RedisBroker:
 
     # Rooms ---------------------------------------------------------------------------------
 
-    async def join(self, session: str, room: str, meta: Raw, capacity: int) -> list[PeerEntry]:
+    async def join(
+        self, session: str, room: str, meta: Raw, capacity: int, *, quiet: bool = False
+    ) -> list[PeerEntry]:
         """Enter a room."""
         attached = self._of(session)
         reply = await self._call(
             "join", attached.owner, session, wire.room_key(room),
-            wire.identity_bytes(room, attached.record, meta), capacity,
+            wire.identity_bytes(room, attached.record, meta), capacity, "q" if quiet else "",
         )  # fmt: skip
         if reply == b"full":
             raise RoomFull
@@ -194,6 +201,12 @@ class RedisBroker:
         attached = self._attached.get(session)
         return sorted(attached.rooms) if attached else []
 
+    async def quiet_names(self, room: str) -> list[str]:
+        """The names of those who are quietly in a room."""
+        return [
+            wire.name_of(identity) for identity in await self._call("quiet", wire.room_key(room))
+        ]
+
     def counts(self) -> tuple[int, int]:
         """(rooms, peers in rooms) of this node's sockets."""
         rooms = [room for attached in self._attached.values() for room in attached.rooms]
@@ -201,14 +214,24 @@ class RedisBroker:
 
     # Messages ------------------------------------------------------------------------------
 
-    async def send(self, session: str, to: str, event: Directed, request: str = "") -> bool:
+    async def send(
+        self, session: str, to: str, event: Directed, request: str = "", *, patient: bool = True
+    ) -> bool:
         """Put an event into one peer's mailbox."""
         attached = self._of(session)
         if not wire.is_token(to):
             raise NotThere
         return self._sent(
             attached,
-            await self._call("send", attached.owner, session, to, request, wire.body_of(event)),
+            await self._call(
+                "send",
+                attached.owner,
+                session,
+                to,
+                request,
+                wire.body_of(event),
+                "" if patient else "now",
+            ),
         )
 
     async def broadcast(self, session: str, event: Directed, request: str = "") -> bool:

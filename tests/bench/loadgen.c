@@ -5,7 +5,7 @@
 //   hint -r)] [-d secs] [-b burst/socket] [-g gso_segs]
 //   [-c client_bind_ip] [-p peer_ip] [-K peer_sockets] [-A client_netns] [-B peer_netns] [-P
 //   server_pid[,pid..]] [-k cpu_pin] [-X (direct, no TURN)]
-//   [-H hold_secs after allocate] [-C alloc_concurrency] [-N (allocate only)] [-o flowfile] [-v]
+//   [-H hold_secs after allocate] [-Z warm_up_secs before what is measured] [-C alloc_concurrency] [-N (allocate only)] [-o flowfile] [-v]
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <dirent.h>
@@ -64,7 +64,7 @@ static int have_key = 0;
 static const char *outf;
 static const char *nsA, *nsB;
 static int pids[16], npid = 0;
-static double hold = 0;
+static double hold = 0, warm = 0;
 static int ep;
 static uint32_t trial;
 static uint64_t now(void) {
@@ -792,7 +792,7 @@ int main(int ac, char **av) {
     parse("127.0.0.1", &cbind, 0);
     parse("127.0.0.1", &peer0, 0);
     parse("127.0.0.1:3478", &srv, 3478);
-    while ((o = getopt(ac, av, "s:u:w:n:l:D:m:r:W:Sd:b:g:c:p:K:A:B:P:k:XH:C:Nvo:")) > 0)
+    while ((o = getopt(ac, av, "s:u:w:n:l:D:m:r:W:Sd:b:g:c:p:K:A:B:P:k:XH:C:Nvo:Z:")) > 0)
         switch (o) {
         case 's':
             parse(optarg, &srv, 3478);
@@ -870,6 +870,9 @@ int main(int ac, char **av) {
             break;
         case 'N':
             alloc_only = 1;
+            break;
+        case 'Z':
+            warm = atof(optarg);
             break;
         case 'v':
             verbose = 1;
@@ -987,8 +990,11 @@ int main(int ac, char **av) {
         }
         printf("BEST del=%.0f loss=%.3f%% p50=%.1f p99=%.1f cpu0ns=%.0f procns=%.0f cpu0=%.2f\n",
                best.deliv, best.loss, best.p50, best.p99, best.ns0, best.nsproc, best.c0 / T);
-    } else
+    } else {
+        if (warm > 0) // printed too: the last line counts
+            blast(rate, window, warm);
         blast(rate, window, dur);
+    }
     if (!direct)
         release();
     return 0;

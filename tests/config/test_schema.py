@@ -35,6 +35,24 @@ OPEN_ROOMS = (
             "[turn]\nworkers = 2",
             [f"icebroker.toml:2: turn.workers: more than one process {LATER}"],
         ),
+        (
+            '[turn]\nalternate_servers = ["0.0.0.0:3478"]',
+            [
+                (
+                    "icebroker.toml:2: turn.alternate_servers: wants addresses and ports that "
+                    "clients can reach"
+                )
+            ],
+        ),
+        (
+            '[turn]\nredirect = "always"',
+            [
+                (
+                    'icebroker.toml:2: turn.redirect: "always" needs alternate_servers to send '
+                    "clients to"
+                )
+            ],
+        ),
         *(
             (
                 f"[turn]\nnat_discovery = {ends}",

@@ -109,7 +109,7 @@ async def test_a_revoked_user_is_out_and_its_tokens_open_nothing(stage):
     answer = await api.ask("revocations/anna", "PUT", {"seconds": 60})
     assert answer.body["ended"] == {"signaling": 1}
     assert await end == 4503
-    assert (await bert.hear("peer"))["event"] == "leave"
+    assert (await bert.hear("peer"))["reason"] == "revoked"
     again = await connect()
     await again.say(type="hello", token=token("anna"))
     assert (await again.hear("error"))["code"] == "unauthorized"

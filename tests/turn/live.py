@@ -43,7 +43,7 @@ def settings(**changes: Any) -> TurnSettings:
 @asynccontextmanager
 async def relay(tell: Tell = to_nobody, /, **changes: Any) -> AsyncIterator[TurnService]:
     """A running relay. :param tell: hears of what happens."""
-    service = TurnService(settings(**changes), (), tell)
+    service = TurnService(settings(**changes), tell=tell)
     await service.start()
     try:
         yield service
@@ -86,6 +86,8 @@ class Client:
         if source:
             self.sock.bind((source, 0))
         self.sock.setblocking(False)
+        if tcp:
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._framer = StreamFramer() if tcp else None
         await asyncio.get_running_loop().sock_connect(self.sock, (host, port))
         return self

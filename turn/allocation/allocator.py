@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from turn.allocation.connections import Connection, Connections, PeerStream
+from turn.allocation.elsewhere import NOWHERE, Elsewhere
 from turn.allocation.model import (
     CHANNEL_LIFETIME,
     PERMISSION_LIFETIME,
@@ -61,6 +62,7 @@ class Parts(NamedTuple):
     stats: Stats
     random_bytes: Callable[[int], bytes]
     options: Options = NOTHING_MORE
+    elsewhere: Elsewhere = NOWHERE
     tell: Tell = to_nobody
 
 
@@ -73,12 +75,13 @@ class Allocator:
         self.opener = parts.opener
         self._routes = parts.routes
         self._limits = parts.limits
-        self._bandwidth = Bandwidth(parts.limits.rates)
+        self._bandwidth = Bandwidth(parts.limits.rates, self.table.books.budgets)
         self._stats = parts.stats
         self._random_bytes = parts.random_bytes
         self._tell = parts.tell
         self.connections = Connections(parts.random_bytes)
         self.options = parts.options
+        self.elsewhere = parts.elsewhere
         self._by_ticket: dict[bytes, Allocation] = {}
 
     # Allocations ---------------------------------------------------------------------------
@@ -260,7 +263,7 @@ class Allocator:
         """Go on with other limits, and end what the policy refuses now."""
         self.options = options
         if limits.rates != self._limits.rates:
-            self._bandwidth = Bandwidth(limits.rates)
+            self._bandwidth = Bandwidth(limits.rates, self.table.books.budgets)
         self._limits = limits
         for allocation in self.table:
             self._end_refused(allocation)

@@ -91,17 +91,22 @@ class Engine:
         request.identity = self._authenticate(request)
         # Only now (RFC 8489 §6.3): a client discards a 420 that nothing protects (§9.2.5).
         self._check_known(request)
-        if self.draining and message.method == Method.ALLOCATE:
-            raise StunError(508, why="the relay is draining")
-        if self._revoked and message.method == Method.ALLOCATE:
-            self._check_revoked(request)
-        reply = self._succeed(request)
+        if message.method == Method.ALLOCATE:
+            self._check_taken_in(request)
+        try:
+            reply = self._succeed(request)
+        finally:
+            self.table.settle()
         if reply is not None:
             self._replies.put(request.client, message.transaction_id, reply.data, now)
         return reply
 
-    def _check_revoked(self, request: Request) -> None:
-        """See that a user may begin something. :raises StunError: 403."""
+    def _check_taken_in(self, request: Request) -> None:
+        """See that somebody may begin something here. :raises StunError: 508, 403."""
+        if not self._takes_in():
+            raise StunError(508, why="the relay is draining, or sends everyone elsewhere")
+        if not self._revoked:
+            return
         user = request.proved.user
         until = self._revoked.get(user, 0.0)
         if until > request.now.wall:
@@ -115,10 +120,15 @@ class Engine:
 
     def _answer_later(self, request: Request, outcome: Outcome) -> None:
         """Send the reply to a request whose handler gave none."""
-        if isinstance(outcome, StunError):
+        client, transaction_id = request.client, request.message.transaction_id
+        kept = self._replies.get(client, transaction_id, request.now.monotonic)
+        if kept is not None:  # a retransmission, handled twice before it was answered once
+            reply = Reply(kept, proved=True)
+        elif isinstance(outcome, StunError):
             reply = self._reject(request, outcome)
         else:
             reply = self._reply(request, MessageClass.SUCCESS, outcome, 200)
+            self._replies.put(client, transaction_id, reply.data, request.now.monotonic)
         with suppress(OSError):  # the client is gone
             request.send(reply.data, request.client.client)
 
@@ -140,10 +150,24 @@ class Engine:
             return None
         return self._reply(request, MessageClass.SUCCESS, attributes, 200)
 
+    def _takes_in(self) -> bool:
+        """Whether new allocations are to be had here at all; live ones go on."""
+        alternates = self._allocator.options.alternates
+        return not (self.draining or (alternates is not None and alternates.always))
+
+    def _elsewhere(self, request: Request, error: StunError) -> StunError:
+        """Where there is no room for an allocation: where else to ask, if we know."""
+        message, alternates = request.message, self._allocator.options.alternates
+        has_no_room = error.code == 508 and not message.has(registry.RESERVATION_TOKEN)
+        if alternates is None or message.method != Method.ALLOCATE or not has_no_room:
+            return error
+        return alternates.elsewhere(request.client) or error
+
     def _reject(self, request: Request, error: StunError) -> Reply:
         """Build the reply to every request that fails."""
         if not is_first_step(request, error):
             self._tell("request_refused", facts_of(request, error))
+        error = self._elsewhere(request, error)
         attributes = ((registry.ERROR_CODE, (error.code, error.reason)), *error.attributes)
         return self._reply(request, MessageClass.ERROR, attributes, error.code)
 

@@ -5,8 +5,9 @@ None answers later. It is called for requests that passed the steps common to al
 """
 
 from collections.abc import Callable
+from functools import partial
 
-from turn.allocation import discovery, mobility, tcp
+from turn.allocation import discovery, mobility, reservation, tcp
 from turn.allocation.allocator import Allocator, CloseReason
 from turn.allocation.model import DEFAULT_LIFETIME, NoPort, Owner, Relay
 from turn.allocation.policy import is_tunnelled
@@ -31,7 +32,7 @@ def binding(allocator: Allocator, request: Request) -> Attributes:
     return (mapped, *answer.attributes)
 
 
-def allocate(allocator: Allocator, request: Request) -> Attributes:
+def allocate(allocator: Allocator, request: Request) -> Attributes | None:
     """Give the client a relayed transport address (RFC 8656 §7.2)."""
     message, identity, now = request.message, request.proved, request.now.monotonic
     if is_tunnelled(request.client.client.host):  # RFC 8656 §21.4
@@ -47,15 +48,29 @@ def allocate(allocator: Allocator, request: Request) -> Attributes:
     mobility.check_asked(request)
     if transport != UDP and not (transport == TCP and allocator.opener.tcp):
         raise StunError(442)
-    lifetime = message.get(registry.LIFETIME)
     owner = Owner(identity.username, identity.user)
-    relays, extra = (
-        _relays_for(allocator, request, owner)
-        if transport == UDP
-        else (_tcp_relay_for(allocator, request, owner), ())
-    )
+    if transport == TCP:
+        return _begin(allocator, request, owner, _tcp_relay_for(allocator, request, owner))
+    if reservation.is_elsewhere(allocator, request):
+        begin = partial(_begin, allocator, request, owner)
+        reservation.fetch(allocator, request, owner, begin)
+        return None
+    relays, extra = _relays_for(allocator, request, owner)
+    return _begin(allocator, request, owner, relays, extra)
+
+
+def _begin(
+    allocator: Allocator,
+    request: Request,
+    owner: Owner,
+    relays: list[Relay],
+    extra: Attributes = (),
+) -> Attributes:
+    """Begin an allocation on these addresses, and say so."""
+    now = request.now.monotonic
     allocation = allocator.create(request.client, owner, relays, request.send, now)
     # A client may not ask for less than the default (RFC 8656 §7.2, item "Lifetime").
+    lifetime = request.message.get(registry.LIFETIME)
     granted = allocator.grant(max(lifetime or 0, DEFAULT_LIFETIME))
     allocator.extend(allocation, now + granted)
     return (

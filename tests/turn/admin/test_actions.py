@@ -45,7 +45,7 @@ async def test_a_drain_is_watched_and_taken_back(stage, connect):
         refused = await other.request(Method.ALLOCATE, UDP)
         assert refused.get(registry.ERROR_CODE)[0] == 508
         (refusal,) = (await api.get("refusals"))["refusals"]
-        assert refusal["facts"]["why"] == "the relay is draining"
+        assert refusal["facts"]["why"] == "the relay is draining, or sends everyone elsewhere"
         with pytest.raises(aiohttp.WSServerHandshakeError, match="503"):
             await join()
     await client.request(Method.REFRESH, (registry.LIFETIME, 0))
