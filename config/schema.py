@@ -421,6 +421,19 @@ class SignalingSettings(Section):
     room_capacity: Positive = 64
     """Peers that a room holds; a token may say less."""
 
+    peerjs: bool = False
+    """Serve PeerJS applications at `/peerjs` too; where tokens are asked for, they give one of
+    ours as the client's option `token`."""
+
+    peerjs_key: Annotated[str, Field(pattern="^[A-Za-z0-9_-]{1,64}$")] = "peerjs"
+    """The key that their clients have to name. Not a secret: every page has it."""
+
+    peerjs_discovery: bool = False
+    """Tell them everyone's id (`listAllPeers`)."""
+
+    peerjs_capacity: Positive = 10000
+    """PeerJS clients that may reach each other; a token may say less."""
+
     drain_timeout: Seconds = 30
     """How long clients have to move elsewhere after SIGTERM, in seconds."""
 
@@ -468,7 +481,7 @@ class SignalingSettings(Section):
 class RedisSettings(Section):
     """What many nodes share."""
 
-    fixed = frozenset({"url", "prefix", "ca_certificate"})
+    fixed = frozenset({"url", "prefix", "ca_certificate", "lease"})
 
     url: SecretStr = SecretStr("")
     """redis:// rediss:// redis+sentinel:// redis+cluster://; empty: the embedded broker. Secret,
@@ -480,6 +493,10 @@ class RedisSettings(Section):
 
     ca_certificate: PemFile = None
     """PEM file with the authority that signed Redis's certificate; empty: the system's."""
+
+    lease: Annotated[Seconds, Field(ge=1, le=60)] = 8.0
+    """Seconds after which a node that says nothing counts as dead, and its peers as suspended: a
+    second more at most. The same for all nodes."""
 
     def address(self) -> RedisAddress | None:
         """Where Redis is; None for the embedded broker. Secret. :raises ValueError: nowhere."""
@@ -500,14 +517,14 @@ class AdminSettings(Section):
     fixed = frozenset({"listen"})
 
     listen: EndpointText = Endpoint("127.0.0.1", 9641)
-    """Address of /metrics, /healthz and /readyz."""
+    """Address of /metrics, /healthz and /readyz, and of the API and the operator's page."""
 
     token: SecretStr = SecretStr("")
-    """Bearer token of the JSON admin API; empty: the API is off."""
+    """Bearer token of the admin API, at least 16 bytes; empty: no API, and no operator's page."""
 
     def contradictions(self) -> list[Problem]:
-        """The JSON admin API is for later."""
-        return [Problem("token", f"the JSON admin API {NOT_BUILT}")] if self.token else []
+        """A token that can be guessed."""
+        return [Problem("token", TOO_SHORT)] if self.token and _is_short(self.token) else []
 
 
 class LogSettings(Section):

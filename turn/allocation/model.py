@@ -6,6 +6,7 @@ from turn.auth.third_party import Grant
 from turn.bandwidth import Rates
 from turn.codec.values import Address, Family, Icmp
 from turn.routes import ClientRoutes, Ends, FiveTuple, Route, Send
+from turn.telling import Facts
 
 PERMISSION_LIFETIME = 300.0
 """Seconds (RFC 8656 §9)."""
@@ -145,6 +146,7 @@ class Allocation:
         "created",
         "due",
         "grant",
+        "number",
         "owner",
         "permissions",
         "relayed",
@@ -159,6 +161,8 @@ class Allocation:
         self.relayed: dict[Family, Relayed] = {}
         """One, or one of each family (RFC 8656 §7.2, a dual allocation)."""
         self.created = now
+        self.number = 0
+        """What an operator calls it: the table counts from 1, and gives none twice."""
         self.due = 0.0
         """When the table has to look at it next."""
         self.permissions: dict[str, float] = {}
@@ -178,6 +182,16 @@ class Allocation:
     def expires(self) -> float:
         """When the last of it ends; monotonic time."""
         return max(relayed.expires for relayed in self.relayed.values())
+
+    def facts(self) -> Facts:
+        """What an operator is told of it wherever it is named."""
+        return {
+            "allocation": str(self.number),
+            "user": self.owner.user,
+            "transport": self.client.transport,
+            "client": str(self.client.client),
+            "relayed": [str(relayed.relay.public) for relayed in self.relayed.values()],
+        }
 
     def channel_to(self, peer: Address) -> int:
         """The channel number bound to a peer, or 0."""

@@ -83,11 +83,14 @@ class Authenticator:
         named = username is not None or userhash is not None
         if not named or nonce is None or not message.has(registry.REALM):
             raise StunError(400)
+        if username is None and userhash is not None:
+            username = self._credentials.username_of(userhash)
+        wall = now.wall if begins else None
         identity = self._by_token(message, username, granted, now) or self._by_password(
-            message, username, userhash, nonce, now.wall if begins else None
+            message, username, nonce, wall
         )
         if identity is None:
-            raise self._challenge(401, client, now)
+            raise self._challenge(401, client, now, self._why_not(message, username, wall))
         if not self._nonces.is_fresh(nonce, client.host, now.wall):
             raise self._challenge(438, client, now)
         return identity
@@ -115,14 +118,11 @@ class Authenticator:
         self,
         message: Message,
         username: str | None,
-        userhash: bytes | None,
         nonce: str,
         wall: float | None,
     ) -> Identity | None:
         """Who knows a password. :raises StunError: 400, somebody bids down."""
         algorithm = self._algorithm(message, nonce)
-        if username is None and userhash is not None:
-            username = self._credentials.username_of(userhash)
         account = self._account(message, username, algorithm, wall)
         if account is None:
             return None
@@ -161,7 +161,21 @@ class Authenticator:
             algorithm == PasswordAlgorithm.SHA256 and message.integrity is Integrity.SHA256
         )
 
-    def _challenge(self, code: int, client: Address, now: Now) -> StunError:
+    def _why_not(self, message: Message, username: str | None, wall: float | None) -> str:
+        """What an operator is told of a request that no account protects."""
+        if self.third_party is not None and message.has(registry.ACCESS_TOKEN):
+            return "the token is not for turn.third_party_name, not sealed by its key, or expired"
+        if username is None or not self._credentials.accounts(username, None):
+            return "there is no such user"
+        if not self._credentials.accounts(username, wall):
+            return "the credential has expired"
+        if message.get(registry.REALM) != self._realm:
+            return "the client answers for another realm than turn.realm"
+        if self._minimum is Integrity.SHA256 and message.integrity is not Integrity.SHA256:
+            return 'the client knows only SHA-1, and turn.auth_minimum is "sha256"'
+        return "the password is not the user's, or turn.secret did not make it"
+
+    def _challenge(self, code: int, client: Address, now: Now, why: str = "") -> StunError:
         nonce = self._nonces.make(client.host, client.port, now.wall)
         asked = self.third_party
         named = ((registry.THIRD_PARTY_AUTHORIZATION, asked.name),) if asked else ()
@@ -173,4 +187,5 @@ class Authenticator:
                 (registry.PASSWORD_ALGORITHMS, self._offered),
                 *named,
             ),
+            why=why,
         )
