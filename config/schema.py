@@ -4,6 +4,7 @@ A component is handed its section, never the tree. ``config/icebroker.toml`` sho
 options for an operator; a test holds the two together.
 """
 
+import base64
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Annotated, ClassVar, Literal, NamedTuple, Self
@@ -44,7 +45,6 @@ from config.values import (
 MINIMUM_SECRET_BYTES = 16
 MAKE_ONE = "make one with: openssl rand -base64 32"
 TOO_SHORT = f"the secret is shorter than {MINIMUM_SECRET_BYTES} bytes; {MAKE_ONE}"
-NOT_BUILT = "is not in this version of Icebroker yet (CHANGELOG.md says what is)"
 
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -56,6 +56,13 @@ class Problem(NamedTuple):
 
     key: str
     text: str
+
+
+def _is_aes_key(text: str) -> bool:
+    try:
+        return len(base64.b64decode(text, validate=True)) in {16, 32}
+    except ValueError:
+        return False
 
 
 def _are_opposite(ends: Sequence[Endpoint]) -> bool:
@@ -154,6 +161,12 @@ class TurnSettings(Section):
     users: Passwords = {}
     """Static users: name = password."""
 
+    third_party_name: PreparedText = ""
+    """What authorization servers call this relay; they seal tokens for that name (RFC 7635)."""
+
+    third_party_keys: Passwords = {}
+    """Keys shared with them, by key id, in Base64: 32 bytes for AES-256-GCM, 16 for AES-128-GCM."""
+
     auth_minimum: Literal["sha1", "sha256"] = "sha1"
     """`sha256` refuses clients that know only MD5 and HMAC-SHA1 (RFC 8489 §9.2): every browser."""
 
@@ -175,6 +188,19 @@ class TurnSettings(Section):
     nat_discovery: Endpoints = ()
     """Two of this machine's addresses with another port each, for NAT behaviour discovery
     (RFC 5780); four, a pair of each family."""
+
+    alternate_servers: Endpoints = ()
+    """Other relays, by address, that clients over UDP and TCP are sent to (RFC 8489 §10)."""
+
+    alternate_servers_tls: Endpoints = ()
+    """The same for clients over TLS and DTLS."""
+
+    alternate_domain: HostText = ""
+    """The name in the certificates of `alternate_servers_tls`; empty: the one clients know."""
+
+    redirect: Literal["full", "always"] = "full"
+    """Which clients are sent there: those that find no room here or a relay that is draining, or
+    all of them."""
 
     open_private_peers: bool = False
     """Relay to private networks (10/8, 100.64/10, 172.16/12, 192.168/16, fc00::/7) too: for a
@@ -245,6 +271,8 @@ class TurnSettings(Section):
         if not _are_opposite(self.nat_discovery):
             text = "wants pairs of addresses of one family that differ in host and in port"
             found.append(Problem("nat_discovery", text))
+        found += self._redirect_problems()
+        found += self._third_party_problems()
         for name, password in self.users.items():
             if not name or ":" in name:
                 found.append(Problem("users", f"{name!r} is no user name: no colon, not empty"))
@@ -258,14 +286,41 @@ class TurnSettings(Section):
             return []
         found = []
         if self.data_plane == "kernel":
-            text = "the kernel relays on all cores by itself; set workers = 1, or data_plane"
+            text = (
+                "the kernel relays on all cores by itself; set workers = 1, or another data_plane"
+            )
             found.append(Problem("data_plane", text))
         if self.tcp_allocations:
-            text = "connections of a TCP allocation would meet different workers; set workers = 1"
+            text = (
+                "the connections of a TCP allocation would come to different workers; "
+                "set workers = 1"
+            )
             found.append(Problem("tcp_allocations", text))
         if self.mobility:
-            text = "a ticket would be shown to a worker that did not make it; set workers = 1"
+            text = "a client would show its ticket to another worker; set workers = 1"
             found.append(Problem("mobility", text))
+        return found
+
+    def _third_party_problems(self) -> list[Problem]:
+        found = [
+            Problem("third_party_keys", f"{kid!r} is no Base64 of 16 or 32 bytes")
+            for kid, key in self.third_party_keys.items()
+            if not _is_aes_key(key.get_secret_value())
+        ]
+        if self.third_party_keys and not self.third_party_name:
+            found.append(Problem("third_party_keys", "needs third_party_name"))
+        return found
+
+    def _redirect_problems(self) -> list[Problem]:
+        found = [
+            Problem(name, "wants addresses and ports that clients can reach")
+            for name in ("alternate_servers", "alternate_servers_tls")
+            if any(place.is_wildcard or not place.port for place in getattr(self, name))
+        ]
+        somewhere = self.alternate_servers or self.alternate_servers_tls
+        if self.redirect == "always" and not somewhere:
+            text = '"always" needs alternate_servers to send clients to'
+            found.append(Problem("redirect", text))
         return found
 
     def dangers(self) -> list[Problem]:
@@ -282,7 +337,7 @@ class TurnSettings(Section):
             return found
         if any(_is_short(secret) for secret in self.secret):
             return [*found, Problem("secret", TOO_SHORT)]
-        if self.secret or self.users:
+        if self.secret or self.users or self.third_party_keys:
             return found
         return [
             *found,
@@ -385,6 +440,19 @@ class SignalingSettings(Section):
     room_capacity: Positive = 64
     """Peers that a room holds; a token may say less."""
 
+    peerjs: bool = False
+    """Serve PeerJS applications at `/peerjs` too; where tokens are asked for, they give one of
+    ours as the client's option `token`."""
+
+    peerjs_key: Annotated[str, Field(pattern="^[A-Za-z0-9_-]{1,64}$")] = "peerjs"
+    """The key that their clients have to name. Not a secret: every page has it."""
+
+    peerjs_discovery: bool = False
+    """Tell them everyone's id (`listAllPeers`)."""
+
+    peerjs_capacity: Positive = 10000
+    """PeerJS clients that may reach each other; a token may say less."""
+
     drain_timeout: Seconds = 30
     """How long clients have to move elsewhere after SIGTERM, in seconds."""
 
@@ -432,7 +500,7 @@ class SignalingSettings(Section):
 class RedisSettings(Section):
     """What many nodes share."""
 
-    fixed = frozenset({"url", "prefix", "ca_certificate"})
+    fixed = frozenset({"url", "prefix", "ca_certificate", "lease"})
 
     url: SecretStr = SecretStr("")
     """redis:// rediss:// redis+sentinel:// redis+cluster://; empty: the embedded broker. Secret,
@@ -444,6 +512,10 @@ class RedisSettings(Section):
 
     ca_certificate: PemFile = None
     """PEM file with the authority that signed Redis's certificate; empty: the system's."""
+
+    lease: Annotated[Seconds, Field(ge=1, le=60)] = 8.0
+    """Seconds after which a node that says nothing counts as dead, and its peers as suspended: a
+    second more at most. The same for all nodes."""
 
     def address(self) -> RedisAddress | None:
         """Where Redis is; None for the embedded broker. Secret. :raises ValueError: nowhere."""
@@ -464,14 +536,14 @@ class AdminSettings(Section):
     fixed = frozenset({"listen"})
 
     listen: EndpointText = Endpoint("127.0.0.1", 9641)
-    """Address of /metrics, /healthz and /readyz."""
+    """Address of /metrics, /healthz and /readyz, and of the API and the operator's page."""
 
     token: SecretStr = SecretStr("")
-    """Bearer token of the JSON admin API; empty: the API is off."""
+    """Bearer token of the admin API, at least 16 bytes; empty: no API, and no operator's page."""
 
     def contradictions(self) -> list[Problem]:
-        """The JSON admin API is for later."""
-        return [Problem("token", f"the JSON admin API {NOT_BUILT}")] if self.token else []
+        """A token that can be guessed."""
+        return [Problem("token", TOO_SHORT)] if self.token and _is_short(self.token) else []
 
 
 class LogSettings(Section):

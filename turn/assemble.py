@@ -1,5 +1,6 @@
 """What the relay is made of, as its settings have it: one function a part."""
 
+import base64
 import ssl
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -9,18 +10,20 @@ import structlog
 from cryptography import x509
 
 from config.schema import TurnSettings
+from turn.allocation.alternates import Alternates
 from turn.allocation.discovery import Discovery
 from turn.allocation.model import Limits
 from turn.allocation.options import Options
 from turn.allocation.policy import PolicyRules
 from turn.auth.authenticate import Authenticator
 from turn.auth.credentials import Credentials
+from turn.auth.third_party import ThirdParty
 from turn.bandwidth import Rates
 from turn.codec.integrity import Integrity
 from turn.codec.values import Address, Family
-from turn.kernel.carrier import KernelPlane
 from turn.kernel.plane import NullPlane, Plane, Unavailable
 from turn.transport.addresses import relay_candidates
+from turn.transport.stream import ALPN
 
 if TYPE_CHECKING:
     from turn.transport.dtls import DtlsContext
@@ -48,6 +51,19 @@ def authenticator(settings: TurnSettings, process_key: bytes) -> Authenticator:
         nonce_key,
         settings.nonce_lifetime,
         Integrity[settings.auth_minimum.upper()],
+        _third_party(settings),
+    )
+
+
+def _third_party(settings: TurnSettings) -> ThirdParty | None:
+    if not settings.third_party_keys:
+        return None
+    return ThirdParty(
+        settings.third_party_name,
+        {
+            kid: base64.b64decode(key.get_secret_value())
+            for kid, key in settings.third_party_keys.items()
+        },
     )
 
 
@@ -70,7 +86,20 @@ def limits(settings: TurnSettings) -> Limits:
 
 def options(settings: TurnSettings, external: Sequence[tuple[str, str]]) -> Options:
     """What is switched on beyond RFC 8656."""
-    return Options(mobility=settings.mobility, discovery=_discovery(settings, external))
+    return Options(
+        mobility=settings.mobility,
+        discovery=_discovery(settings, external),
+        alternates=_alternates(settings),
+    )
+
+
+def _alternates(settings: TurnSettings) -> Alternates | None:
+    plain = [Address(*place) for place in settings.alternate_servers]
+    secure = [Address(*place) for place in settings.alternate_servers_tls]
+    if not plain and not secure:
+        return None
+    always = settings.redirect == "always"
+    return Alternates(plain, secure, settings.alternate_domain, always=always)
 
 
 def _discovery(settings: TurnSettings, external: Sequence[tuple[str, str]]) -> Discovery | None:
@@ -92,6 +121,8 @@ def data_plane(settings: TurnSettings) -> Plane:
     """The data plane beside user space. :raises StartError: none, although it is asked for."""
     if settings.data_plane == "userspace":
         return NullPlane("as configured")
+    from turn.kernel.carrier import KernelPlane  # noqa: PLC0415 - what user space never needs
+
     try:
         plane = KernelPlane()
     except Unavailable as error:
@@ -158,6 +189,7 @@ class Certificate:
         """Load it. :raises StartError: the files are not usable."""
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self.context.set_alpn_protocols(ALPN)
         self.expires = 0.0
         """Unix time in seconds."""
         self._dtls: DtlsContext | None = None

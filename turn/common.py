@@ -1,7 +1,7 @@
 """What a relay has in common with others that share its addresses; alone, it has it to itself."""
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from turn.allocation.books import Books, OwnBooks
@@ -23,6 +23,8 @@ class Common(NamedTuple):
     random_bytes: Callable[[int], bytes] = secrets.token_bytes
     """Makes tokens. What a worker makes begins with its number, so that the others know whose
     it is."""
+    numbers: Iterator[int] | None = None
+    """What allocations are called by; None: from 1."""
     elsewhere: Elsewhere = NOWHERE
     bind: Bind = Bind()
     addresses: Callable[[], list[str]] = local_addresses

@@ -263,7 +263,7 @@ def id_of_untrusted(text: str | bytes) -> str | None:
     return found if isinstance(found, str) and len(found) <= MOST_ID else None
 
 
-def encode(message: ServerMessage | ClientMessage) -> str:
+def encode(message: msgspec.Struct) -> str:
     """The text frame of a message."""
     return _encoder.encode(message).decode()
 

@@ -5,7 +5,7 @@ import secrets
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from config.schema import TurnSettings
 from turn.auth.credentials import long_term_key
@@ -16,6 +16,8 @@ from turn.codec.message import Message, build, parse_untrusted
 from turn.codec.registry import MessageClass, Method
 from turn.codec.values import Address
 from turn.server import TurnService
+from turn.telling import Tell, to_nobody
+from turn.transport.listeners import Listening
 
 UDP = (registry.REQUESTED_TRANSPORT, 17)
 PATIENCE = 2.0
@@ -40,9 +42,9 @@ def settings(**changes: Any) -> TurnSettings:
 
 
 @asynccontextmanager
-async def relay(**changes: Any) -> AsyncIterator[TurnService]:
-    """A running relay."""
-    service = TurnService(settings(**changes))
+async def relay(tell: Tell = to_nobody, /, **changes: Any) -> AsyncIterator[TurnService]:
+    """A running relay. :param tell: hears of what happens."""
+    service = TurnService(settings(**changes), tell=tell)
     await service.start()
     try:
         yield service
@@ -50,7 +52,15 @@ async def relay(**changes: Any) -> AsyncIterator[TurnService]:
         await service.stop()
 
 
-def port_of(service: TurnService, protocol: str = "udp") -> int:
+class Listens(Protocol):
+    """A relay, in one process or several."""
+
+    @property
+    def addresses(self) -> list[Listening]:
+        """Where it listens."""
+
+
+def port_of(service: Listens, protocol: str = "udp") -> int:
     """The port that the relay took."""
     return next(place.port for place in service.addresses if place.protocol == protocol)
 
@@ -85,6 +95,8 @@ class Client:
         if source:
             self.sock.bind((source, 0))
         self.sock.setblocking(False)
+        if tcp:
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._framer = StreamFramer() if tcp else None
         await asyncio.get_running_loop().sock_connect(self.sock, (host, port))
         return self

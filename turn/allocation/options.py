@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from turn.allocation.alternates import Alternates
 from turn.allocation.discovery import Discovery
 
 
@@ -12,6 +13,8 @@ class Options(NamedTuple):
     """Clients may take their allocation to another network (RFC 8016)."""
     discovery: Discovery | None = None
     """Clients may find out how their NAT behaves (RFC 5780)."""
+    alternates: Alternates | None = None
+    """Clients are sent elsewhere where there is no room for them (RFC 8489 §10)."""
 
 
 NOTHING_MORE = Options()

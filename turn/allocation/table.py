@@ -1,6 +1,7 @@
 """All allocations, and the books that must balance: quotas, reservations, expiry."""
 
 import heapq
+import itertools
 from collections.abc import Iterator
 from ipaddress import ip_network
 from typing import NamedTuple
@@ -14,6 +15,17 @@ from turn.stats import Stats
 
 ALL: Key = ("total", "")
 
+QUOTAS = {
+    "user": "the user has turn.max_allocations_per_user",
+    "address": "the client's address has turn.max_allocations_per_address",
+    "total": "the relay has turn.max_allocations",
+    "ports": "no port of turn.relay_ports is free",
+    "permissions": "the allocation has turn.max_permissions",
+    "channels": "the allocation has turn.max_channels",
+    "connections": "the allocation has turn.max_channels connections",
+}
+"""What is full, by the name that it is counted under."""
+
 
 class Reservation(NamedTuple):
     """A port held for whoever shows its token (RFC 8656 §7.2)."""
@@ -26,7 +38,13 @@ class Reservation(NamedTuple):
 class AllocationTable:
     """Finds allocations by client and by relayed address; counts them against the quotas."""
 
-    def __init__(self, limits: Limits, stats: Stats, books: Books | None = None) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        stats: Stats,
+        books: Books | None = None,
+        numbers: Iterator[int] | None = None,
+    ) -> None:
         self._limits = limits
         self._stats = stats
         self.books = books or OwnBooks()
@@ -37,6 +55,7 @@ class AllocationTable:
         self._reservations: dict[bytes, Reservation] = {}
         self._due: list[tuple[float, int, Allocation]] = []
         self._serial = 0
+        self._numbers = numbers or itertools.count(1)
 
     def __len__(self) -> int:
         return len(self._by_client)
@@ -99,10 +118,11 @@ class AllocationTable:
     def exceeded(self, quota: str, code: int) -> StunError:
         """Count a refusal, and give the error that tells of it."""
         self._stats.quota_rejections[quota] += 1
-        return StunError(code)
+        return StunError(code, why=QUOTAS[quota])
 
     def insert(self, allocation: Allocation) -> None:
-        """Take in a new allocation whose quota was checked."""
+        """Take in a new allocation whose quota was checked, and give it its number."""
+        allocation.number = next(self._numbers)
         self._by_client[allocation.client] = allocation
         user, place = ("user", allocation.owner.user), place_of(allocation.client)
         self._count(ALL)
@@ -178,7 +198,7 @@ class AllocationTable:
         :raises StunError: 508 where there is none of this owner's (RFC 8656 §7.2).
         """
         reservation = self._reservations.get(token)
-        if reservation is None or reservation.owner != owner:
+        if reservation is None or reservation.owner.username != owner.username:
             raise StunError(508)
         return reservation.relay
 

@@ -21,6 +21,7 @@ from turn.codec.values import Address
 from turn.routes import Buffer, ClientRoutes, Endpoint, FiveTuple, Transport
 from turn.stats import DropReason
 from turn.transport.limits import ConnectionLimit
+from turn.transport.stream import ALPN
 from turn.transport.udp import READS_PER_EVENT, SEND_INDICATION, Shared
 
 DTLS_1_2 = 0xFEFD
@@ -59,6 +60,13 @@ class DtlsContext:
         context.set_cipher_list(CIPHERS)
         context.set_cookie_generate_callback(self._cookie)
         context.set_cookie_verify_callback(self._is_ours)
+        # The first that a client offers and we speak; where there is none it is served too.
+        context.set_alpn_select_callback(
+            lambda _, offered: next(
+                (name for name in offered if name.decode(errors="replace") in ALPN),
+                SSL.NO_OVERLAPPING_PROTOCOLS,
+            )
+        )
         try:
             context.use_certificate_chain_file(str(certificate))
             context.use_privatekey_file(str(key))

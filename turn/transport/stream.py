@@ -33,6 +33,8 @@ BACKLOG = 1024
 ACCEPT_PAUSE = 0.1
 """Seconds until the next try where a connection could not be accepted: no descriptors left."""
 SEND_INDICATION = b"\x00\x16"
+ALPN = ("stun.turn", "stun.nat-discovery")
+"""What a client may ask for by name (RFC 7443 §3); one that asks for nothing is served too."""
 
 
 class StreamShared(NamedTuple):

@@ -5,48 +5,56 @@ terminal or a supervisor sends them to all of us at once, and clients are to be 
 """
 
 import asyncio
+import itertools
 import os
 import signal
 import socket
 import sys
-import time
 from collections.abc import Coroutine, Sequence
 
 import structlog
 import uvloop
 from msgspec import Struct
 
-from config.log import set_up
+from config.log import set_level, set_up
+from turn.admin.journal import JournalHandler
 from turn.allocation.model import Owner
 from turn.assemble import StartError
 from turn.codec.values import Address
 from turn.common import Common
 from turn.server import TurnService
+from turn.workers.answers import Answers, Events
 from turn.workers.books import SharedBooks, SharedPlaces
-from turn.workers.figures import counts_of
 from turn.workers.frozen import thawed
 from turn.workers.ledger import Ledger
 from turn.workers.link import Link
 from turn.workers.memory import Memory
 from turn.workers.messages import (
+    STEP,
     TO_WORKER,
     Addresses,
     Claim,
     Claimed,
     Drain,
     Drained,
+    End,
     Failed,
     Gone,
+    Inspect,
+    Level,
+    List,
     Lost,
     Place,
     Reload,
     Report,
+    Resume,
+    Revoke,
     Setup,
-    Snapshot,
     Socket,
     Start,
     Started,
     Stop,
+    Watch,
 )
 from turn.workers.others import Others, as_socket
 from turn.workers.sockets import Handed
@@ -62,10 +70,16 @@ class Child:
     def __init__(self, sock: socket.socket) -> None:
         self._over = asyncio.Event()
         self._link = Link(sock, TO_WORKER, self._heard, self._over.set)
+        self._events = Events(self._link.send)
+        self._watcher = JournalHandler(self._events.tell)
+        self._early: list[tuple[Struct, list[int]]] = []
+        """What was said before the relay was there to hear it."""
         self._handed = Handed()
         self._addresses: list[str] = []
         self._setup: Setup
+        self._common: Common
         self._others: Others
+        self._answers: Answers
         self._service: TurnService | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.failure: BaseException | None = None
@@ -92,14 +106,30 @@ class Child:
                 self._spawn(self._start())
             case Stop():
                 self._over.set()
-            case _ if service is not None:
+            case _ if service is None:
+                self._early.append((message, descriptors))
+            case Report() | List() | Inspect() | End() | Revoke() | Resume() | Watch() | Level():
+                self._operate(service, message)
+            case _:
                 self._serve(service, message, descriptors)
+
+    def _operate(self, service: TurnService, message: Struct) -> None:
+        """Do what an operator wants of a relay that runs."""
+        match message:
+            case Report(number):
+                self._answers.report(number)
+            case Resume():
+                service.resume()
+            case Watch(on):
+                self._events.on = on
+            case Level(level):
+                set_level(level)
+            case _:
+                self._spawn(self._answers.answer(message))
 
     def _serve(self, service: TurnService, message: Struct, descriptors: list[int]) -> None:
         """Do what the pool says to a relay that runs."""
         match message:
-            case Report(number):
-                self._link.send(self._snapshot(service, number))
             case Gone(host, port):
                 service.relay_gone(Address(host, port))
             case Claim():
@@ -134,6 +164,7 @@ class Child:
             bindings,
             SharedPlaces(memory, setup.worker, setup.salt),
             random_bytes=lambda size: bytes([setup.worker]) + os.urandom(size - 1),
+            numbers=itertools.count(setup.first_number, STEP),
             elsewhere=self._others,
             bind=self._handed.bind,
             addresses=lambda: self._addresses,
@@ -145,23 +176,30 @@ class Child:
         structlog.contextvars.bind_contextvars(worker=setup.worker)
         try:
             with thawed(setup.settings) as (turn, logs):
-                set_up(logs)
-                service = TurnService(turn, setup.reserved_ports, self._common)
+                set_up(logs, self._watcher)
+                service = TurnService(
+                    turn, setup.reserved_ports, self._common, tell=self._events.tell
+                )
                 await service.start()
         except (StartError, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             self._link.send(Failed(reason))
             return
         self._service = service
+        self._answers = Answers(service, self._link.send)
         if setup.draining:
             await service.drain(0)
+        for user, until in setup.revoked.items():
+            await service.revoke(user, until)
+        for early in self._early:
+            self._heard(*early)
         self._link.send(Started([Place(*place) for place in service.addresses]))
 
     # Going on -------------------------------------------------------------------------------
 
     def _reload(self, service: TurnService, settings: bytes) -> None:
         with thawed(settings) as (turn, logs):
-            set_up(logs)
+            set_up(logs, self._watcher)
             service.reload(turn)
 
     async def _drain(self, service: TurnService, seconds: float) -> None:
@@ -179,17 +217,6 @@ class Child:
 
     def _tell_gone(self, relayed: Address, workers: Sequence[int]) -> None:
         self._link.send(Gone(*relayed, list(workers)))
-
-    def _snapshot(self, service: TurnService, number: int) -> Snapshot:
-        gauges = service.gauges
-        return Snapshot(
-            number=number,
-            counts=counts_of(service.stats, service.routes.all()),
-            allocations=gauges.allocations(),
-            ports_in_use=gauges.ports_in_use(),
-            certificate_expiry=gauges.certificate_expiry(),
-            cpu_seconds=time.process_time(),
-        )
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

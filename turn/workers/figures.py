@@ -4,17 +4,18 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from turn.kernel.plane import Carried
+from turn.kernel.plane import NOTHING
 from turn.metrics import Collector, Gauges, Metric, TurnCollector, WorkerRow, worker_metrics
-from turn.routes import Route, RouteTable
+from turn.routes import Carried, RouteTable
 from turn.stats import Stats
 from turn.workers.messages import Counts, Snapshot
 
-OF_ROUTES = ("sent_packets", "sent_bytes", "received_packets", "received_bytes")
 
+def counts_of(stats: Stats, carried: Carried = NOTHING) -> Counts:
+    """All counters as they travel.
 
-def counts_of(stats: Stats, live: Iterable[Route]) -> Counts:
-    """All counters as they travel, those of live routes with them."""
+    :param carried: what has passed in user space, if live routes are to be counted with them.
+    """
     counts: Counts = {}
     for name in Stats.__slots__:
         value = getattr(stats, name)
@@ -22,9 +23,8 @@ def counts_of(stats: Stats, live: Iterable[Route]) -> Counts:
             counts[name] = value
         else:
             counts[name] = [(list(_labels(key)), count) for key, count in value.items()]
-    routes = list(live)
-    for name in OF_ROUTES:
-        counts[name] = getattr(stats, name) + sum(getattr(route, name) for route in routes)
+    if carried is not NOTHING:
+        counts |= {name: value for name, value in carried._asdict().items() if name in counts}
     return counts
 
 
@@ -70,7 +70,7 @@ class Tally:
 
     def add_to(self, stats: Stats) -> None:
         """Add everything that was counted here."""
-        add_counts(stats, counts_of(self._ended, ()))
+        add_counts(stats, counts_of(self._ended))
         if self.last is not None:
             add_counts(stats, self.last.counts)
 
@@ -100,6 +100,11 @@ class PoolCollector(Collector):
         """The last ones of all who serve."""
         return [tally.last for tally in self._tallies if tally.last is not None]
 
+    @property
+    def allocations(self) -> int:
+        """That live at all workers, as of their last reports."""
+        return sum(report.allocations for report in self.reports)
+
     def stats(self) -> Stats:
         """What all have counted since the start."""
         total = Stats()
@@ -116,7 +121,7 @@ class PoolCollector(Collector):
         """Give every metric of a relay, and those that only several workers have."""
         stats, reports = self.stats(), self.reports
         gauges = Gauges(
-            lambda: sum(report.allocations for report in reports),
+            lambda: self.allocations,
             lambda: sum(report.ports_in_use for report in reports),
             self._ports,
             self.certificate_expiry,

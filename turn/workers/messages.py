@@ -4,8 +4,15 @@ The pool's words to a worker may hold secrets; they travel over a socket pair th
 has. What a worker says is decoded by type: it reads the network, and is not believed more.
 """
 
+from typing import Any
+
 import msgspec
 from msgspec import Struct
+
+from turn.admin.relay import AllocationDetails, AllocationEntry
+
+STEP = 64
+"""Between the numbers of a worker's allocations: the rest of a division by it is the worker."""
 
 # To a worker ----------------------------------------------------------------------------------
 
@@ -25,6 +32,10 @@ class Setup(Struct, tag=True, frozen=True, kw_only=True):
     salt: int
     addresses: list[str]
     draining: bool
+    revoked: dict[str, float]
+    """Users who may begin nothing until then (Unix time)."""
+    first_number: int
+    """Of its allocations; the others follow in steps of ``STEP``."""
 
 
 class Socket(Struct, tag=True, frozen=True):
@@ -67,6 +78,50 @@ class Report(Struct, tag=True, frozen=True):
     """Say how it goes."""
 
     number: int
+
+
+class List(Struct, tag=True, frozen=True):
+    """Name your allocations."""
+
+    number: int
+
+
+class Inspect(Struct, tag=True, frozen=True):
+    """Say all of one allocation."""
+
+    number: int
+    id: str
+
+
+class End(Struct, tag=True, frozen=True):
+    """Close an allocation."""
+
+    number: int
+    id: str
+
+
+class Revoke(Struct, tag=True, frozen=True):
+    """Close what a user has, and refuse it more until then (Unix time; 0: give it again)."""
+
+    number: int
+    user: str
+    until: float
+
+
+class Resume(Struct, tag=True, frozen=True):
+    """Give allocations again."""
+
+
+class Watch(Struct, tag=True, frozen=True):
+    """Tell of what happens, or do not: somebody watches, or nobody does."""
+
+    on: bool
+
+
+class Level(Struct, tag=True, frozen=True):
+    """Log these lines and more important ones."""
+
+    level: str
 
 
 class Lost(Struct, tag=True, frozen=True):
@@ -116,6 +171,37 @@ class Snapshot(Struct, tag=True, frozen=True, kw_only=True):
     cpu_seconds: float
 
 
+class Listed(Struct, tag=True, frozen=True):
+    """The allocations."""
+
+    number: int
+    entries: list[AllocationEntry]
+
+
+class Inspected(Struct, tag=True, frozen=True):
+    """The allocation, if there is one."""
+
+    number: int
+    details: AllocationDetails | None
+
+
+class Done(Struct, tag=True, frozen=True):
+    """It is done."""
+
+    number: int
+    count: int = 0
+    """Of allocations that were closed."""
+
+
+class Told(Struct, tag=True, frozen=True):
+    """Something has happened (``turn.telling``)."""
+
+    kind: str
+    facts: dict[str, Any]
+    lost: int
+    """Events before this one that were too many to tell."""
+
+
 # Between workers, by way of the pool ----------------------------------------------------------
 
 
@@ -147,20 +233,12 @@ class Claimed(Struct, tag=True, frozen=True):
     asking: int
 
 
+Answer = Snapshot | Listed | Inspected | Done
+"""What brings the number of a question."""
 ToWorker = (
-    Setup
-    | Socket
-    | Start
-    | Addresses
-    | Reload
-    | Drain
-    | Stop
-    | Report
-    | Lost
-    | Gone
-    | Claim
-    | Claimed
-)
-FromWorker = Started | Failed | Drained | Snapshot | Gone | Claim | Claimed
+    Setup | Socket | Start | Addresses | Reload | Drain | Resume | Stop | Report | List | Inspect
+    | End | Revoke | Watch | Level | Lost | Gone | Claim | Claimed
+)  # fmt: skip
+FromWorker = Started | Failed | Drained | Told | Answer | Gone | Claim | Claimed
 TO_WORKER = msgspec.msgpack.Decoder(ToWorker)
 FROM_WORKER = msgspec.msgpack.Decoder(FromWorker)

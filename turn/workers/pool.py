@@ -15,24 +15,38 @@ from msgspec import Struct
 
 from config.schema import LogSettings, TurnSettings
 from turn import assemble
+from turn.admin.journal import Journal
+from turn.admin.relay import RelayFigures, figures_of
+from turn.codec.values import Address
+from turn.kernel.plane import NOTHING
+from turn.routes import RouteTable
+from turn.telling import Facts
 from turn.transport.addresses import AddressWatch, local_addresses
 from turn.transport.listeners import Listening
+from turn.workers.allocations import PATIENCE, PoolAllocations
 from turn.workers.books import SharedBooks, forget_strangers
 from turn.workers.figures import PoolCollector, Ports
 from turn.workers.frozen import freeze
 from turn.workers.ledger import Ledger
 from turn.workers.memory import Memory
 from turn.workers.messages import (
+    STEP,
     Addresses,
     Claim,
     Claimed,
+    Done,
     Drain,
     Gone,
+    Level,
     Lost,
     Reload,
+    Report,
+    Resume,
+    Revoke,
     Setup,
     Socket,
     Start,
+    Watch,
 )
 from turn.workers.sockets import Group, Groups
 from turn.workers.worker import Worker
@@ -45,6 +59,8 @@ REPORT_PATIENCE = 1.0
 """Seconds that a scrape waits for a worker that is busy."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
 """Seconds before a worker that has died is replaced; twice as long each time it dies at once."""
+MOST_NUMBERS = 1 << 32
+"""Allocations that a worker can have in its life."""
 STEADY = 30.0
 """Seconds after which a death is a new story."""
 
@@ -54,14 +70,22 @@ class WorkerPool:
 
     name = "turn"
     plane = "userspace"
+    figures_type = RelayFigures
 
     def __init__(
-        self, settings: TurnSettings, logs: LogSettings, reserved_ports: Iterable[int] = ()
+        self,
+        settings: TurnSettings,
+        logs: LogSettings,
+        reserved_ports: Iterable[int] = (),
+        journal: Journal | None = None,
     ) -> None:
         """Prepare; nothing is opened before ``start``.
 
         :param reserved_ports: ports of our other services on this machine; never relayed to.
+        :param journal: hears of what happens at the workers, while it is on.
         """
+        self._journal = journal or Journal()
+        self._revoked: dict[str, float] = {}
         self._settings = settings
         self._logs = logs
         self._reserved_ports = list(reserved_ports)
@@ -72,8 +96,10 @@ class WorkerPool:
         self._salt = secrets.randbits(64)
         self._watch = AddressWatch(self._follow_addresses)
         self._workers = [
-            Worker(number, self._introduce, self._pass_on) for number in range(settings.workers)
+            Worker(number, self._introduce, self._pass_on, self._told)
+            for number in range(settings.workers)
         ]
+        self.collections = (PoolAllocations(self._workers),)
         self._keepers: list[asyncio.Task[None]] = []
         self._stopping = False
         self.draining = False
@@ -169,7 +195,7 @@ class WorkerPool:
 
     async def refresh(self) -> None:
         """Have every worker say how it goes, for the collector to tell."""
-        await asyncio.gather(*(worker.report(REPORT_PATIENCE) for worker in self._workers))
+        await asyncio.gather(*(worker.ask(Report, REPORT_PATIENCE) for worker in self._workers))
 
     def ready(self) -> list[str]:
         """What keeps the relay from being sent clients; empty: nothing."""
@@ -191,6 +217,12 @@ class WorkerPool:
         self._frozen = self._freeze(settings)
         self._settings = settings
         self._tell_all(Reload(self._frozen))
+        # Whether anybody may watch is known once the rest of this process has the settings.
+        asyncio.get_running_loop().call_soon(lambda: self._tell_all(Watch(self._journal.on)))
+
+    def set_log_level(self, level: str) -> None:
+        """Log these lines and more important ones, until the next reload."""
+        self._tell_all(Level(level))
 
     async def drain(self, seconds: float) -> None:
         """Turn new allocations away and wait until the live ones of all have ended."""
@@ -200,6 +232,44 @@ class WorkerPool:
         self._tell_all(Drain(seconds))
         waiting = [worker.drained.wait() for worker in self._workers if worker.serving.is_set()]
         await asyncio.gather(*waiting)
+
+    def resume(self) -> None:
+        """Give allocations again."""
+        self.draining = False
+        self._tell_all(Resume())
+
+    def left(self) -> dict[str, int]:
+        """What a drain waits for, as of the last report."""
+        return {"allocations": self.collector.allocations}
+
+    def figures(self) -> RelayFigures:
+        """How it goes, in numbers, as of the last report."""
+        stats, ports = self.collector.stats(), self._ports()
+        return figures_of(
+            stats,
+            {"userspace": RouteTable(stats).in_user_space(), "kernel": NOTHING},
+            allocations=self.collector.allocations,
+            ports=ports.size,
+            ports_free=ports.free,
+            plane=self.plane,
+            plane_reason=self.plane_reason,
+            certificate_not_after=self.collector.certificate_expiry(),
+            listening=[f"{it.protocol} {Address(it.host, it.port)}" for it in self.addresses],
+            relay_addresses=self.relay_addresses,
+        )
+
+    async def revoke(self, user: str, until: float) -> int:
+        """Close all allocations of a user at all workers, and refuse it others until then."""
+        self._revoked[user] = until
+        answers = await asyncio.gather(
+            *(each.ask(lambda n: Revoke(n, user, until), PATIENCE) for each in self._workers)
+        )
+        return sum(answer.count for answer in answers if isinstance(answer, Done))
+
+    async def restore(self, user: str) -> None:
+        """Let a user that was revoked allocate again."""
+        await self.revoke(user, 0.0)
+        del self._revoked[user]
 
     async def stop(self) -> None:
         """Close everything."""
@@ -229,10 +299,14 @@ class WorkerPool:
             salt=self._salt,
             addresses=self._addresses,
             draining=self.draining,
+            revoked=self._revoked,
+            # Also the one that follows a dead worker gives no number a second time.
+            first_number=worker.tally.restarts * STEP * MOST_NUMBERS + STEP + worker.number,
         )
         worker.send(setup, [self._memory.descriptor])
         self._hand(worker, self._groups)
         worker.send(Start())
+        worker.send(Watch(self._journal.on))
 
     @staticmethod
     def _hand(worker: Worker, groups: Iterable[Group]) -> None:
@@ -260,6 +334,12 @@ class WorkerPool:
         if serves:
             self._workers[number].send(message, list(descriptors))
         return serves
+
+    def _told(self, number: int, kind: str, facts: Facts, lost: int) -> None:
+        """Take an event of a worker."""
+        if lost:
+            self._journal.tell("events_lost", {"worker": number, "lost": lost})
+        self._journal.tell(kind, facts)
 
     def _tell_all(self, message: Struct) -> None:
         for worker in self._workers:

@@ -1,6 +1,7 @@
 """One worker as its pool sees it: a process, a link, and what it last said of itself."""
 
 import asyncio
+import itertools
 import os
 import socket
 import sys
@@ -10,20 +11,24 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from turn.telling import Facts
 from turn.workers.figures import Tally
 from turn.workers.link import Link
 from turn.workers.messages import (
     FROM_WORKER,
     Claim,
     Claimed,
+    Done,
     Drained,
     Failed,
     Gone,
+    Inspected,
+    Listed,
     Place,
-    Report,
     Snapshot,
     Started,
     Stop,
+    Told,
 )
 
 FAREWELL = 5.0
@@ -34,15 +39,25 @@ PACKAGES = Path(__file__).parents[2]
 Pass = Callable[[Struct, list[int]], None]
 """Takes what a worker says to another one, and descriptors, which it owns."""
 
+Hear = Callable[[int, str, Facts, int], None]
+"""Takes an event of a worker: its number, the event's kind and facts, how many were lost."""
+
 
 class Worker:
     """A place among the workers, and the process that holds it now."""
 
-    def __init__(self, number: int, introduce: Callable[["Worker"], None], pass_on: Pass) -> None:
+    def __init__(
+        self,
+        number: int,
+        introduce: Callable[["Worker"], None],
+        pass_on: Pass,
+        told: Hear,
+    ) -> None:
         """Prepare; ``run`` begins.
 
         :param introduce: sends a fresh process all that it has to know.
         """
+        self._told = told
         self.number = number
         self.tally = Tally()
         self.serving = asyncio.Event()
@@ -55,8 +70,8 @@ class Worker:
         self._pass_on = pass_on
         self._link: Link | None = None
         self._process: asyncio.subprocess.Process | None = None
-        self._reported: dict[int, asyncio.Future[None]] = {}
-        self._reports = 0
+        self._asked: dict[int, asyncio.Future[Struct | None]] = {}
+        self._numbers = itertools.count(1)
 
     @property
     def pid(self) -> int | None:
@@ -86,20 +101,22 @@ class Worker:
         if self._link is not None:
             self._link.send(message, descriptors)
 
-    async def report(self, patience: float) -> None:
-        """Have it say how it goes; what it said last stands where it does not answer in time."""
+    async def ask(self, question: Callable[[int], Struct], patience: float) -> Struct | None:
+        """Ask something; None where the worker is not there, or has no answer in time.
+
+        :param question: makes it, of the number that the answer will have.
+        """
         if not self.serving.is_set():
-            return
-        self._reports += 1
-        number = self._reports
-        told = self._reported[number] = asyncio.get_running_loop().create_future()
-        self.send(Report(number))
+            return None
+        number = next(self._numbers)
+        answer = self._asked[number] = asyncio.get_running_loop().create_future()
+        self.send(question(number))
         try:
-            await asyncio.wait_for(told, patience)
+            return await asyncio.wait_for(answer, patience)
         except TimeoutError:
-            pass
+            return None
         finally:
-            self._reported.pop(number, None)
+            self._asked.pop(number, None)
 
     async def stop(self) -> None:
         """Let it close everything and end; kill it where it does not."""
@@ -125,14 +142,21 @@ class Worker:
                 self.drained.set()
             case Snapshot(number=number):
                 self.tally.last = message
-                told = self._reported.get(number)
-                if told is not None and not told.done():
-                    told.set_result(None)
+                self._answered(number, message)
+            case Listed(number) | Inspected(number) | Done(number):
+                self._answered(number, message)
+            case Told(kind, facts, lost):
+                self._told(self.number, kind, facts, lost)
             case Gone() | Claim() | Claimed():
                 self._pass_on(message, descriptors)
                 return
         for descriptor in descriptors:
             os.close(descriptor)
+
+    def _answered(self, number: int, message: Struct | None) -> None:
+        answer = self._asked.get(number)
+        if answer is not None and not answer.done():
+            answer.set_result(message)
 
     def _lost(self) -> None:
         """The process is gone, or about to be: a worker without its pool ends."""
@@ -141,9 +165,8 @@ class Worker:
             self._link = None
         self.serving.clear()
         self.drained.set()
-        for told in self._reported.values():
-            if not told.done():
-                told.set_result(None)
+        for number in self._asked:
+            self._answered(number, None)
 
 
 async def _spawn(descriptor: int) -> asyncio.subprocess.Process:

@@ -106,7 +106,8 @@ async def test_an_allocation_ends_with_its_connection(connect):
 async def test_a_reply_that_comes_too_late_is_not_brought_after(connect):
     """RFC 8489 §6.2.2: no connection is ever opened towards the client."""
     async with relay(tcp_allocations=True) as service:
-        client = await connect(port_of(service, "tcp"), tcp=True)
+        # An address where nobody else is given its port once it is free.
+        client = await connect(port_of(service, "tcp"), tcp=True, source="127.0.0.77")
         await client.request(Method.ALLOCATE, (registry.REQUESTED_TRANSPORT, 6))
         own = client.sock.getsockname()
         with socket.socket() as peer, socket.socket() as back:

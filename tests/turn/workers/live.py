@@ -1,12 +1,13 @@
 """A pool of real worker processes on loopback, and clients that speak to it."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import os
+import signal
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from config.schema import LogSettings
-from tests.turn.live import Client, settings
+from tests.turn.live import UDP, Client, port_of, settings, until
 from turn.codec import registry
 from turn.codec.message import Message, build, parse_untrusted
 from turn.codec.registry import MessageClass, Method
@@ -16,28 +17,76 @@ from turn.workers.pool import WorkerPool
 LOGS = LogSettings(level="warning")
 
 
-@asynccontextmanager
-async def pool(**changes: Any) -> AsyncIterator[WorkerPool]:
-    """Two workers that serve."""
-    made = WorkerPool(settings(**({"workers": 2} | changes)), LOGS)
-    await made.start()
-    try:
-        yield made
-    finally:
-        await made.stop()
+class Stage:
+    """A pool, and clients of it."""
+
+    def __init__(
+        self, pool: WorkerPool, fixed: dict[str, Any], connect: Callable[..., Awaitable[Client]]
+    ) -> None:
+        self.pool = pool
+        self._fixed = fixed
+        self._connect = connect
+
+    def reload(self, **changes: Any) -> None:
+        """Change settings."""
+        self.pool.reload(settings(**(self._fixed | changes)))
+
+    async def clients(self, count: int, protocol: str = "udp") -> list[Client]:
+        """Connect clients; what was asked of the workers before has come into force."""
+        await self.pool.refresh()
+        port = port_of(self.pool, protocol)
+        return [await self._connect(port, tcp=protocol == "tcp") for _ in range(count)]
+
+    async def allocations(self) -> list[int]:
+        """How many live at each worker."""
+        await self.pool.refresh()
+        return [report.allocations for report in self.pool.collector.reports]
+
+    async def requests(self) -> list[int]:
+        """How many each worker was sent."""
+        await self.pool.refresh()
+        listed = [report.counts["requests"] for report in self.pool.collector.reports]
+        return [sum(count for _, count in each) for each in listed if isinstance(each, list)]
+
+    async def samples(self) -> dict[tuple[str, ...], float]:
+        """The metrics, by name and label values."""
+        await self.pool.refresh()
+        return {
+            (sample.name, *sample.labels.values()): sample.value
+            for metric in self.pool.collector.collect()
+            for sample in metric.samples
+        }
+
+    async def one_at_each(self) -> list[tuple[Client, Address]]:
+        """A client with its relayed address at each of two workers."""
+        found: dict[int, tuple[Client, Address]] = {}
+        while len(found) < 2:
+            before = await self.allocations()
+            (client,) = await self.clients(1)
+            relayed = await client.allocate()
+            after = await self.allocations()
+            at = next(number for number in (0, 1) if after[number] > before[number])
+            if at in found:
+                await refresh(client, 0)
+            else:
+                found[at] = (client, relayed)
+        return [found[0], found[1]]
+
+    def kill(self, number: int) -> int:
+        """Kill a worker; gives the process id that it had."""
+        pid = self.pool.pids[number]
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    async def settle(self) -> None:
+        """Wait until all workers serve."""
+        await until(lambda: None not in self.pool.pids, patience=20)
 
 
-async def allocations(made: WorkerPool) -> list[int]:
-    """How many live at each worker."""
-    await made.refresh()
-    return [report.allocations for report in made.collector.reports]
-
-
-async def requests(made: WorkerPool) -> list[int]:
-    """How many each worker was sent."""
-    await made.refresh()
-    listed = [report.counts["requests"] for report in made.collector.reports]
-    return [sum(count for _, count in each) for each in listed if isinstance(each, list)]
+async def allocate(client: Client, *attributes: Any) -> int:
+    """Ask for an allocation; gives the code of the reply."""
+    return code_of(await client.request(Method.ALLOCATE, UDP, *attributes))
 
 
 def code_of(reply: Message) -> int:
