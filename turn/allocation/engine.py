@@ -4,16 +4,18 @@ A request passes the same steps in the same order whatever its method; ``HANDLER
 particular to one; ``_reject`` builds every failure. The engine knows neither sockets nor clocks.
 """
 
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
 from turn.allocation.allocator import Allocator, CloseReason, Parts
 from turn.allocation.connections import PeerStream
 from turn.allocation.handlers import HANDLERS, known
-from turn.allocation.model import Limits
+from turn.allocation.model import Allocation, Limits
 from turn.allocation.options import Options
 from turn.allocation.replies import RecentReplies
 from turn.allocation.request import Outcome, Request, unknown_attributes
+from turn.allocation.restore import Kept, restore
 from turn.auth.authenticate import Authenticator, Identity, Now
 from turn.codec import registry
 from turn.codec.errors import Malformed, StunError
@@ -170,7 +172,15 @@ class Engine:
             fingerprint=message.has(registry.FINGERPRINT),
         )
         proved = identity is not None
+        if proved and message_class == MessageClass.SUCCESS:
+            self._keep(request.client)
         return Reply(data, proved, request.stream, request.origin, request.destination)
+
+    def _keep(self, client: FiveTuple) -> None:
+        """See that what a reply promises is there after a restart."""
+        allocation = self.table.get(client)
+        if allocation is not None:
+            self._allocator.journal.keep(allocation)
 
     # From a data plane ---------------------------------------------------------------------
 
@@ -207,6 +217,10 @@ class Engine:
             relay.close()
         self._allocator.forget(now)
         self._replies.expire(now)
+
+    def restore(self, kept: Sequence[Kept], now: float) -> list[Allocation]:
+        """Go on with what another process began, before the first message is handled."""
+        return restore(self._allocator, kept, now)
 
     def reload(self, authenticator: Authenticator, limits: Limits, options: Options) -> None:
         """Go on with these, and end what the policy refuses now."""
