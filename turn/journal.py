@@ -23,7 +23,7 @@ log = structlog.get_logger("turn")
 SPARE_BYTES = 1 << 20
 """What is out of date is thrown away when it is so much, and more than what is not."""
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-NETWORK = Path("/proc/self/ns/net")
+NETWORK = Path("/proc/thread-self/ns/net")
 
 
 def here() -> bytes:
@@ -32,10 +32,9 @@ def here() -> bytes:
 
 
 class FileJournal:
-    """Keeps the record in a file."""
+    """Keeps the record in a file, once it is settled."""
 
     def __init__(self, file: Path) -> None:
-        """Begin anew; ``read`` what is there before. :raises OSError: it cannot be written."""
         self._file = file
         self._lines: dict[int, bytes] = {}
         self._numbers: dict[Allocation, int] = {}
@@ -43,6 +42,12 @@ class FileJournal:
         self._live = 0
         self._written = 0
         self._descriptor = -1
+
+    def settle(self) -> None:
+        """Put what was kept so far in the place of the last process's record; go on from there.
+
+        :raises OSError: it cannot be written.
+        """
         self._rewrite()
 
     def keep(self, allocation: Allocation) -> None:
@@ -65,20 +70,32 @@ class FileJournal:
 
     def close(self, *, remove: bool) -> None:
         """Stop writing. :param remove: nobody is to go on with it."""
-        os.close(self._descriptor)
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor = -1
         if remove:
             with suppress(OSError):
                 self._file.unlink()
 
     def _append(self, line: bytes) -> None:
+        if self._descriptor < 0:
+            return
         try:
             self._written += os.write(self._descriptor, line)
         except OSError as error:
-            log.error("allocations are not recorded: they end with this process",
-                      file=str(self._file), reason=error.strerror)  # fmt: skip
+            self._give_up(error)
             return
         if self._written > 2 * self._live + SPARE_BYTES:
-            self._rewrite()
+            try:
+                self._rewrite()
+            except OSError as error:
+                self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        """No more is written, and what was is not to be gone on with: it is out of date."""
+        log.error("allocations are not recorded: they end with this process",
+                  file=str(self._file), reason=error.strerror)  # fmt: skip
+        self.close(remove=True)
 
     def _rewrite(self) -> None:
         """Put what is live into a new file, and that in the place of the old one."""

@@ -27,7 +27,8 @@ def file_fixture(tmp_path: Path) -> Path:
 def recorded(file: Path, options: Options = NOTHING_MORE) -> World:
     """A world whose allocations are recorded."""
     world = World(options=options)
-    world.engine._allocator.journal = FileJournal(file)
+    world.engine._allocator.journal = kept = FileJournal(file)
+    kept.settle()
     return world
 
 
@@ -209,6 +210,16 @@ def test_the_file_does_not_grow_for_ever(file: Path, monkeypatch: pytest.MonkeyP
     assert len(read(file, world.monotonic)) == 4
 
 
+def test_the_last_record_stays_until_the_next_one_is_whole(file: Path):
+    world, records = allocated(file)
+    kept = FileJournal(file)
+    for allocation in world.engine.table:
+        kept.keep(allocation)
+        assert read(file, world.monotonic) == records
+    kept.settle()
+    assert read(file, world.monotonic) == records
+
+
 def test_nobody_else_may_read_it(file: Path):
     allocated(file)
     assert file.stat().st_mode & 0o077 == 0
@@ -221,6 +232,7 @@ def test_a_full_disk_ends_no_call(file: Path, monkeypatch: pytest.MonkeyPatch):
     world, _ = allocated(file)
     monkeypatch.setattr("turn.journal.os.write", write)
     assert code_of(world.client().allocate()) == 0
+    assert read(file, world.monotonic) == []  # rather nothing than what is out of date
 
 
 def test_an_address_of_ipv6_comes_back_as_it_was(file: Path):

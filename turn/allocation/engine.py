@@ -222,6 +222,12 @@ class Engine:
         """Go on with what another process began, before the first message is handled."""
         return restore(self._allocator, kept, now)
 
+    def restore_route(self, client: FiveTuple, peer: Address, now: float) -> None:
+        """Write the route of indications again, if the client still has the permission."""
+        allocation = self.table.get(client)
+        if allocation is not None and peer.host in allocation.permissions:
+            self._allocator.admit(allocation, peer, now)
+
     def reload(self, authenticator: Authenticator, limits: Limits, options: Options) -> None:
         """Go on with these, and end what the policy refuses now."""
         self._authenticator = authenticator
@@ -234,3 +240,9 @@ class Engine:
             self._allocator.close(allocation, reason)
         for relay in self.table.expired_reservations(float("inf")):
             relay.close()
+
+    def leave(self) -> None:
+        """Close every relayed address, and end nothing: another process goes on with it."""
+        for allocation in self.table:
+            for relayed in allocation.relayed.values():
+                relayed.relay.close()
