@@ -122,7 +122,15 @@ class TurnSettings(Section):
     """The STUN/TURN relay."""
 
     fixed = frozenset(
-        {"listen", "listen_tls", "listen_dtls", "nat_discovery", "data_plane", "workers"}
+        {
+            "listen",
+            "listen_tls",
+            "listen_dtls",
+            "proxy_protocol_from",
+            "nat_discovery",
+            "data_plane",
+            "workers",
+        }
     )
 
     listen: Endpoints = (Endpoint("0.0.0.0", 3478), Endpoint("::", 3478))  # noqa: S104 - a server
@@ -145,6 +153,10 @@ class TurnSettings(Section):
 
     realm: Annotated[PreparedText, Field(min_length=1, max_length=127)] = "icebroker"
     """The realm of the long-term credentials (RFC 8489 §9.2)."""
+
+    proxy_protocol_from: Networks = ()
+    """Load balancers in front of `listen` and `listen_tls`: whatever comes from these networks
+    begins with a PROXY protocol v2 header, which names the client."""
 
     relay_addresses: Addresses = ()
     """Addresses to relay from; empty: the machine's own (loopback if it has no other)."""
