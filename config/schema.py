@@ -450,8 +450,8 @@ class SignalingSettings(Section):
             found.append(
                 Problem(
                     "allowed_origins",
-                    '"*" together with token_secret or join_url lets any page use a token that it gets hold '
-                    "of; name the origins",
+                    '"*" together with token_secret or join_url lets any page use a token that it '
+                    "gets hold of; name the origins",
                 )
             )
         return found
@@ -468,9 +468,8 @@ class SignalingSettings(Section):
         found = [Problem(*why) for why in unusable(self.tls_certificate, self.tls_key)]
         if any(_is_short(secret) for secret in self.token_secret):
             return [*found, Problem("token_secret", TOO_SHORT)]
-        found += [
-            Problem("webhook_secret", why) for why in map(_bad_key, self.webhook_secret) if why
-        ]
+        problems = filter(None, map(_bad_key, self.webhook_secret))
+        found += [Problem("webhook_secret", why) for why in problems]
         if self.listen.is_loopback or self.open or self.token_secret or self.join_url:
             return found
         return [
@@ -487,7 +486,7 @@ class SignalingSettings(Section):
 class RedisSettings(Section):
     """What many nodes share."""
 
-    fixed = frozenset({"url", "prefix", "ca_certificate"})
+    fixed = frozenset({"url", "prefix", "ca_certificate", "lease"})
 
     url: SecretStr = SecretStr("")
     """redis:// rediss:// redis+sentinel:// redis+cluster://; empty: the embedded broker. Secret,
@@ -499,6 +498,10 @@ class RedisSettings(Section):
 
     ca_certificate: PemFile = None
     """PEM file with the authority that signed Redis's certificate; empty: the system's."""
+
+    lease: Annotated[Seconds, Field(ge=1, le=60)] = 8.0
+    """Seconds after which a node that says nothing counts as dead, and its peers as suspended: a
+    second more at most. The same for all nodes."""
 
     def address(self) -> RedisAddress | None:
         """Where Redis is; None for the embedded broker. Secret. :raises ValueError: nowhere."""
@@ -519,14 +522,14 @@ class AdminSettings(Section):
     fixed = frozenset({"listen"})
 
     listen: EndpointText = Endpoint("127.0.0.1", 9641)
-    """Address of /metrics, /healthz and /readyz."""
+    """Address of /metrics, /healthz and /readyz, and of the API and the operator's page."""
 
     token: SecretStr = SecretStr("")
-    """Bearer token of the JSON admin API; empty: the API is off."""
+    """Bearer token of the admin API, at least 16 bytes; empty: no API, and no operator's page."""
 
     def contradictions(self) -> list[Problem]:
-        """The JSON admin API is for later."""
-        return [Problem("token", f"the JSON admin API {NOT_BUILT}")] if self.token else []
+        """A token that can be guessed."""
+        return [Problem("token", TOO_SHORT)] if self.token and _is_short(self.token) else []
 
 
 class LogSettings(Section):

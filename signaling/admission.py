@@ -12,7 +12,7 @@ import structlog
 
 from signaling.auth import MOST_TOKEN_BYTES, BadToken, Claims, Tokens
 from signaling.stats import Stats
-from signaling.webhook import Answer, Poster, Unreachable
+from signaling.webhook import Answer, Poster, Unreachable, shown
 
 log = structlog.get_logger("signaling")
 
@@ -111,7 +111,7 @@ class JoinWebhook:
             claims = _claims(answer, room)
         except Unreachable as error:
             self._stats.join_decisions["failed"] += 1
-            log.warning("nobody decided who may join", url=self._url, reason=str(error))
+            log.warning("nobody decided who may join", url=shown(self._url), reason=str(error))
             raise Undecided(str(error)) from None
         holds = self.remember if claims else min(self.remember, LONGEST_REFUSAL)
         self._answers[key] = time.monotonic() + holds, claims

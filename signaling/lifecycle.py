@@ -16,7 +16,7 @@ from msgspec import Raw
 
 from signaling.broker.base import Broker, Queued, Unavailable
 from signaling.stats import Stats
-from signaling.webhook import Poster, Unreachable
+from signaling.webhook import Poster, Unreachable, shown
 
 log = structlog.get_logger("signaling")
 
@@ -44,6 +44,7 @@ class Lifecycle:
         self._broker = broker
         self._poster = poster
         self._url = url
+        self._shown = shown(url)
         self._stats = stats
         self._task: asyncio.Task[None] | None = None
         self._failing = False
@@ -123,9 +124,9 @@ class Lifecycle:
     def _tell(self, failure: str | None) -> None:
         """Log that it begins or ends to fail, not each time that it does."""
         if failure is not None and not self._failing:
-            log.warning("a webhook was not taken; it is tried again", url=self._url, reason=failure)
+            log.warning("a webhook failed; it is tried again", url=self._shown, reason=failure)
         elif failure is None and self._failing:
-            log.info("webhooks are taken again", url=self._url)
+            log.info("webhooks are taken again", url=self._shown)
         self._failing = failure is not None
 
 

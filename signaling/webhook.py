@@ -1,7 +1,7 @@
 """Telling and asking an application's back end over HTTP, signed (Standard Webhooks 1.0).
 
-Where it goes is the operator's to say, never a client's: a URL comes from the configuration only, no
-redirect is followed, no proxy of the environment is used, and of an answer only so much is read.
+Where it goes is the operator's to say, never a client's: a URL comes from the configuration only,
+no redirect is followed, no proxy of the environment is used, and of an answer only so much is read.
 """
 
 import base64
@@ -94,7 +94,7 @@ class Poster:
 
 
 def key_of(secret: str) -> bytes:
-    """The key that a secret stands for. :raises ValueError: it says that it is base64, and is not."""
+    """The key that a secret stands for. :raises ValueError: it is not the base64 that it says."""
     if secret.startswith(BASE64_PREFIX):
         return base64.b64decode(secret[len(BASE64_PREFIX) :], validate=True)
     return secret.encode()
@@ -104,6 +104,11 @@ def sign(key: bytes, event_id: str, timestamp: int, body: bytes) -> str:
     """One signature, as ``webhook-signature`` has it. :param timestamp: Unix time in seconds."""
     digest = hmac.new(key, f"{event_id}.{timestamp}.".encode() + body, hashlib.sha256).digest()
     return "v1," + base64.b64encode(digest).decode()
+
+
+def shown(url: str) -> str:
+    """A URL for the log: a query may hold what is nobody else's business."""
+    return url.partition("?")[0]
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

@@ -142,6 +142,7 @@ class MemoryBroker:
         found = self._live(session)
         entered = self._rooms.get(room) or Room(room)
         member = Member(session, found.record.peer, found.record.name, meta, quiet=quiet)
+        before = entered.meta_of(session) if room in found.rooms else meta
         try:
             notices = entered.join(member, capacity)
         except rooms.RoomFull:
@@ -152,7 +153,7 @@ class MemoryBroker:
         if room not in found.rooms:
             found.rooms.add(room)
             self._note_peer(found, room, "join")
-        elif notices:
+        elif before != meta:
             self._note_peer(found, room, "update")
         self._tell(notices)
         return entered.roster(session)

@@ -48,15 +48,24 @@ def allocate(allocator: Allocator, request: Request) -> Attributes | None:
     mobility.check_asked(request)
     if transport != UDP and not (transport == TCP and allocator.opener.tcp):
         raise StunError(442)
+    message.get(registry.LIFETIME)  # one that is malformed is found out before anything is taken
     owner = Owner(identity.username, identity.user)
     if transport == TCP:
         return _begin(allocator, request, owner, _tcp_relay_for(allocator, request, owner))
     if reservation.is_elsewhere(allocator, request):
-        begin = partial(_begin, allocator, request, owner)
+        begin = partial(_begin_on_fetched, allocator, request, owner)
         reservation.fetch(allocator, request, owner, begin)
         return None
     relays, extra = _relays_for(allocator, request, owner)
     return _begin(allocator, request, owner, relays, extra)
+
+
+def _begin_on_fetched(
+    allocator: Allocator, request: Request, owner: Owner, relays: list[Relay]
+) -> Attributes:
+    for relay in relays:
+        _check_fragments(request, family_of(relay.address))
+    return _begin(allocator, request, owner, relays)
 
 
 def _begin(
