@@ -60,6 +60,13 @@ class Problem(NamedTuple):
     text: str
 
 
+def _is_aes_key(text: str) -> bool:
+    try:
+        return len(base64.b64decode(text, validate=True)) in {16, 32}
+    except ValueError:
+        return False
+
+
 def _are_opposite(ends: Sequence[Endpoint]) -> bool:
     pairs = list(zip(ends[::2], ends[1::2], strict=False))
     return len(ends) == 2 * len(pairs) and all(
@@ -155,6 +162,12 @@ class TurnSettings(Section):
 
     users: Passwords = {}
     """Static users: name = password."""
+
+    third_party_name: PreparedText = ""
+    """What authorization servers call this relay; they seal tokens for that name (RFC 7635)."""
+
+    third_party_keys: Passwords = {}
+    """Keys shared with them, by key id, in Base64: 32 bytes for AES-256-GCM, 16 for AES-128-GCM."""
 
     auth_minimum: Literal["sha1", "sha256"] = "sha1"
     """`sha256` refuses clients that know only MD5 and HMAC-SHA1 (RFC 8489 §9.2): every browser."""
@@ -262,11 +275,22 @@ class TurnSettings(Section):
             text = "wants pairs of addresses of one family that differ in host and in port"
             found.append(Problem("nat_discovery", text))
         found += self._redirect_problems()
+        found += self._third_party_problems()
         for name, password in self.users.items():
             if not name or ":" in name:
                 found.append(Problem("users", f"{name!r} is no user name: no colon, not empty"))
             if not password.get_secret_value():
                 found.append(Problem("users", f"the password of {name!r} is empty"))
+        return found
+
+    def _third_party_problems(self) -> list[Problem]:
+        found = [
+            Problem("third_party_keys", f"{kid!r} is no Base64 of 16 or 32 bytes")
+            for kid, key in self.third_party_keys.items()
+            if not _is_aes_key(key.get_secret_value())
+        ]
+        if self.third_party_keys and not self.third_party_name:
+            found.append(Problem("third_party_keys", "needs third_party_name"))
         return found
 
     def _redirect_problems(self) -> list[Problem]:
@@ -295,7 +319,7 @@ class TurnSettings(Section):
             return found
         if any(_is_short(secret) for secret in self.secret):
             return [*found, Problem("secret", TOO_SHORT)]
-        if self.secret or self.users:
+        if self.secret or self.users or self.third_party_keys:
             return found
         return [
             *found,

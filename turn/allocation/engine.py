@@ -114,7 +114,10 @@ class Engine:
         self._revoked.pop(user, None)
 
     def _check_known(self, request: Request) -> None:
-        unknown = request.message.unknown_required(known(self._allocator, request))
+        able = known(self._allocator, request)
+        if self._authenticator.third_party is not None:
+            able |= {registry.ACCESS_TOKEN.number}
+        unknown = request.message.unknown_required(able)
         if unknown:
             raise unknown_attributes(unknown)
 
@@ -134,9 +137,14 @@ class Engine:
 
     def _authenticate(self, request: Request) -> Identity:
         begins = request.message.method == Method.ALLOCATE
+        allocation = self.table.get(request.client)
         try:
             identity = self._authenticator.authenticate(
-                request.message, request.client.client, request.now, begins=begins
+                request.message,
+                request.client.client,
+                request.now,
+                begins=begins,
+                granted=allocation.grant if allocation else None,
             )
         except StunError as error:
             self._stats.auth[AUTH_RESULTS[error.code]] += 1
