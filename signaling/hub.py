@@ -3,6 +3,7 @@
 A local peer takes the same road as a remote one: publish to the broker, which wakes ``deliver``.
 """
 
+import asyncio
 import hashlib
 import random
 import secrets
@@ -10,7 +11,8 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from signaling.auth import BadToken, Claims, Tokens
+from signaling.admission import Admission, Undecided
+from signaling.auth import BadToken, Claims
 from signaling.broker.base import (
     Broker,
     Directed,
@@ -23,24 +25,28 @@ from signaling.broker.base import (
     Unavailable,
 )
 from signaling.ice import IceProvider
-from signaling.protocol import FEATURES
+from signaling.protocol import FEATURES, peerjs
 from signaling.protocol import messages as m
 from signaling.protocol.errors import CloseCode, ErrorCode, ProtocolError
 from signaling.session import RateLimit, RecentRequests
-from signaling.stats import PATHS, Stats
+from signaling.stats import PATHS, Stats, Tell, to_nobody
 
 ICE_PUSH_AT = 0.6
 """Of a credential's lifetime: fresh ones are pushed then."""
 MOST_REFUSED = 100
 """Messages over the rate limit in a row that close a socket for good."""
 AWAY = "the broker is away; try again soon"
+UNDECIDED = "nobody can say whether you may come in; try again soon"
+STOPPING = "the server is about to stop"
 GONE = "there is no such peer in your rooms"
 CUTS = {
     CloseCode.SLOW_READER: "events were not acknowledged in time",
     CloseCode.REPLACED: "the session goes on over another socket",
     CloseCode.SESSION_OVER: "the session is over",
+    CloseCode.REMOVED: "an operator has ended the session",
+    CloseCode.UNAUTHORIZED: "an operator has revoked the user",
 }
-"""What a socket is told that the broker has cut."""
+"""What a socket is told that the broker, or an operator, has cut."""
 
 
 class HubSettings(NamedTuple):
@@ -57,6 +63,9 @@ class HubSettings(NamedTuple):
 
 class Connection(Protocol):
     """A client's socket, as the hub sees it."""
+
+    native: bool
+    """Whether it speaks ``icebroker.v1``: others are told nothing but events."""
 
     def begin(self, texts: Sequence[str]) -> None:
         """Queue the first frames, whatever the limits of ``send``; once, before anything else."""
@@ -83,6 +92,15 @@ class Session:
         self.forget_at: float | None = None
         """Monotonic time; set while the socket is lost."""
 
+    @property
+    def user(self) -> str:
+        """Whom the relay's quota counts, and an operator can revoke."""
+        return self.record.grant.subject or self.record.peer
+
+    def facts(self) -> dict[str, object]:
+        """What an operator is told of it wherever it is named."""
+        return {"peer": self.record.peer, "name": self.record.name, "user": self.user}
+
 
 class Hub:
     """Answers clients; hands events to their sockets."""
@@ -92,14 +110,16 @@ class Hub:
         settings: HubSettings,
         broker: Broker,
         ice: IceProvider,
-        tokens: Tokens,
+        admission: Admission,
         stats: Stats,
+        tell: Tell = to_nobody,
     ) -> None:
+        self.tell = tell
         self.settings = settings
         """May be replaced at any time."""
-        self._broker = broker
+        self.broker = broker
         self._ice = ice
-        self._tokens = tokens
+        self._admission = admission
         self._stats = stats
         self._sessions: dict[str, Session] = {}
         self._arrived = 0.0
@@ -130,18 +150,25 @@ class Hub:
         try:
             session = await self._resume(connection, hello)
             if session is None:
-                session = await self._begin(connection, hello, self._check_token(hello.token))
+                claims = await self.admit(hello.token, hello.room, hello.name)
+                session = await self._begin(connection, hello, claims)
         except Unavailable:
             raise ProtocolError(ErrorCode.UNAVAILABLE, AWAY) from None
         return session
 
-    def _check_token(self, token: str | None) -> Claims | None:
-        if not self._tokens.required:
-            return None
+    async def admit(
+        self, token: str | None, room: str | None = None, name: str = ""
+    ) -> Claims | None:
+        """What a client may do; None where everybody may come in.
+
+        :raises ProtocolError: UNAUTHORIZED, or UNAVAILABLE where nobody could say.
+        """
         try:
-            return self._tokens.check(token or "", time.time())
+            return await self._admission.admit(token or "", room or "", name)
         except BadToken:
             raise ProtocolError(ErrorCode.UNAUTHORIZED, "the join token is not good") from None
+        except Undecided:
+            raise ProtocolError(ErrorCode.UNAVAILABLE, UNDECIDED) from None
 
     async def _begin(
         self, connection: Connection, hello: m.Hello, claims: Claims | None
@@ -149,30 +176,32 @@ class Hub:
         secret = secrets.token_urlsafe(24)
         record = SessionRecord(
             session=secrets.token_urlsafe(16),
-            secret_hash=_hash(secret),
+            secret_hash=hash_of(secret),
             peer=secrets.token_urlsafe(16),
             name=claims.name if claims and claims.name else hello.name,
-            grant=self._grant(claims),
+            grant=self.grant(claims),
         )
-        await self._broker.open(record)
-        session = self._attach(connection, record)
+        await self.broker.open(record)
+        session = self.attach(connection, record)
         connection.begin([m.encode(self._welcome(record, secret, resumed=False))])
+        self.tell("session_opened", session.facts())
         return session
 
     async def _resume(self, connection: Connection, hello: m.Hello) -> Session | None:
         wanted = hello.resume
-        if wanted is None:
+        if wanted is None or wanted.session.startswith(peerjs.NAME):
             return None
-        resumption = await self._broker.resume(wanted.session, _hash(wanted.secret), wanted.seq)
+        resumption = await self.broker.resume(wanted.session, hash_of(wanted.secret), wanted.seq)
         if resumption is None:
             return None
-        session = self._attach(connection, resumption.record)
+        session = self.attach(connection, resumption.record)
         welcome = m.encode(self._welcome(resumption.record, wanted.secret, resumed=True))
         connection.begin([welcome, *(text for _, text in resumption.missed)])
         session.sent = resumption.missed[-1][0] if resumption.missed else wanted.seq
         return session
 
-    def _attach(self, connection: Connection, record: SessionRecord) -> Session:
+    def attach(self, connection: Connection, record: SessionRecord) -> Session:
+        """Have a session's events go to a socket from now on; its last one is closed."""
         session = self._sessions.get(record.session)
         if session is None:
             now, limits = time.monotonic(), self.settings
@@ -184,7 +213,8 @@ class Hub:
         session.forget_at = None
         return session
 
-    def _grant(self, claims: Claims | None) -> Grant:
+    def grant(self, claims: Claims | None) -> Grant:
+        """What a new session may do."""
         window, capacity = self.settings.resume_window, self.settings.room_capacity
         if claims is None:
             return Grant(capacity=capacity, resume_window=window)
@@ -238,6 +268,8 @@ class Hub:
                     session.recent.put(request_id, answer)
         except ProtocolError as error:
             self._stats.dropped[error.code] += 1
+            refused = {**session.facts(), "code": error.code, "why": error.message}
+            self.tell("message_refused", refused)
             answer = m.encode(
                 m.Error(
                     error.code, error.message, error.retryable,
@@ -268,11 +300,11 @@ class Hub:
         grant = session.record.grant
         if grant.room and message.room != grant.room:
             raise ProtocolError(ErrorCode.FORBIDDEN, "the token is not for this room")
-        rooms = await self._broker.rooms_of(session.record.session)
+        rooms = await self.broker.rooms_of(session.record.session)
         if message.room not in rooms and len(rooms) >= self.settings.max_rooms_per_session:
             raise ProtocolError(ErrorCode.TOO_MANY_ROOMS, "leave another room first")
         try:
-            peers = await self._broker.join(
+            peers = await self.broker.join(
                 session.record.session,
                 message.room,
                 message.meta.copy(),  # not to keep the whole frame that it came in
@@ -280,14 +312,17 @@ class Hub:
             )
         except RoomFull:
             raise ProtocolError(ErrorCode.ROOM_FULL, "the room is full") from None
+        if message.room not in rooms:
+            self.tell("room_joined", {**session.facts(), "room": message.room})
         servers, expires_at = self._issue(session)
         return m.Joined(message.id, message.room, peers, servers, expires_at)
 
     async def _leave(self, session: Session, message: m.Leave) -> m.Ok:
         try:
-            await self._broker.leave(session.record.session, message.room, "left", message.id)
+            await self.broker.leave(session.record.session, message.room, "left", message.id)
         except NotThere:
             raise ProtocolError(ErrorCode.NOT_FOUND, "you are not in this room") from None
+        self.tell("room_left", {**session.facts(), "room": message.room})
         return m.Ok(message.id, "done")
 
     async def _signal(self, session: Session, message: m.Signal) -> m.Ok:
@@ -311,9 +346,9 @@ class Hub:
         sender = session.record.session
         try:
             if to is None:
-                there = await self._broker.broadcast(sender, event, request)
+                there = await self.broker.broadcast(sender, event, request)
             else:
-                there = await self._broker.send(sender, to, event, request)
+                there = await self.broker.send(sender, to, event, request)
         except NotThere:
             raise ProtocolError(ErrorCode.NOT_FOUND, GONE) from None
         except MailboxFull:
@@ -323,7 +358,7 @@ class Hub:
         return "delivered" if there else "queued"
 
     async def _ack(self, session: Session, message: m.Ack) -> None:
-        await self._broker.acknowledge(session.record.session, message.seq)
+        await self.broker.acknowledge(session.record.session, message.seq)
 
     async def _ice_request(self, session: Session, message: m.Ice) -> m.IceOut:
         servers, expires_at = self._issue(session)
@@ -368,29 +403,75 @@ class Hub:
         session.connection = None
         now = time.monotonic()
         if for_good:
-            self._sessions.pop(session.record.session, None)
-            await self._broker.close(session.record.session, "left")
+            self._forget(session, "left")
+            await self.broker.close(session.record.session, "left")
         else:
             session.forget_at = now + session.record.grant.resume_window
-            await self._broker.suspend(session.record.session, now)
+            await self.broker.suspend(session.record.session, now)
 
     async def tick(self) -> None:
         """Once a second: end what is over, push fresh ICE servers."""
         now, wall = time.monotonic(), time.time()
-        await self._broker.reap(now)
+        await self.broker.reap(now)
         for session in list(self._sessions.values()):
             if session.forget_at is not None and session.forget_at <= now:
-                del self._sessions[session.record.session]
+                self._forget(session, "away")
             elif session.connection and session.ice_due is not None and session.ice_due <= wall:
                 servers, expires_at = self._issue(session)
                 self._send(session, m.IceOut(servers, expires_at))
+
+    def _forget(self, session: Session, reason: str) -> None:
+        if self._sessions.pop(session.record.session, None) is not None:
+            self.tell("session_closed", {**session.facts(), "reason": reason})
+
+    # For operators -------------------------------------------------------------------------
+
+    async def present(self) -> list[tuple[Session, list[str]]]:
+        """The sessions of this node, each with its rooms."""
+        return [
+            (session, await self.broker.rooms_of(session.record.session))
+            for session in list(self._sessions.values())
+        ]
+
+    async def remove(self, session: Session, code: CloseCode = CloseCode.REMOVED) -> None:
+        """End a session now: it may not resume, and its rooms hear that it has left.
+
+        :raises Unavailable: the broker is away, and nothing has happened.
+        """
+        record = session.record
+        if session.connection is not None:
+            # First of all: the broker, too, may cut the socket of a session that is over.
+            session.connection.close(code, CUTS[code])
+        else:
+            # No node's any more, or another's by now: it is ended by whoever has it.
+            await self.broker.resume(record.session, record.secret_hash, session.sent)
+        reason = "revoked" if code is CloseCode.UNAUTHORIZED else "removed"
+        await self.broker.close(record.session, reason)
+        self._forget(session, reason)
+
+    async def revoke(self, user: str) -> int:
+        """End every session of a user at this node; gives their number. :raises Unavailable:"""
+        meant = [session for session in list(self._sessions.values()) if session.user == user]
+        for session in meant:
+            await self.remove(session, CloseCode.UNAUTHORIZED)
+        return len(meant)
 
     def drain(self, seconds: float) -> None:
         """Ask every client to be elsewhere soon, each at a time of its own."""
         self.draining = True
         for session in self._sessions.values():
             deadline = random.uniform(0.2, 0.9) * seconds  # noqa: S311 - spreads load, no secret
-            self._send(session, m.Goaway(round(deadline, 3), "the server is about to stop"))
+            if session.connection is None or session.connection.native:
+                self._send(session, m.Goaway(round(deadline, 3), STOPPING))
+            else:
+                close = session.connection.close
+                asyncio.get_running_loop().call_later(
+                    deadline, close, CloseCode.GOING_AWAY, STOPPING
+                )
+
+    async def acknowledge(self, session: Session) -> None:
+        """Everything that was handed to the socket has arrived: for clients that do not say so."""
+        await self.broker.acknowledge(session.record.session, session.sent)
 
     def close_all(self) -> None:
         """Close every socket; the clients reconnect elsewhere."""
@@ -403,5 +484,6 @@ class Hub:
             session.connection.send(m.encode(message), time.monotonic())
 
 
-def _hash(secret: str) -> bytes:
+def hash_of(secret: str) -> bytes:
+    """What is kept of a session's secret."""
     return hashlib.sha256(secret.encode()).digest()

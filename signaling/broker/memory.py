@@ -3,6 +3,7 @@
 import copy
 import hmac
 import math
+from collections.abc import Callable, Sequence
 
 from msgspec import Raw
 
@@ -13,11 +14,14 @@ from signaling.broker.base import (
     Listener,
     MailboxFull,
     NotThere,
+    Queued,
     Resumption,
     RoomFull,
     SessionOver,
     SessionRecord,
+    Taken,
 )
+from signaling.broker.waiting import PAST, WaitingEvents
 from signaling.protocol.errors import CloseCode
 from signaling.protocol.messages import Event, PeerEntry
 from signaling.room import Member, Notice, Room
@@ -55,13 +59,17 @@ class _Session:
 class MemoryBroker:
     """A broker without a network. Methods never wait: what they do is done when they return."""
 
-    def __init__(self, most_messages: int, most_bytes: int) -> None:
+    def __init__(
+        self, most_messages: int, most_bytes: int, waiting: WaitingEvents | None = None
+    ) -> None:
+        """Prepare. :param waiting: hears what becomes of rooms and peers, for the webhooks."""
         self._most_messages = most_messages
         self._most_bytes = most_bytes
         self._sessions: dict[str, _Session] = {}
         self._rooms: dict[str, Room] = {}
         self._sessions_of_peers: dict[str, str] = {}
         self._listener: Listener | None = None
+        self._waiting = waiting
 
     async def start(self, listener: Listener) -> None:
         """Begin to work."""
@@ -78,24 +86,28 @@ class MemoryBroker:
 
     async def open(self, record: SessionRecord) -> None:
         """Begin a session."""
+        if record.session in self._sessions:
+            raise Taken
         mailbox = Mailbox(self._most_messages, self._most_bytes)
         self._sessions[record.session] = _Session(record, mailbox)
         self._sessions_of_peers[record.peer] = record.session
 
-    async def resume(self, session: str, secret_hash: bytes, seq: int) -> Resumption | None:
+    async def resume(self, session: str, secret_hash: bytes, seq: int | None) -> Resumption | None:
         """Attach a session again; None where it cannot go on without a loss."""
         found = self._sessions.get(session)
         if found is None or not hmac.compare_digest(found.record.secret_hash, secret_hash):
             return None
+        if seq is None:
+            seq = found.mailbox.acknowledged
         missed = found.mailbox.after(seq)
         if missed is None:
             await self.close(session, "lost")
             return None
         found.mailbox.acknowledge(seq)
-        found.expires = ATTACHED
-        for name in sorted(found.rooms):
-            self._tell(self._rooms[name].resume(session))
-        return Resumption(found.record, missed)
+        away, found.expires = not found.attached, ATTACHED
+        if away:
+            self._change(found, Room.resume, "resumed")
+        return Resumption(found.record, missed, seq)
 
     async def suspend(self, session: str, now: float) -> None:
         """Let the resume window begin."""
@@ -103,8 +115,7 @@ class MemoryBroker:
         if found is None or not found.attached:
             return
         found.expires = now + found.record.grant.resume_window
-        for name in sorted(found.rooms):
-            self._tell(self._rooms[name].suspend(session))
+        self._change(found, Room.suspend, "suspended")
 
     async def close(self, session: str, reason: str) -> None:
         """End a session."""
@@ -113,7 +124,7 @@ class MemoryBroker:
             return
         del self._sessions_of_peers[found.record.peer]
         for name in sorted(found.rooms):
-            self._leave(session, name, reason)
+            self._leave(found, name, reason)
 
     async def reap(self, now: float) -> int:
         """End the sessions whose resume window is over."""
@@ -124,17 +135,27 @@ class MemoryBroker:
 
     # Rooms ---------------------------------------------------------------------------------
 
-    async def join(self, session: str, room: str, meta: Raw, capacity: int) -> list[PeerEntry]:
+    async def join(
+        self, session: str, room: str, meta: Raw, capacity: int, *, quiet: bool = False
+    ) -> list[PeerEntry]:
         """Enter a room."""
         found = self._live(session)
         entered = self._rooms.get(room) or Room(room)
-        member = Member(session, found.record.peer, found.record.name, meta)
+        member = Member(session, found.record.peer, found.record.name, meta, quiet=quiet)
+        before = entered.meta_of(session) if room in found.rooms else meta
         try:
-            self._tell(entered.join(member, capacity))
+            notices = entered.join(member, capacity)
         except rooms.RoomFull:
             raise RoomFull from None
-        self._rooms[room] = entered
-        found.rooms.add(room)
+        if room not in self._rooms:
+            self._rooms[room] = entered
+            self._note("room.opened", room=room)
+        if room not in found.rooms:
+            found.rooms.add(room)
+            self._note_peer(found, room, "join")
+        elif before != meta:
+            self._note_peer(found, room, "update")
+        self._tell(notices)
         return entered.roster(session)
 
     async def leave(self, session: str, room: str, reason: str, request: str = "") -> None:
@@ -147,7 +168,7 @@ class MemoryBroker:
         if room not in found.rooms:
             raise NotThere
         found.rooms.discard(room)
-        self._leave(session, room, reason)
+        self._leave(found, room, reason)
         found.remember(request)
 
     async def rooms_of(self, session: str) -> list[str]:
@@ -155,13 +176,35 @@ class MemoryBroker:
         found = self._sessions.get(session)
         return sorted(found.rooms) if found else []
 
+    async def quiet_names(self, room: str) -> list[str]:
+        """The names of those who are quietly in a room."""
+        return self._rooms[room].quiet_names()[:1000] if room in self._rooms else []
+
+    # For webhooks --------------------------------------------------------------------------
+
+    async def take_events(self, most: int, lease: float) -> list[Queued]:
+        """Events that are due."""
+        return self._waiting.take(most, lease) if self._waiting is not None else []
+
+    async def end_events(self, ids: Sequence[str]) -> None:
+        """They are delivered, or given up."""
+        if self._waiting is not None:
+            self._waiting.end(ids)
+
+    async def retry_event(self, event_id: str, delay: float) -> None:
+        """Try again after a while."""
+        if self._waiting is not None:
+            self._waiting.retry(event_id, delay)
+
     def counts(self) -> tuple[int, int]:
         """(rooms, peers in rooms)."""
         return len(self._rooms), sum(len(room) for room in self._rooms.values())
 
     # Messages ------------------------------------------------------------------------------
 
-    async def send(self, session: str, to: str, event: Directed, request: str = "") -> bool:
+    async def send(
+        self, session: str, to: str, event: Directed, request: str = "", *, patient: bool = True
+    ) -> bool:
         """Put an event into one peer's mailbox."""
         sender = self._live(session)
         if sender.did(request):
@@ -169,7 +212,10 @@ class MemoryBroker:
         recipient = self._sessions_of_peers.get(to)
         if recipient is None or recipient == session:
             raise NotThere
-        if not sender.rooms & self._sessions[recipient].rooms:
+        shared = sender.rooms & self._sessions[recipient].rooms
+        if not any(self._rooms[name].sees(session, recipient) for name in shared):
+            raise NotThere
+        if not patient and not self._sessions[recipient].attached:
             raise NotThere
         try:
             there = self._post(recipient, event)
@@ -205,24 +251,44 @@ class MemoryBroker:
             raise SessionOver
         return found
 
-    def _leave(self, session: str, name: str, reason: str) -> None:
+    def _change(
+        self, found: _Session, change: Callable[[Room, str], list[Notice]], event: str
+    ) -> None:
+        for name in sorted(found.rooms):
+            self._note_peer(found, name, event)
+            self._tell(change(self._rooms[name], found.record.session))
+
+    def _leave(self, found: _Session, name: str, reason: str) -> None:
         room = self._rooms[name]
-        self._tell(room.leave(session, reason))
+        self._note_peer(found, name, "leave", reason)
+        self._tell(room.leave(found.record.session, reason))
         if not len(room):
             del self._rooms[name]
+            self._note("room.closed", room=name)
+
+    def _note(self, kind: str, **data: object) -> None:
+        if self._waiting is not None:
+            self._waiting.note(kind, **data)
+
+    def _note_peer(self, found: _Session, room: str, event: str, reason: str = "") -> None:
+        record = found.record
+        self._note(
+            f"peer.{PAST[event]}", room=room, id=record.peer, name=record.name,
+            meta=self._rooms[room].meta_of(record.session), user=record.user, reason=reason,
+        )  # fmt: skip
 
     def _tell(self, notices: list[Notice]) -> None:
         for notice in notices:
             self._post_or_break(notice.session, notice.event)
 
-    def _post(self, session: str, event: Event) -> bool:
+    def _post(self, session: str, event: Event | Directed) -> bool:
         found = self._sessions[session]
         seq, text = found.mailbox.append(event)
         if found.attached and self._listener:
             self._listener.deliver(session, seq, text)
         return found.attached
 
-    def _post_or_break(self, session: str, event: Event) -> bool:
+    def _post_or_break(self, session: str, event: Event | Directed) -> bool:
         """Post, or remember that a resume would hide a loss."""
         try:
             return self._post(session, event)

@@ -44,6 +44,11 @@ def record_bytes(record: SessionRecord) -> bytes:
     return _encoder.encode(record)
 
 
+def user_text(record: SessionRecord) -> bytes:
+    """Whom the session is of, as JSON."""
+    return _encoder.encode(record.user)
+
+
 def parse_record(data: bytes) -> SessionRecord:
     """The record that ``record_bytes`` wrote."""
     return _record_decoder.decode(data)
@@ -57,6 +62,11 @@ def identity_bytes(room: str, record: SessionRecord, meta: Raw) -> bytes:
 def room_of(identity: bytes) -> str:
     """The room that an identity is for."""
     return _parse_identity(identity).room
+
+
+def name_of(identity: bytes) -> str:
+    """The name that an identity says."""
+    return _parse_identity(identity).name
 
 
 def body_of(event: Directed) -> str:

@@ -39,6 +39,7 @@ class Hello(msgspec.Struct, tag="hello"):
     token: str | None = None
     resume: Resume | None = None
     name: str = ""
+    room: str | None = None
 
 
 class Join(msgspec.Struct, tag="join"):
@@ -263,7 +264,7 @@ def id_of_untrusted(text: str | bytes) -> str | None:
     return found if isinstance(found, str) and len(found) <= MOST_ID else None
 
 
-def encode(message: ServerMessage | ClientMessage) -> str:
+def encode(message: msgspec.Struct) -> str:
     """The text frame of a message."""
     return _encoder.encode(message).decode()
 

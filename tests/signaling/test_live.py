@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import time
+from typing import Any
 
 import aiohttp
 import jwt
@@ -273,7 +274,7 @@ class TestResume:
             assert (await one.hear("peer"))["event"] == "resumed"
 
     async def test_a_mailbox_that_is_full_to_the_brim_is_had_on_return(self):
-        limits = {"max_queued_messages": 4, "max_queued_bytes": 4096}
+        limits: dict[str, Any] = {"max_queued_messages": 4, "max_queued_bytes": 4096}
         async with signaling(**limits) as service, sockets(service) as connect:
             one, two, _, second = await pair(connect)
             seen = {"session": second["session"], "secret": second["secret"], "seq": 0}
@@ -572,6 +573,26 @@ class TestPythonClient:
                 async with Client(url(service, "/ws", "ws"), token="bad"):
                     pass
             assert refused.value.code == "refused"
+
+
+async def test_the_client_gets_a_token_for_each_connection():
+    fetched = []
+
+    async def fetch():
+        fetched.append(token(sub="u"))
+        if len(fetched) == 2:
+            raise OSError("the back end is away for a moment")
+        return fetched[-1]
+
+    async with (
+        asyncio.timeout(10),
+        signaling(token_secret=TOKEN_SECRET) as service,
+        Client(url(service, "/ws", "ws"), token=fetch) as one,
+    ):
+        await one.join("r")
+        await one.drop()
+        assert (await anext(one.events()))["type"] == "resumed"
+    assert len(fetched) == 3
 
 
 async def test_no_secret_no_token_and_no_sdp_is_logged(caplog, capsys):

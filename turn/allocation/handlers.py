@@ -9,7 +9,7 @@ from functools import partial
 
 from turn.allocation import discovery, mobility, reservation, tcp
 from turn.allocation.allocator import Allocator, CloseReason
-from turn.allocation.model import DEFAULT_LIFETIME, NoPort, Owner, Relay
+from turn.allocation.model import DEFAULT_LIFETIME, Allocation, NoPort, Owner, Relay
 from turn.allocation.policy import is_tunnelled
 from turn.allocation.request import Request, allocation_of, check_family, unknown_attributes
 from turn.codec import registry
@@ -48,15 +48,24 @@ def allocate(allocator: Allocator, request: Request) -> Attributes | None:
     mobility.check_asked(request)
     if transport != UDP and not (transport == TCP and allocator.opener.tcp):
         raise StunError(442)
+    message.get(registry.LIFETIME)  # one that is malformed is found out before anything is taken
     owner = Owner(identity.username, identity.user)
     if transport == TCP:
         return _begin(allocator, request, owner, _tcp_relay_for(allocator, request, owner))
     if reservation.is_elsewhere(allocator, request):
-        begin = partial(_begin, allocator, request, owner)
+        begin = partial(_begin_on_fetched, allocator, request, owner)
         reservation.fetch(allocator, request, owner, begin)
         return None
     relays, extra = _relays_for(allocator, request, owner)
     return _begin(allocator, request, owner, relays, extra)
+
+
+def _begin_on_fetched(
+    allocator: Allocator, request: Request, owner: Owner, relays: list[Relay]
+) -> Attributes:
+    for relay in relays:
+        _check_fragments(request, family_of(relay.address))
+    return _begin(allocator, request, owner, relays)
 
 
 def _begin(
@@ -71,7 +80,7 @@ def _begin(
     allocation = allocator.create(request.client, owner, relays, request.send, now)
     # A client may not ask for less than the default (RFC 8656 §7.2, item "Lifetime").
     lifetime = request.message.get(registry.LIFETIME)
-    granted = allocator.grant(max(lifetime or 0, DEFAULT_LIFETIME))
+    granted = _lifetime(allocator, request, allocation, lifetime)
     allocator.extend(allocation, now + granted)
     return (
         *((registry.XOR_RELAYED_ADDRESS, relay.public) for relay in relays),
@@ -80,6 +89,17 @@ def _begin(
         *mobility.begin(allocator, request, allocation),
         (registry.XOR_MAPPED_ADDRESS, request.client.client),
     )
+
+
+def _lifetime(
+    allocator: Allocator, request: Request, allocation: Allocation, wanted: int | None
+) -> float:
+    """How much longer an allocation lives: as long as what its client may use it by."""
+    allocation.grant = request.proved.grant
+    granted = allocator.grant(max(wanted or 0, DEFAULT_LIFETIME))
+    if allocation.grant is None:
+        return granted
+    return max(1.0, min(granted, allocation.grant.expires - request.now.wall))
 
 
 def _relays_for(
@@ -190,7 +210,7 @@ def refresh(allocator: Allocator, request: Request) -> Attributes:
             allocator.close_family(allocation, family, CloseReason.RELEASED)
         return ((registry.LIFETIME, 0),)
     ticket = mobility.move(allocator, request, allocation) if moving else ()
-    granted = allocator.grant(max(wanted or 0, DEFAULT_LIFETIME))
+    granted = _lifetime(allocator, request, allocation, wanted)
     allocator.extend(allocation, request.now.monotonic + granted, family)
     return ((registry.LIFETIME, int(granted)), *ticket)
 

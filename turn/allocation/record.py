@@ -11,7 +11,7 @@ import msgspec
 from turn.allocation.model import Allocation, Channel
 from turn.codec.errors import Malformed
 from turn.codec.values import Address
-from turn.routes import FiveTuple, Transport
+from turn.routes import FiveTuple, ThroughProxy, Transport
 
 
 class RelayedRecord(msgspec.Struct, frozen=True, array_like=True):
@@ -84,8 +84,10 @@ class NoJournal:
 
 
 def can_be_kept(allocation: Allocation) -> bool:
-    """Whether its client can go on with another process."""
-    return allocation.client.transport is Transport.UDP
+    """Whether its client can go on with another process; not one that comes by way of a proxy."""
+    return allocation.client.transport is Transport.UDP and not any(
+        isinstance(relayed.ends.to_client, ThroughProxy) for relayed in allocation.relayed.values()
+    )
 
 
 def record_of(allocation: Allocation) -> Record:

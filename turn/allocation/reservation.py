@@ -41,7 +41,11 @@ def fetch(allocator: Allocator, request: Request, owner: Owner, begin: Begin) ->
             relay.close()
             request.answer(StunError(437))
         else:
-            request.answer(begin([relay]))
+            try:
+                request.answer(begin([relay]))
+            except StunError as error:
+                relay.close()
+                request.answer(error)
 
     token = request.message.get(registry.RESERVATION_TOKEN) or b""
     allocator.elsewhere.fetch(token, owner, arrived)

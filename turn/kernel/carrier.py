@@ -22,9 +22,9 @@ from turn.kernel.inherited import Inherited
 from turn.kernel.layout import INDEX, PORTS_PER_WORD, WORD, Way
 from turn.kernel.loader import attach
 from turn.kernel.meters import Meters
-from turn.kernel.plane import Carried, Unavailable
+from turn.kernel.plane import NOTHING, Unavailable
 from turn.kernel.rtnetlink import Netlink, News
-from turn.routes import FiveTuple, Route, Transport
+from turn.routes import Carried, FiveTuple, Route, ThroughProxy, Transport
 
 log = structlog.get_logger("turn")
 
@@ -195,6 +195,11 @@ class KernelPlane:
         """What went by this plane, in all."""
         return self._meters.total([offload.number for offload in self._offloads.values()])
 
+    def carried_by(self, route: Route) -> Carried:
+        """What went by this plane on one route."""
+        offload = self._offloads.get(route)
+        return self._meters.read(offload.number) if offload is not None else NOTHING
+
     def _drop(self, route: Route) -> None:
         offload = self._offloads.pop(route)
         self._meters.free(offload.number)
@@ -255,6 +260,7 @@ def can_carry(route: Route) -> bool:
     """Whether the program can carry a route."""
     return (
         route.client.transport is Transport.UDP
+        and not isinstance(route.to_client, ThroughProxy)
         and route.sending is None
         and route.receiving is None
         and (":" in route.client.client.host) == (":" in route.wire_peer.host)

@@ -9,7 +9,7 @@ from collections.abc import Collection
 
 from turn.kernel.bpf import Map
 from turn.kernel.layout import BYTES, EXPIRES, METER_WORDS, MOST_WAYS, PACKETS, SPOILED
-from turn.kernel.plane import Carried
+from turn.routes import Carried
 
 COARSE = 0.02
 """Seconds that the program's clock may be behind ours: it is read a tick at a time, 10 ms at most.
@@ -58,7 +58,7 @@ class Meters:
     def free(self, number: int) -> None:
         """End a route now, and have its number given to another some time."""
         self.move(number, 0.0)
-        self._retired = _sum(self._retired, self.read(number))
+        self._retired = self._retired.plus(self.read(number))
         self._freed.append(number)
 
     def read(self, number: int) -> Carried:
@@ -77,9 +77,5 @@ class Meters:
         """What went by these routes, and by those that have ended."""
         total = self._retired
         for number in numbers:
-            total = _sum(total, self.read(number))
+            total = total.plus(self.read(number))
         return total
-
-
-def _sum(one: Carried, other: Carried) -> Carried:
-    return Carried(*(mine + yours for mine, yours in zip(one, other, strict=True)))

@@ -1,25 +1,16 @@
 """What a data plane beside user space is to the relay, and the one that does nothing."""
 
 import asyncio
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from turn.codec.values import Address
-from turn.routes import FiveTuple, Route, RouteObserver
+from turn.routes import Carried, FiveTuple, Route, RouteObserver
+
+NOTHING = Carried()
 
 
 class Unavailable(Exception):
     """The kernel cannot carry packets here; the message says why, and what would help."""
-
-
-class Carried(NamedTuple):
-    """What a plane has relayed since it began; bytes are payload."""
-
-    sent_packets: int = 0
-    sent_bytes: int = 0
-    received_packets: int = 0
-    received_bytes: int = 0
-    spoiled_packets: int = 0
-    """Lost half way: a function of the kernel's failed."""
 
 
 class Plane(RouteObserver, Protocol):
@@ -48,7 +39,7 @@ class Plane(RouteObserver, Protocol):
         """Stop, but let packets go on; another process will take over."""
 
     def carried(self) -> Carried:
-        """What went by this plane."""
+        """What went by this plane since it began."""
 
 
 class NullPlane:
@@ -91,4 +82,8 @@ class NullPlane:
 
     def carried(self) -> Carried:
         """Nothing."""
-        return Carried()
+        return NOTHING
+
+    def carried_by(self, route: Route) -> Carried:
+        """Nothing."""
+        return NOTHING

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from tests.turn.world import OTHER_PEER, PEER, REALM, SERVER, World, code_of
-from turn.allocation.model import Limits
+from turn.allocation.elsewhere import Fetched
+from turn.allocation.model import Limits, Owner
 from turn.codec import registry
 from turn.codec.integrity import Integrity, digest
 from turn.codec.message import build, parse_untrusted
@@ -193,6 +194,31 @@ class TestAddresses:
         (allocation,) = world.engine.table
         assert not allocation.permissions
 
+    def test_an_allocate_that_is_malformed_takes_nothing(self, world):
+        client = world.client()
+        client.nonce = client.once(Method.ALLOCATE).get(registry.NONCE)
+        data = client.encode(Method.ALLOCATE, TRANSPORT, (registry.LIFETIME, 600))[:-24]
+        broken = data.replace(
+            b"\x00\x0d\x00\x04\x00\x00\x02\x58", b"\x00\x0d\x00\x03\x00\x00\x02\x58"
+        )
+        mac = digest(Integrity.SHA1, client.key, broken)
+        assert code_of(client.raw(broken + b"\x00\x08\x00\x14" + mac)) == 400
+        assert len(world.engine.table) == 0
+        assert world.opener.opened == []
+
+
+class OtherWorker:
+    """Another worker that holds one port, and hands it over at once."""
+
+    def __init__(self, relay: Any) -> None:
+        self._relay = relay
+
+    def holds(self, token: bytes) -> bool:
+        return True
+
+    def fetch(self, token: bytes, owner: Owner, done: Fetched) -> None:
+        done(self._relay)
+
 
 class TestDontFragment:
     """RFC 8656 §3.7, §13, §14, §15: what the attribute means depends on the two families."""
@@ -210,6 +236,18 @@ class TestDontFragment:
         token = (registry.RESERVATION_TOKEN, reply.get(registry.RESERVATION_TOKEN))
         assert code_of(world.client().allocate(token, DONT_FRAGMENT)) == 420
         assert code_of(world.client().allocate(token)) == 0
+
+    def test_nor_is_one_that_another_worker_held(self, world):
+        held = world.opener.open(Family.IPV6, SERVER.host, even=False)
+        world.engine._allocator.elsewhere = OtherWorker(held)
+        client = world.client()
+        client.refresh()  # learn a nonce
+        token = (registry.RESERVATION_TOKEN, bytes(8))
+        data = client.encode(Method.ALLOCATE, TRANSPORT, token, DONT_FRAGMENT)
+        assert client.raw(data) is None  # it is answered once the port is here
+        assert code_of(parse_untrusted(client.received.pop())) == 420
+        assert held.closed
+        assert len(world.engine.table) == 0
 
     @pytest.mark.parametrize(
         ("host", "transport", "family", "peer", "honoured"),

@@ -4,6 +4,7 @@ Left out is what binds clients alone, the authors of extensions, and IANA.
 """
 
 from tests.turn.rfc.rows import (
+    ALTERNATES,
     AUTHENTICATE,
     CIPHERS,
     CREDENTIALS,
@@ -117,8 +118,11 @@ ROWS = (
         f"{NEGOTIATION}test_who_names_an_algorithm_gets_a_reply_under_sha256"),
     row("9.2.4", "a response to who named none has MESSAGE-INTEGRITY",
         f"{NEGOTIATION}test_who_names_none_is_taken_for_a_client_of_before"),
-    row("10", "a 300 has an ALTERNATE-SERVER, of the family that the request came by"),
-    row("10", "over (D)TLS to another certificate it has an ALTERNATE-DOMAIN"),
+    row("10", "a 300 has an ALTERNATE-SERVER, of the family that the request came by",
+        f"{ALTERNATES}test_the_place_is_of_the_clients_family_and_kind",
+        f"{ALTERNATES}test_where_no_place_fits_there_is_no_room"),
+    row("10", "over (D)TLS to another certificate it has an ALTERNATE-DOMAIN",
+        f"{ALTERNATES}test_the_name_goes_with_certificates_alone"),
     row("11", "over DTLS a request without the magic cookie gets 500, an indication nothing"),
     row("12", "the Binding method is supported",
         f"{ENGINE}TestCommonSteps::test_binding_tells_the_client_its_address"),
@@ -158,7 +162,10 @@ ROWS = (
     row("14.8", "its class is 3 to 6", f"{VALUES}test_malformed_value",
         f"{REGISTRY}test_every_error_code_has_its_reason"),
     row("14.8", "its number is 0 to 99", f"{VALUES}test_malformed_value"),
-    row("14.8", "a 300 only goes to who proved himself, and under integrity"),
+    row("14.8", "a 300 only goes to who proved himself",
+        f"{ALTERNATES}test_a_stranger_learns_of_no_other_server"),
+    row("14.8", "and under integrity",
+        f"{ALTERNATES}test_every_client_is_sent_away_by_turns"),
     row("14.8", "a 420 puts the attribute into UNKNOWN-ATTRIBUTES",
         f"{RULES}TestWhatIsUnknown::test_who_proved_himself_is_told_what_it_was"),
     row("14.9", "a REALM is UTF-8 of fewer than 128 characters, prepared as OpaqueString",

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 # Where tests are, below tests/.
+ALTERNATES = "turn/allocation/test_alternates.py::"
 AUTHENTICATE = "turn/auth/test_authenticate.py::"
 CIPHERS = "turn/transport/test_handshakes.py::"
 CHANNEL = "turn/codec/test_channel.py::"

@@ -7,6 +7,7 @@ import pytest
 from OpenSSL import SSL
 
 from config.certificate import self_signed
+from tests.interop.process import free_port
 from tests.turn.live import Client, port_of, relay, until
 from tests.turn.secure import DtlsClient
 from turn.codec import registry
@@ -15,6 +16,7 @@ from turn.codec.registry import Method
 from turn.codec.values import Address
 from turn.stats import DropReason
 from turn.transport.dtls import datagrams_of
+from turn.transport.listeners import ListenError
 
 
 @pytest.fixture
@@ -211,3 +213,13 @@ async def test_a_protocol_may_be_asked_for_by_name(dtls, offered, chosen):
         assert client.connection.get_alpn_proto_negotiated() == chosen
         await client.allocate()
         client.close()
+
+
+async def test_udp_and_dtls_on_one_port_are_no_start(dtls):
+    """One would take the other's place, and nobody would know why half of the clients fail."""
+    port = free_port()
+    with pytest.raises(ListenError, match=rf"127.0.0.1:{port} \(dtls\)"):
+        async with relay(
+            **dtls | {"listen": [f"127.0.0.1:{port}"], "listen_dtls": [f"127.0.0.1:{port}"]}
+        ):
+            pass
