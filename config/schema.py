@@ -4,6 +4,7 @@ A component is handed its section, never the tree. ``config/icebroker.toml`` sho
 options for an operator; a test holds the two together.
 """
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
@@ -57,6 +58,17 @@ class Problem(NamedTuple):
     text: str
 
 
+def _are_opposite(ends: Sequence[Endpoint]) -> bool:
+    pairs = list(zip(ends[::2], ends[1::2], strict=False))
+    return len(ends) == 2 * len(pairs) and all(
+        one.host != other.host
+        and one.port != other.port
+        and (":" in one.host) == (":" in other.host)
+        and not (one.is_wildcard or other.is_wildcard)
+        for one, other in pairs
+    )
+
+
 class Section(BaseModel):
     """A part of the settings: immutable, and closed to keys that it does not know."""
 
@@ -101,7 +113,9 @@ class Section(BaseModel):
 class TurnSettings(Section):
     """The STUN/TURN relay."""
 
-    fixed = frozenset({"listen", "listen_tls", "listen_dtls", "data_plane", "workers"})
+    fixed = frozenset(
+        {"listen", "listen_tls", "listen_dtls", "nat_discovery", "data_plane", "workers"}
+    )
 
     listen: Endpoints = (Endpoint("0.0.0.0", 3478), Endpoint("::", 3478))  # noqa: S104 - a server
     """Addresses for STUN and TURN over UDP and TCP; a wildcard is each of the machine's."""
@@ -154,6 +168,26 @@ class TurnSettings(Section):
 
     tcp_allocations: bool = False
     """Let users have relayed addresses that TCP peers connect with (RFC 6062). No browser asks."""
+
+    mobility: bool = False
+    """Let clients take an allocation along when they change networks (RFC 8016)."""
+
+    nat_discovery: Endpoints = ()
+    """Two of this machine's addresses with another port each, for NAT behaviour discovery
+    (RFC 5780); four, a pair of each family."""
+
+    alternate_servers: Endpoints = ()
+    """Other relays, by address, that clients over UDP and TCP are sent to (RFC 8489 §10)."""
+
+    alternate_servers_tls: Endpoints = ()
+    """The same for clients over TLS and DTLS."""
+
+    alternate_domain: HostText = ""
+    """The name in the certificates of `alternate_servers_tls`; empty: the one clients know."""
+
+    redirect: Literal["full", "always"] = "full"
+    """Which clients are sent there: those that find no room here or a relay that is draining, or
+    all of them."""
 
     open_private_peers: bool = False
     """Relay to private networks (10/8, 100.64/10, 172.16/12, 192.168/16, fc00::/7) too: for a
@@ -222,11 +256,27 @@ class TurnSettings(Section):
         if self.listen_dtls and not has_pair:
             text = "DTLS needs tls_certificate and tls_key, PEM files"
             found.append(Problem("listen_dtls", text))
+        if not _are_opposite(self.nat_discovery):
+            text = "wants pairs of addresses of one family that differ in host and in port"
+            found.append(Problem("nat_discovery", text))
+        found += self._redirect_problems()
         for name, password in self.users.items():
             if not name or ":" in name:
                 found.append(Problem("users", f"{name!r} is no user name: no colon, not empty"))
             if not password.get_secret_value():
                 found.append(Problem("users", f"the password of {name!r} is empty"))
+        return found
+
+    def _redirect_problems(self) -> list[Problem]:
+        found = [
+            Problem(name, "wants addresses and ports that clients can reach")
+            for name in ("alternate_servers", "alternate_servers_tls")
+            if any(place.is_wildcard or not place.port for place in getattr(self, name))
+        ]
+        somewhere = self.alternate_servers or self.alternate_servers_tls
+        if self.redirect == "always" and not somewhere:
+            text = '"always" needs alternate_servers to send clients to'
+            found.append(Problem("redirect", text))
         return found
 
     def dangers(self) -> list[Problem]:
@@ -235,7 +285,7 @@ class TurnSettings(Section):
         if self.listen_dtls and find_spec("OpenSSL") is None:
             text = "DTLS needs pyOpenSSL; install it with: pip install 'icebroker[dtls]'"
             found.append(Problem("listen_dtls", text))
-        endpoints = (*self.listen, *self.listen_tls, *self.listen_dtls)
+        endpoints = (*self.listen, *self.listen_tls, *self.listen_dtls, *self.nat_discovery)
         if not endpoints:
             text = "listen, listen_tls and listen_dtls are all empty: nobody could come in"
             return [*found, Problem("listen", text)]
@@ -346,6 +396,19 @@ class SignalingSettings(Section):
     room_capacity: Positive = 64
     """Peers that a room holds; a token may say less."""
 
+    peerjs: bool = False
+    """Serve PeerJS applications at `/peerjs` too; where tokens are asked for, they give one of
+    ours as the client's option `token`."""
+
+    peerjs_key: Annotated[str, Field(pattern="^[A-Za-z0-9_-]{1,64}$")] = "peerjs"
+    """The key that their clients have to name. Not a secret: every page has it."""
+
+    peerjs_discovery: bool = False
+    """Tell them everyone's id (`listAllPeers`)."""
+
+    peerjs_capacity: Positive = 10000
+    """PeerJS clients that may reach each other; a token may say less."""
+
     drain_timeout: Seconds = 30
     """How long clients have to move elsewhere after SIGTERM, in seconds."""
 
@@ -393,7 +456,7 @@ class SignalingSettings(Section):
 class RedisSettings(Section):
     """What many nodes share."""
 
-    fixed = frozenset({"url", "prefix", "ca_certificate"})
+    fixed = frozenset({"url", "prefix", "ca_certificate", "lease"})
 
     url: SecretStr = SecretStr("")
     """redis:// rediss:// redis+sentinel:// redis+cluster://; empty: the embedded broker. Secret,
@@ -405,6 +468,10 @@ class RedisSettings(Section):
 
     ca_certificate: PemFile = None
     """PEM file with the authority that signed Redis's certificate; empty: the system's."""
+
+    lease: Annotated[Seconds, Field(ge=1, le=60)] = 8.0
+    """Seconds after which a node that says nothing counts as dead, and its peers as suspended: a
+    second more at most. The same for all nodes."""
 
     def address(self) -> RedisAddress | None:
         """Where Redis is; None for the embedded broker. Secret. :raises ValueError: nowhere."""

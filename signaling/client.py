@@ -38,6 +38,8 @@ LEAVE, COME_BACK = 1000, 4000
 """Close codes: the server ends our session, or keeps it for a resume."""
 ANSWERS = frozenset({"ok", "joined", "ice", "error"})
 OUTLIVES_SESSION = frozenset({"join", "ice"})
+Token = str | Callable[[], Awaitable[str]]
+"""A join token, or what gets a fresh one; that may raise OSError, and is called again later."""
 
 
 class SignalingError(Exception):
@@ -93,15 +95,17 @@ class Client:
     """
 
     def __init__(
-        self, url: str, *, token: str | None = None, name: str = "", ssl: Any = True
+        self, url: str, *, token: "Token | None" = None, name: str = "", ssl: Any = True
     ) -> None:
         """Prepare to connect.
 
         :param url: ``ws://…/ws`` or ``wss://…/ws``.
+        :param token: a join token, or a function that gets one; it is called for each connection.
         :param ssl: as aiohttp takes it: an ``ssl.SSLContext``, or True for the usual checks.
         """
         self._url = url
-        self._hello = {"type": "hello", "token": token, "name": name}
+        self._hello = {"type": "hello", "name": name}
+        self._token = token
         self._ssl = ssl
         self._ids = itertools.count(1)
         self._waiting: dict[str, _Request] = {}
@@ -260,12 +264,13 @@ class Client:
     async def _connect_once(self, http: aiohttp.ClientSession) -> bool:
         """One socket from beginning to end; True where the server welcomed us."""
         async with asyncio.timeout(DIAL_TIMEOUT):
+            token = await self._token() if callable(self._token) else self._token
             ws = await http.ws_connect(
                 self._url, protocols=(SUBPROTOCOL,), ssl=self._ssl, heartbeat=25, max_msg_size=0
             )
         self._ws = ws
         try:
-            hello = {**self._hello, "resume": self._resume()}
+            hello = {**self._hello, "token": token, "resume": self._resume()}
             await ws.send_str(json.dumps({k: v for k, v in hello.items() if v}))
             async for frame in ws:
                 if frame.type is aiohttp.WSMsgType.TEXT:

@@ -10,7 +10,8 @@ from aiohttp import hdrs, web
 
 from signaling.auth import BadToken, Tokens
 from signaling.ice import IceProvider
-from signaling.origin import OriginPolicy
+from signaling.origin import Caller, OriginPolicy
+from signaling.peerjs import PeerJs
 from signaling.websocket import WebSockets
 
 log = structlog.get_logger("signaling")
@@ -44,6 +45,7 @@ class Http:
         ice: IceProvider,
         tokens: Tokens,
         origins: OriginPolicy,
+        peerjs: PeerJs,
         *,
         pages: bool,
     ) -> None:
@@ -51,10 +53,16 @@ class Http:
         self._ice = ice
         self._tokens = tokens
         self._origins = origins
+        self._peerjs = peerjs
         self._told: set[str] = set()
         self.app = web.Application(middlewares=[_security_headers])
         self.app.add_routes([web.get("/ws", self._ws), web.get("/ice", self._get_ice)])
         self.app.router.add_options("/ice", self._preflight)
+        # A client's `path` is "/peerjs" or "/"; what follows has the key before it, often "peerjs".
+        for path in ("/peerjs", "/peerjs/peerjs"):
+            self.app.router.add_get(path, self._peerjs_ws)
+        for path in ("/peerjs/{what:id|peers}", "/peerjs/{key}/{what:id|peers}"):
+            self.app.router.add_get(path, self._peerjs_get)
         for path, name in SHARED.items():
             self.app.router.add_get(path, _file(WEB / name, shared=True))
         if pages:
@@ -64,22 +72,36 @@ class Http:
         self.app.router.add_static("/assets/", WEB / "assets")
 
     async def _ws(self, request: web.Request) -> web.StreamResponse:
-        caller = self._origins.caller(request.remote or "", request.scheme, request.headers)
-        origin = request.headers.get(hdrs.ORIGIN)
-        if not self._origins.allows(origin, request.host, caller.scheme):
-            self._tell(origin)
-            return web.Response(
-                status=403,
-                text="pages of this origin may not connect; see signaling.allowed_origins\n",
-            )
+        caller = self._caller(request)
+        if caller is None:
+            return _refused_origin()
         return await self._websockets.serve(request, caller.network)
+
+    async def _peerjs_ws(self, request: web.Request) -> web.StreamResponse:
+        caller = self._caller(request)
+        if not self._peerjs.settings.peerjs:
+            raise web.HTTPNotFound
+        if caller is None:
+            return _refused_origin()
+        dialogue = self._peerjs.dialogue(request)
+        return await self._websockets.serve(request, caller.network, dialogue)
+
+    async def _peerjs_get(self, request: web.Request) -> web.Response:
+        if not self._peerjs.settings.peerjs:
+            raise web.HTTPNotFound
+        if self._caller(request) is None:
+            return _refused_origin()
+        key = request.match_info.get("key", "peerjs")
+        if request.match_info["what"] == "id":
+            response = self._peerjs.get_id(key)
+        else:
+            response = await self._peerjs.get_peers(key, _token_of(request))
+        response.headers.update(self._cors(request))
+        return response
 
     async def _get_ice(self, request: web.Request) -> web.Response:
         headers = self._cors(request)
-        caller = self._origins.caller(request.remote or "", request.scheme, request.headers)
-        origin = request.headers.get(hdrs.ORIGIN)
-        if not self._origins.allows(origin, request.host, caller.scheme):
-            self._tell(origin)
+        if self._caller(request) is None:
             return web.json_response({"error": "forbidden_origin"}, status=403)
         name = secrets.token_hex(8)
         if self._tokens.required:
@@ -100,6 +122,15 @@ class Http:
         headers["Access-Control-Allow-Methods"] = "GET"
         return web.Response(status=204, headers=headers)
 
+    def _caller(self, request: web.Request) -> Caller | None:
+        """Who asks; None where it is a page that may not."""
+        caller = self._origins.caller(request.remote or "", request.scheme, request.headers)
+        origin = request.headers.get(hdrs.ORIGIN)
+        if self._origins.allows(origin, request.host, caller.scheme):
+            return caller
+        self._tell(origin)
+        return None
+
     def _tell(self, origin: str | None) -> None:
         if origin and origin not in self._told and len(self._told) < MOST_TOLD:
             self._told.add(origin)
@@ -117,6 +148,13 @@ class Http:
 def _token_of(request: web.Request) -> str:
     scheme, _, token = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else request.query.get("token", "")
+
+
+def _refused_origin() -> web.Response:
+    return web.Response(
+        status=403,
+        text="pages of this origin may not connect; see signaling.allowed_origins\n",
+    )
 
 
 def _file(

@@ -3,6 +3,7 @@
 A local peer takes the same road as a remote one: publish to the broker, which wakes ``deliver``.
 """
 
+import asyncio
 import hashlib
 import random
 import secrets
@@ -23,7 +24,7 @@ from signaling.broker.base import (
     Unavailable,
 )
 from signaling.ice import IceProvider
-from signaling.protocol import FEATURES
+from signaling.protocol import FEATURES, peerjs
 from signaling.protocol import messages as m
 from signaling.protocol.errors import CloseCode, ErrorCode, ProtocolError
 from signaling.session import RateLimit, RecentRequests
@@ -34,6 +35,7 @@ ICE_PUSH_AT = 0.6
 MOST_REFUSED = 100
 """Messages over the rate limit in a row that close a socket for good."""
 AWAY = "the broker is away; try again soon"
+STOPPING = "the server is about to stop"
 GONE = "there is no such peer in your rooms"
 CUTS = {
     CloseCode.SLOW_READER: "events were not acknowledged in time",
@@ -57,6 +59,9 @@ class HubSettings(NamedTuple):
 
 class Connection(Protocol):
     """A client's socket, as the hub sees it."""
+
+    native: bool
+    """Whether it speaks ``icebroker.v1``: others are told nothing but events."""
 
     def begin(self, texts: Sequence[str]) -> None:
         """Queue the first frames, whatever the limits of ``send``; once, before anything else."""
@@ -97,7 +102,7 @@ class Hub:
     ) -> None:
         self.settings = settings
         """May be replaced at any time."""
-        self._broker = broker
+        self.broker = broker
         self._ice = ice
         self._tokens = tokens
         self._stats = stats
@@ -130,12 +135,13 @@ class Hub:
         try:
             session = await self._resume(connection, hello)
             if session is None:
-                session = await self._begin(connection, hello, self._check_token(hello.token))
+                session = await self._begin(connection, hello, self.check_token(hello.token))
         except Unavailable:
             raise ProtocolError(ErrorCode.UNAVAILABLE, AWAY) from None
         return session
 
-    def _check_token(self, token: str | None) -> Claims | None:
+    def check_token(self, token: str | None) -> Claims | None:
+        """What a token says; None where none is needed. :raises ProtocolError: UNAUTHORIZED"""
         if not self._tokens.required:
             return None
         try:
@@ -149,30 +155,31 @@ class Hub:
         secret = secrets.token_urlsafe(24)
         record = SessionRecord(
             session=secrets.token_urlsafe(16),
-            secret_hash=_hash(secret),
+            secret_hash=hash_of(secret),
             peer=secrets.token_urlsafe(16),
             name=claims.name if claims and claims.name else hello.name,
-            grant=self._grant(claims),
+            grant=self.grant(claims),
         )
-        await self._broker.open(record)
-        session = self._attach(connection, record)
+        await self.broker.open(record)
+        session = self.attach(connection, record)
         connection.begin([m.encode(self._welcome(record, secret, resumed=False))])
         return session
 
     async def _resume(self, connection: Connection, hello: m.Hello) -> Session | None:
         wanted = hello.resume
-        if wanted is None:
+        if wanted is None or wanted.session.startswith(peerjs.NAME):
             return None
-        resumption = await self._broker.resume(wanted.session, _hash(wanted.secret), wanted.seq)
+        resumption = await self.broker.resume(wanted.session, hash_of(wanted.secret), wanted.seq)
         if resumption is None:
             return None
-        session = self._attach(connection, resumption.record)
+        session = self.attach(connection, resumption.record)
         welcome = m.encode(self._welcome(resumption.record, wanted.secret, resumed=True))
         connection.begin([welcome, *(text for _, text in resumption.missed)])
         session.sent = resumption.missed[-1][0] if resumption.missed else wanted.seq
         return session
 
-    def _attach(self, connection: Connection, record: SessionRecord) -> Session:
+    def attach(self, connection: Connection, record: SessionRecord) -> Session:
+        """Have a session's events go to a socket from now on; its last one is closed."""
         session = self._sessions.get(record.session)
         if session is None:
             now, limits = time.monotonic(), self.settings
@@ -184,7 +191,8 @@ class Hub:
         session.forget_at = None
         return session
 
-    def _grant(self, claims: Claims | None) -> Grant:
+    def grant(self, claims: Claims | None) -> Grant:
+        """What a new session may do."""
         window, capacity = self.settings.resume_window, self.settings.room_capacity
         if claims is None:
             return Grant(capacity=capacity, resume_window=window)
@@ -268,11 +276,11 @@ class Hub:
         grant = session.record.grant
         if grant.room and message.room != grant.room:
             raise ProtocolError(ErrorCode.FORBIDDEN, "the token is not for this room")
-        rooms = await self._broker.rooms_of(session.record.session)
+        rooms = await self.broker.rooms_of(session.record.session)
         if message.room not in rooms and len(rooms) >= self.settings.max_rooms_per_session:
             raise ProtocolError(ErrorCode.TOO_MANY_ROOMS, "leave another room first")
         try:
-            peers = await self._broker.join(
+            peers = await self.broker.join(
                 session.record.session,
                 message.room,
                 message.meta.copy(),  # not to keep the whole frame that it came in
@@ -285,7 +293,7 @@ class Hub:
 
     async def _leave(self, session: Session, message: m.Leave) -> m.Ok:
         try:
-            await self._broker.leave(session.record.session, message.room, "left", message.id)
+            await self.broker.leave(session.record.session, message.room, "left", message.id)
         except NotThere:
             raise ProtocolError(ErrorCode.NOT_FOUND, "you are not in this room") from None
         return m.Ok(message.id, "done")
@@ -311,9 +319,9 @@ class Hub:
         sender = session.record.session
         try:
             if to is None:
-                there = await self._broker.broadcast(sender, event, request)
+                there = await self.broker.broadcast(sender, event, request)
             else:
-                there = await self._broker.send(sender, to, event, request)
+                there = await self.broker.send(sender, to, event, request)
         except NotThere:
             raise ProtocolError(ErrorCode.NOT_FOUND, GONE) from None
         except MailboxFull:
@@ -323,7 +331,7 @@ class Hub:
         return "delivered" if there else "queued"
 
     async def _ack(self, session: Session, message: m.Ack) -> None:
-        await self._broker.acknowledge(session.record.session, message.seq)
+        await self.broker.acknowledge(session.record.session, message.seq)
 
     async def _ice_request(self, session: Session, message: m.Ice) -> m.IceOut:
         servers, expires_at = self._issue(session)
@@ -369,15 +377,15 @@ class Hub:
         now = time.monotonic()
         if for_good:
             self._sessions.pop(session.record.session, None)
-            await self._broker.close(session.record.session, "left")
+            await self.broker.close(session.record.session, "left")
         else:
             session.forget_at = now + session.record.grant.resume_window
-            await self._broker.suspend(session.record.session, now)
+            await self.broker.suspend(session.record.session, now)
 
     async def tick(self) -> None:
         """Once a second: end what is over, push fresh ICE servers."""
         now, wall = time.monotonic(), time.time()
-        await self._broker.reap(now)
+        await self.broker.reap(now)
         for session in list(self._sessions.values()):
             if session.forget_at is not None and session.forget_at <= now:
                 del self._sessions[session.record.session]
@@ -390,7 +398,17 @@ class Hub:
         self.draining = True
         for session in self._sessions.values():
             deadline = random.uniform(0.2, 0.9) * seconds  # noqa: S311 - spreads load, no secret
-            self._send(session, m.Goaway(round(deadline, 3), "the server is about to stop"))
+            if session.connection is None or session.connection.native:
+                self._send(session, m.Goaway(round(deadline, 3), STOPPING))
+            else:
+                close = session.connection.close
+                asyncio.get_running_loop().call_later(
+                    deadline, close, CloseCode.GOING_AWAY, STOPPING
+                )
+
+    async def acknowledge(self, session: Session) -> None:
+        """Everything that was handed to the socket has arrived: for clients that do not say so."""
+        await self.broker.acknowledge(session.record.session, session.sent)
 
     def close_all(self) -> None:
         """Close every socket; the clients reconnect elsewhere."""
@@ -403,5 +421,6 @@ class Hub:
             session.connection.send(m.encode(message), time.monotonic())
 
 
-def _hash(secret: str) -> bytes:
+def hash_of(secret: str) -> bytes:
+    """What is kept of a session's secret."""
     return hashlib.sha256(secret.encode()).digest()

@@ -14,7 +14,18 @@ from signaling.protocol.errors import CloseCode, ErrorCode
 from signaling.stats import DELIVERY_BUCKETS, PATHS, Stats
 
 PREFIX = "icebroker_"
-MESSAGE_TYPES = ("join", "leave", "signal", "message", "bye", "ack", "ice", "ping", "stats")
+MESSAGE_TYPES = (
+    "join",
+    "leave",
+    "signal",
+    "message",
+    "bye",
+    "ack",
+    "ice",
+    "ping",
+    "stats",
+    "peerjs",
+)
 DISCONNECTS = (
     *(code.name.lower() for code in CloseCode if code is not CloseCode.NORMAL),
     "left", "page_gone", "lost", "protocol_error", "write_failed",

@@ -21,15 +21,19 @@ class RoomFull(Exception):
 class Member:
     """One session in a room."""
 
-    __slots__ = ("meta", "name", "order", "peer", "session", "state")
+    __slots__ = ("meta", "name", "order", "peer", "quiet", "session", "state")
 
-    def __init__(self, session: str, peer: str, name: str, meta: Raw) -> None:
+    def __init__(
+        self, session: str, peer: str, name: str, meta: Raw, *, quiet: bool = False
+    ) -> None:
+        """Describe somebody. :param quiet: the others are not told, nor is it told of them."""
         self.session = session
         self.peer = peer
         self.name = name
         self.meta = meta
         self.order = 0
         self.state = PRESENT
+        self.quiet = quiet
 
 
 class Notice(NamedTuple):
@@ -86,13 +90,25 @@ class Room:
         me = self._members[session]
         return [
             PeerEntry(other.peer, other.name, other.meta, me.order < other.order, other.state)
-            for other in self._members.values()
-            if other is not me
+            for other in self._others(me)
         ]
 
     def others(self, session: str) -> list[str]:
-        """The sessions of everyone else."""
-        return [other for other in self._members if other != session]
+        """The sessions of everyone else whom ``session`` sees."""
+        return [other.session for other in self._others(self._members[session])]
+
+    def sees(self, session: str, other: str) -> bool:
+        """Whether two members may write to each other: both quiet, or neither."""
+        return self._members[session].quiet == self._members[other].quiet
+
+    def quiet_names(self) -> list[str]:
+        """The names of the quiet members."""
+        return [member.name for member in self._members.values() if member.quiet]
+
+    def _others(self, member: Member) -> list[Member]:
+        if member.quiet:
+            return []
+        return [o for o in self._members.values() if o is not member and not o.quiet]
 
     def _describe(self, member: Member, meta: Raw) -> list[Notice]:
         if member.meta == meta:
@@ -116,6 +132,5 @@ class Room:
                     other.order < member.order, reason,
                 ),
             )
-            for other in self._members.values()
-            if other is not member
+            for other in self._others(member)
         ]  # fmt: skip

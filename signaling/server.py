@@ -18,6 +18,7 @@ from signaling.hub import Hub, HubSettings
 from signaling.ice import IceProvider
 from signaling.metrics import Gauges, SignalingCollector
 from signaling.origin import OriginPolicy
+from signaling.peerjs import PeerJs, PeerJsSettings
 from signaling.stats import Stats
 from signaling.websocket import SocketSettings, WebSockets
 
@@ -52,7 +53,10 @@ class SignalingService:
         self._origins = OriginPolicy(
             settings.allowed_origins, settings.trusted_proxies, tokens=tokens.required
         )
-        http = Http(self._websockets, ice, tokens, self._origins, pages=settings.pages)
+        self._peerjs = PeerJs(_peerjs_settings(settings), self._hub, stats)
+        http = Http(
+            self._websockets, ice, tokens, self._origins, self._peerjs, pages=settings.pages
+        )
         # An ended socket's handler still has to suspend its session: give it a moment.
         self._runner = web.AppRunner(
             http.app, access_log=None, handle_signals=False, shutdown_timeout=5.0
@@ -114,6 +118,7 @@ class SignalingService:
         )
         self._hub.settings = _hub_settings(settings)
         self._websockets.settings = _socket_settings(settings)
+        self._peerjs.settings = _peerjs_settings(settings)
 
     def ready(self) -> list[str]:
         """What keeps signaling from being sent clients; empty: nothing."""
@@ -181,11 +186,16 @@ def _broker(settings: SignalingSettings, redis: RedisSettings) -> Broker:
     if address is None:
         return MemoryBroker(*most)
     authority = str(redis.ca_certificate) if redis.ca_certificate else None
-    return RedisBroker(Finder(address, "{" + redis.prefix + "}", authority), redis.prefix, *most)
+    finder = Finder(address, "{" + redis.prefix + "}", authority)
+    return RedisBroker(finder, redis.prefix, *most, lease=redis.lease)
 
 
 def _hub_settings(settings: SignalingSettings) -> HubSettings:
     return HubSettings(**{name: getattr(settings, name) for name in HubSettings._fields})
+
+
+def _peerjs_settings(settings: SignalingSettings) -> PeerJsSettings:
+    return PeerJsSettings(**{name: getattr(settings, name) for name in PeerJsSettings._fields})
 
 
 def _socket_settings(settings: SignalingSettings) -> SocketSettings:

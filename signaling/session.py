@@ -8,6 +8,7 @@ from collections import OrderedDict, deque
 from collections.abc import Hashable
 
 from signaling.protocol.messages import Event, encode
+from signaling.protocol.peerjs import Forwarded
 
 MOST_REMEMBERED_IDS = 512
 """Requests whose answers are kept for a retry after a reconnect."""
@@ -34,7 +35,7 @@ class Mailbox:
     def __len__(self) -> int:
         return len(self._unacknowledged)
 
-    def append(self, event: Event) -> tuple[int, str]:
+    def append(self, event: Event | Forwarded) -> tuple[int, str]:
         """Number an event and keep it; gives the number and the text frame.
 
         :raises MailboxFull: it was not kept.
@@ -94,13 +95,22 @@ class RateLimit:
         self.refused = 0
         """Messages refused since the last one that was not."""
 
+    def delay(self, now: float) -> float:
+        """Count one more message; the seconds to wait so that it is within the limit."""
+        self._refill(now)
+        self._tokens -= 1
+        return max(0.0, -self._tokens / self._rate)
+
     def allow(self, now: float) -> bool:
         """Whether one more message is within the limit."""
-        self._tokens = min(self._burst, self._tokens + (now - self._updated) * self._rate)
-        self._updated = now
+        self._refill(now)
         if self._tokens < 1:
             self.refused += 1
             return False
         self._tokens -= 1
         self.refused = 0
         return True
+
+    def _refill(self, now: float) -> None:
+        self._tokens = min(self._burst, self._tokens + (now - self._updated) * self._rate)
+        self._updated = now

@@ -3,8 +3,8 @@
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
 
 import structlog
 from aiohttp import WSCloseCode, WSMsgType, web
@@ -31,10 +31,38 @@ class SocketSettings(NamedTuple):
     max_connections: int
 
 
+class Dialogue(Protocol):
+    """What is said over a socket."""
+
+    native: bool
+    """Whether it is ``icebroker.v1``."""
+    protocols: tuple[str, ...]
+    """WebSocket subprotocols; empty: whatever is asked for is not answered."""
+
+    async def begin(self, ws: web.WebSocketResponse, socket: "Socket") -> Session | None:
+        """Find out who it is, soon; None where the socket ended without a session."""
+
+    async def receive(self, session: Session, text: str) -> None:
+        """Handle a text frame."""
+
+    def ended(self, code: int | None) -> bool:
+        """The socket has ended; whether a client that closes with this code leaves for good."""
+
+
 class Socket:
     """One connection: what the hub sends waits here until the client has read what was before."""
 
-    def __init__(self, ws: web.WebSocketResponse, settings: SocketSettings, stats: Stats) -> None:
+    def __init__(
+        self,
+        ws: web.WebSocketResponse,
+        settings: SocketSettings,
+        stats: Stats,
+        *,
+        native: bool = True,
+    ) -> None:
+        self.native = native
+        self.on_idle: Callable[[], None] | None = None
+        """Called when everything that was queued has been written."""
         self._ws = ws
         self._settings = settings
         self._stats = stats
@@ -89,6 +117,8 @@ class Socket:
                     self._stats.delivery.observe(time.monotonic() - since)
                 if self._end is not None:
                     break
+                if self.on_idle is not None:
+                    self.on_idle()
                 self._wake.clear()
                 await self._wake.wait()
             code, reason = self._end
@@ -118,7 +148,7 @@ class Socket:
 
 
 class WebSockets:
-    """The endpoint ``/ws``."""
+    """The sockets of this node."""
 
     def __init__(self, settings: SocketSettings, hub: Hub, stats: Stats) -> None:
         self.settings = settings
@@ -128,17 +158,22 @@ class WebSockets:
         self._strangers: Counter[str] = Counter()
         self.connections = 0
 
-    async def serve(self, request: web.Request, network: str) -> web.StreamResponse:
+    async def serve(
+        self, request: web.Request, network: str, dialogue: Dialogue | None = None
+    ) -> web.StreamResponse:
         """Serve one socket until it ends.
 
         :param network: what counts as one address (IPv4, or an IPv6 /64).
+        :param dialogue: what is said over it; None: ``icebroker.v1``.
         """
-        refusal = self._refusal(request, network)
+        if dialogue is None:
+            dialogue = Native(self._hub, self._stats)
+        refusal = self._refusal(request, network, dialogue)
         if refusal is not None:
             return refusal
         settings = self.settings
         ws = web.WebSocketResponse(
-            protocols=(SUBPROTOCOL,),
+            protocols=dialogue.protocols,
             compress=False,
             heartbeat=settings.heartbeat,
             max_msg_size=settings.max_message_bytes,
@@ -146,8 +181,11 @@ class WebSockets:
         self._strangers[network] += 1
         self.connections += 1
         try:
-            await self._prepare(ws, request, network)
-            await self._run(ws, network)
+            try:
+                await self._prepare(ws, request, network)
+            except ConnectionError:
+                return web.Response(status=400)  # gone before the upgrade: nobody reads it
+            await self._run(ws, network, dialogue)
         finally:
             self.connections -= 1
         return ws
@@ -160,7 +198,9 @@ class WebSockets:
             self._forget_stranger(network)
             raise
 
-    def _refusal(self, request: web.Request, network: str) -> web.Response | None:
+    def _refusal(
+        self, request: web.Request, network: str, dialogue: Dialogue
+    ) -> web.Response | None:
         most = self.settings.max_connections
         if self._hub.draining or (most and self.connections >= most):
             return web.Response(
@@ -175,28 +215,61 @@ class WebSockets:
                 headers={"Retry-After": "5"},
             )
         offered = request.headers.get("Sec-WebSocket-Protocol")
-        if offered and SUBPROTOCOL not in [part.strip() for part in offered.split(",")]:
-            return web.Response(status=400, text=f"this server speaks {SUBPROTOCOL}\n")
+        known = dialogue.protocols
+        if offered and known and known[0] not in [part.strip() for part in offered.split(",")]:
+            return web.Response(status=400, text=f"this server speaks {known[0]}\n")
         return None
 
-    async def _run(self, ws: web.WebSocketResponse, network: str) -> None:
-        socket = Socket(ws, self.settings, self._stats)
+    async def _run(self, ws: web.WebSocketResponse, network: str, dialogue: Dialogue) -> None:
+        socket = Socket(ws, self.settings, self._stats, native=dialogue.native)
         writer = asyncio.create_task(socket.write())
         session: Session | None = None
         try:
             try:
                 async with asyncio.timeout(self.settings.hello_timeout):
-                    session = await self._hello(ws, socket)
+                    session = await dialogue.begin(ws, socket)
             except TimeoutError:
                 socket.close(CloseCode.HELLO_TIMEOUT, "no hello in time")
             finally:
                 self._forget_stranger(network)
             if session is not None:
-                await self._read(ws, socket, session)
+                await _read(ws, socket, session, dialogue)
         finally:
-            await self._finish(ws, socket, session, writer)
+            reason = await self._finish(ws, socket, writer)
+            if session is not None:
+                gone = dialogue.ended(ws.close_code) and not socket.reason
+                await self._hub.lost(session, socket, for_good=gone or reason in FOR_GOOD)
 
-    async def _hello(self, ws: web.WebSocketResponse, socket: Socket) -> Session | None:
+    async def _finish(
+        self, ws: web.WebSocketResponse, socket: Socket, writer: "asyncio.Task[None]"
+    ) -> str:
+        """Let the last frames out; why it ended."""
+        if socket.reason and not ws.closed:
+            await asyncio.wait({writer}, timeout=self.settings.write_timeout)
+        writer.cancel()
+        await asyncio.wait({writer})
+        reason = socket.reason or _reason(ws.close_code, ws)
+        self._stats.disconnects[reason] += 1
+        log.debug("socket ended", reason=reason, code=ws.close_code)
+        return reason
+
+    def _forget_stranger(self, network: str) -> None:
+        self._strangers[network] -= 1
+        if not self._strangers[network]:
+            del self._strangers[network]
+
+
+class Native:
+    """What is said over ``/ws``: ``icebroker.v1``."""
+
+    native = True
+    protocols: tuple[str, ...] = (SUBPROTOCOL,)
+
+    def __init__(self, hub: Hub, stats: Stats) -> None:
+        self._hub = hub
+        self._stats = stats
+
+    async def begin(self, ws: web.WebSocketResponse, socket: Socket) -> Session | None:
         """Wait for a good hello; None where the socket ended without one."""
         async for frame in ws:
             if frame.type is WSMsgType.ERROR:
@@ -220,37 +293,13 @@ class WebSockets:
                     return None
         return None
 
-    async def _read(self, ws: web.WebSocketResponse, socket: Socket, session: Session) -> None:
-        async for frame in ws:
-            if frame.type is WSMsgType.TEXT:
-                await self._hub.receive(session, frame.data)
-            elif frame.type is WSMsgType.BINARY:
-                socket.close(CloseCode.NOT_TEXT, "frames are text")
-                return
+    async def receive(self, session: Session, text: str) -> None:
+        """Handle a text frame."""
+        await self._hub.receive(session, text)
 
-    async def _finish(
-        self,
-        ws: web.WebSocketResponse,
-        socket: Socket,
-        session: Session | None,
-        writer: "asyncio.Task[None]",
-    ) -> None:
-        if socket.reason and not ws.closed:
-            await asyncio.wait({writer}, timeout=self.settings.write_timeout)
-        writer.cancel()
-        await asyncio.wait({writer})
-        code = ws.close_code
-        reason = socket.reason or _reason(code, ws)
-        self._stats.disconnects[reason] += 1
-        if session is not None:
-            log.debug("socket ended", reason=reason, code=code)
-            gone = code == CloseCode.NORMAL and not socket.reason
-            await self._hub.lost(session, socket, for_good=gone or reason in FOR_GOOD)
-
-    def _forget_stranger(self, network: str) -> None:
-        self._strangers[network] -= 1
-        if not self._strangers[network]:
-            del self._strangers[network]
+    def ended(self, code: int | None) -> bool:
+        """A page that goes away may come back: only 1000 is for good."""
+        return code == CloseCode.NORMAL
 
 
 ENDS: dict[int, str] = {
@@ -274,3 +323,14 @@ def _reason(code: int | None, ws: web.WebSocketResponse) -> str:
     if isinstance(ws.exception(), TimeoutError):
         return "heartbeat"
     return ENDS.get(code or 0, "lost")
+
+
+async def _read(
+    ws: web.WebSocketResponse, socket: Socket, session: Session, dialogue: Dialogue
+) -> None:
+    async for frame in ws:
+        if frame.type is WSMsgType.TEXT:
+            await dialogue.receive(session, frame.data)
+        elif frame.type is WSMsgType.BINARY:
+            socket.close(CloseCode.NOT_TEXT, "frames are text")
+            return

@@ -22,6 +22,8 @@ PACKAGES = {
     "docker-compose": "docker-compose",
     "go": "golang-go golang-github-masterminds-sprig-dev golang-k8s-sigs-yaml-dev",
     "prometheus": "prometheus",
+    "node": "nodejs",
+    "npm": "npm",
 }
 
 

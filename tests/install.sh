@@ -17,6 +17,8 @@ systemd-analyze:systemd
 promtool:prometheus
 docker-compose:docker-compose
 go:golang-go
+node:nodejs
+npm:npm
 "
 missing=""
 for pair in $wanted; do
@@ -27,8 +29,9 @@ done
 [ -e /usr/share/gocode/src/github.com/Masterminds/sprig ] ||
     missing="$missing golang-github-masterminds-sprig-dev"
 [ -e /usr/share/gocode/src/sigs.k8s.io/yaml ] || missing="$missing golang-k8s-sigs-yaml-dev"
-[ -n "$missing" ] || exit 0
-if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+if [ -z "$missing" ]; then
+    :
+elif [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
     echo "installing for the tests:$missing"
     # A package that starts a daemon of its own would take the ports that the tests watch.
     policy=/usr/sbin/policy-rc.d
@@ -48,4 +51,16 @@ else
     echo "    sudo apt-get install$missing" >&2
     [ -z "${CI:-}" ] || exit 1
     echo "Tests that need one of them will say so and be skipped." >&2
+fi
+# What the tests take from npm, as the lock file pins it; once, and again when that changes.
+npm_folder=$(dirname "$0")/npm
+if command -v npm >/dev/null 2>&1 &&
+        ! cmp -s "$npm_folder/package-lock.json" "$npm_folder/node_modules/.fetched"; then
+    echo "fetching what the tests take from npm"
+    if npm ci --prefix "$npm_folder" --ignore-scripts --no-audit --no-fund --loglevel=error; then
+        cp "$npm_folder/package-lock.json" "$npm_folder/node_modules/.fetched"
+    else
+        echo "npm could not fetch $npm_folder/package-lock.json" >&2
+        [ -z "${CI:-}" ] || exit 1
+    fi
 fi

@@ -9,16 +9,20 @@ import structlog
 from cryptography import x509
 
 from config.schema import TurnSettings
+from turn.allocation.alternates import Alternates
+from turn.allocation.discovery import Discovery
 from turn.allocation.model import Limits
+from turn.allocation.options import Options
 from turn.allocation.policy import PolicyRules
 from turn.auth.authenticate import Authenticator
 from turn.auth.credentials import Credentials
 from turn.bandwidth import Rates
 from turn.codec.integrity import Integrity
-from turn.codec.values import Family
+from turn.codec.values import Address, Family
 from turn.kernel.carrier import KernelPlane
 from turn.kernel.plane import NullPlane, Plane, Unavailable
 from turn.transport.addresses import relay_candidates
+from turn.transport.stream import ALPN
 
 if TYPE_CHECKING:
     from turn.transport.dtls import DtlsContext
@@ -64,6 +68,39 @@ def limits(settings: TurnSettings) -> Limits:
             settings.max_bytes_per_second_in_all,
         ),
     )
+
+
+def options(settings: TurnSettings, external: Sequence[tuple[str, str]]) -> Options:
+    """What is switched on beyond RFC 8656."""
+    return Options(
+        mobility=settings.mobility,
+        discovery=_discovery(settings, external),
+        alternates=_alternates(settings),
+    )
+
+
+def _alternates(settings: TurnSettings) -> Alternates | None:
+    plain = [Address(*place) for place in settings.alternate_servers]
+    secure = [Address(*place) for place in settings.alternate_servers_tls]
+    if not plain and not secure:
+        return None
+    always = settings.redirect == "always"
+    return Alternates(plain, secure, settings.alternate_domain, always=always)
+
+
+def _discovery(settings: TurnSettings, external: Sequence[tuple[str, str]]) -> Discovery | None:
+    if not settings.nat_discovery:
+        return None
+    ends = [Address(*endpoint) for endpoint in settings.nat_discovery]
+    pairs = list(zip(ends[::2], ends[1::2], strict=True))
+    return Discovery(pairs, {local: public for public, local in external})
+
+
+def udp_endpoints(settings: TurnSettings) -> list[tuple[str, int]]:
+    """Where to listen for UDP."""
+    listen = [(endpoint.host, endpoint.port) for endpoint in settings.listen]
+    found = _discovery(settings, ())
+    return [*listen, *(found.addresses if found else ())]
 
 
 def data_plane(settings: TurnSettings) -> Plane:
@@ -129,6 +166,7 @@ class Certificate:
         """Load it. :raises StartError: the files are not usable."""
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self.context.set_alpn_protocols(ALPN)
         self.expires = 0.0
         """Unix time in seconds."""
         self._dtls: DtlsContext | None = None

@@ -5,9 +5,22 @@ dropped under the name of the bucket that was empty. Nobody is cut off.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from turn.stats import DropReason
+
+
+class Budget(Protocol):
+    """A token bucket over bytes."""
+
+    reason: DropReason
+    """What a packet is counted under that it does not let pass."""
+
+    def holds(self, size: int, now: float) -> bool:
+        """Whether ``size`` bytes are there at the monotonic time ``now``."""
+
+    def spend(self, size: int) -> None:
+        """Take bytes that are there."""
 
 
 class ByteBudget:
@@ -38,7 +51,7 @@ class Budgets:
 
     __slots__ = ("_budgets",)
 
-    def __init__(self, *budgets: ByteBudget) -> None:
+    def __init__(self, *budgets: Budget) -> None:
         self._budgets = budgets
 
     def refuse(self, size: int, now: float) -> DropReason | None:
@@ -59,34 +72,54 @@ class Rates(NamedTuple):
     total: int = 0
 
 
+Twins = tuple[Budget, Budget]
+"""A bucket for each way: to peers, to the client."""
+Share = Callable[[tuple[str, str], int, DropReason], Twins | None]
+"""The buckets that this process has together with others, for somebody; None: it has its own."""
 Pair = tuple[Budgets | None, Budgets | None]
 """For packets to peers, and for packets to the client; None: no limit."""
+
+
+def nothing_shared(key: tuple[str, str], rate: int, reason: DropReason) -> None:
+    """A process that has no others beside it (``Share``)."""
 
 
 class Bandwidth:
     """Hands out buckets: an allocation's own, its user's and everyone's."""
 
-    def __init__(self, rates: Rates) -> None:
+    def __init__(self, rates: Rates, share: Share = nothing_shared) -> None:
         self._rates = rates
+        self._share = share
         self._users: dict[str, tuple[ByteBudget, ByteBudget]] = {}
         self._total: tuple[ByteBudget, ByteBudget] | None = None
 
     def of(self, user: str, now: float) -> Pair:
         """The buckets of a new allocation of ``user``."""
         rates = self._rates
-        pairs: list[tuple[ByteBudget, ByteBudget]] = []
+        pairs: list[Twins] = []
         if rates.allocation:
             pairs.append(_pair(rates.allocation, DropReason.BANDWIDTH, now))
         if rates.user:
-            if user not in self._users:
-                self._users[user] = _pair(rates.user, DropReason.USER_BANDWIDTH, now)
-            pairs.append(self._users[user])
+            pairs.append(self._of_user(user, now))
         if rates.total:
-            self._total = self._total or _pair(rates.total, DropReason.TOTAL_BANDWIDTH, now)
-            pairs.append(self._total)
+            pairs.append(self._of_all(now))
         if not pairs:
             return None, None
         return Budgets(*(out for out, _ in pairs)), Budgets(*(back for _, back in pairs))
+
+    def _of_user(self, user: str, now: float) -> Twins:
+        rate, reason = self._rates.user, DropReason.USER_BANDWIDTH
+        shared = self._share(("user", user), rate, reason)
+        if shared is None and user not in self._users:
+            self._users[user] = _pair(rate, reason, now)
+        return shared or self._users[user]
+
+    def _of_all(self, now: float) -> Twins:
+        rate, reason = self._rates.total, DropReason.TOTAL_BANDWIDTH
+        shared = self._share(("total", ""), rate, reason)
+        if shared is None:
+            shared = self._total = self._total or _pair(rate, reason, now)
+        return shared
 
     def forget(self, is_active: Callable[[str], bool], now: float) -> None:
         """Let go of users without allocations whose buckets are full, as new ones would be."""

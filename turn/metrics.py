@@ -74,10 +74,9 @@ class TurnCollector(Collector):
             "turn_allocations_closed", "Allocations ended.", ("reason",),
             _with_zeros(CLOSE_REASONS, stats.allocations_closed),
         )  # fmt: skip
-        yield _counter(
-            "turn_dropped_packets", "Packets that ended here.", ("reason",),
-            _with_zeros(DropReason, stats.drops),
-        )  # fmt: skip
+        drops = _with_zeros(DropReason, stats.drops)
+        drops[DropReason.SEND_FAILED] += gauges.carried().spoiled_packets
+        yield _counter("turn_dropped_packets", "Packets that ended here.", ("reason",), drops)
         yield _counter(
             "turn_quota_rejections", "Requests refused for a quota.", ("quota",),
             _with_zeros(QUOTAS, stats.quota_rejections),

@@ -158,6 +158,19 @@ class RouteTable:
             self.remove(routes, route)
         self.of_listener(client.transport, client.server).pop(client.client, None)
 
+    def move(
+        self, before: FiveTuple, after: FiveTuple, routes: ClientRoutes, to_client: Send
+    ) -> None:
+        """Let a client go on with its routes at another five-tuple."""
+        self.of_listener(before.transport, before.server).pop(before.client, None)
+        self.of_listener(after.transport, after.server)[after.client] = routes
+        for route in set(routes.channels.values()) | set(routes.peers.values()):
+            for observer in self._observers:
+                observer.removed(route)
+            route.client, route.to_client = after, to_client
+            for observer in self._observers:
+                observer.added(route)
+
     def add(self, routes: ClientRoutes, route: Route) -> None:
         """Let packets take a route. One that the peer had already gives way."""
         previous = routes.peers.get(route.wire_peer)

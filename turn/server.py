@@ -2,9 +2,9 @@
 
 import asyncio
 import resource
-import secrets
 import time
 from collections.abc import Iterable
+from secrets import randbelow
 
 import structlog
 
@@ -15,6 +15,7 @@ from turn.allocation.engine import Engine
 from turn.allocation.policy import PeerPolicy
 from turn.allocation.table import AllocationTable
 from turn.codec.values import Address
+from turn.common import Common, alone
 from turn.kernel.plane import Carried, NullPlane, Plane
 from turn.metrics import Gauges, TurnCollector
 from turn.relay.forward import Forwarder
@@ -22,7 +23,7 @@ from turn.relay.poll import Poller
 from turn.relay.ports import RelayPorts
 from turn.routes import FiveTuple, Route, RouteTable
 from turn.stats import Stats
-from turn.transport.addresses import AddressWatch, local_addresses
+from turn.transport.addresses import AddressWatch
 from turn.transport.limits import ConnectionLimit, ReplyLimit
 from turn.transport.listeners import Listeners, Listening
 from turn.transport.stream import StreamShared
@@ -43,20 +44,26 @@ class TurnService:
 
     name = "turn"
 
-    def __init__(self, settings: TurnSettings, reserved_ports: Iterable[int] = ()) -> None:
+    def __init__(
+        self,
+        settings: TurnSettings,
+        reserved_ports: Iterable[int] = (),
+        common: Common | None = None,
+    ) -> None:
         """Wire the relay; nothing is opened before ``start``.
 
         :param reserved_ports: ports of our other services on this machine; never relayed to.
+        :param common: what it shares with other workers; without it, it is the only one.
         """
         self._settings = settings
-        self._key = secrets.token_bytes(32)
-        self._addresses = local_addresses()
+        self._common = common = common or alone()
+        self._addresses = common.addresses()
         self.stats = stats = Stats()
         self._routes = RouteTable(stats)
         self._poller = Poller()
         self._reserved_ports = tuple(reserved_ports)
         limits = assemble.limits(settings)
-        table = AllocationTable(limits, stats)
+        table = AllocationTable(limits, stats, common.books)
         relays = assemble.relay_addresses(settings, self._addresses)
         external = assemble.external_pairs(settings, relays)
         self.policy = PeerPolicy(
@@ -71,30 +78,42 @@ class TurnService:
             relays,
             {local: public for public, local in external},
             (self._poller, self._forwarder),
-            secrets.randbelow,
+            randbelow,
         )
         self._ports.tcp = settings.tcp_allocations
         parts = Parts(
-            self.policy, table, self._routes, self._ports, limits, stats, secrets.token_bytes
+            self.policy,
+            table,
+            self._routes,
+            self._ports,
+            limits,
+            stats,
+            common.random_bytes,
+            assemble.options(settings, external),
+            common.elsewhere,
         )
-        self._engine = Engine(assemble.authenticator(settings, self._key), parts)
-        common = (self._engine, self._forwarder, self._routes, stats)
+        self._engine = Engine(assemble.authenticator(settings, common.key), parts)
+        wired = (self._engine, self._forwarder, self._routes, stats)
         self._listeners = Listeners(
-            [(endpoint.host, endpoint.port) for endpoint in settings.listen],
+            assemble.udp_endpoints(settings),
             Shared(
-                *common,
+                *wired,
                 self._poller,
-                replies=ReplyLimit(settings.max_unproved_replies_per_second),
-                bindings=ReplyLimit(settings.max_bindings_per_second),
+                replies=ReplyLimit(settings.max_unproved_replies_per_second, common.replies),
+                bindings=ReplyLimit(settings.max_bindings_per_second, common.bindings),
+                senders={},
             ),
             StreamShared(
-                *common,
+                *wired,
                 ConnectionLimit(
-                    settings.max_unauthenticated_per_address, settings.first_request_timeout
+                    settings.max_unauthenticated_per_address,
+                    settings.first_request_timeout,
+                    common.books,
                 ),
             ),
+            common.bind,
         )
-        self._watch = AddressWatch(self._follow_addresses)
+        self._watch = AddressWatch(self.follow_addresses)
         self._plane: Plane = NullPlane("not started")
         self._certificate: assemble.Certificate | None = None
         self._ticker: asyncio.Task[None] | None = None
@@ -182,7 +201,8 @@ class TurnService:
             self._plane.stop()
             raise
         self.policy.reserve_ports(place.port for place in self.addresses)
-        self._watch.start()
+        if self._common.watches:
+            self._watch.start()
         self._ticker = loop.create_task(self._tick())
 
     def reload(self, settings: TurnSettings) -> None:
@@ -203,7 +223,11 @@ class TurnService:
         self._ports.tcp = settings.tcp_allocations
         self.policy.set_rules(assemble.policy_rules(settings, self._reserved_ports, external))
         self.policy.reserve_ports(place.port for place in self.addresses)
-        self._engine.reload(assemble.authenticator(settings, self._key), assemble.limits(settings))
+        self._engine.reload(
+            assemble.authenticator(settings, self._common.key),
+            assemble.limits(settings),
+            assemble.options(settings, external),
+        )
         self._listeners.reload(settings)
 
     def ready(self) -> list[str]:
@@ -252,8 +276,9 @@ class TurnService:
         # The engine is made after the forwarder, which its relay sockets need.
         return self._engine.route_to(client, peer, now)
 
-    def _follow_addresses(self) -> None:
-        self._addresses = local_addresses()
+    def follow_addresses(self) -> None:
+        """Take in that the machine's addresses have changed."""
+        self._addresses = self._common.addresses()
         self.policy.own_addresses = self._addresses
         self._ports.set_addresses(assemble.relay_addresses(self._settings, self._addresses))
         self._listeners.follow(self._addresses)

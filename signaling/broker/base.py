@@ -11,8 +11,9 @@ from msgspec import Raw
 
 from signaling.protocol.errors import CloseCode
 from signaling.protocol.messages import ByeOut, MessageOut, PeerEntry, SignalOut
+from signaling.protocol.peerjs import Forwarded
 
-Directed = SignalOut | MessageOut | ByeOut
+Directed = SignalOut | MessageOut | ByeOut | Forwarded
 
 
 class Listener(Protocol):
@@ -57,6 +58,8 @@ class Resumption(NamedTuple):
     record: SessionRecord
     missed: list[tuple[int, str]]
     """(seq, text frame) after the last one that the client saw."""
+    seq: int
+    """The last event before those."""
 
 
 class NotThere(Exception):
@@ -65,6 +68,10 @@ class NotThere(Exception):
 
 class SessionOver(Exception):
     """The session that asks has ended or lives elsewhere, though a socket of it is still here."""
+
+
+class Taken(Exception):
+    """A session of that name lives already."""
 
 
 class RoomFull(Exception):
@@ -103,10 +110,13 @@ class Broker(Protocol):
         """Whether what the broker needs can be reached."""
 
     async def open(self, record: SessionRecord) -> None:
-        """Begin a session, attached to this node."""
+        """Begin a session, attached to this node. :raises Taken:"""
 
-    async def resume(self, session: str, secret_hash: bytes, seq: int) -> Resumption | None:
-        """Attach a session to this node; None where it cannot go on without a loss."""
+    async def resume(self, session: str, secret_hash: bytes, seq: int | None) -> Resumption | None:
+        """Attach a session to this node; None where it cannot go on without a loss.
+
+        :param seq: the last event that the client saw; None: the last one acknowledged.
+        """
 
     async def suspend(self, session: str, now: float) -> None:
         """The socket is lost: tell the rooms, and let the resume window begin."""
@@ -114,10 +124,15 @@ class Broker(Protocol):
     async def close(self, session: str, reason: str) -> None:
         """End a session: one ``leave`` in each room. A second time nothing happens."""
 
-    async def join(self, session: str, room: str, meta: Raw, capacity: int) -> list[PeerEntry]:
+    async def join(
+        self, session: str, room: str, meta: Raw, capacity: int, *, quiet: bool = False
+    ) -> list[PeerEntry]:
         """Enter a room; the others as this session sees them. :raises RoomFull:
 
         Of a session that is in it already, another ``meta`` is told to the others (``update``).
+
+        :param quiet: come and go untold, and be told of nobody: there only for those who are
+            quiet too, and who know one's peer id.
         """
 
     async def leave(self, session: str, room: str, reason: str, request: str = "") -> None:
@@ -126,10 +141,18 @@ class Broker(Protocol):
     async def rooms_of(self, session: str) -> list[str]:
         """The rooms that a session is in."""
 
-    async def send(self, session: str, to: str, event: Directed, request: str = "") -> bool:
+    async def quiet_names(self, room: str) -> list[str]:
+        """The names of those who are quietly in a room, at most a thousand, in no order."""
+
+    async def send(
+        self, session: str, to: str, event: Directed, request: str = "", *, patient: bool = True
+    ) -> bool:
         """Put an event into one peer's mailbox; True where its socket is there to take it.
 
         A repeated request gives False: when it is delivered is not known.
+
+        :param patient: where the recipient's socket is lost, keep the event for its return;
+            otherwise such a peer is not there.
 
         :raises NotThere: no such peer for this sender.
         :raises MailboxFull: nothing was sent; a later try may succeed.

@@ -17,6 +17,7 @@ from signaling.broker.base import (
     RoomFull,
     SessionOver,
     SessionRecord,
+    Taken,
 )
 from signaling.protocol.errors import CloseCode
 from signaling.protocol.messages import Event, PeerEntry
@@ -78,15 +79,19 @@ class MemoryBroker:
 
     async def open(self, record: SessionRecord) -> None:
         """Begin a session."""
+        if record.session in self._sessions:
+            raise Taken
         mailbox = Mailbox(self._most_messages, self._most_bytes)
         self._sessions[record.session] = _Session(record, mailbox)
         self._sessions_of_peers[record.peer] = record.session
 
-    async def resume(self, session: str, secret_hash: bytes, seq: int) -> Resumption | None:
+    async def resume(self, session: str, secret_hash: bytes, seq: int | None) -> Resumption | None:
         """Attach a session again; None where it cannot go on without a loss."""
         found = self._sessions.get(session)
         if found is None or not hmac.compare_digest(found.record.secret_hash, secret_hash):
             return None
+        if seq is None:
+            seq = found.mailbox.acknowledged
         missed = found.mailbox.after(seq)
         if missed is None:
             await self.close(session, "lost")
@@ -95,7 +100,7 @@ class MemoryBroker:
         found.expires = ATTACHED
         for name in sorted(found.rooms):
             self._tell(self._rooms[name].resume(session))
-        return Resumption(found.record, missed)
+        return Resumption(found.record, missed, seq)
 
     async def suspend(self, session: str, now: float) -> None:
         """Let the resume window begin."""
@@ -124,11 +129,13 @@ class MemoryBroker:
 
     # Rooms ---------------------------------------------------------------------------------
 
-    async def join(self, session: str, room: str, meta: Raw, capacity: int) -> list[PeerEntry]:
+    async def join(
+        self, session: str, room: str, meta: Raw, capacity: int, *, quiet: bool = False
+    ) -> list[PeerEntry]:
         """Enter a room."""
         found = self._live(session)
         entered = self._rooms.get(room) or Room(room)
-        member = Member(session, found.record.peer, found.record.name, meta)
+        member = Member(session, found.record.peer, found.record.name, meta, quiet=quiet)
         try:
             self._tell(entered.join(member, capacity))
         except rooms.RoomFull:
@@ -155,13 +162,19 @@ class MemoryBroker:
         found = self._sessions.get(session)
         return sorted(found.rooms) if found else []
 
+    async def quiet_names(self, room: str) -> list[str]:
+        """The names of those who are quietly in a room."""
+        return self._rooms[room].quiet_names()[:1000] if room in self._rooms else []
+
     def counts(self) -> tuple[int, int]:
         """(rooms, peers in rooms)."""
         return len(self._rooms), sum(len(room) for room in self._rooms.values())
 
     # Messages ------------------------------------------------------------------------------
 
-    async def send(self, session: str, to: str, event: Directed, request: str = "") -> bool:
+    async def send(
+        self, session: str, to: str, event: Directed, request: str = "", *, patient: bool = True
+    ) -> bool:
         """Put an event into one peer's mailbox."""
         sender = self._live(session)
         if sender.did(request):
@@ -169,7 +182,10 @@ class MemoryBroker:
         recipient = self._sessions_of_peers.get(to)
         if recipient is None or recipient == session:
             raise NotThere
-        if not sender.rooms & self._sessions[recipient].rooms:
+        shared = sender.rooms & self._sessions[recipient].rooms
+        if not any(self._rooms[name].sees(session, recipient) for name in shared):
+            raise NotThere
+        if not patient and not self._sessions[recipient].attached:
             raise NotThere
         try:
             there = self._post(recipient, event)
@@ -215,14 +231,14 @@ class MemoryBroker:
         for notice in notices:
             self._post_or_break(notice.session, notice.event)
 
-    def _post(self, session: str, event: Event) -> bool:
+    def _post(self, session: str, event: Event | Directed) -> bool:
         found = self._sessions[session]
         seq, text = found.mailbox.append(event)
         if found.attached and self._listener:
             self._listener.deliver(session, seq, text)
         return found.attached
 
-    def _post_or_break(self, session: str, event: Event) -> bool:
+    def _post_or_break(self, session: str, event: Event | Directed) -> bool:
         """Post, or remember that a resume would hide a loss."""
         try:
             return self._post(session, event)

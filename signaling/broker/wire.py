@@ -59,6 +59,11 @@ def room_of(identity: bytes) -> str:
     return _parse_identity(identity).room
 
 
+def name_of(identity: bytes) -> str:
+    """The name that an identity says."""
+    return _parse_identity(identity).name
+
+
 def body_of(event: Directed) -> str:
     """An event's JSON up to where its number goes; ``seq`` is the last field of each."""
     event.seq = 1

@@ -15,6 +15,10 @@ MOST_ROOM = 128
 MOST_ID = 64
 MOST_META = 4096
 """Bytes of what a peer says about itself: everyone who enters is told that of everyone."""
+LENGTHS = {"id": (1, MOST_ID), "to": (1, MOST_ID), "room": (1, MOST_ROOM), "name": (0, MOST_NAME)}
+"""Characters of the texts that a client writes, at least and at most."""
+SIGNAL_PARTS = ("description", "candidate", "candidates")
+"""A signal has exactly one of these."""
 NULL = Raw(b"null")
 Seq = Annotated[int, msgspec.Meta(ge=0, le=(1 << 53) - 1)]
 """A number of an event, as every client and every store can hold it."""
@@ -259,7 +263,7 @@ def id_of_untrusted(text: str | bytes) -> str | None:
     return found if isinstance(found, str) and len(found) <= MOST_ID else None
 
 
-def encode(message: ServerMessage | ClientMessage) -> str:
+def encode(message: msgspec.Struct) -> str:
     """The text frame of a message."""
     return _encoder.encode(message).decode()
 
@@ -276,18 +280,20 @@ def _explained(text: str | bytes, error: msgspec.ValidationError) -> ProtocolErr
 
 
 def _check_lengths(message: ClientMessage) -> None:
-    for name, most in (("id", MOST_ID), ("room", MOST_ROOM), ("name", MOST_NAME), ("to", MOST_ID)):
+    for name, (least, most) in LENGTHS.items():
         value = getattr(message, name, None)
         if isinstance(value, str) and len(value) > most:
             raise ProtocolError(ErrorCode.BAD_MESSAGE, f"`{name}` is longer than {most} characters")
-        if value == "" and name in {"id", "room", "to"}:
+        if isinstance(value, str) and len(value) < least:
             raise ProtocolError(ErrorCode.BAD_MESSAGE, f"`{name}` is empty")
     if isinstance(message, Join) and len(message.meta) > MOST_META:
         raise ProtocolError(ErrorCode.BAD_MESSAGE, f"`meta` is longer than {MOST_META} bytes")
-    if isinstance(message, Signal):
-        given = [message.description, message.candidate, message.candidates]
-        if sum(part is not UNSET for part in given) != 1:
-            raise ProtocolError(
-                ErrorCode.BAD_MESSAGE,
-                "a signal has one of `description`, `candidate` and `candidates`",
-            )
+    if isinstance(message, Signal) and _parts(message) != 1:
+        raise ProtocolError(
+            ErrorCode.BAD_MESSAGE,
+            "a signal has one of `description`, `candidate` and `candidates`",
+        )
+
+
+def _parts(signal: Signal) -> int:
+    return sum(getattr(signal, part) is not UNSET for part in SIGNAL_PARTS)

@@ -16,7 +16,7 @@ export interface JoinOptions extends Options {
   media?: MediaStream | MediaStreamConstraints | null;
   /** What to receive although nothing of its kind is sent; default: both. */
   receive?: ("audio" | "video")[];
-  /** Anything about this peer that the others should see: at most 1 KiB as JSON. */
+  /** Anything about this peer that the others should see: at most 4,096 bytes as JSON. */
   meta?: unknown;
   /** "relay": only through a relay, so that the others do not see this device's addresses. */
   iceTransportPolicy?: RTCIceTransportPolicy;

@@ -1,4 +1,4 @@
-"""``make bench``: the user-space relay beside coturn, in turns, medians of the turns.
+"""``make bench``: both data planes beside coturn and plain forwarding, in turns, their medians.
 
 The machine is noisy and its speed drifts, so what counts is the ratio of two that were measured
 side by side, in CPU time a packet.
@@ -6,6 +6,7 @@ side by side, in CPU time a packet.
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -16,13 +17,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.bench import loadgen, network, servers
+from tests.bench import loadgen, network, plot, servers
+from tests.bench.network import LOOPBACK, VETH, Place
+from tests.bench.subjects import FORWARDING, SUBJECTS, Subject, subject
 
 RESULTS = Path("bench-results")
-MOST_LOST_PERCENT = 1
-TRIES = 3
-"""Of a run in which more was lost: something else had the processors."""
-OURS, THEIRS = "icebroker userspace", "coturn"
+Measured = dict[str, dict[str, list[float]]]
+"""Row -> subject -> figures, turn by turn."""
 
 
 class Row(NamedTuple):
@@ -30,91 +31,122 @@ class Row(NamedTuple):
 
     name: str
     unit: str
-    measure: Callable[[loadgen.Generator], float]
+    place: Place
+    measure: Callable[[Subject], float]
+    forwarding: bool = True
+    """Whether there is such a thing for plain forwarding."""
 
 
 def relaying(
-    size: int, seconds: float, *, indications: bool = False
-) -> Callable[[loadgen.Generator], float]:
+    size: int, seconds: float, *, allocations: int = 100, indications: bool = False
+) -> Callable[[Subject], float]:
     """Measures relayed packets, in nanoseconds of CPU time each."""
+    return lambda one: one.cost(allocations, size, seconds, indications=indications)
 
-    def measure(generator: loadgen.Generator) -> float:
-        lost: list[float] = []
-        while len(lost) < TRIES:
-            found = generator.traffic(100, size, seconds, indications=indications)
-            if found.loss_percent <= MOST_LOST_PERCENT:
-                return found.nanoseconds_per_packet
-            lost.append(found.loss_percent)
-        percents = ", ".join(f"{one:.1f} %" for one in lost)
-        sys.exit(f"of the packets {percents} were lost: try again when this machine has less to do")
 
-    return measure
+def latency(rate: int, seconds: float) -> Callable[[Subject], float]:
+    """Measures the median time from client to peer, in microseconds."""
+    return lambda one: one.generator.paced(rate, seconds).p50_microseconds
 
 
 def rows(seconds: float) -> list[Row]:
     """What is measured."""
+    packets = "ns/packet"
     return [
-        Row("ChannelData, 172 bytes", "ns/packet", relaying(172, seconds)),
-        Row("ChannelData, 1200 bytes", "ns/packet", relaying(1200, seconds)),
-        Row("indications, 172 bytes", "ns/packet", relaying(172, seconds, indications=True)),
-        Row("latency p50 at 5,000/s", "µs", lambda g: g.paced(5000, seconds).p50_microseconds),
-        Row("allocation: CPU", "µs", lambda g: g.allocations(2000).microseconds_each),
-        Row("allocation: memory", "KiB", lambda g: g.allocations(4000).kibibytes_each),
+        Row("ChannelData, 172 bytes", packets, VETH, relaying(172, seconds)),
+        Row("ChannelData, 1200 bytes", packets, VETH, relaying(1200, seconds)),
+        Row(
+            "172 bytes, 5,000 allocations", packets, VETH, relaying(172, seconds, allocations=5000)
+        ),
+        Row("indications, 172 bytes", packets, VETH, relaying(172, seconds, indications=True)),
+        Row("indications, 1200 bytes", packets, VETH, relaying(1200, seconds, indications=True)),
+        Row("ChannelData, 172, loopback", packets, LOOPBACK, relaying(172, seconds), False),
+        Row("latency p50 at 5,000/s", "µs", VETH, latency(5000, seconds)),
+        Row("latency p50 at 50,000/s", "µs", VETH, latency(50000, seconds)),
+        Row("allocation: CPU", "µs", VETH, lambda one: one.generator.allocations(2000)[0], False),
+        Row(
+            "allocation: memory", "KiB", VETH, lambda one: one.generator.allocations(4000)[1], False
+        ),
     ]
 
 
 def main() -> None:
-    """Measure, print, keep the numbers."""
+    """Measure, print, keep the numbers and the picture."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("--turns", type=int, default=3, help="times that each relay has its turn")
+    parser.add_argument("--turns", type=int, default=3, help="times that each has its turn")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of one run of packets")
+    parser.add_argument("--only", default="", help="only rows whose name has this text")
     options = parser.parse_args()
     if os.geteuid() != 0:
         sys.exit("make bench makes network namespaces, and that needs root")
+    wanted = [row for row in rows(options.seconds) if options.only in row.name]
+    if not wanted:
+        sys.exit(f'no row has "{options.only}" in its name')
     with tempfile.TemporaryDirectory() as name, network.three_hosts():
-        measured = _measure(Path(name), rows(options.seconds), options.turns)
-    _print(rows(options.seconds), measured)
-    _keep(measured)
+        measured = _measure(Path(name), wanted, options.turns)
+    _print(wanted, measured)
+    _keep(wanted, measured)
 
 
-def _measure(folder: Path, wanted: list[Row], turns: int) -> dict[str, dict[str, list[float]]]:
-    """Each relay's figures by row, turn by turn: A B A B …"""
+def _measure(folder: Path, wanted: list[Row], turns: int) -> Measured:
+    """Everything in turns: A B C D A B C D …"""
     program = loadgen.build(folder)
-    measured: dict[str, dict[str, list[float]]] = {name: {} for name in (OURS, THEIRS)}
+    measured: Measured = {row.name: {} for row in wanted}
     for turn in range(turns):
-        for name in (OURS, THEIRS):
-            print(f"turn {turn + 1} of {turns}: {name} …", file=sys.stderr, flush=True)
-            with servers.running(name, folder) as pid:
-                generator = loadgen.Generator(program, pid, servers.USER, servers.PASSWORD)
-                for row in wanted:
-                    measured[name].setdefault(row.name, []).append(row.measure(generator))
+        for place in (VETH, LOOPBACK):
+            for name in SUBJECTS:
+                mine = [
+                    row
+                    for row in wanted
+                    if row.place is place and (row.forwarding or name != FORWARDING)
+                ]
+                if not mine:
+                    continue
+                print(f"turn {turn + 1} of {turns}, {place.name}: {name} …", file=sys.stderr)
+                with subject(name, program, folder, place) as one:
+                    for row in mine:
+                        measured[row.name].setdefault(name, []).append(row.measure(one))
     return measured
 
 
-def _print(wanted: Iterable[Row], measured: dict[str, dict[str, list[float]]]) -> None:
+def _print(wanted: Iterable[Row], measured: Measured) -> None:
     machine = f"{os.cpu_count()} CPUs, Linux {os.uname().release}"
-    print(f"\nIcebroker beside coturn {_coturn_version()}; {machine}; medians; lower is better\n")
-    print(f"{'':26}{'icebroker':>12}{'coturn':>12}{'unit':>12}{'ratio':>8}{'spread of ratio':>18}")
+    print(f"\nIcebroker beside coturn {_coturn_version()}; {machine}; medians; lower is better")
+    print("in brackets: how many times less than coturn, smallest and largest of the turns\n")
+    print(f"{'':30}{'unit':>10}" + "".join(f"{name:>28}" for name in SUBJECTS))
     for row in wanted:
-        ours, theirs = measured[OURS][row.name], measured[THEIRS][row.name]
-        ratios = [a / b if b else float("nan") for a, b in zip(ours, theirs, strict=True)]
-        print(
-            f"{row.name:26}{statistics.median(ours):12.1f}{statistics.median(theirs):12.1f}"
-            f"{row.unit:>12}{statistics.median(ratios):8.2f}"
-            f"{min(ratios):12.2f}-{max(ratios):.2f}"
-        )
-    print("\npackets per CPU-second:")
-    for row in list(wanted)[:3]:
-        for name in (OURS, THEIRS):
-            rate = 1e9 / statistics.median(measured[name][row.name])
-            print(f"  {row.name:26}{name:22}{rate:10,.0f}")
+        cells = [_cell(measured[row.name], name) for name in SUBJECTS]
+        print(f"{row.name:30}{row.unit:>10}" + "".join(f"{cell:>28}" for cell in cells))
 
 
-def _keep(measured: dict[str, dict[str, list[float]]]) -> None:
+def _cell(figures: dict[str, list[float]], name: str) -> str:
+    value = _median(figures.get(name, []))
+    if math.isnan(value) or name == servers.COTURN:
+        return "-" if math.isnan(value) else f"{value:.1f}"
+    pairs = zip(figures[name], figures[servers.COTURN], strict=True)
+    ratios = [theirs / ours for ours, theirs in pairs if ours > 0 and not math.isnan(theirs)]
+    return f"{value:.1f} ({min(ratios):.1f}-{max(ratios):.1f})" if ratios else f"{value:.1f}"
+
+
+def _median(figures: Iterable[float]) -> float:
+    """Of the turns that have one; not a number where none has."""
+    found = [figure for figure in figures if not math.isnan(figure)]
+    return statistics.median(found) if found else math.nan
+
+
+def _keep(wanted: Iterable[Row], measured: Measured) -> None:
     RESULTS.mkdir(exist_ok=True)
-    file = RESULTS / time.strftime("relay-%Y%m%dT%H%M%S.json")
-    file.write_text(json.dumps(measured, indent=2))
-    print(f"\nall figures: {file}")
+    stem = RESULTS / time.strftime("relay-%Y%m%dT%H%M%S")
+    stem.with_suffix(".json").write_text(json.dumps(measured, indent=2))
+    charts = [
+        plot.Chart(
+            f"{row.name} ({row.place.name}), {row.unit}",
+            {n: m for n, v in measured[row.name].items() if not math.isnan(m := _median(v))},
+        )
+        for row in wanted
+    ]
+    stem.with_suffix(".svg").write_text(plot.draw(charts))
+    print(f"\nall figures: {stem}.json; the picture: {stem}.svg")
 
 
 def _coturn_version() -> str:

@@ -5,17 +5,21 @@ import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.bench.network import CLIENT, CLIENT_HOST, PEER, PEER_HOST, SERVER_FOR_CLIENTS
+from tests.bench.network import Place
 
 SOURCE = Path(__file__).with_name("loadgen.c")
+WARM_UP = 0.7
+"""Seconds of packets that are not measured: neighbours are found, the kernel takes routes over."""
 
 
 class Traffic(NamedTuple):
     """What one run of packets showed."""
 
     packets_per_second: float
-    nanoseconds_per_packet: float
-    """CPU time of the relay's process, the kernel's work for it included."""
+    relay_nanoseconds: float
+    """CPU time of the relay's process a packet, the kernel's work for it included."""
+    own_nanoseconds: float
+    """The same of the generator's, and with it all that the kernel did as its packets arrived."""
     loss_percent: float
     p50_microseconds: float
     p99_microseconds: float
@@ -40,13 +44,27 @@ def build(folder: Path) -> Path:
 
 
 class Generator:
-    """Runs the generator against the relay with this process id."""
+    """Runs the generator on CPU 1: against a relay, or from client to peer without one."""
 
-    def __init__(self, program: Path, pid: int, user: str, password: str) -> None:
-        self._command = [
-            str(program), "-s", SERVER_FOR_CLIENTS, "-u", user, "-w", password, "-A", CLIENT,
-            "-B", PEER, "-c", CLIENT_HOST, "-p", PEER_HOST, "-k", "1", "-P", str(pid),
-        ]  # fmt: skip
+    def __init__(self, program: Path, options: list[str]) -> None:
+        self._command = [str(program), "-k", "1", *options]
+
+    @classmethod
+    def for_relay(
+        cls, program: Path, place: Place, pid: int, user: str, password: str
+    ) -> "Generator":
+        """Against the relay with this process id."""
+        return cls(program, [
+            "-s", place.server_for_clients, "-u", user, "-w", password, "-A", place.client,
+            "-B", place.peer, "-c", place.client_host, "-p", place.peer_host, "-P", str(pid),
+        ])  # fmt: skip
+
+    @classmethod
+    def without(cls, program: Path, place: Place, peer: tuple[str, str]) -> "Generator":
+        """Straight to a peer, given as namespace and address."""
+        namespace, host = peer
+        options = ["-X", "-A", place.client, "-B", namespace, "-c", place.client_host, "-p", host]
+        return cls(program, options)
 
     def traffic(
         self, allocations: int, size: int, seconds: float, *, indications: bool = False
@@ -69,14 +87,16 @@ class Generator:
         return Allocations(float(found[1]), float(found[2]))
 
     def _traffic(self, options: list[str]) -> Traffic:
-        text = self._run(options)
-        found = re.search(
-            r"del=([\d.]+) loss=(-?[\d.]+)% p50=([\d.]+) p99=([\d.]+) .*ns/pkt proc=([\d.]+)", text
+        text = self._run([*options, "-Z", str(WARM_UP)])
+        found = re.findall(
+            r"del=([\d.]+) loss=(-?[\d.]+)% p50=([\d.]+) p99=([\d.]+) "
+            r".*ns/pkt proc=([\d.]+) self=([\d.]+)",
+            text,
         )
-        if not found:
+        if len(found) != 2:
             raise RuntimeError(f"the load generator said:\n{text}")
-        rate, loss, p50, p99, nanoseconds = map(float, found.groups())
-        return Traffic(rate, nanoseconds, loss, p50, p99)
+        rate, loss, p50, p99, relay, own = map(float, found[1])
+        return Traffic(rate, relay, own, loss, p50, p99)
 
     def _run(self, options: list[str]) -> str:
         done = subprocess.run(

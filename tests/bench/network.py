@@ -1,17 +1,40 @@
-"""Three hosts on one machine: client --- server --- peer, joined by veth pairs."""
+"""Three hosts on one machine: client --- server --- peer, joined by veth; or the server alone."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import NamedTuple
 
 from tests.namespaces import cable, inside, ip, namespaces, run, set_kernel
 
 CLIENT, SERVER, PEER = "icebench-client", "icebench-server", "icebench-peer"
-SERVER_FOR_CLIENTS, SERVER_FOR_PEERS = "10.91.1.1", "10.91.2.1"
-CLIENT_HOST, PEER_HOST = "10.91.1.2", "10.91.2.2"
+
+
+class Place(NamedTuple):
+    """Where packets travel: the namespaces, and everyone's address."""
+
+    name: str
+    client: str
+    """Namespace of the clients."""
+    peer: str
+    client_host: str
+    peer_host: str
+    server_for_clients: str
+    server_for_peers: str
+    alone: tuple[str, str]
+    """Namespace and address of a peer so near that the generator alone does the work."""
+
+
+VETH = Place(
+    "veth", CLIENT, PEER, "10.91.1.2", "10.91.2.2", "10.91.1.1", "10.91.2.1", (SERVER, "10.91.1.1")
+)
+LOOPBACK = Place(
+    "loopback", SERVER, SERVER, "127.0.0.1", "127.0.0.2", "127.0.0.1", "127.0.0.1",
+    (SERVER, "127.0.0.2"),
+)  # fmt: skip
 # (namespace, device, address, the other end's namespace, device, address)
 CABLES = (
-    (CLIENT, "c0", CLIENT_HOST, SERVER, "s0", SERVER_FOR_CLIENTS),
-    (PEER, "p0", PEER_HOST, SERVER, "s1", SERVER_FOR_PEERS),
+    (CLIENT, "c0", VETH.client_host, SERVER, "s0", VETH.server_for_clients),
+    (PEER, "p0", VETH.peer_host, SERVER, "s1", VETH.server_for_peers),
 )
 # Real packets over the veth, one by one, as from a network card without UDP segmentation.
 OFFLOADS = ("tx-udp-segmentation", "off", "gso", "off", "tx", "off")

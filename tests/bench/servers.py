@@ -3,53 +3,60 @@
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.bench.network import PEER_HOST, SERVER, SERVER_FOR_CLIENTS, SERVER_FOR_PEERS
+from tests.bench.network import SERVER, Place
 
 ROOT = Path(__file__).parents[2]
 USER, PASSWORD = "u", "p"
-CONFIGURATION = f"""
+CONFIGURATION = """
 [turn]
-listen = ["{SERVER_FOR_CLIENTS}:3478"]
-relay_addresses = ["{SERVER_FOR_PEERS}"]
-allow_peers = ["{PEER_HOST}"]
+listen = ["{place.server_for_clients}:3478"]
+relay_addresses = ["{place.server_for_peers}"]
+allow_peers = ["{place.peer_host}"]
 max_allocations_per_user = 0
 max_allocations_per_address = 0
 max_unproved_replies_per_second = 1000000
 drain_timeout = 0
-data_plane = "userspace"
+data_plane = "{plane}"
 [turn.users]
-{USER} = "{PASSWORD}"
+{user} = "{password}"
 """
 
 
-def icebroker(folder: Path) -> list[str]:
-    """Our relay in user space."""
-    file = folder / "bench.toml"
-    file.write_text(CONFIGURATION)
-    return [sys.executable, "-m", "icebroker", "turn", "-c", str(file)]
+def icebroker(plane: str) -> Callable[[Path, Place], list[str]]:
+    """Our relay with this data plane."""
+
+    def command(folder: Path, place: Place) -> list[str]:
+        file = folder / f"{plane}.toml"
+        file.write_text(
+            CONFIGURATION.format(place=place, plane=plane, user=USER, password=PASSWORD)
+        )
+        return [sys.executable, "-m", "icebroker", "turn", "-c", str(file)]
+
+    return command
 
 
-def coturn(folder: Path) -> list[str]:
+def coturn(folder: Path, place: Place) -> list[str]:
     """coturn with one relay thread, its logs and everything that a relay does not need off."""
     return [
-        "turnserver", "-n", "-L", SERVER_FOR_CLIENTS, "-E", SERVER_FOR_PEERS, "--lt-cred-mech",
-        "-u", f"{USER}:{PASSWORD}", "-r", "icebroker", "-m", "1", "--no-cli", "--no-tls",
-        "--no-dtls", "--no-stdout-log", "--log-file=/dev/null",
-        f"--pidfile={folder / 'coturn.pid'}",
+        "turnserver", "-n", "-L", place.server_for_clients, "-E", place.server_for_peers,
+        "--lt-cred-mech", "-u", f"{USER}:{PASSWORD}", "-r", "icebroker", "-m", "1", "--no-cli",
+        "--no-tls", "--no-dtls", "--no-stdout-log", "--log-file=/dev/null",
+        "--allow-loopback-peers", f"--pidfile={folder / 'coturn.pid'}",
     ]  # fmt: skip
 
 
-RELAYS = {"icebroker userspace": icebroker, "coturn": coturn}
+KERNEL, USERSPACE, COTURN = "icebroker kernel", "icebroker userspace", "coturn"
+RELAYS = {KERNEL: icebroker("kernel"), USERSPACE: icebroker("userspace"), COTURN: coturn}
 
 
 @contextmanager
-def running(name: str, folder: Path) -> Iterator[int]:
+def running(name: str, folder: Path, place: Place) -> Iterator[int]:
     """Run a relay; gives its process id."""
-    command = ["ip", "netns", "exec", SERVER, "taskset", "-c", "0", *RELAYS[name](folder)]
+    command = ["ip", "netns", "exec", SERVER, "taskset", "-c", "0", *RELAYS[name](folder, place)]
     with (folder / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
     try:

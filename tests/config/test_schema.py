@@ -36,6 +36,42 @@ OPEN_ROOMS = (
             [f"icebroker.toml:2: turn.workers: more than one process {LATER}"],
         ),
         (
+            '[turn]\nalternate_servers = ["0.0.0.0:3478"]',
+            [
+                (
+                    "icebroker.toml:2: turn.alternate_servers: wants addresses and ports that "
+                    "clients can reach"
+                )
+            ],
+        ),
+        (
+            '[turn]\nredirect = "always"',
+            [
+                (
+                    'icebroker.toml:2: turn.redirect: "always" needs alternate_servers to send '
+                    "clients to"
+                )
+            ],
+        ),
+        *(
+            (
+                f"[turn]\nnat_discovery = {ends}",
+                [
+                    (
+                        "icebroker.toml:2: turn.nat_discovery: wants pairs of addresses of one "
+                        "family that differ in host and in port"
+                    )
+                ],
+            )
+            for ends in (
+                '["192.0.2.1:1"]',
+                '["192.0.2.1:1", "192.0.2.2:1"]',
+                '["192.0.2.1:1", "192.0.2.1:2"]',
+                '["192.0.2.1:1", "[2001:db8::1]:2"]',
+                '["0.0.0.0:1", "192.0.2.1:2"]',
+            )
+        ),
+        (
             '[turn]\nlisten_tls = ["0.0.0.0:5349"]\ntls_key = "key.pem"',
             ["icebroker.toml:2: turn.listen_tls: TLS needs tls_certificate and tls_key, PEM files"],
         ),
@@ -97,6 +133,7 @@ def test_contradictions(operator: Any, toml: str, problems: list[str]):
     "toml",
     [
         '[turn]\nlisten_tls = ["0.0.0.0:5349"]\ntls_certificate = "c.pem"\ntls_key = "k.pem"',
+        '[turn]\nnat_discovery = ["1.0.0.1:1", "1.0.0.2:2", "[2000::1]:1", "[2000::2]:2"]',
         '[turn]\ndata_plane = "userspace"',
         '[turn]\ndata_plane = "kernel"',
         '[signaling]\ntls_certificate = "c.pem"\ntls_key = "k.pem"',

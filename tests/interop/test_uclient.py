@@ -30,6 +30,9 @@ LINES = {
     "udp-unfragmented": "-g -e 127.0.0.1 USER 127.0.0.1",
     "udp-unfragmented-x": "-X -g -e 127.0.0.1 USER 127.0.0.1",
     "udp-dual": "-Z -e 127.0.0.1 USER 127.0.0.1",
+    "mobility": "-M -e 127.0.0.1 USER 127.0.0.1",
+    "mobility-send": "-M -s -e 127.0.0.1 USER 127.0.0.1",
+    "mobility-tcp": "-M -t -e 127.0.0.1 USER 127.0.0.1",
     "udp-large": "-l 1200 -n 200 -m 5 -z 5 -e 127.0.0.1 USER 127.0.0.1",
     "udp-many": "-m 50 -n 20 -y -e 127.0.0.1 USER 127.0.0.1",
     "tcp": "-t -e 127.0.0.1 USER 127.0.0.1",
@@ -102,6 +105,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
             max_unproved_replies_per_second=1000,
             max_allocations_per_address=0,
             tcp_allocations=True,
+            mobility=True,
         ) as server,
     ):
         yield Bench(server, peer_port)

@@ -574,6 +574,26 @@ class TestPythonClient:
             assert refused.value.code == "refused"
 
 
+async def test_the_client_gets_a_token_for_each_connection():
+    fetched = []
+
+    async def fetch():
+        fetched.append(token(sub="u"))
+        if len(fetched) == 2:
+            raise OSError("the back end is away for a moment")
+        return fetched[-1]
+
+    async with (
+        asyncio.timeout(10),
+        signaling(token_secret=TOKEN_SECRET) as service,
+        Client(url(service, "/ws", "ws"), token=fetch) as one,
+    ):
+        await one.join("r")
+        await one.drop()
+        assert (await anext(one.events()))["type"] == "resumed"
+    assert len(fetched) == 3
+
+
 async def test_no_secret_no_token_and_no_sdp_is_logged(caplog, capsys):
     caplog.set_level(logging.DEBUG)
     canary = "canary-7f3a"

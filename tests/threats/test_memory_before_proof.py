@@ -87,4 +87,4 @@ async def test_connections_that_proved_nothing_leave_nothing():
             tracemalloc.stop()
         growth = sum(entry.size_diff for entry in after.compare_to(before, "filename"))
         assert growth < 300 * 50
-        assert not service._listeners._stream_shared.strangers._open
+        assert not service._listeners._stream_shared.strangers.open

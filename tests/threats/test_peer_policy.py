@@ -1,75 +1,100 @@
-"""No packet reaches a refused peer: doors x encodings x transports, with sinks that count.
+"""No packet reaches a refused peer: edges x encodings x doors x transports, with sinks that count.
 
-The sinks listen on loopback, which the policy refuses by default; a relay that let anything
-through would be seen here, whichever door it used.
+The relay runs on a host to which every address on earth leads back, so that whatever it let
+through would be counted, whichever address and door it used; what is allowed is counted too.
 """
 
-import asyncio
-import socket
 from collections.abc import Iterator
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_network
 
 import pytest
 
+from tests.turn import everywhere
+from tests.turn.everywhere import PORT, Sinks, lonely_host
+from tests.turn.kernel.hosts import Host
 from tests.turn.live import UDP, Client, port_of, relay
+from tests.turn.secure import connected
+from tests.turn.secure import everywhere as all_transports
 from turn.codec import registry
-from turn.codec.integrity import Integrity
 from turn.codec.message import Message, build
 from turn.codec.registry import MessageClass, Method
-from turn.codec.values import Address, Family
+from turn.codec.values import Address, Family, family_of
+from turn.routes import Transport
+
+TCP = (registry.REQUESTED_TRANSPORT, 6)
+BOTH = (registry.ADDITIONAL_ADDRESS_FAMILY, Family.IPV6)
+SERVICES = (22, 3478, 5349, 6379, 8080, 9641)
+"""Ports of this machine that nobody is to reach through it."""
+
+# What SECURITY.md promises, written down a second time: IANA's special-purpose registries, CGNAT,
+# multicast, and Azure's host agent.
+REFUSED = """
+0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24
+192.0.2.0/24 192.31.196.0/24 192.52.193.0/24 192.88.99.0/24 192.168.0.0/16 192.175.48.0/24
+198.18.0.0/15 198.51.100.0/24 203.0.113.0/24 224.0.0.0/4 240.0.0.0/4 168.63.129.16/32
+"""
+REFUSED6 = """
+::/16 100::/64 1000::/4 2001::/23 2001:db8::/32 2002::/16 2620:4f:8000::/48 3fff::/20 4000::/2
+8000::/1 fc00::/7 fe80::/10 fec0::/10 ff00::/8
+"""
+# IPv4 as IPv6 carries it (RFC 4291 §2.5.5, RFC 6052, RFC 8215, RFC 3056, RFC 4380, RFC 5214).
+ENCODINGS = {
+    "mapped": lambda number: 0xFFFF << 32 | number,
+    "compatible": lambda number: number,
+    "translated": lambda number: 0xFFFF0000 << 32 | number,
+    "NAT64": lambda number: 0x64FF9B << 96 | number,
+    "local NAT64": lambda number: 0x64FF9B0001 << 80 | number,
+    "6to4": lambda number: 0x2002 << 112 | number << 80 | 1,
+    "Teredo": lambda number: 0x2001 << 112 | (number ^ 0xFFFFFFFF),
+    "ISATAP": lambda number: 0x26064700 << 96 | 0x00005EFE << 32 | number,
+    "ISATAP, universal": lambda number: 0x26064700 << 96 | 0x02005EFE << 32 | number,
+}
+ALLOWED = [Address("8.8.8.8", PORT), Address("2606:4700::1111", PORT)]
 
 
-class Sink:
-    """A UDP socket that counts what reaches it."""
+def edges(networks: str) -> list[str]:
+    """The first and the last address of each network."""
+    return [str(edge) for one in map(ip_network, networks.split()) for edge in (one[0], one[-1])]
 
-    def __init__(self, family: socket.AddressFamily, host: str) -> None:
-        self.sock = socket.socket(family, socket.SOCK_DGRAM)
-        self.sock.bind((host, 0))
-        self.sock.setblocking(False)
 
-    @property
-    def port(self) -> int:
-        port: int = self.sock.getsockname()[1]
-        return port
+def encoded(hosts: list[str]) -> list[str]:
+    """IPv4 addresses in every form that IPv6 has for them."""
+    numbers = [int(IPv4Address(host)) for host in hosts]
+    return [str(IPv6Address(form(number))) for form in ENCODINGS.values() for number in numbers]
 
-    def count(self) -> int:
-        """What has arrived."""
-        count = 0
-        while True:
-            try:
-                self.sock.recv(65536)
-            except BlockingIOError:
-                return count
-            count += 1
+
+EDGES = edges(REFUSED)
+PEERS = [
+    *(Address(host, PORT) for host in EDGES if host not in {"127.0.0.1", "::1"}),
+    *(Address(host, PORT) for host in edges(REFUSED6)),
+    # A public address, and our own, are refused in these clothes too.
+    *(Address(host, PORT) for host in encoded([*EDGES, "8.8.8.8", everywhere.IPV4])),
+    *(Address(peer.host, 0) for peer in ALLOWED),
+]
+OWN = [
+    Address(host, port)
+    for host in ("127.0.0.1", "::1", everywhere.IPV4, everywhere.IPV6)
+    for port in (PORT, *SERVICES)
+]
+
+
+@pytest.fixture(scope="module", name="host")
+def host_fixture() -> Iterator[Host]:
+    """A host on which everything arrives."""
+    from tests.conftest import need, need_root  # noqa: PLC0415 - pytest loads that file its own way
+
+    need_root("a network namespace")
+    need("ip")
+    with lonely_host() as found:
+        yield found
 
 
 @pytest.fixture
-def sinks() -> Iterator[list[Sink]]:
-    """One on every address of loopback that is refused."""
-    found = [Sink(socket.AF_INET, "127.0.0.1"), Sink(socket.AF_INET6, "::1")]
+def sinks(host):
+    """What listens there."""
+    found = Sinks(host)
     yield found
-    for sink in found:
-        sink.sock.close()
-
-
-def encodings(port: int) -> list[Address]:
-    """127.0.0.1 (and what leads there) in every form that an address attribute can have."""
-    number = int(ip_address("127.0.0.1"))
-    ipv6 = [
-        1,
-        number,
-        0xFFFF << 32 | number,
-        0x64FF9B << 96 | number,
-        0x64FF9B0001 << 80 | number,
-        0x2002 << 112 | number << 80,
-        0x2001 << 112 | (number ^ 0xFFFFFFFF),
-        0x2606_4700 << 96 | 0x00005EFE << 32 | number,
-        0xFE80 << 112 | 1,
-        0,
-    ]
-    hosts = ["127.0.0.1", "127.255.255.254", "0.0.0.0", "10.0.0.1", "169.254.169.254"]
-    hosts += [str(ip_address(value.to_bytes(16))) for value in ipv6]
-    return [Address(host, port) for host in hosts]
+    found.close()
 
 
 def code_of(reply: Message) -> int:
@@ -77,46 +102,78 @@ def code_of(reply: Message) -> int:
     return error[0] if error else 0
 
 
-async def try_every_door(client: Client, peer: Address, number: int) -> list[int]:
-    """Ask for the peer at each door, and send there whatever the answer was."""
-    permission = await client.request(Method.CREATE_PERMISSION, (registry.XOR_PEER_ADDRESS, peer))
-    channel = await client.request(
-        Method.CHANNEL_BIND, (registry.CHANNEL_NUMBER, number), (registry.XOR_PEER_ADDRESS, peer)
-    )
-    await client.send(
-        build(
-            Method.SEND,
-            MessageClass.INDICATION,
-            bytes(12),
-            ((registry.XOR_PEER_ADDRESS, peer), (registry.DATA, b"evil")),
-            integrity=Integrity.NONE,
-        )
-    )
+def send(peer: Address) -> bytes:
+    """A Send indication."""
+    attributes = (registry.XOR_PEER_ADDRESS, peer), (registry.DATA, b"evil")
+    return build(Method.SEND, MessageClass.INDICATION, bytes(12), attributes)
+
+
+async def packets(client: Client, peer: Address, number: int) -> tuple[int, int]:
+    """Ask at CreatePermission and ChannelBind, and send by both ways whatever the answers are."""
+    named = (registry.XOR_PEER_ADDRESS, peer)
+    permission = await client.request(Method.CREATE_PERMISSION, named)
+    await client.send(send(peer))
+    channel = await client.request(Method.CHANNEL_BIND, (registry.CHANNEL_NUMBER, number), named)
     await client.send(number.to_bytes(2) + b"\x00\x04evil")
-    return [code_of(permission), code_of(channel)]
+    await client.send(send(peer))
+    return code_of(permission), code_of(channel)
 
 
-@pytest.mark.parametrize("tcp", [False, True], ids=["udp", "tcp"])
-@pytest.mark.parametrize("family", list(Family))
-async def test_no_packet_reaches_a_refused_peer(connect, sinks, tcp, family):
-    async with relay(
-        listen=["127.0.0.1:0", "[::1]:0"], allow_peers=[], relay_addresses=["127.0.0.1", "::1"]
-    ) as service:
-        client = await connect(port_of(service, "tcp" if tcp else "udp"), tcp=tcp)
-        await client.request(Method.ALLOCATE, UDP, (registry.REQUESTED_ADDRESS_FAMILY, family))
-        number = 0x4000
-        for sink in sinks:
-            for peer in encodings(sink.port):
-                number += 1
-                codes = await try_every_door(client, peer, number)
+def settings(folder) -> dict[str, object]:
+    return {
+        **all_transports(folder),
+        "allow_peers": [],
+        "tcp_allocations": True,
+        "relay_addresses": [everywhere.IPV4, everywhere.IPV6],
+    }
+
+
+@pytest.mark.parametrize("transport", list(Transport))
+async def test_no_packet_reaches_a_refused_peer(host, sinks, tmp_path, transport):
+    """CreatePermission, ChannelBind and Send; the allocation relays both families."""
+    with host.inside():
+        async with (
+            relay(**settings(tmp_path)) as service,
+            connected(service, transport) as client,
+        ):
+            assert code_of(await client.request(Method.ALLOCATE, UDP, BOTH)) == 0
+            for number, peer in enumerate(PEERS, 0x4000):
+                permission, channel = await packets(client, peer, number)
+                # A permission is for a host; port 0 is refused where a port is named.
+                assert (permission, channel) == (0 if peer.port == 0 else 403, 403), peer
+            for number, peer in enumerate(OWN, 0x5000):
                 # An own address may be somebody's relay, so its permission may be had; no
                 # channel, and no packet but to a live relay port.
-                assert codes[1] in {403, 443}, peer
-                assert codes[0] in {403, 443} or peer.host in {"127.0.0.1", "::1"}, peer
-        await client.request(Method.REFRESH)  # everything before it has been handled
-        await asyncio.sleep(0.1)
-        assert [sink.count() for sink in sinks] == [0, 0]
-        assert service.stats.sent_packets == 0
+                assert await packets(client, peer, number) == (0, 403), peer
+            await client.request(Method.REFRESH)  # everything before it has been handled
+            assert sinks.count() == {"udp": 0, "tcp": 0, "frames": 0}
+            assert service.stats.sent_packets == 0
+            for number, peer in enumerate(ALLOWED, 0x4000):
+                assert await packets(client, peer, number) == (0, 0)
+            await client.request(Method.REFRESH)
+            assert sinks.count()["udp"] == 3 * len(ALLOWED)
+
+
+@pytest.mark.parametrize("transport", [Transport.TCP, Transport.TLS])
+@pytest.mark.parametrize("family", list(Family))
+async def test_no_connection_reaches_a_refused_peer(host, sinks, tmp_path, transport, family):
+    """Connect (RFC 6062)."""
+    wanted = (registry.REQUESTED_ADDRESS_FAMILY, family)
+    with host.inside():
+        async with (
+            relay(**settings(tmp_path)) as service,
+            connected(service, transport) as client,
+        ):
+            assert code_of(await client.request(Method.ALLOCATE, TCP, wanted)) == 0
+            for peer in (*PEERS, *OWN):
+                named = (registry.XOR_PEER_ADDRESS, peer)
+                code = code_of(await client.request(Method.CONNECT, named))
+                assert code == (403 if family_of(peer) == family else 443), peer
+            assert sinks.count() == {"udp": 0, "tcp": 0, "frames": 0}
+            (allowed,) = (peer for peer in ALLOWED if family_of(peer) == family)
+            named = (registry.XOR_PEER_ADDRESS, allowed)
+            assert code_of(await client.request(Method.CONNECT, named)) == 0
+            assert sinks.count()["tcp"] == 1
 
 
 async def test_two_relayed_clients_meet_where_nothing_else_on_the_machine_can_be_met(connect):

@@ -86,7 +86,7 @@ async def test_an_address_has_so_many_connections_that_proved_nothing(connect):
             await over.receive()
         assert service.stats.drops[DropReason.TOO_MANY_CONNECTIONS] == 1
         strangers[0].close()
-        await until(lambda: service._listeners._stream_shared.strangers._open["127.0.0.1"] == 2)
+        await until(lambda: service._listeners._stream_shared.strangers.open == 2)
         again = await connect(port, tcp=True)
         await again.allocate()
         more = await connect(port, tcp=True)
@@ -123,14 +123,14 @@ async def test_handshakes_that_fail_give_their_places_back(connect, tls):
             client = await connect(port, tcp=True)
             await client.send(garbage)
             client.sock.shutdown(socket.SHUT_WR)
-            await until(lambda: not strangers._open)
+            await until(lambda: not strangers.open)
         for _ in range(2):
             reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trust)
             writer.write(Client().encode(Method.BINDING))
             assert (await reader.readexactly(20))[:2] == b"\x01\x01"
             writer.close()
             await writer.wait_closed()
-            await until(lambda: not strangers._open)
+            await until(lambda: not strangers.open)
 
 
 class TestLengths:

@@ -73,11 +73,20 @@ class Client:
         self._framer: StreamFramer | None = None
         self._frames: list[bytes] = []
 
-    async def connect(self, port: int, *, tcp: bool = False, host: str = "127.0.0.1") -> "Client":
-        """Open the socket."""
+    async def connect(
+        self, port: int, *, tcp: bool = False, host: str = "127.0.0.1", source: str = ""
+    ) -> "Client":
+        """Open the socket.
+
+        :param source: our own address; empty: the kernel's choice.
+        """
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.sock = socket.socket(family, socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM)
+        if source:
+            self.sock.bind((source, 0))
         self.sock.setblocking(False)
+        if tcp:
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._framer = StreamFramer() if tcp else None
         await asyncio.get_running_loop().sock_connect(self.sock, (host, port))
         return self

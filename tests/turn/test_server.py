@@ -109,6 +109,29 @@ class TestTls:
             writer.close()
             await writer.wait_closed()
 
+    @pytest.mark.parametrize(
+        ("offered", "chosen"),
+        [
+            (["stun.turn"], "stun.turn"),
+            (["h2", "stun.nat-discovery"], "stun.nat-discovery"),
+            (["http/1.1"], None),
+        ],
+    )
+    async def test_a_protocol_may_be_asked_for_by_name(self, pem, offered, chosen):
+        certificate, key = pem
+        trust = ssl.create_default_context(cafile=str(certificate))
+        trust.set_alpn_protocols(offered)
+        async with relay(
+            listen_tls=["127.0.0.1:0"], tls_certificate=str(certificate), tls_key=str(key)
+        ) as service:
+            port = port_of(service, "tls")
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trust)
+            assert writer.get_extra_info("ssl_object").selected_alpn_protocol() == chosen
+            writer.write(Client().encode(Method.BINDING))
+            assert (await reader.readexactly(20))[:2] == b"\x01\x01"
+            writer.close()
+            await writer.wait_closed()
+
     async def test_nothing_older_than_tls_1_2(self, pem):
         certificate, key = pem
         made = Certificate(settings(tls_certificate=str(certificate), tls_key=str(key)))

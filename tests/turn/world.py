@@ -8,6 +8,7 @@ from turn.allocation.allocator import Parts
 from turn.allocation.connections import Connected
 from turn.allocation.engine import Engine
 from turn.allocation.model import Gate, Limits, NoPort
+from turn.allocation.options import NOTHING_MORE, Options
 from turn.allocation.policy import PeerPolicy, PolicyRules
 from turn.allocation.table import AllocationTable
 from turn.auth.authenticate import Authenticator, Now
@@ -181,6 +182,7 @@ class Client:
         if reply is None:
             return None
         message = parse_untrusted(reply.data)
+        assert (data[8:20], data[0] & 0x3E) == (message.transaction_id, reply.data[0] & 0x3E)
         assert reply.proved == (message.integrity is not Integrity.NONE)
         if reply.proved:
             assert verify(message, self.key)
@@ -245,6 +247,7 @@ class World:
         limits: Limits = DEFAULT_LIMITS,
         rules: PolicyRules = NO_RULES,
         minimum: Integrity = Integrity.SHA1,
+        options: Options = NOTHING_MORE,
     ) -> None:
         self.monotonic = 1000.0
         self.wall = 1_800_000_000.0
@@ -265,7 +268,7 @@ class World:
         counter = itertools.count(1)
         parts = Parts(
             self.policy, table, self.routes, self.opener, limits, self.stats,
-            lambda size: next(counter).to_bytes(size),
+            lambda size: next(counter).to_bytes(size), options,
         )  # fmt: skip
         self.engine = Engine(authenticator, parts)
         self.forwarder = Forwarder(self.stats, self.engine.route_to)

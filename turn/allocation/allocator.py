@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from turn.allocation.connections import Connection, Connections, PeerStream
+from turn.allocation.elsewhere import NOWHERE, Elsewhere
 from turn.allocation.model import (
     CHANNEL_LIFETIME,
     PERMISSION_LIFETIME,
@@ -18,6 +19,7 @@ from turn.allocation.model import (
     Relayed,
     RelayOpener,
 )
+from turn.allocation.options import NOTHING_MORE, Options
 from turn.allocation.policy import PeerPolicy
 from turn.allocation.table import AllocationTable, Reservation
 from turn.bandwidth import Bandwidth
@@ -29,6 +31,7 @@ from turn.codec.values import Address, Family, Icmp, family_of
 from turn.routes import Ends, FiveTuple, Route, RouteTable, Send
 from turn.stats import DropReason, Stats
 
+TICKET_BYTES = 24
 MOST_INDICATION_ROUTES = 128
 """Routes without a channel that an allocation keeps; a further peer takes the place of the
 oldest, which gets a new route with its next packet."""
@@ -53,6 +56,8 @@ class Parts(NamedTuple):
     limits: Limits
     stats: Stats
     random_bytes: Callable[[int], bytes]
+    options: Options = NOTHING_MORE
+    elsewhere: Elsewhere = NOWHERE
 
 
 class Allocator:
@@ -64,10 +69,13 @@ class Allocator:
         self.opener = parts.opener
         self._routes = parts.routes
         self._limits = parts.limits
-        self._bandwidth = Bandwidth(parts.limits.rates)
+        self._bandwidth = Bandwidth(parts.limits.rates, self.table.books.budgets)
         self._stats = parts.stats
         self._random_bytes = parts.random_bytes
         self.connections = Connections(parts.random_bytes)
+        self.options = parts.options
+        self.elsewhere = parts.elsewhere
+        self._by_ticket: dict[bytes, Allocation] = {}
 
     # Allocations ---------------------------------------------------------------------------
 
@@ -79,14 +87,21 @@ class Allocator:
         :param relays: at most one of each family.
         """
         sending, receiving = self._bandwidth.of(owner.user, now)
+        is_stream, family_of_client = client.transport.is_stream, family_of(client.client)
         allocation = Allocation(client, owner, self._routes.open(client), now)
         for relay in relays:
+            # The attribute counts from IPv4 to IPv4 and from TCP; in a translation of packets it
+            # is to be ignored (RFC 8656 §13, §14, §15).
+            is_translated = not is_stream and Family.IPV6 in {
+                family_of_client,
+                family_of(relay.address),
+            }
             ends = Ends(
                 client,
                 relay.address,
                 to_client=send,
                 to_peer=relay.send,
-                to_peer_unfragmented=relay.send_unfragmented,
+                to_peer_unfragmented=relay.send if is_translated else relay.send_unfragmented,
                 sending=sending,
                 receiving=receiving,
             )
@@ -118,6 +133,7 @@ class Allocator:
         self.connections.close_all(allocation)
         self._routes.close(allocation.client, allocation.routes)
         self.table.remove(allocation)
+        self._by_ticket.pop(allocation.ticket, None)
         for relayed in allocation.relayed.values():
             self._release(relayed.relay)
         self._stats.allocations_closed[reason] += 1
@@ -150,6 +166,30 @@ class Allocator:
         token = self._random_bytes(8)
         self.table.reserve(token, Reservation(relay, owner, now + RESERVATION_LIFETIME))
         return token
+
+    # Mobility (RFC 8016) -------------------------------------------------------------------
+
+    def issue_ticket(self, allocation: Allocation) -> bytes:
+        """A new ticket for an allocation; the one before is void."""
+        self._by_ticket.pop(allocation.ticket, None)
+        allocation.ticket = self._random_bytes(TICKET_BYTES)
+        self._by_ticket[allocation.ticket] = allocation
+        return allocation.ticket
+
+    def of_ticket(self, ticket: bytes) -> Allocation | None:
+        """The allocation that a ticket stands for."""
+        return self._by_ticket.get(ticket)
+
+    def move(self, allocation: Allocation, client: FiveTuple, send: Send) -> None:
+        """Go on with an allocation at another five-tuple, which has none.
+
+        :raises StunError: 486, the new address has its share.
+        """
+        previous = allocation.client
+        self.table.move(allocation, client)
+        for relayed in allocation.relayed.values():
+            relayed.ends = relayed.ends._replace(client=client, to_client=send)
+        self._routes.move(previous, client, allocation.routes, send)
 
     # Permissions and channels --------------------------------------------------------------
 
@@ -209,10 +249,11 @@ class Allocator:
         self._routes.add(allocation.routes, route)
         return route
 
-    def reload(self, limits: Limits) -> None:
+    def reload(self, limits: Limits, options: Options) -> None:
         """Go on with other limits, and end what the policy refuses now."""
+        self.options = options
         if limits.rates != self._limits.rates:
-            self._bandwidth = Bandwidth(limits.rates)
+            self._bandwidth = Bandwidth(limits.rates, self.table.books.budgets)
         self._limits = limits
         for allocation in self.table:
             self._end_refused(allocation)

@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 from turn.allocation.allocator import Allocator, CloseReason, Parts
 from turn.allocation.connections import PeerStream
-from turn.allocation.handlers import HANDLERS, KNOWN
+from turn.allocation.handlers import HANDLERS, known
 from turn.allocation.model import Limits
+from turn.allocation.options import Options
 from turn.allocation.replies import RecentReplies
-from turn.allocation.request import Outcome, Request
+from turn.allocation.request import Outcome, Request, unknown_attributes
 from turn.auth.authenticate import Authenticator, Identity, Now
 from turn.codec import registry
 from turn.codec.errors import Malformed, StunError
@@ -35,6 +36,10 @@ class Reply(NamedTuple):
     the transport bounds what goes there."""
     stream: PeerStream | None = None
     """What the client's connection carries from now on, in place of messages (RFC 6062 §5.4)."""
+    origin: Address | None = None
+    """Which of our UDP addresses it leaves from, if not the one that was asked (RFC 5780)."""
+    destination: Address | None = None
+    """Where it goes, if not to where the message came from (RFC 5780, RESPONSE-PORT)."""
 
 
 class Engine:
@@ -74,28 +79,41 @@ class Engine:
 
     def _answer(self, request: Request) -> Reply | None:
         message, now = request.message, request.now.monotonic
-        unknown = message.unknown_required(KNOWN)
-        if unknown:
-            raise StunError(420, attributes=((registry.UNKNOWN_ATTRIBUTES, unknown),))
         if message.method == Method.BINDING:
+            self._check_known(request)
             return self._succeed(request)
         kept = self._replies.get(request.client, message.transaction_id, now)
         if kept is not None:
             return Reply(kept, proved=True)
         request.identity = self._authenticate(request)
-        if self.draining and message.method == Method.ALLOCATE:
+        # Only now (RFC 8489 §6.3): a client discards a 420 that nothing protects (§9.2.5).
+        self._check_known(request)
+        if message.method == Method.ALLOCATE and not self._takes_in():
             raise StunError(508)
-        reply = self._succeed(request)
+        try:
+            reply = self._succeed(request)
+        finally:
+            self.table.settle()
         if reply is not None:
             self._replies.put(request.client, message.transaction_id, reply.data, now)
         return reply
 
+    def _check_known(self, request: Request) -> None:
+        unknown = request.message.unknown_required(known(self._allocator, request))
+        if unknown:
+            raise unknown_attributes(unknown)
+
     def _answer_later(self, request: Request, outcome: Outcome) -> None:
         """Send the reply to a request whose handler gave none."""
-        if isinstance(outcome, StunError):
+        client, transaction_id = request.client, request.message.transaction_id
+        kept = self._replies.get(client, transaction_id, request.now.monotonic)
+        if kept is not None:  # a retransmission, handled twice before it was answered once
+            reply = Reply(kept, proved=True)
+        elif isinstance(outcome, StunError):
             reply = self._reject(request, outcome)
         else:
             reply = self._reply(request, MessageClass.SUCCESS, outcome, 200)
+            self._replies.put(client, transaction_id, reply.data, request.now.monotonic)
         with suppress(OSError):  # the client is gone
             request.send(reply.data, request.client.client)
 
@@ -117,8 +135,22 @@ class Engine:
             return None
         return self._reply(request, MessageClass.SUCCESS, attributes, 200)
 
+    def _takes_in(self) -> bool:
+        """Whether new allocations are to be had here at all; live ones go on."""
+        alternates = self._allocator.options.alternates
+        return not (self.draining or (alternates is not None and alternates.always))
+
+    def _elsewhere(self, request: Request, error: StunError) -> StunError:
+        """Where there is no room for an allocation: where else to ask, if we know."""
+        message, alternates = request.message, self._allocator.options.alternates
+        has_no_room = error.code == 508 and not message.has(registry.RESERVATION_TOKEN)
+        if alternates is None or message.method != Method.ALLOCATE or not has_no_room:
+            return error
+        return alternates.elsewhere(request.client) or error
+
     def _reject(self, request: Request, error: StunError) -> Reply:
         """Build the reply to every request that fails."""
+        error = self._elsewhere(request, error)
         attributes = ((registry.ERROR_CODE, (error.code, error.reason)), *error.attributes)
         return self._reply(request, MessageClass.ERROR, attributes, error.code)
 
@@ -137,7 +169,8 @@ class Engine:
             integrity=identity.integrity if identity else Integrity.NONE,
             fingerprint=message.has(registry.FINGERPRINT),
         )
-        return Reply(data, identity is not None, request.stream)
+        proved = identity is not None
+        return Reply(data, proved, request.stream, request.origin, request.destination)
 
     # From a data plane ---------------------------------------------------------------------
 
@@ -155,9 +188,12 @@ class Engine:
     # From the outside ----------------------------------------------------------------------
 
     def disconnected(self, client: FiveTuple) -> None:
-        """A TCP or TLS client's connection is gone, and its allocation with it (RFC 8656 §4)."""
+        """A TCP or TLS client's connection is gone, and its allocation with it (RFC 8656 §4).
+
+        One that its client may come back to from elsewhere goes on until it expires (RFC 8016).
+        """
         allocation = self.table.get(client)
-        if allocation is not None:
+        if allocation is not None and not allocation.ticket:
             self._allocator.close(allocation, CloseReason.DISCONNECTED)
 
     def expire(self, now: float) -> None:
@@ -172,11 +208,11 @@ class Engine:
         self._allocator.forget(now)
         self._replies.expire(now)
 
-    def reload(self, authenticator: Authenticator, limits: Limits) -> None:
+    def reload(self, authenticator: Authenticator, limits: Limits, options: Options) -> None:
         """Go on with these, and end what the policy refuses now."""
         self._authenticator = authenticator
         self.table.set_limits(limits)
-        self._allocator.reload(limits)
+        self._allocator.reload(limits, options)
 
     def close_all(self, reason: CloseReason = CloseReason.SHUTDOWN) -> None:
         """End every allocation and reservation."""

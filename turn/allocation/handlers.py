@@ -5,29 +5,38 @@ None answers later. It is called for requests that passed the steps common to al
 """
 
 from collections.abc import Callable
+from functools import partial
 
-from turn.allocation import tcp
+from turn.allocation import discovery, mobility, reservation, tcp
 from turn.allocation.allocator import Allocator, CloseReason
 from turn.allocation.model import DEFAULT_LIFETIME, NoPort, Owner, Relay
-from turn.allocation.request import Request, allocation_of, check_family
+from turn.allocation.policy import is_tunnelled
+from turn.allocation.request import Request, allocation_of, check_family, unknown_attributes
 from turn.codec import registry
 from turn.codec.channel import is_channel_number
 from turn.codec.errors import StunError
 from turn.codec.registry import Attributes, Method
-from turn.codec.values import AddressError, Family
+from turn.codec.values import AddressError, Family, family_of
 
 UDP, TCP = 17, 6
 """IANA protocol numbers, as REQUESTED-TRANSPORT carries them (RFC 8656 §18.7, RFC 6062 §4.1)."""
 
 
-def binding(_: Allocator, request: Request) -> Attributes:
-    """Tell the client its address (RFC 8489 §7)."""
-    return ((registry.XOR_MAPPED_ADDRESS, request.client.client),)
+def binding(allocator: Allocator, request: Request) -> Attributes:
+    """Tell the client its address (RFC 8489 §7), and how its NAT behaves (RFC 5780)."""
+    mapped = (registry.XOR_MAPPED_ADDRESS, request.client.client)
+    if allocator.options.discovery is None:
+        return (mapped,)
+    answer = allocator.options.discovery.answer(request.message, request.client)
+    request.origin, request.destination = answer.origin, answer.destination
+    return (mapped, *answer.attributes)
 
 
-def allocate(allocator: Allocator, request: Request) -> Attributes:
+def allocate(allocator: Allocator, request: Request) -> Attributes | None:
     """Give the client a relayed transport address (RFC 8656 §7.2)."""
     message, identity, now = request.message, request.proved, request.now.monotonic
+    if is_tunnelled(request.client.client.host):  # RFC 8656 §21.4
+        raise StunError(403)
     existing = allocator.table.get(request.client)
     if existing is not None and existing.expires > now:
         raise StunError(437)
@@ -36,23 +45,48 @@ def allocate(allocator: Allocator, request: Request) -> Attributes:
     transport = message.get(registry.REQUESTED_TRANSPORT)
     if transport is None:
         raise StunError(400)
+    mobility.check_asked(request)
     if transport != UDP and not (transport == TCP and allocator.opener.tcp):
         raise StunError(442)
-    lifetime = message.get(registry.LIFETIME)
+    message.get(registry.LIFETIME)  # one that is malformed is found out before anything is taken
     owner = Owner(identity.username, identity.user)
-    relays, extra = (
-        _relays_for(allocator, request, owner)
-        if transport == UDP
-        else (_tcp_relay_for(allocator, request, owner), ())
-    )
+    if transport == TCP:
+        return _begin(allocator, request, owner, _tcp_relay_for(allocator, request, owner))
+    if reservation.is_elsewhere(allocator, request):
+        begin = partial(_begin_on_fetched, allocator, request, owner)
+        reservation.fetch(allocator, request, owner, begin)
+        return None
+    relays, extra = _relays_for(allocator, request, owner)
+    return _begin(allocator, request, owner, relays, extra)
+
+
+def _begin_on_fetched(
+    allocator: Allocator, request: Request, owner: Owner, relays: list[Relay]
+) -> Attributes:
+    for relay in relays:
+        _check_fragments(request, family_of(relay.address))
+    return _begin(allocator, request, owner, relays)
+
+
+def _begin(
+    allocator: Allocator,
+    request: Request,
+    owner: Owner,
+    relays: list[Relay],
+    extra: Attributes = (),
+) -> Attributes:
+    """Begin an allocation on these addresses, and say so."""
+    now = request.now.monotonic
     allocation = allocator.create(request.client, owner, relays, request.send, now)
     # A client may not ask for less than the default (RFC 8656 §7.2, item "Lifetime").
+    lifetime = request.message.get(registry.LIFETIME)
     granted = allocator.grant(max(lifetime or 0, DEFAULT_LIFETIME))
     allocator.extend(allocation, now + granted)
     return (
         *((registry.XOR_RELAYED_ADDRESS, relay.public) for relay in relays),
         (registry.LIFETIME, int(granted)),
         *extra,
+        *mobility.begin(allocator, request, allocation),
         (registry.XOR_MAPPED_ADDRESS, request.client.client),
     )
 
@@ -71,12 +105,15 @@ def _relays_for(
     if additional is not None:
         if additional != Family.IPV6 or wanted is not None or even_port:
             raise StunError(400)
+        _check_fragments(request, Family.IPV6)
         return _open_both(allocator, request, owner)
     if token is not None:  # its share of the quota was taken when it was reserved
+        _check_fragments(request, family_of(allocator.table.reserved(token, owner).address))
         return [allocator.table.claim(token, owner)], ()
     family = Family.IPV4 if wanted is None else wanted
     if family not in allocator.opener.families:
         raise StunError(440)
+    _check_fragments(request, Family(family))
     allocator.table.check_quota(request.client, owner, shares=2 if even_port else 1)
     try:
         if even_port:
@@ -86,6 +123,18 @@ def _relays_for(
         return [allocator.opener.open(Family(family), server, even=even_port is not None)], ()
     except NoPort:
         raise allocator.table.exceeded("ports", 508) from None
+
+
+def _check_fragments(request: Request, family: Family) -> None:
+    """See that DONT-FRAGMENT asks for nothing that we cannot do. :raises StunError: 420.
+
+    From IPv4 to IPv6 the DF bit of each packet would have to be known, and no socket tells it
+    (RFC 8656 §3.7; a server that cannot set the bit does not know the attribute, §7.2 item 4).
+    """
+    client = request.client
+    is_from_ipv4 = family_of(client.client) is Family.IPV4 and not client.transport.is_stream
+    if request.message.has(registry.DONT_FRAGMENT) and is_from_ipv4 and family is Family.IPV6:
+        raise unknown_attributes((registry.DONT_FRAGMENT.number,))
 
 
 def _tcp_relay_for(allocator: Allocator, request: Request, owner: Owner) -> list[Relay]:
@@ -136,7 +185,8 @@ def _open_both(
 
 def refresh(allocator: Allocator, request: Request) -> Attributes:
     """Move the end of an allocation, or end it now (RFC 8656 §8.2)."""
-    allocation = allocation_of(allocator, request)
+    moving = mobility.holder(allocator, request)
+    allocation = moving or allocation_of(allocator, request)
     number = request.message.get(registry.REQUESTED_ADDRESS_FAMILY)
     if number is not None and number not in allocation.relayed:
         raise StunError(443)
@@ -148,9 +198,10 @@ def refresh(allocator: Allocator, request: Request) -> Attributes:
         else:
             allocator.close_family(allocation, family, CloseReason.RELEASED)
         return ((registry.LIFETIME, 0),)
+    ticket = mobility.move(allocator, request, allocation) if moving else ()
     granted = allocator.grant(max(wanted or 0, DEFAULT_LIFETIME))
     allocator.extend(allocation, request.now.monotonic + granted, family)
-    return ((registry.LIFETIME, int(granted)),)
+    return ((registry.LIFETIME, int(granted)), *ticket)
 
 
 def create_permission(allocator: Allocator, request: Request) -> Attributes:
@@ -218,3 +269,11 @@ KNOWN: frozenset[int] = frozenset(
     )
 )
 """The comprehension-required attributes that this server understands; others get 420."""
+
+
+def known(allocator: Allocator, request: Request) -> frozenset[int]:
+    """Those that it understands in this request."""
+    able = allocator.options.discovery
+    if able and request.message.method == Method.BINDING and able.serves(request.client):
+        return KNOWN | discovery.ATTRIBUTES
+    return KNOWN

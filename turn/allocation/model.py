@@ -147,6 +147,7 @@ class Allocation:
         "permissions",
         "relayed",
         "routes",
+        "ticket",
     )
 
     def __init__(self, client: FiveTuple, owner: Owner, routes: ClientRoutes, now: float) -> None:
@@ -161,6 +162,8 @@ class Allocation:
         self.permissions: dict[str, float] = {}
         """Peer IP address -> expiry."""
         self.channels: dict[int, Channel] = {}
+        self.ticket = b""
+        """What its client may move it with (RFC 8016), if it asked for that."""
 
     @property
     def is_tcp(self) -> bool:

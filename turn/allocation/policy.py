@@ -1,8 +1,8 @@
 """Which peers may be relayed to: the one judgement before every door that makes a route.
 
-First match wins: denied by the operator; an own address (only live relay ports, so that two
-relayed clients meet); allowed by the operator; the frozen table of addresses that no stranger
-should reach through us; else allowed.
+First match wins: denied by the operator; tunnelled (6to4, Teredo); an own address (only live relay
+ports, so that two relayed clients meet); allowed by the operator; the frozen table of addresses
+that no stranger should reach through us; else allowed.
 """
 
 from collections.abc import Callable, Collection, Iterable
@@ -128,6 +128,8 @@ class PeerPolicy:
         embedded = embedded_ipv4(ip)
         if _holds(self._rules.deny, ip) or (embedded and _holds(self._rules.deny, embedded)):
             return False
+        if is_tunnelled(host):
+            return False
         if host in self._own or _holds(self._rules.allow, ip):
             return True
         return None
@@ -159,6 +161,17 @@ def embedded_ipv4(ip: IpAddress) -> IPv4Address | None:
     if (number >> 32) & 0xFFFFFFFF in ISATAP_MARKS:
         return low
     return None
+
+
+def is_tunnelled(host: str) -> bool:
+    """Whether packets of this address come out of a 6to4 or Teredo tunnel (RFC 8656 §21.4).
+
+    The tunnel's end and a relay could pass one packet to and fro.
+    """
+    if ":" not in host:
+        return False
+    ip = IPv6Address(host)
+    return ip.sixtofour is not None or ip.teredo is not None
 
 
 def _holds(networks: Iterable[Network], ip: IpAddress) -> bool:

@@ -6,6 +6,7 @@ from turn.allocation.allocator import Allocator
 from turn.allocation.connections import PeerStream
 from turn.allocation.model import Allocation
 from turn.auth.authenticate import Identity, Now
+from turn.codec import registry
 from turn.codec.errors import StunError
 from turn.codec.message import Message
 from turn.codec.registry import Attributes
@@ -14,11 +15,24 @@ from turn.routes import FiveTuple, Send
 
 Outcome = Attributes | StunError
 
+MOST_UNKNOWN = 64
+"""What a 420 lists at most, so that it fits into any network's datagrams (RFC 8489 §6.1)."""
+
 
 class Request:
     """A request: what it says, where it came from, and what is found out about it."""
 
-    __slots__ = ("_answer", "client", "identity", "message", "now", "send", "stream")
+    __slots__ = (
+        "_answer",
+        "client",
+        "destination",
+        "identity",
+        "message",
+        "now",
+        "origin",
+        "send",
+        "stream",
+    )
 
     def __init__(
         self,
@@ -37,6 +51,10 @@ class Request:
         """Set once authenticated."""
         self.stream: PeerStream | None = None
         """What the client's connection carries from now on (ConnectionBind)."""
+        self.origin: Address | None = None
+        """Which of our addresses the reply has to leave from, if not the one that was asked."""
+        self.destination: Address | None = None
+        """Where the reply has to go, if not to where the request came from."""
 
     def answer(self, outcome: Outcome) -> None:
         """Send the reply, for a method that could not answer at once."""
@@ -64,3 +82,8 @@ def check_family(allocation: Allocation, peer: Address) -> None:
     """See that an allocation relays in the peer's family. :raises StunError: 443."""
     if family_of(peer) not in allocation.relayed:
         raise StunError(443)
+
+
+def unknown_attributes(numbers: tuple[int, ...]) -> StunError:
+    """The refusal of a request that has comprehension-required attributes unknown to us."""
+    return StunError(420, attributes=((registry.UNKNOWN_ATTRIBUTES, numbers[:MOST_UNKNOWN]),))

@@ -1,16 +1,18 @@
 """All allocations, and the books that must balance: quotas, reservations, expiry."""
 
 import heapq
-from collections import Counter
 from collections.abc import Iterator
 from ipaddress import ip_network
 from typing import NamedTuple
 
+from turn.allocation.books import Books, Key, OwnBooks, Want
 from turn.allocation.model import Allocation, Limits, Owner, Relay
 from turn.codec.errors import StunError
 from turn.codec.values import Address
 from turn.routes import FiveTuple
 from turn.stats import Stats
+
+ALL: Key = ("total", "")
 
 
 class Reservation(NamedTuple):
@@ -24,14 +26,14 @@ class Reservation(NamedTuple):
 class AllocationTable:
     """Finds allocations by client and by relayed address; counts them against the quotas."""
 
-    def __init__(self, limits: Limits, stats: Stats) -> None:
+    def __init__(self, limits: Limits, stats: Stats, books: Books | None = None) -> None:
         self._limits = limits
         self._stats = stats
+        self.books = books or OwnBooks()
+        self._aside: dict[Key, int] = {}
         self._by_client: dict[FiveTuple, Allocation] = {}
         self._by_relayed: dict[Address, Allocation] = {}
         self._by_tcp_relayed: dict[Address, Allocation] = {}
-        self._of_user: Counter[str] = Counter()
-        self._of_address: Counter[str] = Counter()
         self._reservations: dict[bytes, Reservation] = {}
         self._due: list[tuple[float, int, Allocation]] = []
         self._serial = 0
@@ -48,7 +50,7 @@ class AllocationTable:
 
     def is_live_relay(self, address: Address) -> bool:
         """Whether one of our allocations relays from this transport address."""
-        return address in self._by_relayed
+        return address in self._by_relayed or self.books.is_live(address)
 
     def is_live_tcp_relay(self, address: Address) -> bool:
         """The same for TCP allocations (RFC 6062)."""
@@ -56,32 +58,43 @@ class AllocationTable:
 
     def has_allocation(self, user: str) -> bool:
         """Whether a user has an allocation or a reservation."""
-        return user in self._of_user
+        return self.books.has(("user", user))
 
     def set_limits(self, limits: Limits) -> None:
         """Hold new allocations to these from now on."""
         self._limits = limits
 
     def check_quota(self, client: FiveTuple, owner: Owner, shares: int = 1) -> None:
-        """See that one more allocation is within the limits.
+        """Set aside what one more allocation takes, until ``settle``.
 
         :param shares: relayed addresses that it takes, one that it reserves with them.
-
         :raises StunError: 486 (Allocation Quota Reached) or 508 (Insufficient Capacity).
         """
-        limits, place = self._limits, address_quota_key(client.client.host)
-        if (
-            limits.allocations_per_user
-            and self._of_user[owner.user] + shares > limits.allocations_per_user
-        ):
-            raise self.exceeded("user", 486)
-        if (
-            limits.allocations_per_address
-            and self._of_address[place] + shares > limits.allocations_per_address
-        ):
-            raise self.exceeded("address", 486)
-        if limits.allocations and len(self) >= limits.allocations:
-            raise self.exceeded("total", 508)
+        limits = self._limits
+        wants = (
+            Want(("user", owner.user), shares, limits.allocations_per_user),
+            Want(place_of(client), shares, limits.allocations_per_address),
+            Want(ALL, 1, limits.allocations),
+        )
+        over = self.books.take(wants)
+        if over:
+            raise self.exceeded(over, 508 if over == "total" else 486)
+        for want in wants:
+            self._aside[want.key] = self._aside.get(want.key, 0) + want.amount
+
+    def settle(self) -> None:
+        """Give back what was set aside for a request and not used by it."""
+        if self._aside:
+            self.books.give(self._aside)
+            self._aside.clear()
+
+    def _count(self, key: Key) -> None:
+        """Count one in: of what was set aside for it, or else whatever its limit is."""
+        left = self._aside.pop(key, 0)
+        if not left:
+            self.books.take((Want(key, 1),))
+        elif left > 1:
+            self._aside[key] = left - 1
 
     def exceeded(self, quota: str, code: int) -> StunError:
         """Count a refusal, and give the error that tells of it."""
@@ -91,15 +104,19 @@ class AllocationTable:
     def insert(self, allocation: Allocation) -> None:
         """Take in a new allocation whose quota was checked."""
         self._by_client[allocation.client] = allocation
+        user, place = ("user", allocation.owner.user), place_of(allocation.client)
+        self._count(ALL)
         for relayed in allocation.relayed.values():
             self._index(allocation)[relayed.relay.address] = allocation
-            self._of_user[allocation.owner.user] += 1
-            self._of_address[address_quota_key(allocation.client.client.host)] += 1
+            self.books.opened(relayed.relay.address)
+            self._count(user)
+            self._count(place)
         self.schedule(allocation)
 
     def remove(self, allocation: Allocation) -> None:
         """Give back everything that ``insert`` took."""
         del self._by_client[allocation.client]
+        self.books.give({ALL: 1})
         for relayed in allocation.relayed.values():
             self.remove_relayed(allocation, relayed.relay)
         allocation.due = 0.0
@@ -110,8 +127,23 @@ class AllocationTable:
     def remove_relayed(self, allocation: Allocation, relay: Relay) -> None:
         """Give back what one relayed address of an allocation took."""
         del self._index(allocation)[relay.address]
-        _decrement(self._of_user, allocation.owner.user)
-        _decrement(self._of_address, address_quota_key(allocation.client.client.host))
+        self.books.closed(relay.address)
+        self.books.give({("user", allocation.owner.user): 1, place_of(allocation.client): 1})
+
+    def move(self, allocation: Allocation, client: FiveTuple) -> None:
+        """Find an allocation at another five-tuple from now on.
+
+        :raises StunError: 486, the new address has its share.
+        """
+        before, after = place_of(allocation.client), place_of(client)
+        shares = len(allocation.relayed)
+        if before != after:
+            if self.books.take((Want(after, shares, self._limits.allocations_per_address),)):
+                raise self.exceeded("address", 486)
+            self.books.give({before: shares})
+        del self._by_client[allocation.client]
+        allocation.client = client
+        self._by_client[client] = allocation
 
     def _index(self, allocation: Allocation) -> dict[Address, Allocation]:
         return self._by_tcp_relayed if allocation.is_tcp else self._by_relayed
@@ -135,16 +167,21 @@ class AllocationTable:
     def reserve(self, token: bytes, reservation: Reservation) -> None:
         """Hold a port for the owner of a token; it counts as one more allocation of the user's."""
         self._reservations[token] = reservation
-        self._of_user[reservation.owner.user] += 1
+        self._count(("user", reservation.owner.user))
 
-    def claim(self, token: bytes, owner: Owner) -> Relay:
-        """Take the port that a token stands for.
+    def reserved(self, token: bytes, owner: Owner) -> Relay:
+        """The port that a token stands for.
 
         :raises StunError: 508 where there is none of this owner's (RFC 8656 §7.2).
         """
         reservation = self._reservations.get(token)
         if reservation is None or reservation.owner != owner:
             raise StunError(508)
+        return reservation.relay
+
+    def claim(self, token: bytes, owner: Owner) -> Relay:
+        """Take the port that a token stands for. :raises StunError: as ``reserved``."""
+        self.reserved(token, owner)
         return self._unreserve(token)
 
     def expired_reservations(self, now: float) -> Iterator[Relay]:
@@ -154,16 +191,15 @@ class AllocationTable:
 
     def _unreserve(self, token: bytes) -> Relay:
         reservation = self._reservations.pop(token)
-        _decrement(self._of_user, reservation.owner.user)
+        self.books.give({("user", reservation.owner.user): 1})
         return reservation.relay
+
+
+def place_of(client: FiveTuple) -> Key:
+    """What counts the allocations of a client's address."""
+    return "address", address_quota_key(client.client.host)
 
 
 def address_quota_key(host: str) -> str:
     """What counts as one address: an IPv4 address, or an IPv6 /64 (one customer's network)."""
     return str(ip_network(f"{host}/64", strict=False)) if ":" in host else host
-
-
-def _decrement(counter: Counter[str], key: str) -> None:
-    counter[key] -= 1
-    if counter[key] <= 0:
-        del counter[key]

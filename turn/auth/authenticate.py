@@ -2,16 +2,13 @@
 
 from typing import NamedTuple
 
-from turn.auth.credentials import Account, Credentials, PasswordAlgorithm, long_term_key
+from turn.auth.credentials import Account, Credentials, PasswordAlgorithm
 from turn.auth.nonce import Feature, Nonces, has_password_algorithms
 from turn.codec import registry
 from turn.codec.errors import StunError
 from turn.codec.integrity import Integrity, verify
 from turn.codec.message import Message
 from turn.codec.values import Address, Algorithm
-
-# Tried for a name that nobody has, so that such a name takes no less time than a known one.
-NOBODY = Account("", "", "")
 
 
 class Now(NamedTuple):
@@ -82,7 +79,7 @@ class Authenticator:
             raise self._challenge(401, client, now)
         if not self._nonces.is_fresh(nonce, client.host, now.wall):
             raise self._challenge(438, client, now)
-        key = long_term_key(account.username, self._realm, account.password, algorithm)
+        key = account.key(algorithm)
         negotiated = message.has(registry.PASSWORD_ALGORITHM)
         integrity = Integrity.SHA256 if negotiated else Integrity.SHA1
         return Identity(account.username, account.user, key, integrity)
@@ -102,11 +99,11 @@ class Authenticator:
     ) -> Account | None:
         """The account whose password protects the message, if there is one."""
         accounts = self._credentials.accounts(username, wall) if username is not None else ()
-        for account in accounts or (NOBODY,):
-            key = long_term_key(account.username, self._realm, account.password, algorithm)
+        nobody = self._credentials.nobody
+        for account in accounts or (nobody,):
             if (
-                verify(message, key)
-                and account is not NOBODY
+                verify(message, account.key(algorithm))
+                and account is not nobody
                 and self._is_enough(message, algorithm)
             ):
                 return account

@@ -1,12 +1,16 @@
 """Who may use the relay: static users, and names with a time limit that a shared secret signs.
 
+Of a static user's password only the keys are kept (RFC 8656 §6); a signed name's is made of the
+secret when it is needed.
+
 Names, passwords and the realm come prepared (OpaqueString, RFC 8265): configuration does it, and
 a client does it with what it sends.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
+from functools import partial
 from typing import NamedTuple
 
 from turn.auth.ephemeral import password_of
@@ -23,17 +27,25 @@ class Account(NamedTuple):
     """A name and a password that a client may be using."""
 
     username: str
-    password: str
     user: str
     """Whom the quota counts: the username without its expiry."""
+    key: Callable[[int], bytes]
+    """The key that a ``PasswordAlgorithm`` makes of the password, which is itself not kept
+    (RFC 8656 §6)."""
 
 
 class Credentials:
     """Finds the accounts of a username."""
 
     def __init__(self, realm: str, users: Mapping[str, str], secrets: Sequence[str]) -> None:
+        self._realm = realm
         self._secrets = tuple(secrets)
-        self._users = {name: Account(name, password, name) for name, password in users.items()}
+        self._users = {
+            name: Account(name, name, _keys(name, realm, password))
+            for name, password in users.items()
+        }
+        # Tried for a name that nobody has, so that it takes no less time than a known one.
+        self.nobody = Account("", "", partial(long_term_key, "", realm, ""))
         self._by_hash = {userhash_of(name, realm): name for name in users}
 
     @property
@@ -60,9 +72,18 @@ class Credentials:
         if wall is not None and int(expiry[:20]) < wall:
             return ()
         return tuple(
-            Account(username, password_of(secret, username), name or username)
+            Account(
+                username,
+                name or username,
+                partial(long_term_key, username, self._realm, password_of(secret, username)),
+            )
             for secret in self._secrets
         )
+
+
+def _keys(username: str, realm: str, password: str) -> Callable[[int], bytes]:
+    keys = {int(one): long_term_key(username, realm, password, one) for one in PasswordAlgorithm}
+    return keys.__getitem__
 
 
 def long_term_key(

@@ -1,11 +1,12 @@
 """The kernel plane: writes routes into BPF maps, and reads back what went by them.
 
-It takes the routes that the program can carry whole: a UDP client with a channel, client and peer
-of one address family, no limit to its bandwidth. All other packets go through user space.
+It takes the routes that the program can carry whole: a UDP client, client and peer of one address
+family, no limit to its bandwidth. All other packets go through user space.
 """
 
 import asyncio
 import errno
+import secrets
 import sys
 from collections import deque
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from contextlib import ExitStack
 
 import structlog
 
+from turn.codec.indication import data_indication_header
 from turn.kernel.bpf import BpfError
 from turn.kernel.devices import Devices
 from turn.kernel.hops import Hops, Path
@@ -24,6 +26,7 @@ from turn.kernel.layout import (
     MOST_WAYS,
     PACKETS,
     PORTS_PER_WORD,
+    SPOILED,
     WORD,
     Way,
 )
@@ -41,6 +44,10 @@ SETTLE = 0.2
 """Seconds to wait after a change of devices or routes: they come in groups."""
 KEEP = 15.0
 """Seconds between telling the kernel which neighbours are in use."""
+LOOK = 0.25
+"""Seconds between looks at which routes without a channel have become worth the kernel."""
+WORTH = 8
+"""Packets of such a route: ICE tries many peers by a packet or two, and keeps one."""
 
 
 class Offload:
@@ -75,6 +82,7 @@ class KernelPlane:
         self._unused = iter(range(MOST_WAYS // 2))
         self._freed: deque[int] = deque()
         self._offloads: dict[Route, Offload] = {}
+        self._waiting: set[Route] = set()
         self._retired = Carried()
         self._ports: dict[int, int] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -121,10 +129,28 @@ class KernelPlane:
     # Routes ----------------------------------------------------------------------------------
 
     def added(self, route: Route) -> None:
-        """Write a route, if the program can carry it."""
+        """Write a route, if the program can carry it; at once, if it has a channel."""
+        if not can_carry(route):
+            return
+        if route.channel:
+            self._offload(route)
+            return
+        self._waiting.add(route)
+        if "look" not in self._timers:
+            self._later("look", LOOK, self._look)
+
+    def _look(self) -> None:
+        del self._timers["look"]
+        for route in [r for r in self._waiting if r.sent_packets + r.received_packets >= WORTH]:
+            self._waiting.discard(route)
+            self._offload(route)
+        if self._waiting:
+            self._later("look", LOOK, self._look)
+
+    def _offload(self, route: Route) -> None:
         ways = ways_of(route)
-        number = None if ways is None else self._number()
-        if ways is None or number is None:
+        number = self._number()
+        if number is None:
             return
         client, server = route.client.client.host, route.client.server.host
         offload = Offload(
@@ -152,6 +178,7 @@ class KernelPlane:
 
     def removed(self, route: Route) -> None:
         """Close a route; not one packet takes it from here on."""
+        self._waiting.discard(route)
         if route in self._offloads:
             self._drop(route)
 
@@ -168,7 +195,7 @@ class KernelPlane:
         for index in (0, 1):
             self._meters[_meter(offload, index) + EXPIRES] = 0
         for way in offload.ways:
-            self._maps[f"ways{way.family}"].delete(way.key())
+            self._maps[way.map].delete(way.key())
         self._retired = Carried(
             *(sum(pair) for pair in zip(self._retired, self._read(offload), strict=True))
         )
@@ -184,6 +211,7 @@ class KernelPlane:
             meters[sent + BYTES],
             meters[received + PACKETS],
             meters[received + BYTES],
+            meters[sent + SPOILED] + meters[received + SPOILED],
         )
 
     def _number(self) -> int | None:
@@ -197,7 +225,8 @@ class KernelPlane:
     def _open_meters(self, offload: Offload, expires: float) -> None:
         for index in (0, 1):
             start = _meter(offload, index)
-            self._meters[start + PACKETS] = self._meters[start + BYTES] = 0
+            for word in (PACKETS, BYTES, SPOILED):
+                self._meters[start + word] = 0
             self._meters[start + EXPIRES] = _nanoseconds(expires)
 
     def _write_ways(self, offload: Offload) -> None:
@@ -205,7 +234,7 @@ class KernelPlane:
         for index, way in enumerate(offload.ways):
             behind, ahead = ends if index == 0 else ends[::-1]
             value = way.value(2 * offload.number + index, behind, ahead)
-            self._maps[f"ways{way.family}"].update(way.key(), value)
+            self._maps[way.map].update(way.key(), value)
 
     def _open_port(self, port: int) -> None:
         """Have the program look for channel numbers in packets to this port."""
@@ -248,21 +277,29 @@ class KernelPlane:
         self._maps["hops"].update(INDEX.pack(index), value)
 
 
-def ways_of(route: Route) -> tuple[Way, Way] | None:
-    """A route as the program carries it; None where it cannot."""
-    transport, client, server = route.client
-    peer, relayed = route.wire_peer, route.relayed
-    if (
-        transport is not Transport.UDP
-        or not route.channel
-        or route.sending is not None
-        or route.receiving is not None
-        or (":" in client.host) != (":" in peer.host)
-    ):
-        return None
+def can_carry(route: Route) -> bool:
+    """Whether the program can carry a route."""
     return (
-        Way(client, server, route.channel, relayed, peer, 0),
-        Way(peer, relayed, 0, server, client, route.channel),
+        route.client.transport is Transport.UDP
+        and route.sending is None
+        and route.receiving is None
+        and (":" in route.client.client.host) == (":" in route.wire_peer.host)
+    )
+
+
+def ways_of(route: Route) -> tuple[Way, Way]:
+    """A route as the program carries it: from the client, from the peer."""
+    _, client, server = route.client
+    peer, relayed, channel = route.wire_peer, route.relayed, route.channel
+    if channel:
+        return (
+            Way(client, server, relayed, peer, channel_in=channel),
+            Way(peer, relayed, server, client, channel_out=channel),
+        )
+    header = data_indication_header(secrets.token_bytes(12), route.peer)
+    return (
+        Way(client, server, relayed, peer, named=route.peer),
+        Way(peer, relayed, server, client, header=header),
     )
 
 
@@ -277,5 +314,5 @@ def _nanoseconds(expires: float) -> int:
 
 def _explained(error: OSError) -> str:
     if error.errno == errno.EPERM:
-        return f"it needs root, or CAP_BPF and CAP_NET_ADMIN ({error.strerror})"
+        return f"it needs root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN ({error.strerror})"
     return error.strerror or str(error)

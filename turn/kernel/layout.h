@@ -2,36 +2,62 @@
  *
  * What the control plane writes and the program reads: the layout of the maps. `layout.py` says the
  * same in Python, and a test holds the two together. Numbers named `__be` are in network order, the
- * rest in the machine's. Nothing here has a hole that a compiler could fill.
+ * rest in the machine's. Nothing here has a hole that a compiler could fill. Who changes anything
+ * here gives it another LAYOUT: pinned maps outlive the process that made them.
  */
 #ifndef ICEBROKER_LAYOUT_H
 #define ICEBROKER_LAYOUT_H
 
 #include <linux/types.h>
 
+#define LAYOUT 2
+
+/* Bytes of a Data or Send indication of the plain shape before its payload (RFC 8656 §11): header,
+ * XOR-PEER-ADDRESS, head of DATA. */
+#define INDICATION4 36
+#define INDICATION6 48
+
 /* One direction of a route is a *way*: found by a packet's own addresses, it says the new ones.
  * The channel is the number that the packet carries (client to peer), or 0 (peer to client). */
 struct key4 {
-    __be32 source, destination;
+    __be32 source[1], destination[1];
     __be16 source_port, destination_port;
     __be16 channel;
     __be16 zero;
 };
 
-struct way4 {
-    __be32 source, destination;
+/* A Send indication's way is found by the peer that it names too. */
+struct name4 {
+    __be32 source[1], destination[1];
     __be16 source_port, destination_port;
-    __be16 channel; /* to prepend (peer to client), or 0 */
+    __be32 peer[1];
+    __be16 peer_port;
+    __be16 zero;
+};
+
+struct way4 {
+    __be32 source[1], destination[1];
+    __be16 source_port, destination_port;
+    __be16 channel; /* to prepend (peer to client); 0: none, or a Data indication */
     __u16 zero;
     __u32 meter;  /* index of the way's meter */
     __u16 behind; /* index of the hop where the packet must come from */
     __u16 ahead;  /* index of the hop where it goes to */
+    __be32 header[INDICATION4 / 4]; /* to prepend where there is no channel, both lengths 0 */
 };
 
 struct key6 {
     __be32 source[4], destination[4];
     __be16 source_port, destination_port;
     __be16 channel;
+    __be16 zero;
+};
+
+struct name6 {
+    __be32 source[4], destination[4];
+    __be16 source_port, destination_port;
+    __be32 peer[4];
+    __be16 peer_port;
     __be16 zero;
 };
 
@@ -43,6 +69,7 @@ struct way6 {
     __u32 meter;
     __u16 behind;
     __u16 ahead;
+    __be32 header[INDICATION6 / 4];
 };
 
 /* A next hop: the device, and the head of the frames that it takes. */
@@ -58,7 +85,8 @@ struct meter {
     __u64 expires; /* nanoseconds of CLOCK_MONOTONIC; 0: closed */
     __u64 packets;
     __u64 bytes; /* of payload */
-    __u64 spare[5];
+    __u64 spoiled; /* packets that were lost half way: a helper of the kernel's failed */
+    __u64 spare[4];
 };
 
 #define MOST_WAYS 131072

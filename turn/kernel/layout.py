@@ -2,6 +2,7 @@
 
 import ipaddress
 import struct
+from itertools import pairwise
 from typing import NamedTuple
 
 from turn.codec.values import Address
@@ -9,17 +10,23 @@ from turn.codec.values import Address
 # `!` where the addresses and ports are, as they stand in a packet; the machine's order elsewhere.
 TUPLE = {4: struct.Struct("!4s4sHHHxx"), 6: struct.Struct("!16s16sHHHxx")}
 """Source, destination, their ports, channel: a key, and the first part of a way."""
-WAY_END = struct.Struct("=IHH")
-"""Meter, hop behind, hop ahead."""
+NAME = {4: struct.Struct("!4s4sHH4sHxx"), 6: struct.Struct("!16s16sHH16sHxx")}
+"""Source, destination, their ports, the named peer, its port: the key of a Send indication."""
+WAY_END = {4: struct.Struct("=IHH36s"), 6: struct.Struct("=IHH48s")}
+"""Meter, hop behind, hop ahead, what stands before the payload of a Data indication."""
+LAYOUT = 2
+"""Another number for whatever means something else: pinned maps outlive the process."""
 HOP = struct.Struct("=II6s6sI")
 """Device, MTU, destination MAC, source MAC, whether it is this machine itself."""
-METER = struct.Struct("=QQQ40x")
-"""Expiry, packets, bytes."""
+METER = struct.Struct("=QQQQ32x")
+"""Expiry, packets, bytes, packets that were spoiled."""
 METER_WORDS = METER.size // 8
-EXPIRES, PACKETS, BYTES = range(3)
+EXPIRES, PACKETS, BYTES, SPOILED = range(4)
 """The words of a meter."""
 WORD = struct.Struct("=Q")
 INDEX = struct.Struct("=I")
+CRC_POLYNOMIAL = 0xEDB88320
+CRC_WORDS = 4 * 256
 MOST_WAYS = 131072
 MOST_HOPS = 16384
 PORT_WORDS = 1024
@@ -31,26 +38,44 @@ class Way(NamedTuple):
 
     source: Address
     destination: Address
-    channel_in: int
-    """The channel number that the packet carries (client to peer), or 0."""
     new_source: Address
     new_destination: Address
-    channel_out: int
+    channel_in: int = 0
+    """The channel number that the packet carries (client to peer), or 0."""
+    channel_out: int = 0
     """The channel number to prepend (peer to client), or 0."""
+    named: Address | None = None
+    """The peer that a Send indication names (client to peer)."""
+    header: bytes = b""
+    """What to prepend in place of a channel number (peer to client): of a Data indication."""
 
     @property
     def family(self) -> int:
         """4 or 6."""
         return 6 if ":" in self.source.host else 4
 
+    @property
+    def map(self) -> str:
+        """The map that it is in."""
+        return f"{'names' if self.named else 'ways'}{self.family}"
+
     def key(self) -> bytes:
         """As the map has it."""
-        return _tuple(self.source, self.destination, self.channel_in)
+        if self.named is None:
+            return _tuple(self.source, self.destination, self.channel_in)
+        return NAME[self.family].pack(
+            packed(self.source.host),
+            packed(self.destination.host),
+            self.source.port,
+            self.destination.port,
+            packed(self.named.host),
+            self.named.port,
+        )
 
     def value(self, meter: int, behind: int, ahead: int) -> bytes:
         """As the map has it; ``behind`` and ``ahead`` are hops."""
         head = _tuple(self.new_source, self.new_destination, self.channel_out)
-        return head + WAY_END.pack(meter, behind, ahead)
+        return head + WAY_END[self.family].pack(meter, behind, ahead, self.header)
 
 
 def _tuple(source: Address, destination: Address, channel: int) -> bytes:
@@ -62,3 +87,17 @@ def _tuple(source: Address, destination: Address, channel: int) -> bytes:
 def packed(host: str) -> bytes:
     """An IP address, 4 or 16 bytes."""
     return ipaddress.ip_address(host).packed
+
+
+def remainders() -> bytes:
+    """The tables of CRC-32 (FINGERPRINT, RFC 8489 §14.7): what a byte does, 1 to 4 bytes before."""
+    tables = [[0] * 256 for _ in range(4)]
+    for byte in range(256):
+        remainder = byte
+        for _ in range(8):
+            remainder = remainder >> 1 ^ (CRC_POLYNOMIAL if remainder & 1 else 0)
+        tables[0][byte] = remainder
+    for before, table in pairwise(tables):
+        for byte, remainder in enumerate(before):
+            table[byte] = remainder >> 8 ^ tables[0][remainder & 255]
+    return struct.pack(f"={CRC_WORDS}I", *(word for table in tables for word in table))

@@ -17,6 +17,8 @@ class Carried(NamedTuple):
     sent_bytes: int = 0
     received_packets: int = 0
     received_bytes: int = 0
+    spoiled_packets: int = 0
+    """Lost half way: a function of the kernel's failed."""
 
 
 class Plane(RouteObserver, Protocol):

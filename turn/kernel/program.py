@@ -12,6 +12,7 @@ from elftools.elf.relocation import RelocationSection
 from elftools.elf.sections import Section, SymbolTableSection
 
 from turn.kernel.bpf import Map, load_classifier
+from turn.kernel.layout import INDEX, remainders
 
 OBJECT = Path(__file__).with_name("relay.bpf.o")
 MAP_DEFINITION = struct.Struct("=5I")
@@ -83,6 +84,7 @@ def load(path: Path = OBJECT) -> Program:
     try:
         for name, (kind, key_bytes, value_bytes, entries, flags) in found.definitions.items():
             maps[name] = Map(name, kind, (key_bytes, value_bytes), entries, flags)
+        maps["remainders"].update(INDEX.pack(0), remainders())
         code = link(found, {name: one.fd for name, one in maps.items()})
         return Program(load_classifier("icebroker", code, found.terms), maps)
     except OSError:

@@ -21,8 +21,12 @@ from turn.codec.values import Address
 from turn.routes import Buffer, ClientRoutes, Endpoint, FiveTuple, Transport
 from turn.stats import DropReason
 from turn.transport.limits import ConnectionLimit
+from turn.transport.stream import ALPN
 from turn.transport.udp import READS_PER_EVENT, SEND_INDICATION, Shared
 
+DTLS_1_2 = 0xFEFD
+CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES:!aNULL:!AESCCM"
+"""Forward secrecy, always (RFC 8489 §6.2.3, RFC 9325 §4.2)."""
 MTU = 1200
 """Bytes of a handshake datagram: what passes nearly everywhere."""
 MOST_BYTES = 65536
@@ -48,10 +52,21 @@ class DtlsContext:
 
     def _make(self, certificate: Path, key: Path) -> SSL.Context:
         context = SSL.Context(SSL.DTLS_SERVER_METHOD)
-        for option in (SSL.OP_NO_QUERY_MTU, SSL.OP_COOKIE_EXCHANGE, SSL.OP_NO_RENEGOTIATION):
+        options = (SSL.OP_NO_QUERY_MTU, SSL.OP_COOKIE_EXCHANGE, SSL.OP_NO_RENEGOTIATION,
+                   SSL.OP_NO_COMPRESSION, SSL.OP_CIPHER_SERVER_PREFERENCE)  # fmt: skip
+        for option in options:
             context.set_options(option or 0)  # None: an OpenSSL without it
+        context.set_min_proto_version(DTLS_1_2)
+        context.set_cipher_list(CIPHERS)
         context.set_cookie_generate_callback(self._cookie)
         context.set_cookie_verify_callback(self._is_ours)
+        # The first that a client offers and we speak; where there is none it is served too.
+        context.set_alpn_select_callback(
+            lambda _, offered: next(
+                (name for name in offered if name.decode(errors="replace") in ALPN),
+                SSL.NO_OVERLAPPING_PROTOCOLS,
+            )
+        )
         try:
             context.use_certificate_chain_file(str(certificate))
             context.use_privatekey_file(str(key))

@@ -5,16 +5,37 @@ Memory is fixed whatever the number of sources: a table of cells that sources ar
 
 import secrets
 from array import array
-from collections import Counter
+from collections.abc import MutableSequence
 from ipaddress import IPv6Address
+from socket import inet_aton
+from typing import NamedTuple, Self
+
+from turn.allocation.books import Books, Key, OwnBooks, Want
 
 CELLS = 1 << 18
 """2 MiB a limiter. Two sources share a cell with a chance of 1 in 262,144."""
 
 
-def network_of(host: str) -> str | int:
-    """What counts as one source: an IPv4 address, or an IPv6 /64."""
-    return int(IPv6Address(host.partition("%")[0])) >> 64 if ":" in host else host
+def network_of(host: str) -> int:
+    """What counts as one source: an IPv4 address, or an IPv6 /64.
+
+    A number, since numbers hash alike in all workers.
+    """
+    if ":" in host:
+        return int(IPv6Address(host.partition("%")[0])) >> 64
+    return int.from_bytes(inet_aton(host))
+
+
+class Cells(NamedTuple):
+    """What a ``ReplyLimit`` writes to; several workers may share one, and its salt."""
+
+    times: MutableSequence[float]
+    salt: int
+
+    @classmethod
+    def own(cls) -> Self:
+        """Nobody else's. The salt is another one each time: nobody can aim at a victim's cell."""
+        return cls(array("d", bytes(8 * CELLS)), secrets.randbits(64))
 
 
 class ReplyLimit:
@@ -24,11 +45,9 @@ class ReplyLimit:
     second's worth.
     """
 
-    def __init__(self, per_second: int) -> None:
+    def __init__(self, per_second: int, cells: Cells | None = None) -> None:
         self.set_rate(per_second)
-        self._cells = array("d", bytes(8 * CELLS))
-        # Drawn anew at each start, so that nobody can aim at the cell of another.
-        self._salt = secrets.randbits(64)
+        self._cells, self._salt = cells or Cells.own()
 
     def set_rate(self, per_second: int) -> None:
         """Allow so many from now on."""
@@ -48,24 +67,27 @@ class ReplyLimit:
 class ConnectionLimit:
     """What connections that have not proved who they are may cost: how many of them, how long."""
 
-    def __init__(self, most: int, timeout: float) -> None:
+    def __init__(self, most: int, timeout: float, books: Books | None = None) -> None:
         self.most = most
         """Of one address."""
         self.timeout = timeout
         """Seconds until the first valid request; also for the TLS handshake."""
-        self._open: Counter[str | int] = Counter()
+        self._books = books or OwnBooks()
+        self.open = 0
+        """Of all addresses, here."""
 
     def enter(self, host: str) -> bool:
         """Count one in; False, and not counted, where the address has its share."""
-        network = network_of(host)
-        if self._open[network] >= self.most:
+        if self._books.take((Want(_strangers_of(host), 1, self.most),)):
             return False
-        self._open[network] += 1
+        self.open += 1
         return True
 
     def leave(self, host: str) -> None:
         """Count one out that was counted in."""
-        network = network_of(host)
-        self._open[network] -= 1
-        if not self._open[network]:
-            del self._open[network]
+        self.open -= 1
+        self._books.give({_strangers_of(host): 1})
+
+
+def _strangers_of(host: str) -> Key:
+    return "strangers", f"{network_of(host):x}"

@@ -43,6 +43,13 @@ class DatagramListener(Protocol):
 Listen = Callable[[socket.socket], DatagramListener]
 
 
+class Bind(NamedTuple):
+    """Where bound sockets come from; both take a host and a port, and raise ``OSError``."""
+
+    udp: Callable[[str, int], socket.socket] = bind_udp
+    tcp: Callable[[str, int], socket.socket] = bind_tcp
+
+
 class ListenError(OSError):
     """An address cannot be listened on; the message names it and says why."""
 
@@ -51,12 +58,18 @@ class Listeners:
     """The UDP sockets, one a local address, and the TCP and TLS servers."""
 
     def __init__(
-        self, udp: Sequence[tuple[str, int]], shared: Shared, stream: StreamShared
+        self,
+        udp: Sequence[tuple[str, int]],
+        shared: Shared,
+        stream: StreamShared,
+        bind: Bind = Bind(),  # noqa: B008 - immutable
     ) -> None:
-        self._datagram_endpoints = [(host, port, self._listen_udp) for host, port in udp]
+        self._bind = bind
+        self._datagram_endpoints = [(Listening("udp", *place), self._listen_udp) for place in udp]
         self._shared = shared
         self._stream_shared = stream
-        self._datagram: dict[tuple[str, int], DatagramListener] = {}
+        self._datagram: dict[Listening, DatagramListener] = {}
+        """By what was asked for, whose port may have been 0."""
         self._streams: list[StreamListener] = []
         self.listening: list[Listening] = []
 
@@ -67,21 +80,21 @@ class Listeners:
         def listen(sock: socket.socket) -> DatagramListener:
             return DtlsListener(sock, self._shared, self._stream_shared.strangers, context)
 
-        self._datagram_endpoints += [(host, port, listen) for host, port in dtls]
+        self._datagram_endpoints += [(Listening("dtls", *place), listen) for place in dtls]
 
     def open_datagram(self, addresses: Iterable[str]) -> None:
         """Listen on each local address that is asked for. :raises ListenError: one cannot be."""
-        for (host, port), listen in self._wanted(addresses).items():
-            self._open_datagram(host, port, listen)
+        for place, listen in self._wanted(addresses).items():
+            self._open_datagram(place, listen)
 
     async def open_stream(self, host: str, port: int, tls: ssl.SSLContext | None) -> None:
         """Accept TCP or TLS connections. :raises ListenError: the address cannot be had."""
         listener = StreamListener(self._stream_shared, tls)
         name = listener.transport.value
         try:
-            sock = bind_tcp(host, port)
+            sock = self._bind.tcp(host, port)
         except OSError as error:
-            raise _explained(error, name, host, port) from None
+            raise explained(error, name, host, port) from None
         port = sock.getsockname()[1]
         await listener.start(sock)
         self._streams.append(listener)
@@ -90,20 +103,19 @@ class Listeners:
     def follow(self, addresses: Iterable[str]) -> None:
         """Open what is new, close what is gone; a failure is logged, and tried again next time."""
         wanted = self._wanted(addresses)
-        for endpoint in self._datagram.keys() - wanted.keys():
-            gone = self._datagram.pop(endpoint)
-            log.info("address gone", protocol=gone.protocol, host=endpoint[0], port=endpoint[1])
+        for place in self._datagram.keys() - wanted.keys():
+            gone = self._datagram.pop(place)
+            log.info("address gone", **place._asdict())
             gone.close()
-            place = Listening(gone.protocol, *gone.address)
-            self.listening = [it for it in self.listening if it != place]
-        for endpoint in wanted.keys() - self._datagram.keys():
+            closed = Listening(gone.protocol, *gone.address)
+            self.listening = [it for it in self.listening if it != closed]
+        for place in wanted.keys() - self._datagram.keys():
             try:
-                self._open_datagram(*endpoint, wanted[endpoint])
+                self._open_datagram(place, wanted[place])
             except ListenError as error:
                 log.warning("new address not listened on", reason=str(error))
             else:
-                protocol = self._datagram[endpoint].protocol
-                log.info("address new", protocol=protocol, host=endpoint[0], port=endpoint[1])
+                log.info("address new", **place._asdict())
 
     def reload(self, settings: TurnSettings) -> None:
         """Hold strangers to these settings from now on."""
@@ -131,33 +143,35 @@ class Listeners:
             await listener.stop()
         self._streams.clear()
 
-    def _wanted(self, addresses: Iterable[str]) -> dict[tuple[str, int], Listen]:
-        """The addresses to bind: a wildcard stands for each local address of its family."""
-        wanted: dict[tuple[str, int], Listen] = {}
-        for host, port, listen in self._datagram_endpoints:
-            if not ip_address(host).is_unspecified:
-                wanted[host, port] = listen
-            else:
-                for address in addresses:
-                    if (":" in address) == (":" in host):
-                        wanted[address, port] = listen
+    def _wanted(self, addresses: Iterable[str]) -> dict[Listening, Listen]:
+        """The addresses to bind."""
+        wanted: dict[Listening, Listen] = {}
+        for place, listen in self._datagram_endpoints:
+            for each in hosts_of(place.host, addresses):
+                wanted[place._replace(host=each)] = listen
         return wanted
 
-    def _open_datagram(self, host: str, port: int, listen: Listen) -> None:
+    def _open_datagram(self, place: Listening, listen: Listen) -> None:
         try:
-            sock = bind_udp(host, port)
+            sock = self._bind.udp(place.host, place.port)
         except OSError as error:
-            raise _explained(error, "udp", host, port) from None
-        listener = listen(sock)
-        # The key is what was asked for: the port may have been 0.
-        self._datagram[host, port] = listener
+            raise explained(error, *place) from None
+        self._datagram[place] = listener = listen(sock)
         self.listening.append(Listening(listener.protocol, *listener.address))
 
     def _listen_udp(self, sock: socket.socket) -> DatagramListener:
         return UdpListener(sock, self._shared)
 
 
-def _explained(error: OSError, protocol: str, host: str, port: int) -> ListenError:
+def hosts_of(host: str, addresses: Iterable[str]) -> list[str]:
+    """The addresses that a UDP endpoint stands for: a wildcard, each local one of its family."""
+    if not ip_address(host).is_unspecified:
+        return [host]
+    return [address for address in addresses if (":" in address) == (":" in host)]
+
+
+def explained(error: OSError, protocol: str, host: str, port: int) -> ListenError:
+    """The error of a bind, for people."""
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     return ListenError(
         error.errno, f"the relay cannot listen on {place} ({protocol}): {error.strerror}"

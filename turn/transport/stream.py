@@ -33,6 +33,8 @@ BACKLOG = 1024
 ACCEPT_PAUSE = 0.1
 """Seconds until the next try where a connection could not be accepted: no descriptors left."""
 SEND_INDICATION = b"\x00\x16"
+ALPN = ("stun.turn", "stun.nat-discovery")
+"""What a client may ask for by name (RFC 7443 §3); one that asks for nothing is served too."""
 
 
 class StreamShared(NamedTuple):
@@ -200,7 +202,14 @@ class StreamConnection(asyncio.BufferedProtocol):
     def _close_in(self, seconds: float) -> None:
         if self._deadline:
             self._deadline.cancel()
-        self._deadline = asyncio.get_running_loop().call_later(seconds, self.abort)
+        self._deadline = asyncio.get_running_loop().call_later(seconds, self._overdue)
+
+    def _overdue(self) -> None:
+        self._deadline = None
+        if self._client and self._shared.engine.table.get(self._client) is not None:
+            self._leave_strangers()  # its Allocate was answered later than handled
+        else:
+            self.abort()
 
     def _leave_strangers(self) -> None:
         if self._stranger and self._client:

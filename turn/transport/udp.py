@@ -1,5 +1,6 @@
 """A UDP address of the server: reads datagrams and hands each to who decides or who carries."""
 
+import errno
 import socket
 import time
 from typing import NamedTuple
@@ -9,8 +10,9 @@ from turn.auth.authenticate import Now
 from turn.codec.errors import Malformed
 from turn.codec.values import Address
 from turn.relay.forward import Forwarder
+from turn.relay.icmp import forbid_fragments
 from turn.relay.poll import Poller
-from turn.routes import FiveTuple, RouteTable, Transport
+from turn.routes import FiveTuple, RouteTable, Send, Transport
 from turn.stats import DropReason, Stats
 from turn.transport.limits import ReplyLimit
 
@@ -32,6 +34,8 @@ class Shared(NamedTuple):
     poller: Poller
     replies: ReplyLimit
     bindings: ReplyLimit
+    senders: dict[Address, Send]
+    """By our address: how a reply leaves from another one than was asked (RFC 5780)."""
 
 
 class UdpListener:
@@ -47,6 +51,7 @@ class UdpListener:
         self._clip = slice(None) if sock.family == socket.AF_INET else slice(2)
         self.address = Address(*sock.getsockname()[:2])
         self._clients = shared.routes.of_listener(Transport.UDP, self.address)
+        shared.senders[self.address] = self._send
         shared.poller.add(sock, self._read)
 
     def tick(self) -> None:
@@ -54,6 +59,7 @@ class UdpListener:
 
     def close(self) -> None:
         """Stop listening."""
+        del self._shared.senders[self.address]
         self._shared.poller.remove(self._sock)
         self._sock.close()
 
@@ -97,8 +103,11 @@ class UdpListener:
             if not limit.allow(source.host, now):
                 shared.stats.drop(DropReason.REPLY_LIMIT)
                 return
+        send = shared.senders.get(reply.origin) if reply.origin else self._send
         try:
-            self._send(reply.data, source)
+            if send is None:
+                raise OSError(errno.EADDRNOTAVAIL, "that address is not listened on")
+            send(reply.data, reply.destination or source)
         except OSError:
             shared.stats.drop(DropReason.SEND_FAILED)
 
@@ -110,6 +119,9 @@ def bind_udp(host: str, port: int) -> socket.socket:
     try:
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        else:
+            # The DF bit of a peer's packet is not known: it counts as clear (RFC 8656 §14).
+            forbid_fragments(sock, False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, RECEIVE_BUFFER)
         sock.bind((host, port))

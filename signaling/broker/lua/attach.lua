@@ -1,15 +1,17 @@
 -- Attach a session to this node, from wherever it was: the next epoch, and what was missed.
 -- ARGV: session, secret's hash, last seq that the client has seen, epoch.
--- A client comes back with epoch "": what it has seen is acknowledged by that. A node that was
+-- A client comes back with epoch "": what it has seen is acknowledged by that; with seq "" it does
+-- not know, and goes on after what was acknowledged. A node that was
 -- cut off names the epoch it held, and takes back only what nobody took over since; what it
 -- handed to the socket is not yet acknowledged.
--- Gives {record, epoch, memberships, {seq, text, …}}, or nothing where it cannot go on.
+-- Gives {record, epoch, memberships, {seq, text, …}, seq}, or nothing where it cannot go on.
 local session, secret, seq, held = ARGV[5], ARGV[6], tonumber(ARGV[7]), ARGV[8]
 local key, mailbox = P .. 's:' .. session, P .. 'm:' .. session
 local found = redis.call('HMGET', key, 'secret', 'owner', 'epoch', 'seq', 'acked', 'broken', 'rec')
 if not found[1] or found[1] ~= secret or (held ~= '' and held ~= found[3]) then
   return nil
 end
+seq = seq or tonumber(found[5])
 if found[6] or seq < tonumber(found[5]) or seq > tonumber(found[4]) then
   close(session, 'lost')
   return nil
@@ -35,4 +37,4 @@ end
 if before == '' then
   tell_rooms(session, 'resumed')
 end
-return { found[7], epoch, redis.call('HVALS', P .. 'j:' .. session), missed }
+return { found[7], epoch, redis.call('HVALS', P .. 'j:' .. session), missed, seq }

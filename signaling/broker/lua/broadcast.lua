@@ -9,8 +9,10 @@ if done_before(session, request) then
 end
 local outcome, told = 'sent', { ['#'] = true, [session] = true }
 for _, room in ipairs(rooms_of(session)) do
-  for _, other in ipairs(redis.call('HKEYS', P .. 'r:' .. room)) do
-    if not told[other] then
+  local members = redis.call('HGETALL', P .. 'r:' .. room)
+  for i = 1, #members, 2 do
+    local other = members[i]
+    if not told[other] and not is_quiet(members[i + 1]) then
       told[other] = true
       if post_or_break(other, body) ~= 'sent' then
         outcome = 'kept'

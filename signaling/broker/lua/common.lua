@@ -7,7 +7,8 @@
 --   j:SESSION  hash    room → what others are told of the member, as JSON without its braces
 --   d:SESSION  list    ids of recent requests, newest first: a retry is done once, on any node
 --   p:PEER     string  the session
---   r:ROOM     hash    session → order of joining; "#" the counter of joins
+--   r:ROOM     hash    session → order of joining, "q" behind it for a quiet member;
+--                      "#" the counter of joins
 --   o:NODE     set     the sessions whose sockets it holds
 --   n          zset    nodes by the end of their lease, in ms
 --   x          zset    suspended sessions by the end of their resume window, in ms
@@ -95,13 +96,21 @@ local function post_or_break(session, body)
   return outcome
 end
 
+-- Whether an order is that of a quiet member: nobody is told of it, nor it of anybody.
+local function is_quiet(order)
+  return string.sub(order, -1) == 'q'
+end
+
 -- Tell everyone else in a room what became of a member.
 local function tell(room, session, order, identity, event, reason)
+  if is_quiet(order) then
+    return
+  end
   local head = '{"type":"peer","event":"' .. event .. '",' .. identity .. ',"polite":'
   local tail = ',"reason":"' .. reason .. '","seq":'
   local members = redis.call('HGETALL', P .. 'r:' .. room)
   for i = 1, #members, 2 do
-    if members[i] ~= session and members[i] ~= '#' then
+    if members[i] ~= session and members[i] ~= '#' and not is_quiet(members[i + 1]) then
       -- Who was there first is polite.
       local polite = tostring(tonumber(members[i + 1]) < tonumber(order))
       post_or_break(members[i], head .. polite .. tail)

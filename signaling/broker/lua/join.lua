@@ -1,7 +1,7 @@
 -- Enter a room: capacity, order (and by it the roles) and presence in one step.
--- ARGV: owner, session, room, identity, capacity.
+-- ARGV: owner, session, room, identity, capacity, "q" for a quiet member.
 -- Gives {own order, {order, suspended, identity, …} of the others}, 'gone' or 'full'.
-local owner, session, room, identity, capacity = unpack(ARGV, 5)
+local owner, session, room, identity, capacity, quiet = unpack(ARGV, 5)
 if not owned(session, owner) then
   return 'gone'
 end
@@ -11,7 +11,7 @@ if not order then
   if math.max(0, redis.call('HLEN', members) - 1) >= tonumber(capacity) then
     return 'full'
   end
-  order = redis.call('HINCRBY', members, '#', 1)
+  order = redis.call('HINCRBY', members, '#', 1) .. quiet
   redis.call('HSET', members, session, order)
   redis.call('HSET', P .. 'j:' .. session, room, identity)
   keep(members, LIFE)
@@ -21,10 +21,13 @@ elseif redis.call('HGET', P .. 'j:' .. session, room) ~= identity then
   redis.call('HSET', P .. 'j:' .. session, room, identity)
   tell(room, session, order, identity, 'update', '')
 end
+if is_quiet(order) then
+  return { 0, {} }
+end
 local others, found = {}, redis.call('HGETALL', members)
 for i = 1, #found, 2 do
   local other = found[i]
-  if other ~= session and other ~= '#' then
+  if other ~= session and other ~= '#' and not is_quiet(found[i + 1]) then
     others[#others + 1] = tonumber(found[i + 1])
     others[#others + 1] = redis.call('HGET', P .. 's:' .. other, 'owner') == '' and 1 or 0
     others[#others + 1] = redis.call('HGET', P .. 'j:' .. other, room)

@@ -1,6 +1,6 @@
 -- An event for one peer who shares a room with the sender.
--- ARGV: owner, session, peer, request, body. Gives 'sent', 'kept', 'full', 'absent' or 'gone'.
-local owner, session, peer, request, body = unpack(ARGV, 5)
+-- ARGV: owner, session, peer, request, body, "now" where it must not wait for a suspended one. Gives 'sent', 'kept', 'full', 'absent' or 'gone'.
+local owner, session, peer, request, body, now_or_not = unpack(ARGV, 5)
 if not owned(session, owner) then
   return 'gone'
 end
@@ -11,8 +11,12 @@ local recipient = redis.call('GET', P .. 'p:' .. peer)
 if not recipient or recipient == session then
   return 'absent'
 end
+if now_or_not == 'now' and redis.call('HGET', P .. 's:' .. recipient, 'owner') == '' then
+  return 'absent'
+end
 for _, room in ipairs(redis.call('HKEYS', P .. 'j:' .. session)) do
-  if redis.call('HEXISTS', P .. 'r:' .. room, recipient) == 1 then
+  local orders = redis.call('HMGET', P .. 'r:' .. room, session, recipient)
+  if orders[1] and orders[2] and is_quiet(orders[1]) == is_quiet(orders[2]) then
     local outcome = post(recipient, body)
     if outcome ~= 'full' then
       remember(session, request)

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.turn.world import OTHER_PEER, PEER, REALM, SERVER, World, code_of
+from turn.allocation.books import OwnBooks
 from turn.allocation.model import Limits
 from turn.auth.ephemeral import mint
 from turn.bandwidth import Rates
@@ -230,7 +231,9 @@ class TestAllocate:
         replies = {bytes(client.raw(data).raw) for _ in range(7)}
         assert len(replies) == 1
         assert len(world.opener.opened) == 1
-        assert world.engine.table._of_user["alice"] == 1
+        books = world.engine.table.books
+        assert isinstance(books, OwnBooks)
+        assert books._counts["user", "alice"] == 1
 
     def test_an_ipv6_relay_is_had_for_the_asking(self, world):
         reply = world.client().allocate((registry.REQUESTED_ADDRESS_FAMILY, Family.IPV6))

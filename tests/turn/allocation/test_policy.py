@@ -51,6 +51,13 @@ def test_ipv6_outside_of_global_unicast_is_refused(host):
     assert not policy().allows_host(host)
 
 
+@pytest.mark.parametrize("host", ["2002:808:808::1", "2001:0:808:808::1"])
+def test_a_tunnelled_peer_is_refused_even_where_the_operator_allows_it(host):
+    """RFC 8656 §21.4 leaves no choice."""
+    assert not policy(PolicyRules(allow=(ip_network("::/0"),))).allows_host(host)
+    assert policy(PolicyRules(allow=(ip_network("::/0"),))).allows_host("2001:db8::1")
+
+
 @pytest.mark.parametrize(
     "target", ["127.0.0.1", "10.0.0.1", "192.168.1.1", "169.254.169.254", PUBLIC]
 )

@@ -11,10 +11,11 @@ from turn.codec.errors import StunError
 from turn.codec.integrity import Integrity
 from turn.codec.message import build, parse_untrusted
 from turn.codec.registry import MessageClass, Method
-from turn.codec.values import Address
+from turn.codec.values import Address, Algorithm
 
 REALM, HOST, NOW = "icebroker", "192.0.2.7", Now(1000.0, 1_800_000_000.0)
 CLIENT = Address(HOST, 40000)
+OFFERED = (Algorithm(2), Algorithm(1))  # SHA-256, MD5
 SECRETS = ["the first of two secrets", "the second of two secrets"]
 NONCES = Nonces(b"key", 600, Feature.PASSWORD_ALGORITHMS)
 AUTHENTICATOR = Authenticator(REALM, Credentials(REALM, {"alice": "pw"}, SECRETS), b"key", 600)
@@ -82,6 +83,7 @@ def test_401_with_a_challenge(message):
     code, challenge = refusal(message)
     assert code == 401
     assert challenge[registry.REALM] == REALM
+    assert challenge[registry.PASSWORD_ALGORITHMS] == OFFERED
     assert NONCES.is_fresh(challenge[registry.NONCE], HOST, NOW.wall)
 
 
@@ -95,6 +97,8 @@ def test_400_where_the_rest_is_lacking(left_out):
 def test_438_for_who_knows_the_password_and_401_for_others(nonce):
     code, challenge = refusal(request(nonce=nonce))
     assert code == 438
+    assert challenge[registry.REALM] == REALM
+    assert challenge[registry.PASSWORD_ALGORITHMS] == OFFERED
     assert NONCES.is_fresh(challenge[registry.NONCE], HOST, NOW.wall)
     assert refusal(request(nonce=nonce, password="wrong"))[0] == 401
 

@@ -5,7 +5,7 @@ import hashlib
 
 import pytest
 
-from turn.auth.credentials import Account, Credentials, long_term_key
+from turn.auth.credentials import Credentials, PasswordAlgorithm, long_term_key
 from turn.auth.ephemeral import mint, password_of
 
 WALL = 1_800_000_000.0
@@ -44,7 +44,11 @@ class TestEphemeral:
 class TestAccounts:
     def test_a_static_user(self):
         found = Credentials("icebroker", {"alice": "pw"}, []).accounts("alice", WALL)
-        assert found == (Account("alice", "pw", "alice"),)
+        assert [(one.username, one.user) for one in found] == [("alice", "alice")]
+        assert found[0].key(PasswordAlgorithm.MD5) == key_of("alice", "pw")
+        assert (
+            found[0].key(PasswordAlgorithm.SHA256) == hashlib.sha256(b"alice:icebroker:pw").digest()
+        )
 
     def test_the_realm_is_in_the_key(self):
         assert long_term_key("alice", "other", "pw") == key_of("alice", "pw", "other")
@@ -52,14 +56,16 @@ class TestAccounts:
     def test_every_secret_is_tried_in_its_order(self):
         """While secrets are rotated: the first one mints, all are accepted."""
         found = Credentials("icebroker", {}, [SECRET, OLD]).accounts(NAME, WALL)
-        assert [one.password for one in found] == [
-            password_of(secret, NAME) for secret in (SECRET, OLD)
+        assert [one.key(PasswordAlgorithm.MD5) for one in found] == [
+            key_of(NAME, password_of(secret, NAME)) for secret in (SECRET, OLD)
         ]
         assert {one.user for one in found} == {"ada"}
 
     def test_a_secret_that_was_taken_out_is_good_no_more(self):
         found = Credentials("icebroker", {}, [SECRET]).accounts(NAME, WALL)
-        assert password_of(OLD, NAME) not in [one.password for one in found]
+        assert [one.key(PasswordAlgorithm.MD5) for one in found] == [
+            key_of(NAME, password_of(SECRET, NAME))
+        ]
 
     @pytest.mark.parametrize(
         ("expiry", "good"),
@@ -93,4 +99,5 @@ class TestAccounts:
 
     def test_a_static_user_is_known_by_his_whole_name(self):
         (one,) = Credentials("icebroker", {NAME: "pw"}, [SECRET]).accounts(NAME, WALL)
-        assert one == Account(NAME, "pw", NAME)
+        assert one.key(PasswordAlgorithm.MD5) == key_of(NAME, "pw")
+        assert one.user == NAME

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import hmac
+import string
 
 import pytest
 from hypothesis import given
@@ -96,3 +97,16 @@ def test_the_features_are_under_the_hash(nonces):
     for cookie in ("obMatJos2AAAA", "obMatJos2wAAA", "", "obMatJos1gAAA"):
         assert not nonces.is_fresh(cookie + nonce[COOKIE_CHARACTERS:], HOST, WALL)
     assert not has_password_algorithms("obMatJos2AAAA" + nonce[COOKIE_CHARACTERS:])
+
+
+def test_without_a_feature_the_cookie_says_so():
+    """RFC 8489 §9.2: 24 bits of zero, and not nothing at all."""
+    assert Nonces(KEY, LIFETIME, Feature(0)).make(HOST, PORT, WALL).startswith("obMatJos2AAAA")
+
+
+def test_it_is_text_that_needs_no_quotes(nonces):
+    """RFC 8489 §14.10: qdtext of RFC 3261, fewer than 128 characters."""
+    for port in range(300):
+        nonce = nonces.make(HOST, port, WALL + port)
+        assert len(nonce) < 128
+        assert set(nonce) <= set(string.ascii_letters + string.digits + "+/-_=")

@@ -33,3 +33,4 @@ def test_every_error_code_has_its_reason(code):
     error = StunError(code)
     assert (error.code, error.attributes) == (code, ())
     assert 0 < len(error.reason) < 32
+    assert 300 <= code <= 699

@@ -172,6 +172,9 @@ def test_malformed_value(attribute: Attribute[object], wire):
         (registry.ERROR_CODE, "ffff fc 00", (400, "")),
         (registry.CHANNEL_NUMBER, "4001 ffff", 0x4001),
         (registry.REQUESTED_TRANSPORT, "11 ffffff", 17),
+        (registry.REQUESTED_ADDRESS_FAMILY, "02 ffffff", 2),
+        (registry.ADDITIONAL_ADDRESS_FAMILY, "02 ffffff", 2),
+        (registry.ADDRESS_ERROR_CODE, "02 fffc 28 6e6f", AddressError(2, 440, "no")),
         (registry.EVEN_PORT, "ff", True),
         (registry.EVEN_PORT, "7f", False),
         (registry.ICMP, "ffff 0604 00000500", Icmp(3, 4, 1280)),
@@ -186,15 +189,18 @@ def test_reserved_bits_are_ignored(attribute: Attribute[object], wire, value):
 
 @pytest.mark.parametrize(
     ("attribute", "longest"),
-    [(registry.USERNAME, "a" * 508), (registry.REALM, "a" * 127), (registry.NONCE, "ß" * 127)],
-)
+    [(registry.USERNAME, "a" * 508), (registry.REALM, "a" * 127), (registry.NONCE, "ß" * 127),
+     (registry.SOFTWARE, "\N{GRINNING FACE}" * 127), (registry.ALTERNATE_DOMAIN, "a" * 255)],
+)  # fmt: skip
 def test_longest_text(attribute: Attribute[str], longest):
     assert attribute.encode(longest, TRANSACTION) == longest.encode()
     with pytest.raises(ValueError, match="longer than"):
         attribute.encode(longest + "a", TRANSACTION)
 
 
-@pytest.mark.parametrize("attribute", [registry.USERNAME, registry.REALM, registry.NONCE])
+@pytest.mark.parametrize(
+    "attribute", [registry.USERNAME, registry.REALM, registry.NONCE, registry.SOFTWARE]
+)
 def test_longest_text_of_others(attribute: Attribute[str]):
     assert attribute.decode(b"a" * 763, TRANSACTION) == "a" * 763
 

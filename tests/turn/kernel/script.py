@@ -46,8 +46,12 @@ class Stage:
         assert reply.get(registry.ERROR_CODE) is None, reply.get(registry.ERROR_CODE)
         relayed = reply.get(registry.XOR_RELAYED_ADDRESS)
         assert relayed is not None
-        await self.bind(CHANNEL, self.peer_address)
+        await self.admit()
         return relayed
+
+    async def admit(self) -> None:
+        """Have packets of the peer let through."""
+        await self.bind(CHANNEL, self.peer_address)
 
     async def bind(self, channel: int, peer: Address) -> None:
         """Bind a channel, or refresh it."""
@@ -66,8 +70,22 @@ class Stage:
     # What goes out -------------------------------------------------------------------------
 
     def send(self, payload: bytes) -> None:
-        """Send ChannelData from the client, as an honest one does."""
-        self.client.sock.send(channel_data(payload))
+        """Send a payload from the client, as an honest one does."""
+        self.client.sock.send(self.wrapped(payload))
+
+    def wrapped(self, payload: bytes) -> bytes:
+        """What carries a payload to the peer."""
+        return channel_data(payload)
+
+    def mark(self) -> bytes:
+        """What carries the mark by way of user space."""
+        return channel_data(MARK) + bytes(4)
+
+    def warm_up(self) -> None:
+        """Have the kernel carry from here on: user space finds out the hardware addresses."""
+        self.send(b"first")
+        self.answer(b"first")
+        self.collect()
 
     def send_raw(self, body: bytes, udp: dict[str, Any] | None = None, **ip: int) -> None:
         """Send a frame from the client with these bytes behind the UDP header."""
@@ -98,17 +116,26 @@ class Stage:
     def collect(self) -> tuple[list[Any], list[Any]]:
         """What reached the peer and the client since the last time: payloads and senders.
 
-        The marks travel by user space in both planes (padding; an empty packet), behind
+        The marks travel by user space in both planes (not plain; an empty packet), behind
         everything that went there; what the kernel carries is there before ``send`` returns.
         """
-        self.client.sock.send(channel_data(MARK) + bytes(4))
+        self.client.sock.send(self.mark())
         self.answer(b"")
         at_peer, at_client = [], []
         while (got := self.peer.recvfrom(65536))[0] != MARK:
             at_peer.append((got[0], got[1][:2] == self.relayed))
-        while (data := self.client.sock.recv(65536)) != channel_data(b""):
+        while not self.is_empty(data := self.client.sock.recv(65536)):
             at_client.append(told(data))
         return at_peer, at_client
+
+    @staticmethod
+    def payload_of(data: bytes) -> bytes:
+        """What a message to the client carries."""
+        return data[4:] if data[0] >> 6 else parse_untrusted(data).get(registry.DATA) or b""
+
+    def is_empty(self, data: bytes) -> bool:
+        """Whether a message to the client says that the peer has sent an empty packet."""
+        return data == channel_data(b"")
 
     def carried(self) -> int:
         """Packets that the kernel has carried, both ways."""
@@ -117,11 +144,13 @@ class Stage:
 
 
 def told(data: bytes) -> object:
-    """A message to the client; of a Data indication what it says, as its id is random."""
+    """A message to the client; of a Data indication all but its id, which is random."""
     if data[0] >> 6:
         return data
     message = parse_untrusted(data)
-    return message.method, message.get(registry.XOR_PEER_ADDRESS), message.get(registry.DATA)
+    payload = message.get(registry.DATA) or b""
+    behind = data[len(data) - (-len(payload) & 3) :]
+    return data[:8], message.get(registry.XOR_PEER_ADDRESS), payload, behind
 
 
 def channel_data(payload: bytes, channel: int = CHANNEL, length: int | None = None) -> bytes:
@@ -140,7 +169,7 @@ class Case(NamedTuple):
     """Some packets, and how many of them the kernel carries."""
 
     name: str
-    play: Callable[[Stage], None]
+    play: Callable[[Any], None]
     carried: int = 0
 
 

@@ -1,25 +1,39 @@
 """Not one packet passes after the end of what allowed it, whichever plane carried the last one."""
 
 import time
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
 from tests.turn.kernel.hosts import relay
-from tests.turn.kernel.script import CHANNEL, Stage, body
+from tests.turn.kernel.indications import IndicationStage
+from tests.turn.kernel.script import CHANNEL, Stage, body, channel_data
 from turn.codec import registry
 from turn.codec.registry import Method
 from turn.codec.values import Address
+from turn.kernel.carrier import LOOK
 
 
-@pytest.fixture(name="stage")
-def stage_fixture(three):
+@contextmanager
+def staged(three, kind):
     with relay(three, "kernel") as running:
-        stage = Stage(three, running)
-        stage.send(b"first")
-        stage.answer(b"first")
-        stage.collect()
+        stage = kind(three, running)
+        stage.warm_up()
         yield stage
         stage.close()
+
+
+@pytest.fixture(name="stage", params=[Stage, IndicationStage], ids=["channel", "indications"])
+def stage_fixture(three, request):
+    with staged(three, request.param) as stage:
+        yield stage
+
+
+@pytest.fixture(name="bound")
+def bound_fixture(three):
+    with staged(three, Stage) as stage:
+        yield stage
 
 
 def routes_of(stage):
@@ -27,10 +41,13 @@ def routes_of(stage):
 
 
 def move_end(stage, seconds):
-    """Let the stage's route end so many seconds from now; gives the monotonic time."""
+    """Let what allows the stage's packets end so many seconds from now; gives the time."""
 
     def move():
         end = time.monotonic() + seconds
+        for allocation in stage.relay.service._engine.table:
+            for host in allocation.permissions:
+                allocation.permissions[host] = end
         for route in routes_of(stage):
             stage.relay.service._routes.refresh(route, end)
         return end
@@ -50,13 +67,13 @@ def stream(stage, until_time):
     return sent
 
 
-def numbers(sock, clip):
+def numbers(sock, payload_of=bytes):
     """The numbers of the packets that have arrived."""
     sock.settimeout(0.1)
     found = []
     try:
         while True:
-            found.append(int.from_bytes(sock.recv(2048)[clip:], "big"))
+            found.append(int.from_bytes(payload_of(sock.recv(2048)), "big"))
     except (TimeoutError, BlockingIOError):
         return found
 
@@ -65,7 +82,9 @@ def test_the_route_is_carried_while_it_lives(stage):
     before = stage.carried()
     stage.send(body(100))
     stage.answer(body(100))
-    assert stage.collect() == ([(body(100), True)], [b"\x40\x01\x00\x64" + body(100)])
+    at_peer, at_client = stage.collect()
+    assert at_peer == [(body(100), True)]
+    assert len(at_client) == 1
     assert stage.carried() == before + 2
 
 
@@ -75,8 +94,8 @@ def test_an_expired_route_carries_nothing(stage, asleep):
     if asleep:  # the program has to end it alone
         stage.relay._loop.call_soon_threadsafe(time.sleep, 1.0)
     sent = stream(stage, end + 0.2)
-    for sock, clip in ((stage.peer, 0), (stage.client.sock, 4)):
-        arrived = numbers(sock, clip)
+    for sock, payload_of in ((stage.peer, bytes), (stage.client.sock, stage.payload_of)):
+        arrived = numbers(sock, payload_of)
         assert len(arrived) > 100
         assert max(sent[number] for number in arrived) < end
     assert stage.carried() > 200
@@ -92,24 +111,53 @@ def test_refresh_with_lifetime_0_ends_it_at_once(stage):
     for _ in range(50):
         stage.send(b"too late")
         stage.answer(b"too late")
-    assert numbers(stage.peer, 0) == []
-    assert numbers(stage.client.sock, 0) == []
+    assert numbers(stage.peer) == []
+    assert numbers(stage.client.sock) == []
     assert stage.carried() == before  # and what it counted is not forgotten
 
 
-def test_a_new_channel_takes_over_and_is_counted_anew(stage):
-    before = stage.carried()
-    stage.client.sock.setblocking(False)
-    other = stage.network.peer.udp()
-    stage.client.do(stage.bind(CHANNEL + 1, Address(*other.getsockname())))
-    stage.client.sock.settimeout(3)
+def test_a_new_channel_takes_over_and_is_counted_anew(bound):
+    before = bound.carried()
+    bound.client.sock.setblocking(False)
+    other = bound.network.peer.udp()
+    bound.client.do(bound.bind(CHANNEL + 1, Address(*other.getsockname())))
+    bound.client.sock.settimeout(3)
     for _ in range(3):
-        stage.client.sock.send(b"\x40\x02\x00\x04abcd" + bytes(4))  # finds the neighbour
+        bound.client.sock.send(b"\x40\x02\x00\x04abcd" + bytes(4))  # finds the neighbour
         other.recv(2048)
-    stage.client.sock.send(b"\x40\x02\x00\x04abcd")
+    bound.client.sock.send(b"\x40\x02\x00\x04abcd")
     assert other.recv(2048) == b"abcd"
-    assert stage.carried() == before + 1
+    assert bound.carried() == before + 1
     other.close()
+
+
+def test_a_channel_takes_over_from_indications(three):
+    with staged(three, IndicationStage) as stage:
+        stage.client.sock.setblocking(False)
+        stage.client.do(stage.bind(CHANNEL, stage.peer_address))
+        stage.client.sock.settimeout(3)
+        before = stage.carried()
+        stage.send(b"late")  # on its way as the channel came: user space carries it
+        assert stage.peer.recv(2048) == b"late"
+        stage.answer(body(40))
+        assert stage.client.sock.recv(2048) == channel_data(body(40))
+        stage.client.sock.send(channel_data(body(40)))
+        assert stage.peer.recv(2048) == body(40)
+        assert stage.carried() == before + 2
+
+
+def test_a_peer_of_a_packet_or_two_is_not_worth_the_kernel(three):
+    with relay(three, "kernel") as running:
+        stage = IndicationStage(three, running)
+        plane: Any = running.service._plane
+        for _ in range(2):
+            stage.send(b"ping")
+            stage.answer(b"pong")
+        stage.collect()
+        time.sleep(2 * LOOK)
+        assert not running.call(lambda: len(plane._offloads))
+        assert running.call(lambda: len(plane._waiting)) == 1
+        stage.close()
 
 
 def test_the_end_moves_when_it_is_refreshed(stage):

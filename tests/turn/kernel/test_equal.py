@@ -5,6 +5,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.turn.kernel.hosts import Network, relay
+from tests.turn.kernel.indications import IndicationStage, of_indications
 from tests.turn.kernel.script import (
     IPV4_ONLY,
     IPV6_ONLY,
@@ -36,15 +37,14 @@ class Played(NamedTuple):
     """Packets that the kernel carried."""
 
 
-def play(found: Network, plane: str, cases: list[Case], *, ipv6: bool) -> dict[str, Played]:
+def play(
+    found: Network, plane: str, cases: list[Case], kind: type[Stage], *, ipv6: bool
+) -> dict[str, Played]:
     """What became of each case, by name."""
     with relay(found, plane) as running:
-        stage = Stage(found, running, ipv6=ipv6)
+        stage = kind(found, running, ipv6=ipv6)
         try:
-            # The first packets find out the hardware addresses, by way of user space.
-            stage.send(b"first")
-            stage.answer(b"first")
-            stage.collect()
+            stage.warm_up()
             results: dict[str, Played] = {}
             for case in cases:
                 before = stage.carried()
@@ -55,17 +55,35 @@ def play(found: Network, plane: str, cases: list[Case], *, ipv6: bool) -> dict[s
             stage.close()
 
 
-@pytest.mark.parametrize("ipv6", [False, True], ids=["IPv4", "IPv6"])
-@pytest.mark.parametrize("partial", [False, True], ids=["whole checksums", "partial checksums"])
+def compare(found: Network, cases: list[Case], kind: type[Stage], *, ipv6: bool) -> None:
+    """Play all cases to both planes."""
+    assert len({case.name for case in cases}) == len(cases)
+    expected = play(found, "userspace", cases, kind, ipv6=ipv6)
+    got = play(found, "kernel", cases, kind, ipv6=ipv6)
+    for case in cases:
+        assert got[case.name].delivered == expected[case.name].delivered, case.name
+    shares = {case.name: got[case.name].carried for case in cases}
+    assert shares == {case.name: case.carried for case in cases}
+    assert not any(played.carried for played in expected.values())
+
+
+FAMILIES = pytest.mark.parametrize("ipv6", [False, True], ids=["IPv4", "IPv6"])
+CHECKSUMS = pytest.mark.parametrize(
+    "partial", [False, True], ids=["whole checksums", "partial checksums"]
+)
+
+
+@FAMILIES
+@CHECKSUMS
 def test_both_planes_do_the_same(three: Network, ipv6: bool, partial: bool):
     offloads(three, client=partial, segmentation=partial)
     cases = of_both_families(40 if ipv6 else 20, segmentation=partial)
     cases += (IPV6_ONLY if ipv6 else IPV4_ONLY) + spoiled(ipv6=ipv6)
-    assert len({case.name for case in cases}) == len(cases)
-    expected = play(three, "userspace", cases, ipv6=ipv6)
-    found = play(three, "kernel", cases, ipv6=ipv6)
-    for case in cases:
-        assert found[case.name].delivered == expected[case.name].delivered, case.name
-    shares = {case.name: found[case.name].carried for case in cases}
-    assert shares == {case.name: case.carried for case in cases}
-    assert not any(played.carried for played in expected.values())
+    compare(three, cases, Stage, ipv6=ipv6)
+
+
+@FAMILIES
+@CHECKSUMS
+def test_both_planes_do_the_same_to_indications(three: Network, ipv6: bool, partial: bool):
+    offloads(three, client=partial, segmentation=partial)
+    compare(three, of_indications(ipv6=ipv6), IndicationStage, ipv6=ipv6)

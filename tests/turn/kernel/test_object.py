@@ -19,13 +19,15 @@ STRUCTS = {
         {"source": 0, "destination": 4, "source_port": 8, "channel": 12},
     ),
     "key6": (layout.TUPLE[6].size, {"source": 0, "destination": 16, "channel": 36}),
+    "name4": (layout.NAME[4].size, {"source_port": 8, "peer": 12, "peer_port": 16}),
+    "name6": (layout.NAME[6].size, {"source_port": 32, "peer": 36, "peer_port": 52}),
     "way4": (
-        layout.TUPLE[4].size + layout.WAY_END.size,
-        {"source_port": 8, "channel": 12, "meter": 16, "behind": 20, "ahead": 22},
+        layout.TUPLE[4].size + layout.WAY_END[4].size,
+        {"source_port": 8, "channel": 12, "meter": 16, "behind": 20, "ahead": 22, "header": 24},
     ),
     "way6": (
-        layout.TUPLE[6].size + layout.WAY_END.size,
-        {"source_port": 32, "channel": 36, "meter": 40, "behind": 44, "ahead": 46},
+        layout.TUPLE[6].size + layout.WAY_END[6].size,
+        {"source_port": 32, "channel": 36, "meter": 40, "behind": 44, "ahead": 46, "header": 48},
     ),
     "hop": (layout.HOP.size, {"device": 0, "mtu": 4, "head": 8, "local": 20}),
     "meter": (
@@ -34,6 +36,7 @@ STRUCTS = {
             "expires": 8 * layout.EXPIRES,
             "packets": 8 * layout.PACKETS,
             "bytes": 8 * layout.BYTES,
+            "spoiled": 8 * layout.SPOILED,
         },
     ),
 }
@@ -48,7 +51,7 @@ def test_the_layout_is_the_same_in_c(need, tmp_path):
             f'_Static_assert(offsetof(struct {name}, {field}) == {at}, "{name}.{field}");'
             for field, at in fields.items()
         ]
-    for number in ("MOST_WAYS", "MOST_HOPS", "PORT_WORDS"):
+    for number in ("LAYOUT", "MOST_WAYS", "MOST_HOPS", "PORT_WORDS"):
         lines.append(f'_Static_assert({number} == {getattr(layout, number)}, "{number}");')
     file = tmp_path / "layout.c"
     file.write_text("\n".join(lines) + "\n")
@@ -61,13 +64,15 @@ def test_the_layout_is_the_same_in_c(need, tmp_path):
 def test_the_maps_hold_what_is_written_to_them():
     maps = read_object(OBJECT.read_bytes()).definitions
     for family in (4, 6):
-        _, key, value, entries, _ = maps[f"ways{family}"]
-        assert key == layout.TUPLE[family].size
-        assert value == layout.TUPLE[family].size + layout.WAY_END.size
-        assert entries == layout.MOST_WAYS
+        for name, keyed in (("ways", layout.TUPLE), ("names", layout.NAME)):
+            _, key, value, entries, _ = maps[f"{name}{family}"]
+            assert key == keyed[family].size
+            assert value == layout.TUPLE[family].size + layout.WAY_END[family].size
+            assert entries == layout.MOST_WAYS
     assert maps["hops"][1:4] == (layout.INDEX.size, layout.HOP.size, layout.MOST_HOPS)
     assert maps["meters"][1:4] == (layout.INDEX.size, layout.METER.size, layout.MOST_WAYS)
     assert maps["ports"][1:4] == (layout.INDEX.size, layout.WORD.size, layout.PORT_WORDS)
+    assert maps["remainders"][1:4] == (layout.INDEX.size, len(layout.remainders()), 1)
     assert maps["scratch"][0] == PER_CPU_ARRAY
 
 

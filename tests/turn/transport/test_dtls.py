@@ -7,50 +7,16 @@ import pytest
 from OpenSSL import SSL
 
 from config.certificate import self_signed
+from tests.interop.process import free_port
 from tests.turn.live import Client, port_of, relay, until
+from tests.turn.secure import DtlsClient
 from turn.codec import registry
 from turn.codec.message import parse_untrusted
 from turn.codec.registry import Method
 from turn.codec.values import Address
 from turn.stats import DropReason
-from turn.transport.dtls import MTU, datagrams_of
-
-
-class DtlsClient(Client):
-    """The simple client, over DTLS."""
-
-    async def connect(self, port, **how):
-        await super().connect(port, **how)
-        self.connection = SSL.Connection(SSL.Context(SSL.DTLS_CLIENT_METHOD), None)
-        self.connection.set_connect_state()
-        self.connection.set_ciphertext_mtu(MTU)
-        return self
-
-    async def shake(self):
-        while True:
-            try:
-                self.connection.do_handshake()
-            except SSL.WantReadError:
-                await self.flush()
-                self.connection.bio_write(await super().receive())
-            else:
-                await self.flush()
-                return self
-
-    async def flush(self):
-        for datagram in datagrams_of(self.connection):
-            await super().send(datagram)
-
-    async def send(self, data):
-        self.connection.send(data)
-        await self.flush()
-
-    async def receive(self, patience=2.0):
-        while True:
-            try:
-                return self.connection.recv(65536)
-            except SSL.WantReadError:
-                self.connection.bio_write(await super().receive(patience))
+from turn.transport.dtls import datagrams_of
+from turn.transport.listeners import ListenError
 
 
 @pytest.fixture
@@ -226,3 +192,34 @@ async def test_binding_works_without_an_allocation(clients, dtls):
         reply = parse_untrusted(await client.receive())
         mapped = reply.get(registry.XOR_MAPPED_ADDRESS)
         assert mapped == Address(*client.sock.getsockname())
+
+
+@pytest.mark.parametrize(
+    ("offered", "chosen"),
+    [
+        ([], b""),
+        ([b"stun.turn"], b"stun.turn"),
+        ([b"h2", b"stun.nat-discovery"], b"stun.nat-discovery"),
+        ([b"h2"], b""),
+    ],
+)
+async def test_a_protocol_may_be_asked_for_by_name(dtls, offered, chosen):
+    async with relay(**dtls) as service:
+        context = SSL.Context(SSL.DTLS_CLIENT_METHOD)
+        if offered:
+            context.set_alpn_protos(offered)
+        client = await DtlsClient().connect(port_of(service, "dtls"), context=context)
+        await client.shake()
+        assert client.connection.get_alpn_proto_negotiated() == chosen
+        await client.allocate()
+        client.close()
+
+
+async def test_udp_and_dtls_on_one_port_are_no_start(dtls):
+    """One would take the other's place, and nobody would know why half of the clients fail."""
+    port = free_port()
+    with pytest.raises(ListenError, match=rf"127.0.0.1:{port} \(dtls\)"):
+        async with relay(
+            **dtls | {"listen": [f"127.0.0.1:{port}"], "listen_dtls": [f"127.0.0.1:{port}"]}
+        ):
+            pass

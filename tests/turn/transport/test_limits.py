@@ -80,7 +80,7 @@ class TestConnections:
             assert limit.enter(host)
             assert not limit.enter(host)
             limit.leave(host)
-        assert not limit._open
+        assert not limit.open
 
     def test_an_ipv6_network_counts_as_one(self):
         limit = ConnectionLimit(1, 10)

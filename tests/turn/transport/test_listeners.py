@@ -24,9 +24,9 @@ async def service():
 def listeners_of(service, host):
     """The relay's listeners, told to listen on ``host`` instead."""
     listeners = service._listeners
-    (_, port, listen), *_ = listeners._datagram_endpoints
-    listeners._datagram_endpoints = [(host, port, listen)]
-    return listeners, port
+    (place, listen), *_ = listeners._datagram_endpoints
+    listeners._datagram_endpoints = [(place._replace(host=host), listen)]
+    return listeners, place.port
 
 
 async def test_a_wildcard_is_a_socket_on_each_address_of_its_family(service):

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import struct
 
 import pytest
 
@@ -100,6 +101,28 @@ async def test_an_allocation_ends_with_its_connection(connect):
         client.close()
         await until(lambda: service.ports_in_use == 0)
         assert service.stats.allocations_closed["disconnected"] == 1
+
+
+async def test_a_reply_that_comes_too_late_is_not_brought_after(connect):
+    """RFC 8489 §6.2.2: no connection is ever opened towards the client."""
+    async with relay(tcp_allocations=True) as service:
+        # An address where nobody else is given its port once it is free.
+        client = await connect(port_of(service, "tcp"), tcp=True, source="127.0.0.77")
+        await client.request(Method.ALLOCATE, (registry.REQUESTED_TRANSPORT, 6))
+        own = client.sock.getsockname()
+        with socket.socket() as peer, socket.socket() as back:
+            peer.bind(("127.0.0.1", 0))  # does not listen: Connect fails, and says so later
+            there = (registry.XOR_PEER_ADDRESS, Address(*peer.getsockname()))
+            await client.send(client.encode(Method.CONNECT, there))
+            client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()
+            back.bind(own)
+            back.listen()
+            back.settimeout(0)
+            await until(lambda: service.ports_in_use == 0)
+            await asyncio.sleep(0.1)
+            with pytest.raises(BlockingIOError):
+                back.accept()
 
 
 async def test_strangers_of_one_address_are_bounded_and_proof_frees_a_place(connect):

@@ -1,0 +1,84 @@
+"""The PeerJS wire protocol, as its client 1.5 speaks it: JSON text frames, and names for them."""
+
+import hashlib
+import re
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+MOST_ID = 64
+ID = re.compile(r"[A-Za-z0-9]+(?:[ _-][A-Za-z0-9]+)*")
+"""What the client itself takes for an id."""
+NAME = "peerjs-"
+"""What the names of all these sessions begin with; none of ours does."""
+
+
+class Kind(StrEnum):
+    """``type`` of a frame."""
+
+    OPEN = "OPEN"
+    OFFER = "OFFER"
+    ANSWER = "ANSWER"
+    CANDIDATE = "CANDIDATE"
+    LEAVE = "LEAVE"
+    EXPIRE = "EXPIRE"
+    HEARTBEAT = "HEARTBEAT"
+    ERROR = "ERROR"
+    ID_TAKEN = "ID-TAKEN"
+    INVALID_KEY = "INVALID-KEY"
+
+
+FORWARDED = frozenset({Kind.OFFER, Kind.ANSWER, Kind.CANDIDATE, Kind.LEAVE})
+"""What one client writes to another."""
+
+
+class ClientFrame(msgspec.Struct):
+    """What a client writes; ``src`` is the server's to say and is not read."""
+
+    type: str
+    dst: str | None = None
+    payload: Raw | UnsetType = UNSET
+
+
+class Forwarded(msgspec.Struct, omit_defaults=True):
+    """What another client wrote, as it comes from a mailbox: the frame itself, and its number."""
+
+    type: Kind
+    src: str
+    dst: str
+    payload: Raw | UnsetType = UNSET
+    seq: int = 0
+
+
+_decoder = msgspec.json.Decoder(ClientFrame)
+
+
+def parse_untrusted(text: str | bytes) -> ClientFrame | None:
+    """Read a client's frame; None where it is none."""
+    try:
+        return _decoder.decode(text)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
+        return None
+
+
+def is_id(text: str) -> bool:
+    """Whether a client may be called so."""
+    return len(text) <= MOST_ID and ID.fullmatch(text) is not None
+
+
+def name_of(room: str, peer_id: str) -> str:
+    """The session (and peer) that a client's id in a room stands for, on every node."""
+    digest = hashlib.sha256(msgspec.json.encode([room, peer_id])).hexdigest()
+    return NAME + digest[:40]
+
+
+def frame(kind: Kind, **fields: Any) -> str:
+    """A frame of the server's own."""
+    return msgspec.json.encode({"type": kind, **fields}).decode()
+
+
+def problem(kind: Kind, text: str) -> str:
+    """A frame after which the client gives up; ``text`` is for people."""
+    return frame(kind, payload={"msg": text})

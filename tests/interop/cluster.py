@@ -1,0 +1,154 @@
+"""Several nodes, each a process of its own, behind one real Redis; and what is in front of them."""
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from tests.interop.process import ROOT, STARTED_WITHIN, free_port
+from tests.redis_server import redis_server
+
+
+class Node:
+    """One ``icebroker signaling`` process."""
+
+    def __init__(self, folder: Path, redis_url: str, settings: dict[str, Any]) -> None:
+        self.port, self.admin_port = free_port(), free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = folder / f"node-{self.port}.log"
+        file = folder / f"node-{self.port}.toml"
+        options = {"listen": f"127.0.0.1:{self.port}", **settings}
+        lines = ["[signaling]", *(f"{name} = {json.dumps(v)}" for name, v in options.items())]
+        lines += ["[redis]", f'url = "{redis_url}"']
+        lines += ["[admin]", f'listen = "127.0.0.1:{self.admin_port}"']
+        file.write_text("\n".join(lines), "utf-8")
+        with self.log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "icebroker", "signaling", "-c", str(file)],
+                cwd=ROOT, stdout=output, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+
+    def wait_ready(self) -> None:
+        """Wait until it may be sent clients."""
+        deadline = time.monotonic() + STARTED_WITHIN
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, self.log.read_text()
+            with (
+                suppress(urllib.error.URLError, OSError),
+                urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/readyz", timeout=1),
+            ):
+                return
+            time.sleep(0.05)
+        raise AssertionError(self.log.read_text())
+
+    def metrics(self) -> dict[str, float]:
+        """Every sample of the metrics page."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/metrics") as page:
+            lines = page.read().decode().splitlines()
+        samples = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+        return {name: float(value) for name, value in samples}
+
+    def kill(self) -> None:
+        """End it without a word, as the loss of its machine does."""
+        self.process.kill()
+        self.process.wait()
+
+    def close(self) -> None:
+        """End it, if it runs."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            time.sleep(0.05)
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(10)
+            assert "Traceback" not in self.log.read_text(), self.log.read_text()
+
+
+@contextmanager
+def cluster(folder: Path, count: int = 2, **settings: Any) -> Iterator[list[Node]]:
+    """Running nodes."""
+    nodes: list[Node] = []
+    with redis_server(folder / "redis") as redis:
+        try:
+            nodes.extend(Node(folder, redis.url, settings) for _ in range(count))
+            for node in nodes:
+                node.wait_ready()
+            yield nodes
+        finally:
+            for node in nodes:
+                node.close()
+
+
+class Balancer:
+    """Carries each connection to the first of its nodes that takes it."""
+
+    def __init__(self, nodes: Sequence[Node]) -> None:
+        self.url = ""
+        self.nodes = list(nodes)
+        self._open: set[asyncio.Task[None]] = set()
+
+    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Carry one connection from beginning to end."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._open.add(task)
+        try:
+            for node in self.nodes:
+                with suppress(OSError):
+                    there = await asyncio.open_connection("127.0.0.1", node.port)
+                    await _both_ways((reader, writer), there)
+                    return
+        finally:
+            self._open.discard(task)
+            writer.transport.abort()
+
+    async def close(self) -> None:
+        """End every connection."""
+        for task in list(self._open):
+            task.cancel()
+        await asyncio.gather(*self._open, return_exceptions=True)
+
+
+Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def _both_ways(one: Ends, other: Ends) -> None:
+    """Carry until either side has ended."""
+    ways = [
+        asyncio.ensure_future(_carry(one[0], other[1])),
+        asyncio.ensure_future(_carry(other[0], one[1])),
+    ]
+    try:
+        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for way in ways:
+            way.cancel()
+        await asyncio.gather(*ways, return_exceptions=True)
+        other[1].transport.abort()
+
+
+async def _carry(source: asyncio.StreamReader, to: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while data := await source.read(65536):
+            to.write(data)
+            await to.drain()
+
+
+@asynccontextmanager
+async def balancer(nodes: Sequence[Node]) -> AsyncIterator[Balancer]:
+    """Start one; the nodes in the order in which they are tried."""
+    made = Balancer(nodes)
+    server = await asyncio.start_server(made.accept, "127.0.0.1", 0)
+    made.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    try:
+        yield made
+    finally:
+        server.close()
+        await made.close()

@@ -1,0 +1,95 @@
+"""The books that quotas are held against: who has how much of what.
+
+One relay process keeps its own; several that share a machine's addresses keep theirs together,
+and are each held to what all of them have given out (``turn.workers``).
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple, Protocol
+
+from turn.bandwidth import Twins
+from turn.codec.values import Address
+from turn.stats import DropReason
+
+Key = tuple[str, str]
+"""What is counted, and whose: ``("user", "alice")``."""
+
+
+class Want(NamedTuple):
+    """So many more of something, unless that makes more than a limit."""
+
+    key: Key
+    amount: int
+    most: int = 0
+    """0: no limit."""
+
+
+class Books(Protocol):
+    """Counts that are taken all together or not at all."""
+
+    def take(self, wants: Iterable[Want]) -> str:
+        """Take everything that is wanted, or nothing.
+
+        :returns: what the first one that is over its limit counts (``Key[0]``); "": all taken.
+        """
+
+    def give(self, amounts: Mapping[Key, int]) -> None:
+        """Give back what was taken."""
+
+    def has(self, key: Key) -> bool:
+        """Whether this process has anything of it."""
+
+    def opened(self, relayed: Address) -> None:
+        """An allocation relays from this address now."""
+
+    def closed(self, relayed: Address) -> None:
+        """It does no more."""
+
+    def is_live(self, relayed: Address) -> bool:
+        """Whether another worker has an allocation that relays from this address."""
+
+    def budgets(self, key: Key, rate: int, reason: DropReason) -> Twins | None:
+        """The byte budgets of something that is counted here, each way, where they are shared."""
+
+
+class OwnBooks:
+    """The books of a process that has no others beside it."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[Key] = Counter()
+
+    def take(self, wants: Iterable[Want]) -> str:
+        """Take all, or nothing."""
+        counts, wants = self._counts, tuple(wants)
+        for key, amount, most in wants:
+            if most and counts.get(key, 0) + amount > most:
+                return key[0]
+        for key, amount, _ in wants:
+            counts[key] += amount
+        return ""
+
+    def give(self, amounts: Mapping[Key, int]) -> None:
+        """Give back; what nobody has any more leaves nothing behind."""
+        for key, amount in amounts.items():
+            self._counts[key] -= amount
+            if self._counts[key] <= 0:
+                del self._counts[key]
+
+    def has(self, key: Key) -> bool:
+        """Whether there is anything of it."""
+        return key in self._counts
+
+    def opened(self, relayed: Address) -> None:
+        """Nobody else has to know."""
+
+    def closed(self, relayed: Address) -> None:
+        """Nobody else has to know."""
+
+    def is_live(self, relayed: Address) -> bool:
+        """There is no other worker."""
+        return False
+
+    def budgets(self, key: Key, rate: int, reason: DropReason) -> Twins | None:
+        """They are this process's own."""
+        return None

@@ -1,0 +1,20 @@
+"""What an operator may switch on beyond RFC 8656; all of it widens what a stranger can reach."""
+
+from typing import NamedTuple
+
+from turn.allocation.alternates import Alternates
+from turn.allocation.discovery import Discovery
+
+
+class Options(NamedTuple):
+    """Switched on, or not."""
+
+    mobility: bool = False
+    """Clients may take their allocation to another network (RFC 8016)."""
+    discovery: Discovery | None = None
+    """Clients may find out how their NAT behaves (RFC 5780)."""
+    alternates: Alternates | None = None
+    """Clients are sent elsewhere where there is no room for them (RFC 8489 §10)."""
+
+
+NOTHING_MORE = Options()

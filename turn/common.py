@@ -1,0 +1,35 @@
+"""What a relay has in common with others that share its addresses; alone, it has it to itself."""
+
+import secrets
+from collections.abc import Callable
+from typing import NamedTuple
+
+from turn.allocation.books import Books, OwnBooks
+from turn.allocation.elsewhere import NOWHERE, Elsewhere
+from turn.transport.addresses import local_addresses
+from turn.transport.limits import Cells
+from turn.transport.listeners import Bind
+
+
+class Common(NamedTuple):
+    """What ``TurnService`` does not make by itself."""
+
+    key: bytes
+    """Makes nonces where there is no secret: what one worker asks, another one recognises."""
+    books: Books
+    replies: Cells
+    bindings: Cells
+    random_bytes: Callable[[int], bytes] = secrets.token_bytes
+    """Makes tokens. What a worker makes begins with its number, so that the others know whose
+    it is."""
+    elsewhere: Elsewhere = NOWHERE
+    bind: Bind = Bind()
+    addresses: Callable[[], list[str]] = local_addresses
+    """The machine's."""
+    watches: bool = True
+    """Whether it finds out by itself when they change, or is told (``follow_addresses``)."""
+
+
+def alone() -> Common:
+    """What a relay has that is the only one of its addresses."""
+    return Common(secrets.token_bytes(32), OwnBooks(), Cells.own(), Cells.own())

@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The road of a packet of one address family: included once for IPv4 and once for IPv6, with FAMILY,
+ * the family's number in STUN, and how its IP header is judged (is_plain) and rewritten (readdress).
+ */
+#define JOINED(stem, family) stem##family
+#define JOIN(stem, family) JOINED(stem, family)
+#define OF(stem) JOIN(stem, FAMILY)
+#define INDICATION ((__u32)JOIN(INDICATION, FAMILY))
+#define START (ETHERNET + (__u32)sizeof(struct OF(head)))
+#define COPY(to, from) __builtin_memcpy(to, from, sizeof(to))
+
+/* Source and destination lie side by side in both families. */
+INLINE __u64 OF(sum_of_addresses)(const struct OF(head) *head)
+{
+    const __u32 *words = (void *)&head->ip.saddr;
+    __u64 sum = 0;
+#pragma unroll
+    for (__u32 i = 0; i < 2 * sizeof head->ip.saddr / 4; i++)
+        sum += words[i];
+    return sum;
+}
+
+/* The UDP header as it leaves, checksum corrected by what changes (RFC 1624). */
+INLINE void OF(rewrite_udp)(const struct OF(head) *old, struct OF(head) *new,
+                            const struct OF(way) *way, const struct step *step)
+{
+    const struct udphdr *before = &old->udp;
+    struct udphdr *after = &new->udp;
+    after->source = way->source_port;
+    after->dest = way->destination_port;
+    after->len = htons(length_after(step));
+    after->check = 0;
+    if (!before->check)
+        return;
+    __u64 sum = GONE16(before->check) + step->sum + OF(sum_of_addresses)(new);
+    sum += GONE16(fold(OF(sum_of_addresses)(old)));
+    sum += GONE16(before->source) + GONE16(before->dest) + 2 * GONE16(before->len);
+    sum += (__u64)after->source + after->dest + 2 * (__u64)after->len;
+    sum = (__u16)~fold(sum);
+    after->check = sum ? sum : 0xffff;
+}
+
+/* The way of ChannelData from a client. */
+INLINE struct OF(way) *OF(find_channel)(const struct OF(head) *old, const void *payload,
+                                        struct step *step)
+{
+    struct OF(key) key = {.source_port = old->udp.source, .destination_port = old->udp.dest};
+    COPY(key.source, &old->ip.saddr);
+    COPY(key.destination, &old->ip.daddr);
+    key.channel = unwrap_channel(payload, ntohs(old->udp.len), step);
+    return key.channel ? lookup(&OF(ways), &key) : 0;
+}
+
+/* The way of a Send indication from a client; 0: it is not of the plain shape, or has none. */
+INLINE struct OF(way) *OF(find_named)(struct __sk_buff *skb, const struct OF(head) *old,
+                                      struct step *step)
+{
+    void *data;
+    if (!view(skb, START + INDICATION, &data))
+        return 0;
+    const struct stun *head = data + START;
+    const __be32 *words = data + START;
+    step->front = INDICATION;
+    if (!is_plain_send(head, data + START + INDICATION - PAD, STUN_FAMILY, ntohs(old->udp.len), step))
+        return 0;
+    struct OF(name) name = {
+        .source_port = old->udp.source,
+        .destination_port = old->udp.dest,
+        .peer_port = head->port ^ htons(COOKIE >> 16),
+    };
+    COPY(name.source, &old->ip.saddr);
+    COPY(name.destination, &old->ip.daddr);
+#pragma unroll
+    for (__u32 i = 0; i < sizeof name.peer / 4; i++) /* masked by cookie and transaction id */
+        name.peer[i] = words[sizeof *head / 4 + i] ^ words[1 + i];
+    step->sum = 0;
+#pragma unroll
+    for (__u32 i = 0; i < INDICATION / 4; i++)
+        step->sum += GONE(words[i]);
+    if (step->tail) { /* padding, which may hold anything */
+        __u32 word, kept = PAD - step->tail;
+        if (load(skb, START + INDICATION + step->payload - kept, &word, sizeof word))
+            return 0;
+        step->sum += GONE(word >> 8 * kept << 8 * kept);
+    }
+    __u32 behind = ntohs(old->udp.len) - UDP - step->front - step->payload - step->tail;
+    if (behind) {
+        __u64 gone = 0;
+        if (behind == FINGERPRINT_BYTES)
+            gone = fingerprint_of(skb, START, ntohs(old->udp.len) - UDP);
+        if (!gone)
+            return 0;
+        step->tail += behind;
+        step->sum += gone;
+    }
+    return lookup(&OF(names), &name);
+}
+
+/* The way of a packet from a peer: into ChannelData, or a Data indication. */
+INLINE struct OF(way) *OF(find_peer)(const struct OF(head) *old, struct step *step)
+{
+    struct OF(key) key = {.source_port = old->udp.source, .destination_port = old->udp.dest};
+    COPY(key.source, &old->ip.saddr);
+    COPY(key.destination, &old->ip.daddr);
+    struct OF(way) *way = lookup(&OF(ways), &key);
+    if (!way)
+        return 0;
+    wrap_in_channel(way->channel, ntohs(old->udp.len), step);
+    if (way->channel)
+        return way;
+    step->front = INDICATION;
+    step->tail = -step->payload & (PAD - 1);
+    step->sum = htons(step->payload) + htons(INDICATION - STUN + step->payload + step->tail);
+#pragma unroll
+    for (__u32 i = 0; i < INDICATION / 4; i++)
+        step->sum += way->header[i];
+    return way;
+}
+
+/* Write what stands before the payload, and who gets it. 0: it cannot be. */
+INLINE int OF(write)(struct __sk_buff *skb, const struct OF(head) *new, const struct OF(way) *way,
+                     const struct step *step, const struct hop *ahead)
+{
+    void *data;
+    if (!step->wraps) {
+        if (!view(skb, START, &data))
+            return 0;
+    } else if (way->channel) {
+        if (!view(skb, START + CHANNEL, &data))
+            return 0;
+        __be16 *header = data + START;
+        header[0] = way->channel;
+        header[1] = htons(step->payload);
+    } else {
+        if (!view(skb, START + INDICATION, &data))
+            return 0;
+        struct stun *header = data + START;
+        struct data *last = data + START + INDICATION - PAD;
+        __builtin_memcpy(header, way->header, INDICATION);
+        header->length = htons(INDICATION - STUN + step->payload + step->tail);
+        last->length = htons(step->payload);
+    }
+    *(struct OF(head) *)(data + ETHERNET) = *new;
+    if (!ahead->local)
+        __builtin_memcpy(data, ahead->head, sizeof ahead->head);
+    return 1;
+}
+
+INLINE int OF(relay)(struct __sk_buff *skb)
+{
+    void *data;
+    if (!view(skb, START + CHANNEL, &data) || !OF(is_plain)(skb, data + ETHERNET))
+        return UP;
+    struct OF(head) old = *(struct OF(head) *)(data + ETHERNET), new;
+    struct OF(way) *way;
+    struct step step;
+    if (!is_listening(old.udp.dest))
+        way = OF(find_peer)(&old, &step);
+    else if (*(__be16 *)(data + START) != htons(SEND_TYPE))
+        way = OF(find_channel)(&old, data + START, &step);
+    else
+        way = OF(find_named)(skb, &old, &step);
+    if (!way)
+        return UP;
+    struct meter *meter;
+    struct hop *ahead = admit(skb->ifindex, way->meter, way->behind, way->ahead,
+                              sizeof old.ip + length_after(&step), &meter);
+    if (!ahead)
+        return UP;
+    OF(readdress)(&old, &new, way, &step);
+    OF(rewrite_udp)(&old, &new, way, &step);
+    int resized = resize(skb, ETHERNET + offsetof(struct OF(head), udp.check), old.udp.check, &step);
+    if (resized == UNCHANGED)
+        return UP;
+    if (resized == PSEUDO)
+        new.udp.check = fold(OF(sum_of_addresses)(&new) + new.udp.len + htons(IPPROTO_UDP));
+    if (resized == SPOILED || !OF(write)(skb, &new, way, &step, ahead)) {
+        __sync_fetch_and_add(&meter->spoiled, 1);
+        return TC_ACT_SHOT;
+    }
+    __sync_fetch_and_add(&meter->packets, 1);
+    __sync_fetch_and_add(&meter->bytes, step.payload);
+    return ahead->local ? TC_ACT_OK : redirect(ahead->device, 0);
+}
+
+#undef START
+#undef INDICATION
+#undef COPY
+#undef OF
+#undef JOIN
+#undef JOINED

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The kernel's helpers that the program calls, and small things that C lacks. None of them is
+ * GPL-only, and all contexts are UAPI: no BTF, no headers of the running kernel.
+ */
+#ifndef ICEBROKER_HELPERS_H
+#define ICEBROKER_HELPERS_H
+
+#include <linux/bpf.h>
+#include <linux/types.h>
+
+#define SECTION(name) __attribute__((section(name), used))
+#define INLINE static __attribute__((always_inline)) inline
+#define offsetof(type, field) __builtin_offsetof(type, field)
+#define htons(number) __builtin_bswap16(number)
+#define ntohs(number) __builtin_bswap16(number)
+#define htonl(number) __builtin_bswap32(number)
+
+static void *(*const lookup)(void *map, const void *key) = (void *)BPF_FUNC_map_lookup_elem;
+static __u64 (*const coarse_now)(void) = (void *)BPF_FUNC_ktime_get_coarse_ns;
+static __u32 (*const random)(void) = (void *)BPF_FUNC_get_prandom_u32;
+static long (*const pull)(struct __sk_buff *, __u32) = (void *)BPF_FUNC_skb_pull_data;
+static long (*const load)(const struct __sk_buff *, __u32, void *, __u32) =
+    (void *)BPF_FUNC_skb_load_bytes;
+static long (*const store)(struct __sk_buff *, __u32, const void *, __u32, __u64) =
+    (void *)BPF_FUNC_skb_store_bytes;
+static long (*const replace_checksum)(struct __sk_buff *, __u32, __u64, __u64, __u64) =
+    (void *)BPF_FUNC_l4_csum_replace;
+static long (*const resize_head)(struct __sk_buff *, __s32, __u32, __u64) =
+    (void *)BPF_FUNC_skb_adjust_room;
+static long (*const resize_tail)(struct __sk_buff *, __u32, __u64) =
+    (void *)BPF_FUNC_skb_change_tail;
+static long (*const redirect)(__u32, __u64) = (void *)BPF_FUNC_redirect;
+
+/* The ones' complement sum (RFC 1071) of 16-bit words, out of a sum of longer ones. */
+INLINE __u16 fold(__u64 sum)
+{
+    sum = (sum >> 32) + (__u32)sum;
+    sum = (sum >> 32) + (__u32)sum;
+    sum = (sum >> 16) + (__u16)sum;
+    sum = (sum >> 16) + (__u16)sum;
+    sum = (sum >> 16) + (__u16)sum;
+    return sum;
+}
+
+#define GONE(word) ((__u32) ~(word))          /* for a 32-bit word that is no longer there */
+#define GONE16(word) ((__u64)(__u16) ~(word)) /* for a 16-bit one */
+
+#endif

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The maps, and what is to become of a packet: the part that knows no address family.
+ */
+#ifndef ICEBROKER_STEP_H
+#define ICEBROKER_STEP_H
+
+#include "helpers.h"
+#include "layout.h"
+
+enum {
+    ETHERNET = 14,
+    UDP = 8,
+    CHANNEL = 4,
+    STUN = 20,
+    FINGERPRINT_BYTES = 8,
+    PAD = 4,              /* DATA is padded to a multiple of this */
+    SHIFTED = 2048,       /* longest payload that is moved by copying */
+    SEND_TYPE = 0x0016,   /* RFC 8656 §16 */
+    PEER_ADDRESS = 0x0012, /* RFC 8656 §18: XOR-PEER-ADDRESS, DATA */
+    DATA = 0x0013,
+    COOKIE = 0x2112A442, /* RFC 8489 §5 */
+};
+
+/* The loader reads these; no BTF is needed so. */
+struct map {
+    __u32 type, key_size, value_size, max_entries, flags;
+};
+
+#define MAP(name, kind, key, value, entries, how)                                                  \
+    struct map name SECTION("maps") = {BPF_MAP_TYPE_##kind, sizeof(key), sizeof(value), entries, how}
+
+MAP(ways4, HASH, struct key4, struct way4, MOST_WAYS, BPF_F_NO_PREALLOC);
+MAP(ways6, HASH, struct key6, struct way6, MOST_WAYS, BPF_F_NO_PREALLOC);
+MAP(names4, HASH, struct name4, struct way4, MOST_WAYS, BPF_F_NO_PREALLOC);
+MAP(names6, HASH, struct name6, struct way6, MOST_WAYS, BPF_F_NO_PREALLOC);
+MAP(hops, ARRAY, __u32, struct hop, MOST_HOPS, 0);
+MAP(meters, ARRAY, __u32, struct meter, MOST_WAYS, BPF_F_MMAPABLE);
+/* A bit a port that we listen on: there a packet's payload begins with a channel number, or is STUN. */
+MAP(ports, ARRAY, __u32, __u64, PORT_WORDS, 0);
+
+struct scratch {
+    __be32 words[SHIFTED / 4];
+};
+MAP(scratch, PERCPU_ARRAY, __u32, struct scratch, 1, 0);
+
+/* What is to become of a packet that has a way. */
+struct step {
+    __u32 payload; /* bytes */
+    __u32 front;   /* bytes of header before it, that are put there or taken away */
+    __u32 tail;    /* bytes of padding behind it, likewise */
+    __u64 sum;     /* of what is put there, or taken away, as the UDP checksum sees it */
+    int wraps;     /* 1: headers are put there; 0: they are taken away */
+};
+
+INLINE int is_listening(__be16 port)
+{
+    __u32 number = ntohs(port), index = number >> 6;
+    __u64 *word = lookup(&ports, &index);
+    return word && (*word >> (number & 63) & 1);
+}
+
+/* Where the packet goes, or 0: its time is over, it came from elsewhere, or there is no way there. */
+INLINE struct hop *admit(__u32 device, __u32 meter_index, __u32 behind_index, __u32 ahead_index,
+                         __u32 ip_length, struct meter **metered)
+{
+    struct meter *meter = lookup(&meters, &meter_index);
+    if (!meter || meter->expires <= coarse_now())
+        return 0;
+    struct hop *behind = lookup(&hops, &behind_index);
+    if (!behind || behind->device != device)
+        return 0;
+    struct hop *ahead = lookup(&hops, &ahead_index);
+    if (!ahead || !ahead->device || ip_length > ahead->mtu)
+        return 0;
+    /* Up the stack of this machine with a source address that is its own: only lo may. */
+    if (ahead->local && ahead->device != device)
+        return 0;
+    *metered = meter;
+    return ahead;
+}
+
+/* A payload without its channel header (RFC 8656 §12.4); 0: it has none, or is not plain (padded,
+ * empty). Gives the channel number. */
+INLINE __be16 unwrap_channel(const __be16 *header, __u32 udp_length, struct step *step)
+{
+    step->payload = ntohs(header[1]);
+    step->front = CHANNEL;
+    step->tail = 0;
+    step->sum = GONE16(header[0]) + GONE16(header[1]);
+    step->wraps = 0;
+    if ((ntohs(header[0]) & 0xc000) != 0x4000 || !step->payload ||
+        step->payload + UDP + CHANNEL != udp_length)
+        return 0;
+    return header[0];
+}
+
+INLINE void wrap_in_channel(__be16 channel, __u32 udp_length, struct step *step)
+{
+    step->payload = udp_length - UDP;
+    step->front = CHANNEL;
+    step->tail = 0;
+    step->sum = channel + htons(step->payload);
+    step->wraps = 1;
+}
+
+/* The head of a Send or Data indication of the plain shape, as far as both families have it. */
+struct stun {
+    __be16 type, length;
+    __be32 cookie;
+    __be32 transaction[3];
+    __be16 attribute, size;
+    __u8 zero, family;
+    __be16 port;
+};
+
+struct data {
+    __be16 attribute, length;
+};
+
+/* Whether it is a Send indication whose DATA follows the peer's address. What follows the DATA is
+ * for the caller to judge. */
+INLINE int is_plain_send(const struct stun *head, const struct data *data, __u32 family,
+                         __u32 udp_length, struct step *step)
+{
+    __u32 size = step->front - STUN - 2 * PAD;
+    step->payload = ntohs(data->length);
+    step->tail = -step->payload & (PAD - 1);
+    step->wraps = 0;
+    return head->type == htons(SEND_TYPE) && head->cookie == htonl(COOKIE) &&
+           head->attribute == htons(PEER_ADDRESS) && head->size == htons(size) && !head->zero &&
+           head->family == family && data->attribute == htons(DATA) && step->payload &&
+           ntohs(head->length) + UDP + STUN == udp_length &&
+           step->front + step->payload + step->tail + UDP <= udp_length;
+}
+
+INLINE __u32 length_after(const struct step *step)
+{
+    return UDP + step->payload + (step->wraps ? step->front + step->tail : 0);
+}
+
+#endif
