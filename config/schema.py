@@ -492,14 +492,14 @@ class AdminSettings(Section):
     fixed = frozenset({"listen"})
 
     listen: EndpointText = Endpoint("127.0.0.1", 9641)
-    """Address of /metrics, /healthz and /readyz."""
+    """Address of /metrics, /healthz and /readyz, and of the API and the operator's page."""
 
     token: SecretStr = SecretStr("")
-    """Bearer token of the JSON admin API; empty: the API is off."""
+    """Bearer token of the admin API, at least 16 bytes; empty: no API, and no operator's page."""
 
     def contradictions(self) -> list[Problem]:
-        """The JSON admin API is for later."""
-        return [Problem("token", f"the JSON admin API {NOT_BUILT}")] if self.token else []
+        """A token that can be guessed."""
+        return [Problem("token", TOO_SHORT)] if self.token and _is_short(self.token) else []
 
 
 class LogSettings(Section):

@@ -8,8 +8,9 @@ import structlog
 from aiohttp import web
 
 from config.schema import RedisSettings, SignalingSettings
+from signaling.admin import Peers, Rooms, SignalingFigures
 from signaling.auth import Tokens
-from signaling.broker.base import Broker
+from signaling.broker.base import Broker, Unavailable
 from signaling.broker.memory import MemoryBroker
 from signaling.broker.primary import Finder
 from signaling.broker.redis import RedisBroker
@@ -19,7 +20,7 @@ from signaling.ice import IceProvider
 from signaling.metrics import Gauges, SignalingCollector
 from signaling.origin import OriginPolicy
 from signaling.peerjs import PeerJs, PeerJsSettings
-from signaling.stats import Stats
+from signaling.stats import PATHS, Stats, Tell, to_nobody
 from signaling.websocket import SocketSettings, WebSockets
 
 log = structlog.get_logger("signaling")
@@ -37,18 +38,27 @@ class SignalingService:
     """The signaling of this process."""
 
     name = "signaling"
+    figures_type = SignalingFigures
 
     def __init__(
-        self, settings: SignalingSettings, ice: IceProvider, redis: RedisSettings | None = None
+        self,
+        settings: SignalingSettings,
+        ice: IceProvider,
+        redis: RedisSettings | None = None,
+        tell: Tell = to_nobody,
     ) -> None:
-        """Wire it. :param redis: where the nodes meet; None: this node stands alone."""
+        """Wire it.
+
+        :param redis: where the nodes meet; None: this node stands alone.
+        :param tell: hears of what happens, for operators who watch.
+        """
         self._settings = settings
         self.ice = ice
         self.stats = stats = Stats()
         self._broker = _broker(settings, redis or RedisSettings())
         self._tokens = tokens = Tokens(_secrets(settings))
         self._tls: ssl.SSLContext | None = None
-        self._hub = Hub(_hub_settings(settings), self._broker, ice, tokens, stats)
+        self._hub = Hub(_hub_settings(settings), self._broker, ice, tokens, stats, tell)
         self._websockets = WebSockets(_socket_settings(settings), self._hub, stats)
         self._origins = OriginPolicy(
             settings.allowed_origins, settings.trusted_proxies, tokens=tokens.required
@@ -62,6 +72,7 @@ class SignalingService:
             http.app, access_log=None, handle_signals=False, shutdown_timeout=5.0
         )
         self._ticker: asyncio.Task[None] | None = None
+        self.collections = (Rooms(self._hub), Peers(self._hub))
         self.collector = SignalingCollector(
             stats,
             Gauges(
@@ -138,6 +149,49 @@ class SignalingService:
         deadline = time.monotonic() + seconds
         while self._websockets.connections and time.monotonic() < deadline:  # noqa: ASYNC110 - counted, not signalled
             await asyncio.sleep(DRAIN_LOOK)
+
+    def resume(self) -> None:
+        """Let sockets in again."""
+        self._hub.draining = False
+
+    def left(self) -> dict[str, int]:
+        """What a drain waits for."""
+        return {"connections": self._websockets.connections}
+
+    def figures(self) -> SignalingFigures:
+        """How it goes, in numbers."""
+        rooms, peers = self._broker.counts()
+        stats = self.stats
+        return SignalingFigures(
+            connections=self._websockets.connections,
+            rooms=rooms,
+            peers=peers,
+            broker="memory" if isinstance(self._broker, MemoryBroker) else "redis",
+            broker_up=self._broker.is_up(),
+            messages=dict(stats.messages),
+            refused=dict(stats.dropped),
+            disconnects=dict(stats.disconnects),
+            paths=dict.fromkeys(PATHS, 0) | stats.ice_results,
+            credentials_issued=self.ice.issued,
+            listening=[f"[{h}]:{p}" if ":" in h else f"{h}:{p}" for h, p in self.addresses],
+        )
+
+    async def revoke(self, user: str, until: float) -> int:
+        """End the sessions of a user at this node, and take none of its tokens until then.
+
+        :param user: the claim ``sub`` of its tokens; without tokens, a peer's id.
+        :param until: Unix time.
+        :raises ConnectionError: the broker is away; tokens are refused already.
+        """
+        self._tokens.revoke(user, until)
+        try:
+            return await self._hub.revoke(user)
+        except Unavailable as error:
+            raise ConnectionError(f"the broker is away: {error}") from None
+
+    async def restore(self, user: str) -> None:
+        """Take a user's tokens again."""
+        self._tokens.revoke(user, 0.0)
 
     async def stop(self) -> None:
         """Close every socket and stop serving."""

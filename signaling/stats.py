@@ -2,11 +2,20 @@
 
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Callable, Mapping
 
 DELIVERY_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0)
 """Upper bounds in seconds."""
 PATHS = ("host", "srflx", "prflx", "relay")
 """Candidate types that a call's path can have (RFC 8445 §5.1.1)."""
+
+
+Tell = Callable[[str, Mapping[str, object]], None]
+"""Takes a kind of event and its facts, for operators who watch; returns at once, never raises."""
+
+
+def to_nobody(kind: str, facts: Mapping[str, object]) -> None:
+    """Tell nobody."""
 
 
 class Histogram:

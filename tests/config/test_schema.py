@@ -121,7 +121,12 @@ OPEN_ROOMS = (
         ),
         (
             '[admin]\ntoken = "t"',
-            [f"icebroker.toml:2: admin.token: the JSON admin API {LATER}"],
+            [
+                (
+                    "icebroker.toml:2: admin.token: the secret is shorter than 16 bytes; make one "
+                    "with: openssl rand -base64 32"
+                )
+            ],
         ),
     ],
 )

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, Protocol
 from turn.bandwidth import Rates
 from turn.codec.values import Address, Family, Icmp
 from turn.routes import ClientRoutes, Ends, FiveTuple, Route, Send
+from turn.telling import Facts
 
 PERMISSION_LIFETIME = 300.0
 """Seconds (RFC 8656 §9)."""
@@ -143,6 +144,7 @@ class Allocation:
         "client",
         "created",
         "due",
+        "number",
         "owner",
         "permissions",
         "relayed",
@@ -157,6 +159,8 @@ class Allocation:
         self.relayed: dict[Family, Relayed] = {}
         """One, or one of each family (RFC 8656 §7.2, a dual allocation)."""
         self.created = now
+        self.number = 0
+        """What an operator calls it: the table counts from 1, and gives none twice."""
         self.due = 0.0
         """When the table has to look at it next."""
         self.permissions: dict[str, float] = {}
@@ -174,6 +178,16 @@ class Allocation:
     def expires(self) -> float:
         """When the last of it ends; monotonic time."""
         return max(relayed.expires for relayed in self.relayed.values())
+
+    def facts(self) -> Facts:
+        """What an operator is told of it wherever it is named."""
+        return {
+            "allocation": str(self.number),
+            "user": self.owner.user,
+            "transport": self.client.transport,
+            "client": str(self.client.client),
+            "relayed": [str(relayed.relay.public) for relayed in self.relayed.values()],
+        }
 
     def channel_to(self, peer: Address) -> int:
         """The channel number bound to a peer, or 0."""

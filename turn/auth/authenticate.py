@@ -74,9 +74,11 @@ class Authenticator:
         algorithm = self._algorithm(message, nonce)
         if username is None and userhash is not None:
             username = self._credentials.username_of(userhash)
-        account = self._account(message, username, algorithm, now.wall if begins else None)
+        wall = now.wall if begins else None
+        account = self._account(message, username, algorithm, wall)
         if account is None:
-            raise self._challenge(401, client, now)
+            why = self._why_not(message, username, wall)
+            raise self._challenge(401, client, now, why)
         if not self._nonces.is_fresh(nonce, client.host, now.wall):
             raise self._challenge(438, client, now)
         key = account.key(algorithm)
@@ -114,7 +116,19 @@ class Authenticator:
             algorithm == PasswordAlgorithm.SHA256 and message.integrity is Integrity.SHA256
         )
 
-    def _challenge(self, code: int, client: Address, now: Now) -> StunError:
+    def _why_not(self, message: Message, username: str | None, wall: float | None) -> str:
+        """What an operator is told of a request that no account protects."""
+        if username is None or not self._credentials.accounts(username, None):
+            return "there is no such user"
+        if not self._credentials.accounts(username, wall):
+            return "the credential has expired"
+        if message.get(registry.REALM) != self._realm:
+            return "the client answers for another realm than turn.realm"
+        if self._minimum is Integrity.SHA256 and message.integrity is not Integrity.SHA256:
+            return 'the client knows only SHA-1, and turn.auth_minimum is "sha256"'
+        return "the password is not the user's, or turn.secret did not make it"
+
+    def _challenge(self, code: int, client: Address, now: Now, why: str = "") -> StunError:
         nonce = self._nonces.make(client.host, client.port, now.wall)
         return StunError(
             code,
@@ -123,4 +137,5 @@ class Authenticator:
                 (registry.NONCE, nonce),
                 (registry.PASSWORD_ALGORITHMS, self._offered),
             ),
+            why=why,
         )
