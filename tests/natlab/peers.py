@@ -34,8 +34,13 @@ class End(NamedTuple):
     remote: str
     via: str
     """The transport to its own relay, or "direct" where it uses none."""
-    seconds: float
-    """From joining the room until data could flow."""
+
+    def meets(self, far: "End") -> bool:
+        """Whether the other end speaks of the same path, as far as relays are concerned."""
+        return (self.local == "relay", self.remote == "relay") == (
+            far.remote == "relay",
+            far.local == "relay",
+        )
 
 
 class Peer(ABC):
@@ -54,8 +59,8 @@ class Peer(ABC):
         """Wait until data can flow; the seconds that it took."""
 
     @abstractmethod
-    async def end(self) -> tuple[str, str, str]:
-        """``local``, ``remote`` and ``via`` as in ``End``, as of now."""
+    async def end(self) -> End:
+        """Which path it uses now."""
 
     @abstractmethod
     async def send(self, count: int) -> None:
@@ -113,10 +118,10 @@ class Aiortc(Peer):
                 await asyncio.sleep(0.01)
         return time.monotonic() - self._since
 
-    async def end(self) -> tuple[str, str, str]:
+    async def end(self) -> End:
         pair = self._bot.pc.sctp.transport.transport._connection._nominated[1]
         local, remote = pair.local_candidate.type, pair.remote_candidate.type
-        return local, remote, self._via if local == "relay" else "direct"
+        return End(local, remote, self._via if local == "relay" else "direct")
 
     async def send(self, count: int) -> None:
         for _ in range(count):
@@ -194,9 +199,9 @@ class Page(Peer):
         milliseconds = await self._page.evaluate("connected")
         return float(milliseconds) / 1000
 
-    async def end(self) -> tuple[str, str, str]:
+    async def end(self) -> End:
         path = await self._page.evaluate("icebroker.pathOf(peer.pc)")
-        return path["local"], path["remote"], path["via"] or "direct"
+        return End(path["local"], path["remote"], path["via"] or "direct")
 
     async def send(self, count: int) -> None:
         await self._page.evaluate(
