@@ -100,7 +100,7 @@ def looping(
         with suppress(TimeoutError):
             async with asyncio.timeout(FAREWELL):
                 # TLS says goodbye before it closes, and nobody hands out a future of that.
-                while getattr(loop, "_transports", None):  # noqa: ASYNC110
+                while _open_transports(loop):  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
 
     try:
@@ -118,6 +118,11 @@ def run(*command: str, given: str | None = None) -> str:
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout
+
+
+def _open_transports(loop: asyncio.AbstractEventLoop) -> bool:
+    known = getattr(loop, "_transports", {}).values()
+    return any(getattr(transport, "_sock", None) is not None for transport in list(known))
 
 
 def _remove(names: Iterable[str]) -> None:
