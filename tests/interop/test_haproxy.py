@@ -1,6 +1,9 @@
 """HAProxy in front of the relay, with PROXY protocol v2: calls over TCP and TLS go through it."""
 
+import contextlib
+import socket
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -24,6 +27,15 @@ listen secure
 """
 
 
+def _wait_until_open(port: int) -> None:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.05)
+    raise AssertionError("HAProxy did not start")
+
+
 @pytest.mark.parametrize("over", [["-t"], ["-t", "-S"]], ids=["tcp", "tls"])
 def test_a_call_goes_through_the_load_balancer(tmp_path: Path, over: list[str]) -> None:
     uclient, haproxy, peer_port = need("turnutils_uclient"), need("haproxy"), free_port()
@@ -37,6 +49,7 @@ def test_a_call_goes_through_the_load_balancer(tmp_path: Path, over: list[str]) 
             running("turnutils_peer", "-p", str(peer_port), "-L", "127.0.0.1"),
             running(haproxy, "-db", "-f", str(file)),
         ):
+            _wait_until_open(plain)
             command = [uclient, *over, *USER, "-e", "127.0.0.1", "-r", str(peer_port)]
             port = str(secure if "-S" in over else plain)
             done = subprocess.run(
