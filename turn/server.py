@@ -29,6 +29,7 @@ from turn.telling import Tell, to_nobody
 from turn.transport.addresses import AddressWatch
 from turn.transport.limits import ConnectionLimit, ReplyLimit
 from turn.transport.listeners import Listeners, Listening
+from turn.transport.proxies import Proxies
 from turn.transport.stream import StreamShared
 from turn.transport.udp import Shared
 
@@ -101,6 +102,7 @@ class TurnService:
         )
         self._engine = Engine(assemble.authenticator(settings, common.key), parts)
         self.collections: tuple[Allocations, ...] = (Allocations(self._engine, self._routes),)
+        proxies = Proxies(settings.proxy_protocol_from)
         wired = (self._engine, self._forwarder, self._routes, stats)
         self._listeners = Listeners(
             assemble.udp_endpoints(settings),
@@ -110,6 +112,7 @@ class TurnService:
                 replies=ReplyLimit(settings.max_unproved_replies_per_second, common.replies),
                 bindings=ReplyLimit(settings.max_bindings_per_second, common.bindings),
                 senders={},
+                proxies=proxies,
             ),
             StreamShared(
                 *wired,
@@ -118,6 +121,7 @@ class TurnService:
                     settings.first_request_timeout,
                     common.books,
                 ),
+                proxies,
             ),
             common.bind,
         )

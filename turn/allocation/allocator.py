@@ -32,7 +32,7 @@ from turn.routes import Ends, FiveTuple, Route, RouteTable, Send
 from turn.stats import DropReason, Stats
 from turn.telling import Tell, to_nobody
 
-TICKET_BYTES = 24
+TICKET_BYTES = 16
 MOST_INDICATION_ROUTES = 128
 """Routes without a channel that an allocation keeps; a further peer takes the place of the
 oldest, which gets a new route with its next packet."""
@@ -180,9 +180,12 @@ class Allocator:
     # Mobility (RFC 8016) -------------------------------------------------------------------
 
     def issue_ticket(self, allocation: Allocation) -> bytes:
-        """A new ticket for an allocation; the one before is void."""
+        """A new ticket for an allocation; the one before is void.
+
+        It is text, because coturn's client keeps no more of it than up to a zero.
+        """
         self._by_ticket.pop(allocation.ticket, None)
-        allocation.ticket = self._random_bytes(TICKET_BYTES)
+        allocation.ticket = self._random_bytes(TICKET_BYTES).hex().encode()
         self._by_ticket[allocation.ticket] = allocation
         return allocation.ticket
 

@@ -114,7 +114,10 @@ class Engine:
         self._revoked.pop(user, None)
 
     def _check_known(self, request: Request) -> None:
-        unknown = request.message.unknown_required(known(self._allocator, request))
+        able = known(self._allocator, request)
+        if self._authenticator.third_party is not None:
+            able |= {registry.ACCESS_TOKEN.number}
+        unknown = request.message.unknown_required(able)
         if unknown:
             raise unknown_attributes(unknown)
 
@@ -134,9 +137,14 @@ class Engine:
 
     def _authenticate(self, request: Request) -> Identity:
         begins = request.message.method == Method.ALLOCATE
+        allocation = self.table.get(request.client)
         try:
             identity = self._authenticator.authenticate(
-                request.message, request.client.client, request.now, begins=begins
+                request.message,
+                request.client.client,
+                request.now,
+                begins=begins,
+                granted=allocation.grant if allocation else None,
             )
         except StunError as error:
             self._stats.auth[AUTH_RESULTS[error.code]] += 1
@@ -204,14 +212,21 @@ class Engine:
 
     # From the outside ----------------------------------------------------------------------
 
-    def disconnected(self, client: FiveTuple) -> None:
+    def disconnected(self, client: FiveTuple, *, for_good: bool = False) -> None:
         """A TCP or TLS client's connection is gone, and its allocation with it (RFC 8656 §4).
 
-        One that its client may come back to from elsewhere goes on until it expires (RFC 8016).
+        One that its client may come back to from elsewhere goes on until it expires (RFC 8016),
+        unless it is gone for good: what is sent there would reach somebody else.
         """
         allocation = self.table.get(client)
-        if allocation is not None and not allocation.ticket:
+        if allocation is not None and (for_good or not allocation.ticket):
             self._allocator.close(allocation, CloseReason.DISCONNECTED)
+
+    def rerouted(self, client: FiveTuple, send: Send) -> None:
+        """A client is reached in another way from now on: its proxy has another port for it."""
+        allocation = self.table.get(client)
+        if allocation is not None:
+            self._allocator.move(allocation, client, send)
 
     def expire(self, now: float) -> None:
         """End everything whose time is over; to be called about once a second."""

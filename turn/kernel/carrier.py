@@ -33,7 +33,7 @@ from turn.kernel.layout import (
 from turn.kernel.plane import NOTHING, Unavailable
 from turn.kernel.program import load
 from turn.kernel.rtnetlink import Netlink, News
-from turn.routes import Carried, Route, Transport
+from turn.routes import Carried, Route, ThroughProxy, Transport
 
 log = structlog.get_logger("turn")
 
@@ -284,6 +284,7 @@ def can_carry(route: Route) -> bool:
     """Whether the program can carry a route."""
     return (
         route.client.transport is Transport.UDP
+        and not isinstance(route.to_client, ThroughProxy)
         and route.sending is None
         and route.receiving is None
         and (":" in route.client.client.host) == (":" in route.wire_peer.host)
