@@ -72,6 +72,8 @@ class Child:
         self._link = Link(sock, TO_WORKER, self._heard, self._over.set)
         self._events = Events(self._link.send)
         self._watcher = JournalHandler(self._events.tell)
+        self._leave = True
+        """Whether another process goes on; so it is also where the pool has died."""
         self._early: list[tuple[Struct, list[int]]] = []
         """What was said before the relay was there to hear it."""
         self._handed = Handed()
@@ -90,7 +92,7 @@ class Child:
         for task in list(self._tasks):
             task.cancel()
         if self._service is not None:
-            await self._service.stop()
+            await (self._service.leave() if self._leave else self._service.stop())
         self._handed.close()
         self._link.close()
 
@@ -104,7 +106,8 @@ class Child:
                 self._handed.put(kind, host, port, descriptors[0])
             case Start():
                 self._spawn(self._start())
-            case Stop():
+            case Stop(leave):
+                self._leave = leave
                 self._over.set()
             case _ if service is None:
                 self._early.append((message, descriptors))
@@ -177,8 +180,12 @@ class Child:
         try:
             with thawed(setup.settings) as (turn, logs):
                 set_up(logs, self._watcher)
+                own = {"state_directory": setup.state}
                 service = TurnService(
-                    turn, setup.reserved_ports, self._common, tell=self._events.tell
+                    turn.model_copy(update=own),
+                    setup.reserved_ports,
+                    self._common,
+                    tell=self._events.tell,
                 )
                 await service.start()
         except (StartError, OSError) as error:

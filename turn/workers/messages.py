@@ -34,6 +34,8 @@ class Setup(Struct, tag=True, frozen=True, kw_only=True):
     draining: bool
     revoked: dict[str, float]
     """Users who may begin nothing until then (Unix time)."""
+    state: str
+    """The folder of its own where its allocations outlive it; "": nowhere."""
     first_number: int
     """Of its allocations; the others follow in steps of ``STEP``."""
 
@@ -72,6 +74,9 @@ class Drain(Struct, tag=True, frozen=True):
 
 class Stop(Struct, tag=True, frozen=True):
     """Close everything and end."""
+
+    leave: bool = False
+    """Let another process go on with the allocations."""
 
 
 class Report(Struct, tag=True, frozen=True):
@@ -125,7 +130,7 @@ class Level(Struct, tag=True, frozen=True):
 
 
 class Lost(Struct, tag=True, frozen=True):
-    """A worker has died: its relayed addresses are no more."""
+    """A worker has died: relayed addresses that it had are no more."""
 
 
 # From a worker --------------------------------------------------------------------------------

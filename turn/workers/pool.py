@@ -46,6 +46,7 @@ from turn.workers.messages import (
     Setup,
     Socket,
     Start,
+    Started,
     Watch,
 )
 from turn.workers.sockets import Group, Groups
@@ -86,6 +87,7 @@ class WorkerPool:
         """
         self._journal = journal or Journal()
         self._revoked: dict[str, float] = {}
+        self._state = assemble.state_folder(settings)
         self._settings = settings
         self._logs = logs
         self._reserved_ports = list(reserved_ports)
@@ -96,7 +98,7 @@ class WorkerPool:
         self._salt = secrets.randbits(64)
         self._watch = AddressWatch(self._follow_addresses)
         self._workers = [
-            Worker(number, self._introduce, self._pass_on, self._told)
+            Worker(number, self._introduce, self._hear, self._told)
             for number in range(settings.workers)
         ]
         self.collections = (PoolAllocations(self._workers),)
@@ -175,6 +177,8 @@ class WorkerPool:
             if self._stopping:
                 return
             self._bury(worker)
+            if not self._state:
+                self._tell_lost(worker)
             if time.monotonic() - worker.began > STEADY:
                 pause = FIRST_PAUSE
             log.error(
@@ -185,10 +189,13 @@ class WorkerPool:
             pause = min(2 * pause, LONGEST_PAUSE)
 
     def _bury(self, worker: Worker) -> None:
-        """Give back what a dead worker had, and tell the others."""
+        """Give back what a dead worker had."""
         worker.tally.end()
         self._ledger.clear(worker.number)
         forget_strangers(self._memory, worker.number)
+
+    def _tell_lost(self, worker: Worker) -> None:
+        """Have the others send nothing more to relayed addresses that a worker has lost."""
         for other in self._workers:
             if other is not worker:
                 other.send(Lost())
@@ -273,12 +280,19 @@ class WorkerPool:
 
     async def stop(self) -> None:
         """Close everything."""
+        await self._end(leave=False)
+
+    async def leave(self) -> None:
+        """Close every socket, for another pool of as many to go on with the allocations."""
+        await self._end(leave=True)
+
+    async def _end(self, *, leave: bool) -> None:
         if not self._keepers or self._stopping:
             return
         self._stopping = True
         self._watch.stop()
         await self.refresh()
-        await asyncio.gather(*(worker.stop() for worker in self._workers))
+        await asyncio.gather(*(worker.stop(leave=leave) for worker in self._workers))
         for keeper in self._keepers:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
@@ -300,6 +314,7 @@ class WorkerPool:
             addresses=self._addresses,
             draining=self.draining,
             revoked=self._revoked,
+            state=self._state_of(worker),
             # Also the one that follows a dead worker gives no number a second time.
             first_number=worker.tally.restarts * STEP * MOST_NUMBERS + STEP + worker.number,
         )
@@ -308,11 +323,25 @@ class WorkerPool:
         worker.send(Start())
         worker.send(Watch(self._journal.on))
 
+    def _state_of(self, worker: Worker) -> str:
+        """Its folder. With as many workers the kernel gives it the same clients again."""
+        if not self._state:
+            return ""
+        return f"{self._state}/workers-{len(self._workers)}/{worker.number}"
+
     @staticmethod
     def _hand(worker: Worker, groups: Iterable[Group]) -> None:
         for group in groups:
             member = group.members[worker.number]
             worker.send(Socket(group.kind, group.host, group.port), [member.fileno()])
+
+    def _hear(self, worker: Worker, message: Struct, descriptors: list[int]) -> None:
+        """Take what a worker says that is not for its ``Worker`` alone."""
+        if isinstance(message, Started):
+            if worker.tally.restarts and self._state:  # what it could not go on with is lost
+                self._tell_lost(worker)
+        else:
+            self._pass_on(message, descriptors)
 
     def _pass_on(self, message: Struct, descriptors: list[int]) -> None:
         """Bring what one worker says to another to it."""

@@ -36,8 +36,8 @@ FAREWELL = 5.0
 PACKAGES = Path(__file__).parents[2]
 """Where this very version of the package is."""
 
-Pass = Callable[[Struct, list[int]], None]
-"""Takes what a worker says to another one, and descriptors, which it owns."""
+Pass = Callable[["Worker", Struct, list[int]], None]
+"""Takes what a worker says that is for its pool, and descriptors, which it owns then."""
 
 Hear = Callable[[int, str, Facts, int], None]
 """Takes an event of a worker: its number, the event's kind and facts, how many were lost."""
@@ -118,12 +118,15 @@ class Worker:
         finally:
             self._asked.pop(number, None)
 
-    async def stop(self) -> None:
-        """Let it close everything and end; kill it where it does not."""
+    async def stop(self, *, leave: bool = False) -> None:
+        """Let it close everything and end; kill it where it does not.
+
+        :param leave: let another process go on with the allocations.
+        """
         process = self._process
         if process is None or process.returncode is not None:
             return
-        self.send(Stop())
+        self.send(Stop(leave))
         try:
             await asyncio.wait_for(process.wait(), FAREWELL)
         except TimeoutError:
@@ -135,6 +138,7 @@ class Worker:
             case Started(listening):
                 self.listening = listening
                 self.serving.set()
+                self._pass_on(self, message, [])
             case Failed(reason):
                 self.failure = reason
                 self.send(Stop())
@@ -148,7 +152,7 @@ class Worker:
             case Told(kind, facts, lost):
                 self._told(self.number, kind, facts, lost)
             case Gone() | Claim() | Claimed():
-                self._pass_on(message, descriptors)
+                self._pass_on(self, message, descriptors)
                 return
         for descriptor in descriptors:
             os.close(descriptor)

@@ -165,8 +165,7 @@ class TestReservations:
             passed.append(message)
             pass_on(pool, message, descriptors)
 
-        for worker in stage.pool._workers:
-            monkeypatch.setattr(worker, "_pass_on", lambda *message: counted(stage.pool, *message))
+        monkeypatch.setattr(WorkerPool, "_pass_on", counted)
         first, second = await stage.clients(20, protocol), await stage.clients(20, protocol)
 
         async def pair(one, two):
