@@ -76,11 +76,11 @@ def serve(
     settings = _load(config, "turn", "signaling", defaults=defaults)
     if lan:
         settings = _with_lan_certificate(settings)
-    turn_service, signaling_service = _turn(settings), _signaling(settings)
-    admin = _admin(settings, turn_service, signaling_service)
+    journal = _journal()
+    turn_service, signaling_service = _turn(settings, journal), _signaling(settings, journal)
 
     def ready() -> None:
-        typer.echo(_banner(settings, turn_service, admin.address, bare=bare, lan=lan))
+        typer.echo(_banner(settings, turn_service, process.admin.address, bare=bare, lan=lan))
 
     def reload(running: Settings) -> Settings:
         new = load(config, None, defaults, ("turn", "signaling"), running)
@@ -90,35 +90,36 @@ def serve(
         _reload_signaling(signaling_service, new)
         return new
 
-    _run(settings, [turn_service, signaling_service, admin], reload, ready)
+    process = _Process(settings, journal, [turn_service, signaling_service], reload)
+    _run(process, ready)
 
 
 @app.command()
 def turn(config: ConfigFile = None) -> None:
     """Run the STUN/TURN relay."""
-    settings = _load(config, "turn")
-    service = _turn(settings)
+    settings, journal = _load(config, "turn"), _journal()
+    service = _turn(settings, journal)
 
     def reload(running: Settings) -> Settings:
         new = load(config, services=["turn"], running=running)
         service.reload(new.turn)
         return new
 
-    _run(settings, [service, _admin(settings, service)], reload)
+    _run(_Process(settings, journal, [service], reload))
 
 
 @app.command()
 def signaling(config: ConfigFile = None) -> None:
     """Run the signaling service and its pages."""
-    settings = _load(config, "signaling")
-    service = _signaling(settings)
+    settings, journal = _load(config, "signaling"), _journal()
+    service = _signaling(settings, journal)
 
     def reload(running: Settings) -> Settings:
         new = load(config, services=["signaling"], running=running)
         _reload_signaling(service, new)
         return new
 
-    _run(settings, [service, _admin(settings, service)], reload)
+    _run(_Process(settings, journal, [service], reload))
 
 
 @app.command()
@@ -166,31 +167,31 @@ def token(
 # Composition ---------------------------------------------------------------------------------
 
 
-def _turn(settings: Settings) -> Any:
+def _journal() -> Any:
+    from turn.admin.journal import Journal
+
+    return Journal()
+
+
+def _turn(settings: Settings, journal: Any) -> Any:
     from turn.server import TurnService
 
     redis = settings.redis.address()
     ports = {settings.signaling.listen.port, settings.admin.listen.port, 6379}
     ports |= {host.port for host in redis.hosts} if redis else set()
-    return TurnService(settings.turn, ports)
+    return TurnService(settings.turn, ports, tell=journal.tell)
 
 
-def _signaling(settings: Settings) -> Any:
+def _signaling(settings: Settings, journal: Any) -> Any:
     from signaling.server import SignalingService
 
     ice = _ice(settings, int(settings.signaling.ice_ttl))
-    return SignalingService(settings.signaling, ice, settings.redis)
+    return SignalingService(settings.signaling, ice, settings.redis, journal.tell)
 
 
 def _reload_signaling(service: Any, settings: Settings) -> None:
     service.reload(settings.signaling)
     service.ice.replace(*_ice_servers(settings), int(settings.signaling.ice_ttl))
-
-
-def _admin(settings: Settings, *services: Any) -> Any:
-    from turn.admin import Admin
-
-    return Admin(settings.admin, services)
 
 
 def _ice(settings: Settings, ttl: int) -> Any:
@@ -254,6 +255,7 @@ def _banner(
             "page": page,
             "curl": f"curl {'-k ' if lan else ''}{ice}",
             "metrics": f"http://{admin[0]}:{admin[1]}/metrics",
+            "operator": _operator_page(settings, admin, bare=bare),
             "relay": _relay_urls(settings),
             "plane": relay.plane,
             "plane_reason": relay.plane_reason,
@@ -267,64 +269,96 @@ def _banner(
     )
 
 
+def _operator_page(settings: Settings, admin: tuple[str, int], *, bare: bool) -> str:
+    token = settings.admin.token.get_secret_value()
+    page = f"http://{admin[0]}:{admin[1]}/"
+    # A token that was made for this run may be shown; an operator's own never is.
+    return "" if not token else f"{page}#token={token}" if bare else page
+
+
 # Running -------------------------------------------------------------------------------------
 
 
-def _run(
-    settings: Settings,
-    services: Sequence[Service],
-    reload: Callable[[Settings], Settings],
-    ready: Callable[[], None] = lambda: None,
-) -> None:
+def _run(process: "_Process", ready: Callable[[], None] = lambda: None) -> None:
     import uvloop
 
-    from config.log import set_up
-
-    set_up(settings.log)
+    settings = process.settings
     drain = max(settings.turn.drain_timeout, settings.signaling.drain_timeout)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_live(services, drain, _Reloader(settings, reload), ready))
+            runner.run(_live(process, drain, ready))
     except Exception as error:
         if isinstance(error, OSError) or type(error).__name__ == "StartError":
             _fail(error.strerror if isinstance(error, OSError) and error.strerror else str(error))
         raise
 
 
-class _Reloader:
-    """What SIGHUP does: the configuration is read again, and applied whole or not at all."""
+class _Process:
+    """The services of a process and their admin listener, and what an operator changes of them."""
 
-    def __init__(self, settings: Settings, reload: Callable[[Settings], Settings]) -> None:
-        self._settings = settings
+    def __init__(
+        self,
+        settings: Settings,
+        journal: Any,
+        services: Sequence[Any],
+        reload: Callable[[Settings], Settings],
+    ) -> None:
+        from turn.admin import Admin
+        from turn.admin.journal import JournalHandler
+
+        self.settings = settings
         self._reload = reload
+        self._watcher = JournalHandler(journal)
+        self.log_level: str = settings.log.level
+        """The least important lines that are written."""
+        self._set_up_log()
+        self.admin = Admin(settings.admin, services, journal, self)
+        self.services: list[Service] = [*services, self.admin]
 
-    def __call__(self) -> None:
+    def reload(self) -> list[str]:
+        """What SIGHUP does: the configuration is read again, and applied whole or not at all.
+
+        :returns: why it was refused; empty: it is in use.
+        """
         import structlog
-
-        from config.log import set_up
 
         log = structlog.get_logger("icebroker")
         try:
-            self._settings = self._reload(self._settings)
+            self.settings = self._reload(self.settings)
         except ConfigError as error:
-            for problem in error.problems:
-                log.error("configuration refused; the one in use stays", problem=problem)
-            return
+            problems = error.problems
         except Exception as error:
             if type(error).__name__ != "StartError":
                 raise
-            log.error("configuration refused; the one in use stays", problem=str(error))
-            return
-        set_up(self._settings.log)
-        log.info("configuration reloaded")
+            problems = [str(error)]
+        else:
+            self._set_up_log()
+            self.admin.reload(self.settings.admin)
+            log.info("configuration reloaded")
+            return []
+        for problem in problems:
+            log.error("configuration refused; the one in use stays", problem=problem)
+        return problems
+
+    def set_log_level(self, level: str) -> None:
+        """Write these lines and more important ones, until the next reload."""
+        from config.log import set_level
+
+        set_level(level)
+        self.log_level = level
+
+    def _set_up_log(self) -> None:
+        from config.log import set_up
+
+        set_up(self.settings.log, self._watcher)
+        self.log_level = self.settings.log.level
 
 
-async def _live(
-    services: Sequence[Service], drain: float, reload: _Reloader, ready: Callable[[], None]
-) -> None:
+async def _live(process: _Process, drain: float, ready: Callable[[], None]) -> None:
     """Start, wait for a signal, drain, stop; a second signal stops at once."""
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGHUP, reload)
+    services = process.services
+    loop.add_signal_handler(signal.SIGHUP, process.reload)
     signals: asyncio.Queue[None] = asyncio.Queue()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signals.put_nowait, None)

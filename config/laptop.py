@@ -12,20 +12,23 @@ LAN_PORT = 8443
 def defaults(*, lan: bool) -> dict[str, Any]:
     """What holds where neither the environment nor a file says anything."""
     turn = {"secret": secrets.token_urlsafe(32), "open_private_peers": True}
+    # The page of whoever started it: its address, with the token in it, is on the first screen.
+    both = {"turn": turn, "admin": {"token": secrets.token_urlsafe(24)}}
     if lan:
-        return {"turn": turn, "signaling": {"listen": f"0.0.0.0:{LAN_PORT}", "open": True}}
-    return {"turn": turn, "signaling": {"listen": "127.0.0.1:8080"}}
+        return {**both, "signaling": {"listen": f"0.0.0.0:{LAN_PORT}", "open": True}}
+    return {**both, "signaling": {"listen": "127.0.0.1:8080"}}
 
 
 def banner(facts: dict[str, Any]) -> str:
     """The one screen that ``serve`` prints once both services are up.
 
-    :param facts: page, curl, metrics, plane, plane_reason, relay (ICE URLs in groups),
-        notes (lines).
+    :param facts: page, curl, metrics, operator ("": no page), plane, plane_reason, relay (ICE
+        URLs in groups), notes (lines).
     """
     lines = ["", f"  Icebroker {facts['version']} is running.", ""]
     lines += [f"  Call page     {facts['page']}", f"  ICE tester    {facts['page']}trickle"]
     lines += [f"  ICE servers   {facts['curl']}", f"  Metrics       {facts['metrics']}"]
+    lines += [f"  Operator      {facts['operator']}"] if facts["operator"] else []
     lines += [f"  Relay         {_places(facts['relay'])}"]
     lines += [f"  Data plane    {facts['plane']} ({facts['plane_reason']})", ""]
     lines += [f"  {line}" for line in facts["notes"]]

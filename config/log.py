@@ -8,8 +8,11 @@ import structlog
 from config.schema import LogSettings
 
 
-def set_up(settings: LogSettings) -> None:
-    """Send our log lines and those of the libraries to standard error, in one format."""
+def set_up(settings: LogSettings, watcher: logging.Handler | None = None) -> None:
+    """Send our log lines and those of the libraries to standard error, in one format.
+
+    :param watcher: hears of them too.
+    """
     console = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_logger_name,
@@ -39,7 +42,12 @@ def set_up(settings: LogSettings) -> None:
         )
     )
     root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(settings.level.upper())
+    root.handlers[:] = [handler, watcher] if watcher else [handler]
+    set_level(settings.level)
+
+
+def set_level(level: str) -> None:
+    """Write these lines and more important ones."""
+    logging.getLogger().setLevel(level.upper())
     # asyncio's debug lines tell of every selector event; aiohttp's access log of every address.
-    logging.getLogger("asyncio").setLevel("INFO" if settings.level == "debug" else "WARNING")
+    logging.getLogger("asyncio").setLevel("INFO" if level == "debug" else "WARNING")

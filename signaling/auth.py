@@ -38,6 +38,13 @@ class Tokens:
 
     def __init__(self, secrets: Sequence[str]) -> None:
         self._secrets = tuple(secrets)
+        self._revoked: dict[str, float] = {}
+
+    def revoke(self, subject: str, until: float) -> None:
+        """Take no token of this subject (claim ``sub``) until then. :param until: Unix time."""
+        self._revoked[subject] = until
+        if not until:
+            del self._revoked[subject]
 
     def set_secrets(self, secrets: Sequence[str]) -> None:
         """Check and mint with these from now on."""
@@ -76,7 +83,10 @@ class Tokens:
                 reason = str(error)
             else:
                 _check_times(payload, now)
-                return Claims(payload)
+                claims = Claims(payload)
+                if self._revoked.get(claims.subject, 0.0) > now:
+                    raise BadToken("its subject was revoked")
+                return claims
         raise BadToken(reason)
 
     def mint(self, claims: dict[str, Any]) -> str:

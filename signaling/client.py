@@ -95,16 +95,23 @@ class Client:
     """
 
     def __init__(
-        self, url: str, *, token: "Token | None" = None, name: str = "", ssl: Any = True
+        self,
+        url: str,
+        *,
+        token: "Token | None" = None,
+        name: str = "",
+        room: str = "",
+        ssl: Any = True,
     ) -> None:
         """Prepare to connect.
 
         :param url: ``ws://…/ws`` or ``wss://…/ws``.
         :param token: a join token, or a function that gets one; it is called for each connection.
+        :param room: that will be joined; needed where a back end decides who may.
         :param ssl: as aiohttp takes it: an ``ssl.SSLContext``, or True for the usual checks.
         """
         self._url = url
-        self._hello = {"type": "hello", "name": name}
+        self._hello = {"type": "hello", "name": name, "room": room}
         self._token = token
         self._ssl = ssl
         self._ids = itertools.count(1)

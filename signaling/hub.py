@@ -11,7 +11,8 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from signaling.auth import BadToken, Claims, Tokens
+from signaling.admission import Admission, Undecided
+from signaling.auth import BadToken, Claims
 from signaling.broker.base import (
     Broker,
     Directed,
@@ -28,21 +29,24 @@ from signaling.protocol import FEATURES, peerjs
 from signaling.protocol import messages as m
 from signaling.protocol.errors import CloseCode, ErrorCode, ProtocolError
 from signaling.session import RateLimit, RecentRequests
-from signaling.stats import PATHS, Stats
+from signaling.stats import PATHS, Stats, Tell, to_nobody
 
 ICE_PUSH_AT = 0.6
 """Of a credential's lifetime: fresh ones are pushed then."""
 MOST_REFUSED = 100
 """Messages over the rate limit in a row that close a socket for good."""
 AWAY = "the broker is away; try again soon"
+UNDECIDED = "nobody can say whether you may come in; try again soon"
 STOPPING = "the server is about to stop"
 GONE = "there is no such peer in your rooms"
 CUTS = {
     CloseCode.SLOW_READER: "events were not acknowledged in time",
     CloseCode.REPLACED: "the session goes on over another socket",
     CloseCode.SESSION_OVER: "the session is over",
+    CloseCode.REMOVED: "an operator has ended the session",
+    CloseCode.UNAUTHORIZED: "an operator has revoked the user",
 }
-"""What a socket is told that the broker has cut."""
+"""What a socket is told that the broker, or an operator, has cut."""
 
 
 class HubSettings(NamedTuple):
@@ -88,6 +92,15 @@ class Session:
         self.forget_at: float | None = None
         """Monotonic time; set while the socket is lost."""
 
+    @property
+    def user(self) -> str:
+        """Whom the relay's quota counts, and an operator can revoke."""
+        return self.record.grant.subject or self.record.peer
+
+    def facts(self) -> dict[str, object]:
+        """What an operator is told of it wherever it is named."""
+        return {"peer": self.record.peer, "name": self.record.name, "user": self.user}
+
 
 class Hub:
     """Answers clients; hands events to their sockets."""
@@ -97,14 +110,16 @@ class Hub:
         settings: HubSettings,
         broker: Broker,
         ice: IceProvider,
-        tokens: Tokens,
+        admission: Admission,
         stats: Stats,
+        tell: Tell = to_nobody,
     ) -> None:
+        self.tell = tell
         self.settings = settings
         """May be replaced at any time."""
         self.broker = broker
         self._ice = ice
-        self._tokens = tokens
+        self._admission = admission
         self._stats = stats
         self._sessions: dict[str, Session] = {}
         self._arrived = 0.0
@@ -135,19 +150,25 @@ class Hub:
         try:
             session = await self._resume(connection, hello)
             if session is None:
-                session = await self._begin(connection, hello, self.check_token(hello.token))
+                claims = await self.admit(hello.token, hello.room, hello.name)
+                session = await self._begin(connection, hello, claims)
         except Unavailable:
             raise ProtocolError(ErrorCode.UNAVAILABLE, AWAY) from None
         return session
 
-    def check_token(self, token: str | None) -> Claims | None:
-        """What a token says; None where none is needed. :raises ProtocolError: UNAUTHORIZED"""
-        if not self._tokens.required:
-            return None
+    async def admit(
+        self, token: str | None, room: str | None = None, name: str = ""
+    ) -> Claims | None:
+        """What a client may do; None where everybody may come in.
+
+        :raises ProtocolError: UNAUTHORIZED, or UNAVAILABLE where nobody could say.
+        """
         try:
-            return self._tokens.check(token or "", time.time())
+            return await self._admission.admit(token or "", room or "", name)
         except BadToken:
             raise ProtocolError(ErrorCode.UNAUTHORIZED, "the join token is not good") from None
+        except Undecided:
+            raise ProtocolError(ErrorCode.UNAVAILABLE, UNDECIDED) from None
 
     async def _begin(
         self, connection: Connection, hello: m.Hello, claims: Claims | None
@@ -163,6 +184,7 @@ class Hub:
         await self.broker.open(record)
         session = self.attach(connection, record)
         connection.begin([m.encode(self._welcome(record, secret, resumed=False))])
+        self.tell("session_opened", session.facts())
         return session
 
     async def _resume(self, connection: Connection, hello: m.Hello) -> Session | None:
@@ -246,6 +268,8 @@ class Hub:
                     session.recent.put(request_id, answer)
         except ProtocolError as error:
             self._stats.dropped[error.code] += 1
+            refused = {**session.facts(), "code": error.code, "why": error.message}
+            self.tell("message_refused", refused)
             answer = m.encode(
                 m.Error(
                     error.code, error.message, error.retryable,
@@ -288,6 +312,8 @@ class Hub:
             )
         except RoomFull:
             raise ProtocolError(ErrorCode.ROOM_FULL, "the room is full") from None
+        if message.room not in rooms:
+            self.tell("room_joined", {**session.facts(), "room": message.room})
         servers, expires_at = self._issue(session)
         return m.Joined(message.id, message.room, peers, servers, expires_at)
 
@@ -296,6 +322,7 @@ class Hub:
             await self.broker.leave(session.record.session, message.room, "left", message.id)
         except NotThere:
             raise ProtocolError(ErrorCode.NOT_FOUND, "you are not in this room") from None
+        self.tell("room_left", {**session.facts(), "room": message.room})
         return m.Ok(message.id, "done")
 
     async def _signal(self, session: Session, message: m.Signal) -> m.Ok:
@@ -376,7 +403,7 @@ class Hub:
         session.connection = None
         now = time.monotonic()
         if for_good:
-            self._sessions.pop(session.record.session, None)
+            self._forget(session, "left")
             await self.broker.close(session.record.session, "left")
         else:
             session.forget_at = now + session.record.grant.resume_window
@@ -388,10 +415,46 @@ class Hub:
         await self.broker.reap(now)
         for session in list(self._sessions.values()):
             if session.forget_at is not None and session.forget_at <= now:
-                del self._sessions[session.record.session]
+                self._forget(session, "away")
             elif session.connection and session.ice_due is not None and session.ice_due <= wall:
                 servers, expires_at = self._issue(session)
                 self._send(session, m.IceOut(servers, expires_at))
+
+    def _forget(self, session: Session, reason: str) -> None:
+        if self._sessions.pop(session.record.session, None) is not None:
+            self.tell("session_closed", {**session.facts(), "reason": reason})
+
+    # For operators -------------------------------------------------------------------------
+
+    async def present(self) -> list[tuple[Session, list[str]]]:
+        """The sessions of this node, each with its rooms."""
+        return [
+            (session, await self.broker.rooms_of(session.record.session))
+            for session in list(self._sessions.values())
+        ]
+
+    async def remove(self, session: Session, code: CloseCode = CloseCode.REMOVED) -> None:
+        """End a session now: it may not resume, and its rooms hear that it has left.
+
+        :raises Unavailable: the broker is away, and nothing has happened.
+        """
+        record = session.record
+        if session.connection is not None:
+            # First of all: the broker, too, may cut the socket of a session that is over.
+            session.connection.close(code, CUTS[code])
+        else:
+            # No node's any more, or another's by now: it is ended by whoever has it.
+            await self.broker.resume(record.session, record.secret_hash, session.sent)
+        reason = "revoked" if code is CloseCode.UNAUTHORIZED else "removed"
+        await self.broker.close(record.session, reason)
+        self._forget(session, reason)
+
+    async def revoke(self, user: str) -> int:
+        """End every session of a user at this node; gives their number. :raises Unavailable:"""
+        meant = [session for session in list(self._sessions.values()) if session.user == user]
+        for session in meant:
+            await self.remove(session, CloseCode.UNAUTHORIZED)
+        return len(meant)
 
     def drain(self, seconds: float) -> None:
         """Ask every client to be elsewhere soon, each at a time of its own."""

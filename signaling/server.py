@@ -3,23 +3,30 @@
 import asyncio
 import ssl
 import time
+from collections.abc import Sequence
 
 import structlog
 from aiohttp import web
+from pydantic import SecretStr
 
 from config.schema import RedisSettings, SignalingSettings
+from signaling.admin import Peers, Rooms, SignalingFigures
+from signaling.admission import Admission, JoinWebhook
 from signaling.auth import Tokens
-from signaling.broker.base import Broker
+from signaling.broker.base import Broker, Unavailable
 from signaling.broker.memory import MemoryBroker
 from signaling.broker.primary import Finder
 from signaling.broker.redis import RedisBroker
+from signaling.broker.waiting import WaitingEvents
 from signaling.http import Http
 from signaling.hub import Hub, HubSettings
 from signaling.ice import IceProvider
+from signaling.lifecycle import Lifecycle
 from signaling.metrics import Gauges, SignalingCollector
 from signaling.origin import OriginPolicy
 from signaling.peerjs import PeerJs, PeerJsSettings
-from signaling.stats import Stats
+from signaling.stats import PATHS, Stats, Tell, to_nobody
+from signaling.webhook import Poster
 from signaling.websocket import SocketSettings, WebSockets
 
 log = structlog.get_logger("signaling")
@@ -37,31 +44,51 @@ class SignalingService:
     """The signaling of this process."""
 
     name = "signaling"
+    figures_type = SignalingFigures
 
     def __init__(
-        self, settings: SignalingSettings, ice: IceProvider, redis: RedisSettings | None = None
+        self,
+        settings: SignalingSettings,
+        ice: IceProvider,
+        redis: RedisSettings | None = None,
+        tell: Tell = to_nobody,
     ) -> None:
-        """Wire it. :param redis: where the nodes meet; None: this node stands alone."""
+        """Wire it.
+
+        :param redis: where the nodes meet; None: this node stands alone.
+        :param tell: hears of what happens, for operators who watch.
+        """
         self._settings = settings
         self.ice = ice
         self.stats = stats = Stats()
         self._broker = _broker(settings, redis or RedisSettings())
-        self._tokens = tokens = Tokens(_secrets(settings))
+        self._tokens = tokens = Tokens(_secrets(settings.token_secret))
+        self._poster = Poster(_secrets(settings.webhook_secret), settings.webhook_timeout)
+        self._lifecycle: Lifecycle | None = None
+        if settings.webhook_url:
+            self._lifecycle = Lifecycle(self._broker, self._poster, settings.webhook_url, stats)
+        self._join_webhook: JoinWebhook | None = None
+        if settings.join_url:
+            self._join_webhook = JoinWebhook(
+                self._poster, settings.join_url, settings.join_cache, stats
+            )
+        self._admission = admission = Admission(tokens, self._join_webhook)
         self._tls: ssl.SSLContext | None = None
-        self._hub = Hub(_hub_settings(settings), self._broker, ice, tokens, stats)
+        self._hub = Hub(_hub_settings(settings), self._broker, ice, admission, stats, tell)
         self._websockets = WebSockets(_socket_settings(settings), self._hub, stats)
         self._origins = OriginPolicy(
-            settings.allowed_origins, settings.trusted_proxies, tokens=tokens.required
+            settings.allowed_origins, settings.trusted_proxies, tokens=admission.required
         )
         self._peerjs = PeerJs(_peerjs_settings(settings), self._hub, stats)
         http = Http(
-            self._websockets, ice, tokens, self._origins, self._peerjs, pages=settings.pages
+            self._websockets, ice, admission, self._origins, self._peerjs, pages=settings.pages
         )
         # An ended socket's handler still has to suspend its session: give it a moment.
         self._runner = web.AppRunner(
             http.app, access_log=None, handle_signals=False, shutdown_timeout=5.0
         )
         self._ticker: asyncio.Task[None] | None = None
+        self.collections = (Rooms(self._hub), Peers(self._hub))
         self.collector = SignalingCollector(
             stats,
             Gauges(
@@ -100,6 +127,8 @@ class SignalingService:
                 error.errno,
                 f"signaling cannot listen on {self._settings.listen}: {error.strerror}",
             ) from None
+        if self._lifecycle is not None:
+            self._lifecycle.start()
         self._ticker = asyncio.create_task(self._tick())
 
     def reload(self, settings: SignalingSettings) -> None:
@@ -112,9 +141,12 @@ class SignalingService:
         if self._tls is not None:
             _load_certificate(self._tls, settings)
         self._settings = settings
-        self._tokens.set_secrets(_secrets(settings))
+        self._tokens.set_secrets(_secrets(settings.token_secret))
+        self._poster.replace(_secrets(settings.webhook_secret), settings.webhook_timeout)
+        if self._join_webhook is not None:
+            self._join_webhook.remember = settings.join_cache
         self._origins.replace(
-            settings.allowed_origins, settings.trusted_proxies, tokens=self._tokens.required
+            settings.allowed_origins, settings.trusted_proxies, tokens=self._admission.required
         )
         self._hub.settings = _hub_settings(settings)
         self._websockets.settings = _socket_settings(settings)
@@ -139,6 +171,49 @@ class SignalingService:
         while self._websockets.connections and time.monotonic() < deadline:  # noqa: ASYNC110 - counted, not signalled
             await asyncio.sleep(DRAIN_LOOK)
 
+    def resume(self) -> None:
+        """Let sockets in again."""
+        self._hub.draining = False
+
+    def left(self) -> dict[str, int]:
+        """What a drain waits for."""
+        return {"connections": self._websockets.connections}
+
+    def figures(self) -> SignalingFigures:
+        """How it goes, in numbers."""
+        rooms, peers = self._broker.counts()
+        stats = self.stats
+        return SignalingFigures(
+            connections=self._websockets.connections,
+            rooms=rooms,
+            peers=peers,
+            broker="memory" if isinstance(self._broker, MemoryBroker) else "redis",
+            broker_up=self._broker.is_up(),
+            messages=dict(stats.messages),
+            refused=dict(stats.dropped),
+            disconnects=dict(stats.disconnects),
+            paths=dict.fromkeys(PATHS, 0) | stats.ice_results,
+            credentials_issued=self.ice.issued,
+            listening=[f"[{h}]:{p}" if ":" in h else f"{h}:{p}" for h, p in self.addresses],
+        )
+
+    async def revoke(self, user: str, until: float) -> int:
+        """End the sessions of a user at this node, and take none of its tokens until then.
+
+        :param user: the claim ``sub`` of its tokens; without tokens, a peer's id.
+        :param until: Unix time.
+        :raises ConnectionError: the broker is away; tokens are refused already.
+        """
+        self._tokens.revoke(user, until)
+        try:
+            return await self._hub.revoke(user)
+        except Unavailable as error:
+            raise ConnectionError(f"the broker is away: {error}") from None
+
+    async def restore(self, user: str) -> None:
+        """Take a user's tokens again."""
+        self._tokens.revoke(user, 0.0)
+
     async def stop(self) -> None:
         """Close every socket and stop serving."""
         if self._ticker is None:
@@ -147,7 +222,10 @@ class SignalingService:
         self._ticker = None
         self._hub.close_all()
         await self._runner.cleanup()
+        if self._lifecycle is not None:
+            await self._lifecycle.stop()
         await self._broker.stop()
+        await self._poster.stop()
 
     async def _tick(self) -> None:
         while True:
@@ -176,18 +254,19 @@ def _load_certificate(context: ssl.SSLContext, settings: SignalingSettings) -> N
         raise StartError(f"signaling.tls_certificate, signaling.tls_key: {error}") from None
 
 
-def _secrets(settings: SignalingSettings) -> list[str]:
-    return [secret.get_secret_value() for secret in settings.token_secret]
+def _secrets(secrets: Sequence[SecretStr]) -> list[str]:
+    return [secret.get_secret_value() for secret in secrets]
 
 
 def _broker(settings: SignalingSettings, redis: RedisSettings) -> Broker:
     most = settings.max_queued_messages, settings.max_queued_bytes
     address = redis.address()
     if address is None:
-        return MemoryBroker(*most)
+        return MemoryBroker(*most, WaitingEvents() if settings.webhook_url else None)
     authority = str(redis.ca_certificate) if redis.ca_certificate else None
     finder = Finder(address, "{" + redis.prefix + "}", authority)
-    return RedisBroker(finder, redis.prefix, *most, lease=redis.lease)
+    webhooks = bool(settings.webhook_url)
+    return RedisBroker(finder, redis.prefix, *most, lease=redis.lease, webhooks=webhooks)
 
 
 def _hub_settings(settings: SignalingSettings) -> HubSettings:

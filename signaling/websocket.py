@@ -284,6 +284,7 @@ class Native:
                 return await self._hub.hello(socket, message)
             except ProtocolError as error:
                 self._stats.dropped[error.code] += 1
+                self._hub.tell("session_refused", {"code": error.code, "why": error.message})
                 answer = m.Error(
                     error.code, error.message, error.retryable, m.id_of_untrusted(frame.data)
                 )
@@ -315,7 +316,7 @@ REFUSALS = {
     ErrorCode.UNAVAILABLE: CloseCode.UNAVAILABLE,
 }
 """Errors of a hello after which the socket is closed, and how."""
-FOR_GOOD = frozenset({"flood", "unauthorized", "not_text"})
+FOR_GOOD = frozenset({"flood", "unauthorized", "not_text", "removed"})
 """Ends after which the session may not go on."""
 
 

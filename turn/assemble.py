@@ -1,5 +1,6 @@
 """What the relay is made of, as its settings have it: one function a part."""
 
+import base64
 import ssl
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from turn.allocation.options import Options
 from turn.allocation.policy import PolicyRules
 from turn.auth.authenticate import Authenticator
 from turn.auth.credentials import Credentials
+from turn.auth.third_party import ThirdParty
 from turn.bandwidth import Rates
 from turn.codec.integrity import Integrity
 from turn.codec.values import Address, Family
@@ -50,6 +52,19 @@ def authenticator(settings: TurnSettings, process_key: bytes) -> Authenticator:
         nonce_key,
         settings.nonce_lifetime,
         Integrity[settings.auth_minimum.upper()],
+        _third_party(settings),
+    )
+
+
+def _third_party(settings: TurnSettings) -> ThirdParty | None:
+    if not settings.third_party_keys:
+        return None
+    return ThirdParty(
+        settings.third_party_name,
+        {
+            kid: base64.b64decode(key.get_secret_value())
+            for kid, key in settings.third_party_keys.items()
+        },
     )
 
 

@@ -10,8 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
-from turn.kernel.plane import Carried
-from turn.routes import RouteTable
+from turn.routes import Carried, RouteTable
 from turn.stats import DropReason, Stats
 
 __all__ = ["CONTENT_TYPE", "Collector", "Gauges", "ProcessCollector", "TurnCollector", "exposition"]
@@ -20,7 +19,7 @@ PREFIX = "icebroker_"
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 TRANSPORTS = ("udp", "tcp", "tls", "dtls")
 FAMILIES = ("ipv4", "ipv6")
-CLOSE_REASONS = ("released", "expired", "disconnected", "shutdown")
+CLOSE_REASONS = ("released", "expired", "disconnected", "shutdown", "operator", "revoked")
 QUOTAS = ("user", "address", "total", "ports", "permissions", "channels", "connections")
 AUTH_RESULTS = ("ok", "unauthorized", "stale_nonce", "bad_request")
 
@@ -95,25 +94,16 @@ class TurnCollector(Collector):
         yield from self._relayed()
 
     def _relayed(self) -> Iterator[Metric]:
-        stats = self._stats
-        packets = {"to_peer": stats.sent_packets, "to_client": stats.received_packets}
-        octets = {"to_peer": stats.sent_bytes, "to_client": stats.received_bytes}
-        for route in self._routes.all():
-            packets["to_peer"] += route.sent_packets
-            packets["to_client"] += route.received_packets
-            octets["to_peer"] += route.sent_bytes
-            octets["to_client"] += route.received_bytes
-        kernel = self._gauges.carried()
-        kernel_packets = {"to_peer": kernel.sent_packets, "to_client": kernel.received_packets}
-        kernel_octets = {"to_peer": kernel.sent_bytes, "to_client": kernel.received_bytes}
+        packets, octets = {}, {}
+        planes = {"userspace": self._routes.in_user_space(), "kernel": self._gauges.carried()}
+        for plane, carried in planes.items():
+            packets["to_peer", plane] = carried.sent_packets
+            packets["to_client", plane] = carried.received_packets
+            octets["to_peer", plane] = carried.sent_bytes
+            octets["to_client", plane] = carried.received_bytes
         labels = ("direction", "plane")
-        for name, text, ours, theirs in (
-            ("turn_relay_packets", "Packets relayed.", packets, kernel_packets),
-            ("turn_relay_bytes", "Bytes of payload relayed.", octets, kernel_octets),
-        ):
-            values = {(key, "userspace"): value for key, value in ours.items()}
-            values |= {(key, "kernel"): value for key, value in theirs.items()}
-            yield _counter(name, text, labels, values)
+        yield _counter("turn_relay_packets", "Packets relayed.", labels, packets)
+        yield _counter("turn_relay_bytes", "Bytes of payload relayed.", labels, octets)
 
 
 class ProcessCollector(Collector):

@@ -35,6 +35,20 @@ class Transport(StrEnum):
         return self in {Transport.TCP, Transport.TLS}
 
 
+class ThroughProxy:
+    """Sends to a client by way of a proxy's port: no plane but user space can carry its packets."""
+
+    __slots__ = ("_place", "_send")
+
+    def __init__(self, send: Callable[[Buffer, Endpoint], object], place: Endpoint) -> None:
+        self._send = send
+        self._place = place
+
+    def __call__(self, data: Buffer, _: Endpoint) -> object:
+        """Send one packet. :raises OSError: the kernel refuses it."""
+        return self._send(data, self._place)
+
+
 class FiveTuple(NamedTuple):
     """A client's side of an allocation (RFC 8656 §2): its address, ours, and the protocol."""
 
@@ -91,6 +105,23 @@ class Route:
         self.received_bytes = 0
 
 
+class Carried(NamedTuple):
+    """What was relayed; bytes are payload."""
+
+    sent_packets: int = 0
+    """To the peer."""
+    sent_bytes: int = 0
+    received_packets: int = 0
+    """From the peer."""
+    received_bytes: int = 0
+    spoiled_packets: int = 0
+    """Lost half way: a function of the kernel's failed."""
+
+    def plus(self, other: "Carried") -> "Carried":
+        """Both together."""
+        return Carried(*(one + another for one, another in zip(self, other, strict=True)))
+
+
 class Ends(NamedTuple):
     """What all routes of one allocated relay address have in common."""
 
@@ -107,9 +138,11 @@ class Ends(NamedTuple):
 class ClientRoutes:
     """The routes of one allocation, as its packets look them up."""
 
-    __slots__ = ("channels", "peers")
+    __slots__ = ("carried", "channels", "peers")
 
     def __init__(self) -> None:
+        self.carried = Carried()
+        """What went by those that have ended, by whichever plane."""
         self.channels: dict[int, Route] = {}
         """By channel number: from the client, ChannelData."""
         self.peers: dict[Endpoint, Route] = {}
@@ -127,6 +160,9 @@ class RouteObserver(Protocol):
 
     def removed(self, route: Route) -> None:
         """No packet may take this route any more; its counters are final after this call."""
+
+    def carried_by(self, route: Route) -> Carried:
+        """What went by this plane on a route that has not been removed."""
 
 
 class RouteTable:
@@ -166,6 +202,7 @@ class RouteTable:
         self.of_listener(after.transport, after.server)[after.client] = routes
         for route in set(routes.channels.values()) | set(routes.peers.values()):
             for observer in self._observers:
+                routes.carried = routes.carried.plus(observer.carried_by(route))
                 observer.removed(route)
             route.client, route.to_client = after, to_client
             for observer in self._observers:
@@ -192,6 +229,7 @@ class RouteTable:
 
     def remove(self, routes: ClientRoutes, route: Route) -> None:
         """End a route now."""
+        routes.carried = routes.carried.plus(self.carried_by(route))
         for observer in self._observers:
             observer.removed(route)
         if routes.channels.get(route.channel) is route:
@@ -217,8 +255,38 @@ class RouteTable:
             for _, route in same_peer.values():
                 yield route
 
+    def in_user_space(self) -> Carried:
+        """What went through user space since the start."""
+        stats = self._stats
+        total = Carried(
+            stats.sent_packets, stats.sent_bytes, stats.received_packets, stats.received_bytes
+        )
+        for route in self.all():
+            total = total.plus(_in_user_space(route))
+        return total
+
+    def carried_by(self, route: Route) -> Carried:
+        """What went by a live route, in user space and in other planes."""
+        carried = _in_user_space(route)
+        for observer in self._observers:
+            carried = carried.plus(observer.carried_by(route))
+        return carried
+
+    def carried(self, routes: ClientRoutes) -> Carried:
+        """What an allocation has relayed so far."""
+        total = routes.carried
+        for route in set(routes.peers.values()):
+            total = total.plus(self.carried_by(route))
+        return total
+
     def _retire(self, route: Route) -> None:
         self._stats.sent_packets += route.sent_packets
         self._stats.sent_bytes += route.sent_bytes
         self._stats.received_packets += route.received_packets
         self._stats.received_bytes += route.received_bytes
+
+
+def _in_user_space(route: Route) -> Carried:
+    return Carried(
+        route.sent_packets, route.sent_bytes, route.received_packets, route.received_bytes
+    )

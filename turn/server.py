@@ -3,6 +3,7 @@
 import asyncio
 import resource
 import time
+from collections import Counter
 from collections.abc import Iterable
 from secrets import randbelow
 
@@ -10,22 +11,25 @@ import structlog
 
 from config.schema import TurnSettings
 from turn import assemble
+from turn.admin.relay import Allocations, RelayFigures, Traffic
 from turn.allocation.allocator import Parts
 from turn.allocation.engine import Engine
 from turn.allocation.policy import PeerPolicy
 from turn.allocation.table import AllocationTable
 from turn.codec.values import Address
 from turn.common import Common, alone
-from turn.kernel.plane import Carried, NullPlane, Plane
+from turn.kernel.plane import NullPlane, Plane
 from turn.metrics import Gauges, TurnCollector
 from turn.relay.forward import Forwarder
 from turn.relay.poll import Poller
 from turn.relay.ports import RelayPorts
-from turn.routes import FiveTuple, Route, RouteTable
+from turn.routes import Carried, FiveTuple, Route, RouteTable
 from turn.stats import Stats
+from turn.telling import Tell, to_nobody
 from turn.transport.addresses import AddressWatch
 from turn.transport.limits import ConnectionLimit, ReplyLimit
 from turn.transport.listeners import Listeners, Listening
+from turn.transport.proxies import Proxies
 from turn.transport.stream import StreamShared
 from turn.transport.udp import Shared
 
@@ -43,17 +47,20 @@ class TurnService:
     """The relay of this process."""
 
     name = "turn"
+    figures_type = RelayFigures
 
     def __init__(
         self,
         settings: TurnSettings,
         reserved_ports: Iterable[int] = (),
         common: Common | None = None,
+        tell: Tell = to_nobody,
     ) -> None:
         """Wire the relay; nothing is opened before ``start``.
 
         :param reserved_ports: ports of our other services on this machine; never relayed to.
         :param common: what it shares with other workers; without it, it is the only one.
+        :param tell: hears of what happens, for operators who watch.
         """
         self._settings = settings
         self._common = common = common or alone()
@@ -91,8 +98,11 @@ class TurnService:
             common.random_bytes,
             assemble.options(settings, external),
             common.elsewhere,
+            tell,
         )
         self._engine = Engine(assemble.authenticator(settings, common.key), parts)
+        self.collections: tuple[Allocations, ...] = (Allocations(self._engine, self._routes),)
+        proxies = Proxies(settings.proxy_protocol_from)
         wired = (self._engine, self._forwarder, self._routes, stats)
         self._listeners = Listeners(
             assemble.udp_endpoints(settings),
@@ -102,6 +112,7 @@ class TurnService:
                 replies=ReplyLimit(settings.max_unproved_replies_per_second, common.replies),
                 bindings=ReplyLimit(settings.max_bindings_per_second, common.bindings),
                 senders={},
+                proxies=proxies,
             ),
             StreamShared(
                 *wired,
@@ -110,6 +121,7 @@ class TurnService:
                     settings.first_request_timeout,
                     common.books,
                 ),
+                proxies,
             ),
             common.bind,
         )
@@ -250,6 +262,51 @@ class TurnService:
         while len(self._engine.table) and time.monotonic() < deadline:  # noqa: ASYNC110 - the core knows no events
             await asyncio.sleep(DRAIN_LOOK)
 
+    def resume(self) -> None:
+        """Give allocations again."""
+        self._engine.draining = False
+
+    def left(self) -> dict[str, int]:
+        """What a drain waits for."""
+        return {"allocations": len(self._engine.table)}
+
+    def figures(self) -> RelayFigures:
+        """How it goes, in numbers."""
+        stats = self.stats
+        responses: Counter[str] = Counter()
+        for (_, code), count in stats.responses.items():
+            responses[str(code)] += count
+        return RelayFigures(
+            allocations=len(self._engine.table),
+            ports=self._ports.size,
+            ports_free=self._ports.free,
+            plane=self.plane,
+            plane_reason=self.plane_reason,
+            relayed={
+                "userspace": _traffic(self._routes.in_user_space()),
+                "kernel": _traffic(self._carried()),
+            },
+            dropped={str(reason): count for reason, count in stats.drops.items()},
+            responses=dict(responses),
+            created=sum(stats.allocations_created.values()),
+            closed=dict(stats.allocations_closed),
+            certificate_not_after=self._certificate.expires if self._certificate else None,
+            listening=[f"{it.protocol} {Address(it.host, it.port)}" for it in self.addresses],
+            relay_addresses=self.relay_addresses,
+        )
+
+    async def revoke(self, user: str, until: float) -> int:
+        """Close all allocations of a user, and refuse it others until then.
+
+        :param user: as the quota counts it: without the expiry of time-limited credentials.
+        :param until: Unix time.
+        """
+        return self._engine.revoke(user, until)
+
+    async def restore(self, user: str) -> None:
+        """Let a user that was revoked allocate again."""
+        self._engine.revoke(user, 0.0)
+
     async def stop(self) -> None:
         """Close every allocation, connection and socket."""
         if self._ticker is None:
@@ -282,6 +339,12 @@ class TurnService:
         self.policy.own_addresses = self._addresses
         self._ports.set_addresses(assemble.relay_addresses(self._settings, self._addresses))
         self._listeners.follow(self._addresses)
+
+
+def _traffic(carried: Carried) -> Traffic:
+    return Traffic(
+        carried.sent_packets + carried.received_packets, carried.sent_bytes + carried.received_bytes
+    )
 
 
 def _raise_descriptor_limit() -> None:

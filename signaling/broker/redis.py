@@ -8,6 +8,7 @@ step is one script (``lua/``), so that a node that dies leaves nothing half done
 import asyncio
 import random
 import secrets
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -21,6 +22,7 @@ from signaling.broker.base import (
     Listener,
     MailboxFull,
     NotThere,
+    Queued,
     Resumption,
     RoomFull,
     SessionOver,
@@ -59,6 +61,7 @@ class RedisBroker:
         most_bytes: int,
         *,
         lease: float,
+        webhooks: bool = False,
     ) -> None:
         """Prepare to start.
 
@@ -69,7 +72,10 @@ class RedisBroker:
         self.node = secrets.token_hex(8)
         self._lease = lease
         limits = (most_messages, most_bytes, int(LIFE * 1000))
-        self._link = Link(finder, "{" + prefix + "}", self.node, limits, self._on_wake, self._live)
+        self._link = Link(
+            finder, "{" + prefix + "}", self.node, limits, self._on_wake, self._live,
+            webhooks=webhooks,
+        )  # fmt: skip
         self._listener: Listener | None = None
         self._attached: dict[str, Attached] = {}
         self._resuming: dict[str, list[list[tuple[int, str]]]] = {}
@@ -108,6 +114,7 @@ class RedisBroker:
             opened = await self._call(
                 "open", record.session, wire.record_bytes(record), record.peer,
                 record.secret_hash.hex(), round(record.grant.resume_window * 1000),
+                wire.user_text(record),
             )  # fmt: skip
         except BaseException:
             self._doubtful.add(record.session)
@@ -265,6 +272,22 @@ class RedisBroker:
         if reply == b"full":
             raise MailboxFull
         return reply == b"sent"
+
+    # For webhooks --------------------------------------------------------------------------
+
+    async def take_events(self, most: int, lease: float) -> list[Queued]:
+        """Events that are due."""
+        reply = await self._call("webhooks_take", most, round(lease * 1000))
+        parts = zip(reply[::3], reply[1::3], reply[2::3], strict=True)
+        return [Queued(event_id.decode(), tries, event) for event_id, tries, event in parts]
+
+    async def end_events(self, ids: Sequence[str]) -> None:
+        """They are delivered, or given up."""
+        await self._call("webhooks_done", *ids)
+
+    async def retry_event(self, event_id: str, delay: float) -> None:
+        """Try again after a while."""
+        await self._call("webhooks_again", event_id, round(delay * 1000))
 
     # From Redis ----------------------------------------------------------------------------
 

@@ -58,3 +58,5 @@ class CloseCode(IntEnum):
     FLOOD = 4504
     TOO_LARGE = 4505
     NOT_TEXT = 4506
+    REMOVED = 4507
+    """An operator has ended the session."""

@@ -12,6 +12,7 @@ FACTS: dict[str, Any] = {
     "page": "http://127.0.0.1:8080/",
     "curl": "curl http://127.0.0.1:8080/ice",
     "metrics": "http://127.0.0.1:9641/metrics",
+    "operator": "http://127.0.0.1:9641/#token=abcdefghijklmnopqrstuvwxyzABCDEF",
     "relay": [["stun:a:1", "stun:b:1"], ["turn:a:1?transport=udp", "turn:a:1?transport=tcp"]],
     "plane": "userspace",
     "plane_reason": "asyncio",
@@ -27,10 +28,15 @@ def test_the_defaults_are_safe_to_run(operator: Any, *, lan: bool):
     assert settings.signaling.open is lan
 
 
-def test_every_start_has_a_secret_of_its_own():
-    first, second = (defaults(lan=False)["turn"]["secret"] for _ in range(2))
-    assert first != second
-    assert len(first) >= 32
+def test_every_start_has_secrets_of_its_own():
+    first, second = (defaults(lan=False) for _ in range(2))
+    for section, key in (("turn", "secret"), ("admin", "token")):
+        assert first[section][key] != second[section][key]
+        assert len(first[section][key]) >= 32
+
+
+def test_without_an_operators_page_nothing_is_said_of_it():
+    assert "Operator" not in banner({**FACTS, "operator": ""})
 
 
 def test_the_banner_says_everything_on_one_screen():
@@ -39,7 +45,8 @@ def test_the_banner_says_everything_on_one_screen():
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 80
     for said in ("1.2.3", "http://127.0.0.1:8080/trickle", FACTS["curl"], FACTS["metrics"],
-                 "userspace (asyncio)", "One note.", "Another.", "Ctrl-C"):  # fmt: skip
+                 FACTS["operator"], "userspace (asyncio)", "One note.", "Another.",
+                 "Ctrl-C"):  # fmt: skip
         assert said in text
 
 

@@ -28,12 +28,13 @@ CANARY = "canary-that-nobody-must-see"
         f'[[signaling.ice_servers]]\nurls = "stun:a"\ncredential = ["{CANARY}"]',
         f'[redis]\nurl = "redis://:{CANARY}@local host"',
         f'[redis]\nurl = ["{CANARY}"]',
-        f'[admin]\ntoken = "{CANARY}"',
+        '[admin]\ntoken = "canary"',
+        f'[admin]\ntoken = ["{CANARY}"]',
         f'[admin]\ntoken = {{a = "{CANARY}"}}',
     ],
 )
 def test_no_secret_of_the_file_is_told(operator: Any, toml: str):
-    assert CANARY not in "\n".join(operator.problems(toml))
+    assert "canary" not in "\n".join(operator.problems(toml))
 
 
 @pytest.mark.parametrize(
@@ -49,18 +50,18 @@ def test_no_secret_of_the_file_is_told(operator: Any, toml: str):
         ("ICEBROKER_SIGNALING__ICE_SERVERS", f'[{{"urls": "stun:a", "credential": "{CANARY}"'),
         ("ICEBROKER_SIGNALING__ICE_SERVERS__0", CANARY),
         ("ICEBROKER_REDIS__URL", f"redis://:{CANARY}@local host"),
-        ("ICEBROKER_ADMIN__TOKEN", CANARY),
+        ("ICEBROKER_ADMIN__TOKEN", "canary"),
         ("ICEBROKER_ADMIN__TOKENS", CANARY),
         ("ICEBROKER_TURN_SECRET", CANARY),
     ],
 )
 def test_no_secret_of_the_environment_is_told(operator: Any, variable: str, text: str):
-    assert CANARY not in "\n".join(operator.problems("", {variable: text}))
+    assert "canary" not in "\n".join(operator.problems("", {variable: text}))
 
 
 def test_no_secret_is_shown_by_the_settings_themselves(operator: Any):
     settings = operator.settings(
-        f'[turn]\nsecret = "{CANARY}"\nusers = {{a = "{CANARY}"}}\n'
+        f'[turn]\nsecret = "{CANARY}"\nusers = {{a = "{CANARY}"}}\n[admin]\ntoken = "{CANARY}"\n'
         f'[signaling]\ntoken_secret = "{CANARY}"\n'
         f'ice_servers = [{{urls = "turn:a", username = "u", credential = "{CANARY}"}}]'
     )

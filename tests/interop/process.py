@@ -69,13 +69,19 @@ def relay(folder: Path, **changes: Any) -> Iterator[Relay]:
         "max_allocations_per_user": 0,
         **changes,
     }
-    lines = ["[turn]", *(f"{name} = {json.dumps(value)}" for name, value in turn.items())]
+    lines = ["[turn]", *(f"{name} = {_toml(value)}" for name, value in turn.items())]
     lines += ["[turn.users]", 'alice = "secretpw"', "[admin]"]
     lines += [f'listen = "127.0.0.1:{admin_port}"', "[log]", 'level = "debug"']
     file, log = folder / "icebroker.toml", folder / "icebroker.log"
     file.write_text("\n".join(lines))
     with icebroker(["turn", "-c", str(file)], admin_port, log) as process:
         yield Relay(port, tls_port, admin_port, certificate, log, process.pid)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name} = {_toml(each)}" for name, each in value.items()) + "}"
+    return json.dumps(value)
 
 
 @contextmanager

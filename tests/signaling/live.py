@@ -15,6 +15,7 @@ from config.schema import RedisSettings, SignalingSettings
 from signaling.ice import IceProvider, Server
 from signaling.protocol import SUBPROTOCOL
 from signaling.server import SignalingService
+from signaling.stats import Tell, to_nobody
 from tests.redis_server import RedisServer
 
 RELAY_SECRET = "the relay's secret, of this test"
@@ -32,12 +33,16 @@ def on(server: RedisServer) -> RedisSettings:
 
 @asynccontextmanager
 async def signaling(
-    redis: RedisSettings | None = None, /, **changes: Any
+    redis: RedisSettings | None = None, /, tell: Tell = to_nobody, **changes: Any
 ) -> AsyncIterator[SignalingService]:
-    """A running service. :param redis: its broker; None: whatever ``default_broker`` says."""
+    """A running service.
+
+    :param redis: its broker; None: whatever ``default_broker`` says.
+    :param tell: hears of what happens.
+    """
     settings = SignalingSettings.model_validate({"listen": "127.0.0.1:0", **changes})
     ice = IceProvider(SERVERS, RELAY_SECRET, int(settings.ice_ttl))
-    service = SignalingService(settings, ice, redis or default_broker.get())
+    service = SignalingService(settings, ice, redis or default_broker.get(), tell)
     await service.start()
     try:
         yield service

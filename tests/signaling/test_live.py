@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import time
+from typing import Any
 
 import aiohttp
 import jwt
@@ -273,7 +274,7 @@ class TestResume:
             assert (await one.hear("peer"))["event"] == "resumed"
 
     async def test_a_mailbox_that_is_full_to_the_brim_is_had_on_return(self):
-        limits = {"max_queued_messages": 4, "max_queued_bytes": 4096}
+        limits: dict[str, Any] = {"max_queued_messages": 4, "max_queued_bytes": 4096}
         async with signaling(**limits) as service, sockets(service) as connect:
             one, two, _, second = await pair(connect)
             seen = {"session": second["session"], "secret": second["secret"], "seq": 0}

@@ -16,6 +16,7 @@ from turn.codec.message import Message, build, parse_untrusted
 from turn.codec.registry import MessageClass, Method
 from turn.codec.values import Address
 from turn.server import TurnService
+from turn.telling import Tell, to_nobody
 
 UDP = (registry.REQUESTED_TRANSPORT, 17)
 PATIENCE = 2.0
@@ -40,9 +41,9 @@ def settings(**changes: Any) -> TurnSettings:
 
 
 @asynccontextmanager
-async def relay(**changes: Any) -> AsyncIterator[TurnService]:
-    """A running relay."""
-    service = TurnService(settings(**changes))
+async def relay(tell: Tell = to_nobody, /, **changes: Any) -> AsyncIterator[TurnService]:
+    """A running relay. :param tell: hears of what happens."""
+    service = TurnService(settings(**changes), tell=tell)
     await service.start()
     try:
         yield service

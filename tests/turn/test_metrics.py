@@ -8,8 +8,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.turn.world import OTHER_PEER, PEER, SECRET, World
 from turn.allocation.allocator import CloseReason
 from turn.auth.ephemeral import password_of
-from turn.kernel.plane import Carried
 from turn.metrics import Gauges, ProcessCollector, TurnCollector, exposition
+from turn.routes import Carried
 from turn.stats import DropReason
 
 NAMES = {

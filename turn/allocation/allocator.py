@@ -30,8 +30,9 @@ from turn.codec.registry import Attributes, MessageClass, Method
 from turn.codec.values import Address, Family, Icmp, family_of
 from turn.routes import Ends, FiveTuple, Route, RouteTable, Send
 from turn.stats import DropReason, Stats
+from turn.telling import Tell, to_nobody
 
-TICKET_BYTES = 24
+TICKET_BYTES = 16
 MOST_INDICATION_ROUTES = 128
 """Routes without a channel that an allocation keeps; a further peer takes the place of the
 oldest, which gets a new route with its next packet."""
@@ -44,6 +45,10 @@ class CloseReason(StrEnum):
     EXPIRED = "expired"
     DISCONNECTED = "disconnected"
     SHUTDOWN = "shutdown"
+    OPERATOR = "operator"
+    """By hand."""
+    REVOKED = "revoked"
+    """Its user may not use the relay any more."""
 
 
 class Parts(NamedTuple):
@@ -58,6 +63,7 @@ class Parts(NamedTuple):
     random_bytes: Callable[[int], bytes]
     options: Options = NOTHING_MORE
     elsewhere: Elsewhere = NOWHERE
+    tell: Tell = to_nobody
 
 
 class Allocator:
@@ -72,6 +78,7 @@ class Allocator:
         self._bandwidth = Bandwidth(parts.limits.rates, self.table.books.budgets)
         self._stats = parts.stats
         self._random_bytes = parts.random_bytes
+        self._tell = parts.tell
         self.connections = Connections(parts.random_bytes)
         self.options = parts.options
         self.elsewhere = parts.elsewhere
@@ -110,6 +117,7 @@ class Allocator:
         for family, relayed in allocation.relayed.items():
             relayed.relay.start(allocation.routes, AllocationGate(self, allocation))
             self._stats.allocations_created[client.transport, family.name.lower()] += 1
+        self._tell("allocation_created", allocation.facts())
         return allocation
 
     def grant(self, wanted: float) -> float:
@@ -137,6 +145,8 @@ class Allocator:
         for relayed in allocation.relayed.values():
             self._release(relayed.relay)
         self._stats.allocations_closed[reason] += 1
+        carried = allocation.routes.carried._asdict()
+        self._tell("allocation_closed", {**allocation.facts(), "reason": reason, **carried})
 
     def close_family(self, allocation: Allocation, family: Family, reason: CloseReason) -> None:
         """End one relayed address of an allocation, and all of it where it was the last one."""
@@ -170,9 +180,12 @@ class Allocator:
     # Mobility (RFC 8016) -------------------------------------------------------------------
 
     def issue_ticket(self, allocation: Allocation) -> bytes:
-        """A new ticket for an allocation; the one before is void."""
+        """A new ticket for an allocation; the one before is void.
+
+        It is text, because coturn's client keeps no more of it than up to a zero.
+        """
         self._by_ticket.pop(allocation.ticket, None)
-        allocation.ticket = self._random_bytes(TICKET_BYTES)
+        allocation.ticket = self._random_bytes(TICKET_BYTES).hex().encode()
         self._by_ticket[allocation.ticket] = allocation
         return allocation.ticket
 

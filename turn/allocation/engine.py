@@ -10,8 +10,9 @@ from typing import NamedTuple
 from turn.allocation.allocator import Allocator, CloseReason, Parts
 from turn.allocation.connections import PeerStream
 from turn.allocation.handlers import HANDLERS, known
-from turn.allocation.model import Limits
+from turn.allocation.model import Allocation, Limits
 from turn.allocation.options import Options
+from turn.allocation.refusals import facts_of, is_first_step
 from turn.allocation.replies import RecentReplies
 from turn.allocation.request import Outcome, Request, unknown_attributes
 from turn.auth.authenticate import Authenticator, Identity, Now
@@ -49,6 +50,8 @@ class Engine:
         self._authenticator = authenticator
         self._stats = parts.stats
         self._allocator = Allocator(parts)
+        self._tell = parts.tell
+        self._revoked: dict[str, float] = {}
         self._replies = RecentReplies()
         self.table = parts.table
         self.draining = False
@@ -88,8 +91,8 @@ class Engine:
         request.identity = self._authenticate(request)
         # Only now (RFC 8489 §6.3): a client discards a 420 that nothing protects (§9.2.5).
         self._check_known(request)
-        if message.method == Method.ALLOCATE and not self._takes_in():
-            raise StunError(508)
+        if message.method == Method.ALLOCATE:
+            self._check_taken_in(request)
         try:
             reply = self._succeed(request)
         finally:
@@ -98,8 +101,23 @@ class Engine:
             self._replies.put(request.client, message.transaction_id, reply.data, now)
         return reply
 
+    def _check_taken_in(self, request: Request) -> None:
+        """See that somebody may begin something here. :raises StunError: 508, 403."""
+        if not self._takes_in():
+            raise StunError(508, why="the relay is draining, or sends everyone elsewhere")
+        if not self._revoked:
+            return
+        user = request.proved.user
+        until = self._revoked.get(user, 0.0)
+        if until > request.now.wall:
+            raise StunError(403, why="an operator has revoked the user")
+        self._revoked.pop(user, None)
+
     def _check_known(self, request: Request) -> None:
-        unknown = request.message.unknown_required(known(self._allocator, request))
+        able = known(self._allocator, request)
+        if self._authenticator.third_party is not None:
+            able |= {registry.ACCESS_TOKEN.number}
+        unknown = request.message.unknown_required(able)
         if unknown:
             raise unknown_attributes(unknown)
 
@@ -119,9 +137,14 @@ class Engine:
 
     def _authenticate(self, request: Request) -> Identity:
         begins = request.message.method == Method.ALLOCATE
+        allocation = self.table.get(request.client)
         try:
             identity = self._authenticator.authenticate(
-                request.message, request.client.client, request.now, begins=begins
+                request.message,
+                request.client.client,
+                request.now,
+                begins=begins,
+                granted=allocation.grant if allocation else None,
             )
         except StunError as error:
             self._stats.auth[AUTH_RESULTS[error.code]] += 1
@@ -150,6 +173,8 @@ class Engine:
 
     def _reject(self, request: Request, error: StunError) -> Reply:
         """Build the reply to every request that fails."""
+        if not is_first_step(request, error):
+            self._tell("request_refused", facts_of(request, error))
         error = self._elsewhere(request, error)
         attributes = ((registry.ERROR_CODE, (error.code, error.reason)), *error.attributes)
         return self._reply(request, MessageClass.ERROR, attributes, error.code)
@@ -187,14 +212,21 @@ class Engine:
 
     # From the outside ----------------------------------------------------------------------
 
-    def disconnected(self, client: FiveTuple) -> None:
+    def disconnected(self, client: FiveTuple, *, for_good: bool = False) -> None:
         """A TCP or TLS client's connection is gone, and its allocation with it (RFC 8656 §4).
 
-        One that its client may come back to from elsewhere goes on until it expires (RFC 8016).
+        One that its client may come back to from elsewhere goes on until it expires (RFC 8016),
+        unless it is gone for good: what is sent there would reach somebody else.
         """
         allocation = self.table.get(client)
-        if allocation is not None and not allocation.ticket:
+        if allocation is not None and (for_good or not allocation.ticket):
             self._allocator.close(allocation, CloseReason.DISCONNECTED)
+
+    def rerouted(self, client: FiveTuple, send: Send) -> None:
+        """A client is reached in another way from now on: its proxy has another port for it."""
+        allocation = self.table.get(client)
+        if allocation is not None:
+            self._allocator.move(allocation, client, send)
 
     def expire(self, now: float) -> None:
         """End everything whose time is over; to be called about once a second."""
@@ -213,6 +245,21 @@ class Engine:
         self._authenticator = authenticator
         self.table.set_limits(limits)
         self._allocator.reload(limits, options)
+
+    def revoke(self, user: str, until: float) -> int:
+        """Close every allocation of a user and refuse it others until then (Unix time).
+
+        :returns: how many were closed.
+        """
+        self._revoked[user] = until
+        meant = [allocation for allocation in self.table if allocation.owner.user == user]
+        for allocation in meant if until else ():
+            self._allocator.close(allocation, CloseReason.REVOKED)
+        return len(meant)
+
+    def close(self, allocation: Allocation, reason: CloseReason) -> None:
+        """End a live allocation."""
+        self._allocator.close(allocation, reason)
 
     def close_all(self, reason: CloseReason = CloseReason.SHUTDOWN) -> None:
         """End every allocation and reservation."""

@@ -2,9 +2,11 @@
 
 from typing import Any, NamedTuple, Protocol
 
+from turn.auth.third_party import Grant
 from turn.bandwidth import Rates
 from turn.codec.values import Address, Family, Icmp
 from turn.routes import ClientRoutes, Ends, FiveTuple, Route, Send
+from turn.telling import Facts
 
 PERMISSION_LIFETIME = 300.0
 """Seconds (RFC 8656 §9)."""
@@ -143,6 +145,8 @@ class Allocation:
         "client",
         "created",
         "due",
+        "grant",
+        "number",
         "owner",
         "permissions",
         "relayed",
@@ -157,11 +161,15 @@ class Allocation:
         self.relayed: dict[Family, Relayed] = {}
         """One, or one of each family (RFC 8656 §7.2, a dual allocation)."""
         self.created = now
+        self.number = 0
+        """What an operator calls it: the table counts from 1, and gives none twice."""
         self.due = 0.0
         """When the table has to look at it next."""
         self.permissions: dict[str, float] = {}
         """Peer IP address -> expiry."""
         self.channels: dict[int, Channel] = {}
+        self.grant: Grant | None = None
+        """What a third party gave its client (RFC 7635)."""
         self.ticket = b""
         """What its client may move it with (RFC 8016), if it asked for that."""
 
@@ -174,6 +182,16 @@ class Allocation:
     def expires(self) -> float:
         """When the last of it ends; monotonic time."""
         return max(relayed.expires for relayed in self.relayed.values())
+
+    def facts(self) -> Facts:
+        """What an operator is told of it wherever it is named."""
+        return {
+            "allocation": str(self.number),
+            "user": self.owner.user,
+            "transport": self.client.transport,
+            "client": str(self.client.client),
+            "relayed": [str(relayed.relay.public) for relayed in self.relayed.values()],
+        }
 
     def channel_to(self, peer: Address) -> int:
         """The channel number bound to a peer, or 0."""

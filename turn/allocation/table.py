@@ -1,6 +1,7 @@
 """All allocations, and the books that must balance: quotas, reservations, expiry."""
 
 import heapq
+import itertools
 from collections.abc import Iterator
 from ipaddress import ip_network
 from typing import NamedTuple
@@ -13,6 +14,17 @@ from turn.routes import FiveTuple
 from turn.stats import Stats
 
 ALL: Key = ("total", "")
+
+QUOTAS = {
+    "user": "the user has turn.max_allocations_per_user",
+    "address": "the client's address has turn.max_allocations_per_address",
+    "total": "the relay has turn.max_allocations",
+    "ports": "no port of turn.relay_ports is free",
+    "permissions": "the allocation has turn.max_permissions",
+    "channels": "the allocation has turn.max_channels",
+    "connections": "the allocation has turn.max_channels connections",
+}
+"""What is full, by the name that it is counted under."""
 
 
 class Reservation(NamedTuple):
@@ -37,6 +49,7 @@ class AllocationTable:
         self._reservations: dict[bytes, Reservation] = {}
         self._due: list[tuple[float, int, Allocation]] = []
         self._serial = 0
+        self._numbers = itertools.count(1)
 
     def __len__(self) -> int:
         return len(self._by_client)
@@ -99,10 +112,11 @@ class AllocationTable:
     def exceeded(self, quota: str, code: int) -> StunError:
         """Count a refusal, and give the error that tells of it."""
         self._stats.quota_rejections[quota] += 1
-        return StunError(code)
+        return StunError(code, why=QUOTAS[quota])
 
     def insert(self, allocation: Allocation) -> None:
-        """Take in a new allocation whose quota was checked."""
+        """Take in a new allocation whose quota was checked, and give it its number."""
+        allocation.number = next(self._numbers)
         self._by_client[allocation.client] = allocation
         user, place = ("user", allocation.owner.user), place_of(allocation.client)
         self._count(ALL)
@@ -175,7 +189,7 @@ class AllocationTable:
         :raises StunError: 508 where there is none of this owner's (RFC 8656 §7.2).
         """
         reservation = self._reservations.get(token)
-        if reservation is None or reservation.owner != owner:
+        if reservation is None or reservation.owner.username != owner.username:
             raise StunError(508)
         return reservation.relay
 

@@ -33,10 +33,14 @@ class StunError(Exception):
     """A request fails with this error code.
 
     ``attributes`` are further attributes of the error response, as ``message.build`` takes them.
+    ``why`` is for the operator, and never goes out.
     """
 
-    def __init__(self, code: int, *, attributes: tuple[tuple[Any, Any], ...] = ()) -> None:
+    def __init__(
+        self, code: int, *, attributes: tuple[tuple[Any, Any], ...] = (), why: str = ""
+    ) -> None:
         super().__init__(code)
         self.code = code
         self.reason = REASONS[code]
         self.attributes = attributes
+        self.why = why

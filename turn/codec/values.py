@@ -26,6 +26,9 @@ class Address(NamedTuple):
     host: str
     port: int
 
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
 
 class Family(IntEnum):
     """Address families on the wire (RFC 8489 §14.1)."""

@@ -30,10 +30,10 @@ from turn.kernel.layout import (
     WORD,
     Way,
 )
-from turn.kernel.plane import Carried, Unavailable
+from turn.kernel.plane import NOTHING, Unavailable
 from turn.kernel.program import load
 from turn.kernel.rtnetlink import Netlink, News
-from turn.routes import Route, Transport
+from turn.routes import Carried, Route, ThroughProxy, Transport
 
 log = structlog.get_logger("turn")
 
@@ -190,15 +190,18 @@ class KernelPlane:
                 total[place] += value
         return Carried(*total)
 
+    def carried_by(self, route: Route) -> Carried:
+        """What went by this plane on one route."""
+        offload = self._offloads.get(route)
+        return self._read(offload) if offload is not None else NOTHING
+
     def _drop(self, route: Route) -> None:
         offload = self._offloads.pop(route)
         for index in (0, 1):
             self._meters[_meter(offload, index) + EXPIRES] = 0
         for way in offload.ways:
             self._maps[way.map].delete(way.key())
-        self._retired = Carried(
-            *(sum(pair) for pair in zip(self._retired, self._read(offload), strict=True))
-        )
+        self._retired = self._retired.plus(self._read(offload))
         self._hops.release(offload.client)
         self._hops.release(offload.peer)
         self._freed.append(offload.number)
@@ -281,6 +284,7 @@ def can_carry(route: Route) -> bool:
     """Whether the program can carry a route."""
     return (
         route.client.transport is Transport.UDP
+        and not isinstance(route.to_client, ThroughProxy)
         and route.sending is None
         and route.receiving is None
         and (":" in route.client.client.host) == (":" in route.wire_peer.host)

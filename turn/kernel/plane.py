@@ -1,24 +1,15 @@
 """What a data plane beside user space is to the relay, and the one that does nothing."""
 
 import asyncio
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from turn.routes import Route, RouteObserver
+from turn.routes import Carried, Route, RouteObserver
+
+NOTHING = Carried()
 
 
 class Unavailable(Exception):
     """The kernel cannot carry packets here; the message says why, and what would help."""
-
-
-class Carried(NamedTuple):
-    """What a plane has relayed since it began; bytes are payload."""
-
-    sent_packets: int = 0
-    sent_bytes: int = 0
-    received_packets: int = 0
-    received_bytes: int = 0
-    spoiled_packets: int = 0
-    """Lost half way: a function of the kernel's failed."""
 
 
 class Plane(RouteObserver, Protocol):
@@ -38,7 +29,7 @@ class Plane(RouteObserver, Protocol):
         """Take everything out of the kernel again."""
 
     def carried(self) -> Carried:
-        """What went by this plane."""
+        """What went by this plane since it began."""
 
 
 class NullPlane:
@@ -71,4 +62,8 @@ class NullPlane:
 
     def carried(self) -> Carried:
         """Nothing."""
-        return Carried()
+        return NOTHING
+
+    def carried_by(self, route: Route) -> Carried:
+        """Nothing."""
+        return NOTHING

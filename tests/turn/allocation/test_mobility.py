@@ -8,7 +8,7 @@ from turn.allocation.options import Options
 from turn.codec import registry
 from turn.codec.message import Message
 from turn.codec.registry import Method
-from turn.routes import Route, Transport
+from turn.routes import Carried, Route, Transport
 
 ASKED = (registry.MOBILITY_TICKET, b"")
 
@@ -24,6 +24,9 @@ class Watcher:
 
     def refreshed(self, route: Route) -> None:
         assert id(route) in self.live
+
+    def carried_by(self, _: Route) -> Carried:
+        return Carried()
 
     def removed(self, route: Route) -> None:
         del self.live[id(route)]
@@ -76,6 +79,12 @@ def test_everything_moves_and_goes_on(world: World) -> None:
     assert b"back too" in after.received[1]
     assert before.received == []
     assert set(watcher.live.values()) == {"203.0.113.9"}
+
+
+def test_a_ticket_is_text_so_that_c_clients_keep_all_of_it(world: World) -> None:
+    _, ticket = allocated(world)
+    assert ticket.isalnum()
+    assert len(ticket) == 32
 
 
 def test_the_old_place_has_nothing_any_more(world: World) -> None:

@@ -48,6 +48,7 @@ const ERRORS = {
   forbidden: "Your invitation is for another room. Ask for the link of this one.",
   unreachable: "The server does not answer. Check your connection, then try again.",
   replaced: "The call goes on in another window.",
+  removed: "An operator has ended your part in the call.",
   flood: "The server cut the connection: too many messages at once.",
   unavailable: "The server cannot let anybody in right now. Try again in a moment.",
 };

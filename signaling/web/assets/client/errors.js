@@ -15,6 +15,7 @@ const MEANINGS = {
   unauthorized: "the token was refused",
   replaced: "the session goes on over another connection",
   flood: "too many messages: the server cut the connection",
+  removed: "an operator has ended the session",
   refused: "the server closed the connection for good",
 };
 
@@ -25,6 +26,7 @@ const CLOSE_CODES = {
   4504: "flood",
   4505: "too_large",
   4506: "bad_frame",
+  4507: "removed",
 };
 
 /** An error with a stable `code`; `retryable` tells whether the same may succeed a little later. */

@@ -7,8 +7,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from config.schema import AdminSettings
+from tests.operator_api import FakeControl
 from tests.turn.live import port_of, relay
 from turn.admin import Admin
+from turn.admin.journal import Journal
 from turn.codec.registry import Method
 
 
@@ -31,7 +33,8 @@ async def start():
     started = []
 
     async def start(*services):
-        started.append(Admin(AdminSettings.model_validate({"listen": "127.0.0.1:0"}), services))
+        settings = AdminSettings.model_validate({"listen": "127.0.0.1:0"})
+        started.append(Admin(settings, services, Journal(), FakeControl()))
         await started[-1].start()
         return started[-1]
 
@@ -83,7 +86,7 @@ async def test_a_service_that_has_stopped_is_not_ready_and_the_process_lives(sta
 
 async def test_one_service_that_is_not_ready_is_enough(start, ask):
     async with relay() as one, relay() as other:
-        other.name = "other"
+        other.name, other.collections = "other", ()
         admin = await start(one, other)
         assert (await ask(admin, "/readyz"))[0] == 200
         await other.drain(0)
@@ -106,7 +109,8 @@ async def test_it_is_for_reading(start, ask, path, method):
 async def test_a_taken_address_is_named():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        admin = Admin(AdminSettings.model_validate({"listen": f"127.0.0.1:{port}"}), [])
+        settings = AdminSettings.model_validate({"listen": f"127.0.0.1:{port}"})
+        admin = Admin(settings, [], Journal(), FakeControl())
         wanted = f"metrics cannot listen on 127.0.0.1:{port}: "
         with pytest.raises(OSError, match=wanted):
             await admin.start()

@@ -1,0 +1,121 @@
+"""The operator's page in Chromium: what it shows of both services, and what its buttons do."""
+
+import pytest
+
+from tests.interop.browser import chromium
+from tests.operator_api import TOKEN, operator
+from tests.signaling.live import signaling, sockets
+from tests.turn.live import UDP, Client, port_of, relay
+from turn.admin.journal import Journal
+from turn.codec.registry import Method
+
+HOSTILE = "<img src=x onerror=\"document.title='owned'\">"
+
+
+@pytest.fixture
+async def browser(need):
+    """Debian's Chromium."""
+    need("chromium")
+    async with chromium() as one:
+        yield one
+
+
+@pytest.fixture
+async def stage():
+    """Both services, their operator, and what opens sockets."""
+    journal = Journal()
+    async with (
+        relay(journal.tell) as turn,
+        signaling(tell=journal.tell) as rooms,
+        operator(journal, turn, rooms) as api,
+        sockets(rooms) as join,
+    ):
+        yield turn, api, join
+
+
+@pytest.fixture
+async def page(browser):
+    """A page, and whatever it complains of."""
+    one = await (await browser.new_context()).new_page()
+    one.set_default_timeout(15000)
+    complaints: list[str] = []
+    one.on("pageerror", lambda error: complaints.append(str(error)))
+    one.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
+    yield one
+    # A refused sign-in is an answer like any other, though the browser logs it.
+    assert [line for line in complaints if "401" not in line and "ERR_FAILED" not in line] == []
+
+
+async def test_it_shows_what_goes_on_and_ends_what_it_is_told_to(stage, page, connect):
+    turn, api, join = stage
+    client = await connect(port_of(turn))
+    await client.allocate()
+    intruder = await Client("mallory", "x").connect(port_of(turn))
+    await intruder.request(Method.ALLOCATE, UDP)
+    intruder.close()
+    peer = await join()
+    await peer.hello(name=HOSTILE)
+    await peer.join("demo")
+    await page.goto(f"{api.base}/#token={TOKEN}")
+    await page.wait_for_selector("[data-testid=allocations] >> text=alice")
+    assert TOKEN not in page.url
+    assert await page.inner_text("[data-testid=state]") == "ready"
+    await page.wait_for_selector("[data-testid=refusals] >> text=there is no such user")
+    # A name is text, whatever it looks like.
+    await page.wait_for_selector("[data-testid=peers] >> text=onerror")
+    assert await page.title() == "Icebroker operator"
+    assert await page.locator("[data-testid=peers] img").count() == 0
+
+    other = await connect(port_of(turn))
+    await other.allocate()
+    await page.wait_for_selector("[data-testid=events] >> text=allocation created")
+    await page.click("[data-testid=allocations] tr:nth-child(2) >> text=End")
+    await page.click("[data-testid=yes]")
+    await page.wait_for_selector("[data-testid=events] >> text=operator")
+    await page.wait_for_function(
+        "document.querySelectorAll('[data-testid=allocations] tbody tr').length === 1"
+    )
+    assert turn.stats.allocations_closed["operator"] == 1
+
+
+async def test_a_drain_is_asked_about_seen_and_taken_back(stage, page, connect):
+    turn, api, _ = stage
+    await (await connect(port_of(turn))).allocate()
+    await page.goto(f"{api.base}/#token={TOKEN}")
+    await page.click("[data-testid=drain]")
+    await page.click("[data-testid=no]")
+    assert not turn.draining
+    await page.click("[data-testid=drain]")
+    await page.click("[data-testid=yes]")
+    await page.wait_for_selector("[data-testid=state] >> text=draining: 1 allocations")
+    await page.click("[data-testid=drain] >> text=Take work again")
+    await page.click("[data-testid=yes]")
+    await page.wait_for_selector("[data-testid=state] >> text=ready")
+    assert not turn.draining
+
+
+async def test_nobody_is_let_in_without_the_token(stage, page):
+    _, api, _ = stage
+    await page.goto(f"{api.base}/#token=wrong")
+    await page.wait_for_selector("text=That is not the token.")
+    assert not await page.is_visible("main")
+    await page.fill("#token", TOKEN)
+    await page.click("text=Sign in")
+    await page.wait_for_selector("[data-testid=state] >> text=ready")
+    await page.reload()
+    await page.wait_for_selector("[data-testid=state] >> text=ready")
+    await page.click("text=Sign out")
+    await page.reload()
+    await page.wait_for_selector("#entry")
+    assert not await page.is_visible("main")
+
+
+async def test_it_says_when_the_process_is_gone(stage, page):
+    _, api, _ = stage
+    await page.goto(f"{api.base}/#token={TOKEN}")
+    await page.wait_for_selector("[data-testid=state] >> text=ready")
+    await page.route("**/api/**", lambda route: route.abort())
+    await page.wait_for_selector("[data-testid=state] >> text=no answer")
+    await page.unroute("**/api/**")
+    await page.wait_for_selector("[data-testid=state] >> text=ready")
+    await page.wait_for_selector("#notice", state="hidden")

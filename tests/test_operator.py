@@ -1,0 +1,107 @@
+"""The API of a whole process: what it changes, and what a restart by another configuration does."""
+
+import json
+import signal
+import urllib.error
+import urllib.request
+from typing import Any
+
+import pytest
+
+from tests.interop.process import free_port
+from tests.shell import PATIENCE, Ports, Service, Shell, get
+
+TOKEN = "the operator's token of the tests"
+
+
+@pytest.fixture
+def shell(tmp_path) -> Shell:
+    return Shell(tmp_path)
+
+
+@pytest.fixture
+def ports() -> Ports:
+    return Ports(free_port(), free_port(), free_port())
+
+
+def ask(base: str, path: str, token: str, method: str = "GET", body: Any = None) -> Any:
+    """What the API answers, whatever the status."""
+    request = urllib.request.Request(
+        f"{base}/api/v1/{path}",
+        method=method,
+        headers={"Authorization": f"Bearer {token}"},
+        data=None if body is None else json.dumps(body).encode(),
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        return json.load(error)
+
+
+def test_without_a_configuration_the_first_screen_has_the_operators_page(shell, ports):
+    with shell.running("serve", **ports.variables()) as service:
+        line = next(line for line in service.banner().splitlines() if "Operator" in line)
+        page, _, token = line.split()[-1].partition("#token=")
+        assert "<html" in get(page)
+        status = ask(page.rstrip("/"), "status", token)
+        assert set(status["services"]) == {"turn", "signaling"}
+        assert token not in service.log.read_text()
+        assert service.end(signal.SIGTERM) < 5
+
+
+def configuration(ports: Ports, token: str = TOKEN, extra: str = "") -> str:
+    return (
+        f'[turn]\nlisten = "127.0.0.1:{ports.turn}"\nsecret = "a secret of this very test"\n'
+        f"{extra}\n"
+        f'[signaling]\nlisten = "127.0.0.1:{ports.signaling}"\n'
+        f'[admin]\nlisten = "127.0.0.1:{ports.admin}"\ntoken = "{token}"\n'
+    )
+
+
+@pytest.fixture
+def running(shell, ports):
+    shell.write(configuration(ports))
+    with shell.running("serve") as service:
+        service.banner()
+        yield service
+
+
+def test_an_operators_own_token_is_not_shown(running: Service):
+    assert TOKEN not in running.out.read_text() + running.log.read_text()
+
+
+def test_a_reload_by_the_api(shell, ports, running: Service):
+    base = f"http://127.0.0.1:{ports.admin}"
+    shell.write(configuration(ports, extra='realm = ""'))
+    refused = ask(base, "reload", TOKEN, "POST")
+    assert refused["error"] == "conflict"
+    assert refused["problems"] == ["icebroker.toml:4: turn.realm: is empty"]
+    errors = ask(base, "errors", TOKEN)["errors"]
+    assert errors[0]["facts"]["problem"] == refused["problems"][0]
+    shell.write(configuration(ports, token="another token of the tests"))
+    assert ask(base, "reload", TOKEN, "POST") == {"reloaded": True}
+    assert ask(base, "status", TOKEN)["error"] == "unauthorized"
+    assert ask(base, "status", "another token of the tests")["ready"]
+
+
+def test_the_log_level_until_a_reload(ports, running: Service):
+    base = f"http://127.0.0.1:{ports.admin}"
+    assert ask(base, "log", TOKEN, "PUT", {"level": "error"}) == {"level": "error"}
+    lines = running.log.read_text()
+    ask(base, "drain", TOKEN, "DELETE")
+    assert running.log.read_text() == lines
+    ask(base, "reload", TOKEN, "POST")
+    assert ask(base, "log", TOKEN) == {"level": "info"}
+    ask(base, "drain", TOKEN, "DELETE")
+    assert '"action": "resume"' in running.log.read_text()[len(lines) :]
+
+
+def test_a_watched_stream_does_not_hold_the_stop_up(ports, running: Service):
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{ports.admin}/api/v1/events",
+        headers={"Authorization": f"Bearer {TOKEN}"},
+    )
+    with urllib.request.urlopen(request, timeout=PATIENCE) as stream:
+        assert stream.readline() == b": icebroker\n"
+        assert running.end(signal.SIGTERM) < 5

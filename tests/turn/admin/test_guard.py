@@ -1,0 +1,104 @@
+"""Who may use the API, and what is told to whom may not."""
+
+import pytest
+
+from config.schema import AdminSettings
+from tests.operator_api import TOKEN, operator
+from tests.turn.live import relay
+from turn.admin.journal import Journal
+
+PATHS = ["status", "allocations", "no-such-thing", "allocations/1", "events"]
+
+
+@pytest.fixture
+async def api():
+    """An operator of one relay."""
+    journal = Journal()
+    async with relay(journal.tell) as service, operator(journal, service) as one:
+        yield one
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("token", ["", "wrong", TOKEN[:-1], TOKEN + "x", f"{TOKEN} {TOKEN}"])
+async def test_without_the_token_nothing_is_told(api, path, token):
+    answer = await api.ask(path, token=token)
+    assert answer.status == 401
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+    assert answer.body["error"] == "unauthorized"
+    assert "Authorization: Bearer" in answer.body["message"]
+
+
+@pytest.mark.parametrize("value", [TOKEN, f"Basic {TOKEN}", f"bearer{TOKEN}"])
+async def test_another_scheme_is_no_token(api, value):
+    assert (await api.ask("status", token="", Authorization=value)).status == 401
+
+
+async def test_the_scheme_is_of_any_case(api):
+    assert (await api.ask("status", token="", Authorization=f"bearer {TOKEN}")).status == 200
+
+
+async def test_a_token_in_the_url_is_none(api):
+    assert (await api.ask(f"status?token={TOKEN}", token="")).status == 401
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [("https://evil.example", 403), ("null", 403), ("http://127.0.0.1:1", 403), (None, 200)],
+)
+async def test_pages_of_other_origins_are_refused_even_with_the_token(api, origin, status):
+    headers = {} if origin is None else {"Origin": origin}
+    assert (await api.ask("status", **headers)).status == status
+
+
+async def test_our_own_page_may(api):
+    assert (await api.ask("status", Origin=api.base)).status == 200
+
+
+async def test_nothing_is_shared_or_kept(api):
+    for answer in (await api.ask("status"), await api.ask("status", token="")):
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+        assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "status", "error"),
+    [
+        ("no-such-thing", "GET", 404, "not_found"),
+        ("status", "POST", 405, "method_not_allowed"),
+        ("allocations/77", "GET", 404, "not_found"),
+        ("allocations/77", "DELETE", 404, "not_found"),
+        ("drain/1", "DELETE", 404, "not_found"),
+    ],
+)
+async def test_a_mistake_is_answered_in_json(api, path, method, status, error):
+    answer = await api.ask(path, method)
+    assert (answer.status, answer.body["error"]) == (status, error)
+
+
+async def test_without_a_configured_token_there_is_no_api_and_no_page():
+    journal = Journal()
+    async with relay(journal.tell) as service, operator(journal, service, token="") as api:
+        for path in ("/api/v1/status", "/api/v1/openapi.json", "/", "/operator/api.js"):
+            answer = await api.ask(path)
+            assert answer.status == 404
+            assert "set admin.token" in answer.text
+        assert not journal.on
+        assert (await api.ask("/metrics", token="")).status == 200
+
+
+async def test_a_reload_turns_it_on_changes_the_token_and_turns_it_off():
+    journal = Journal()
+    async with relay(journal.tell) as service, operator(journal, service, token="") as api:
+        for token, status in ((TOKEN, 200), ("another one of sixteen", 401), ("", 404)):
+            api.admin.reload(AdminSettings.model_validate({"token": token}))
+            assert (await api.ask("status")).status == status
+            assert journal.on == bool(token)
+
+
+async def test_no_token_is_logged(api, caplog):
+    await api.ask("status", token="a-guess-that-is-wrong")
+    assert "wrong token" in caplog.text or not caplog.text
+    assert "a-guess-that-is-wrong" not in caplog.text
+    assert TOKEN not in caplog.text

@@ -1,0 +1,125 @@
+"""Who may use the API: a bearer token on every request, so that no page can do it unasked.
+
+There is no cookie and so no CSRF: what a browser adds by itself proves nothing here.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from urllib.parse import urlsplit
+
+import msgspec
+import structlog
+from aiohttp import hdrs, web
+from msgspec import Struct
+
+log = structlog.get_logger("admin")
+
+API = "/api/"
+OPEN = frozenset({"/api/v1/openapi.json"})
+"""What describes the API is no secret."""
+OFF = "the admin API is off; set admin.token to have it (openssl rand -base64 32)"
+HEADERS = {
+    "Server": "icebroker",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Problem(Struct, frozen=True):
+    """Why something was not done."""
+
+    error: str
+    """A code, for programs."""
+    message: str
+    """What is wrong and what to do, for people."""
+    problems: list[str] = []
+    """Each with file and line, where a configuration was refused."""
+
+
+class ApiError(Exception):
+    """A request fails with this status and this code."""
+
+    def __init__(self, status: int, message: str, problems: list[str] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.problem = Problem(error_code(status), message, problems or [])
+
+
+class Guard:
+    """Holds the token; stands before every request."""
+
+    def __init__(self, token: str) -> None:
+        self.set_token(token)
+
+    def set_token(self, token: str) -> None:
+        """Ask for this one from now on; "": there is no API."""
+        self._digest = _digest(token) if token else None
+
+    @property
+    def on(self) -> bool:
+        """Whether there is an API."""
+        return self._digest is not None
+
+    @web.middleware
+    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Let a request through, or answer it; every answer gets the headers."""
+        try:
+            if request.path.startswith(API):
+                self._admit(request)
+            response = await handler(request)
+        except ApiError as error:
+            response = answer(error.problem, error.status)
+            if error.status == HTTPStatus.UNAUTHORIZED:
+                response.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
+        except web.HTTPException as error:
+            if not request.path.startswith(API):
+                raise
+            code = error_code(error.status)
+            response = answer(Problem(code, f"{request.method} {request.path}"), error.status)
+            if hdrs.ALLOW in error.headers:
+                response.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]
+        if not response.prepared:
+            response.headers.update(HEADERS)
+        return response
+
+    def _admit(self, request: web.Request) -> None:
+        """Let nobody else in. :raises ApiError: 403, 401, or 404 where there is no API."""
+        if self._digest is None:
+            raise ApiError(404, OFF)
+        origin = request.headers.get(hdrs.ORIGIN)
+        if origin is not None and urlsplit(origin).netloc != request.host:
+            raise ApiError(403, "pages of another origin may not use this API")
+        if request.path in OPEN:
+            return
+        scheme, _, token = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+        good = hmac.compare_digest(_digest(token.strip()), self._digest)
+        if scheme.lower() != "bearer" or not good:
+            if token:
+                log.warning("wrong token", remote=request.remote)
+            raise ApiError(401, "send the header: Authorization: Bearer <admin.token>")
+
+
+def answer(body: Struct, status: int = 200) -> web.Response:
+    """A JSON answer."""
+    data = msgspec.json.encode(body)
+    return web.Response(body=data, status=status, content_type="application/json")
+
+
+def error_code(status: int) -> str:
+    """What a program is told: ``not_found``."""
+    return HTTPStatus(status).phrase.lower().replace(" ", "_")
+
+
+def _digest(token: str) -> bytes:
+    # Of one length, so that comparing them tells nothing of the token's.
+    return hashlib.sha256(token.encode()).digest()

@@ -1,0 +1,147 @@
+"""The admin listener of a process: metrics, health, the API and the operator's page."""
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+import structlog
+from aiohttp import web
+
+from config.schema import AdminSettings
+from turn.admin.actions import Actions
+from turn.admin.document import document
+from turn.admin.drain import Drain
+from turn.admin.guard import OFF, Guard
+from turn.admin.journal import Journal
+from turn.admin.lists import Lists
+from turn.admin.operation import Handler, Operation, Parameter
+from turn.admin.service import Control, Service
+from turn.admin.stream import EventStream
+from turn.metrics import CONTENT_TYPE, ProcessCollector, exposition
+
+log = structlog.get_logger("admin")
+
+PAGE = Path(__file__).parent / "page"
+FILES = {
+    "/": "index.html",
+    **{
+        f"/operator/{name}": name
+        for name in ("operator.css", "icon.svg", "operator.js", "api.js", "draw.js", "lists.js",
+                     "load.js")
+    },
+}  # fmt: skip
+LARGEST_BODY = 16 << 10
+
+
+class Admin:
+    """An HTTP server for operators; it is not for the public."""
+
+    def __init__(
+        self,
+        settings: AdminSettings,
+        services: Sequence[Service],
+        journal: Journal,
+        control: Control,
+    ) -> None:
+        self._listen = settings.listen
+        self._services = services
+        self._journal = journal
+        self._process = ProcessCollector(
+            version("icebroker"), lambda: any(service.draining for service in services)
+        )
+        self._guard = Guard("")
+        self._drain = Drain(services)
+        self._stream = EventStream(journal)
+        actions = Actions(services, journal, control, self._drain)
+        self.operations = [*actions.operations(), self._events()]
+        for service in services:
+            for collection in service.collections:
+                self.operations += Lists(collection, actions).operations()
+        self._document = msgspec.json.encode(document(self.operations))
+        app = web.Application(middlewares=[self._guard.middleware], client_max_size=LARGEST_BODY)
+        app.add_routes(
+            [
+                web.get("/metrics", self._metrics),
+                web.get("/healthz", self._healthz),
+                web.get("/readyz", self._readyz),
+                web.get("/api/v1/openapi.json", self._openapi),
+                *(web.get(path, self._file(PAGE / name)) for path, name in FILES.items()),
+                *(web.route(each.method, each.path, each.handler) for each in self.operations),
+            ]
+        )
+        self._runner = web.AppRunner(
+            app, access_log=None, handle_signals=False, shutdown_timeout=1.0
+        )
+        self.reload(settings)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens, once started."""
+        host, port = self._runner.addresses[0][:2]
+        return host, port
+
+    async def start(self) -> None:
+        """Begin to serve. :raises OSError: the address cannot be listened on."""
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, *self._listen).start()
+        except OSError as error:
+            await self._runner.cleanup()
+            raise OSError(
+                error.errno, f"metrics cannot listen on {self._listen}: {error.strerror}"
+            ) from None
+        if self._guard.on and not self._listen.is_loopback:
+            log.warning("admin.token travels in clear text; keep this network to yourself",
+                        listen=str(self._listen))  # fmt: skip
+
+    def reload(self, settings: AdminSettings) -> None:
+        """Go on with another token."""
+        self._guard.set_token(settings.token.get_secret_value())
+        self._journal.switch(on=self._guard.on)
+
+    async def drain(self, _: float) -> None:
+        """Nothing: it answers until the end, so that a drain can be watched."""
+
+    async def stop(self) -> None:
+        """Stop serving."""
+        self._drain.stop()
+        self._journal.switch(on=False)
+        await self._runner.cleanup()
+
+    def _events(self) -> Operation:
+        kinds = Parameter("kinds", "Only these kinds of events, with commas between.")
+        return Operation(
+            "GET", "/api/v1/events", "events",
+            "Events as they happen (Server-Sent Events); Last-Event-ID continues a stream.",
+            self._get_events, None, (kinds,), refusals=(429,),
+        )  # fmt: skip
+
+    async def _get_events(self, request: web.Request) -> web.StreamResponse:
+        kinds = request.query.get("kinds", "")
+        return await self._stream.serve(request, frozenset(filter(None, kinds.split(","))))
+
+    async def _openapi(self, _: web.Request) -> web.Response:
+        return web.Response(body=self._document, content_type="application/json")
+
+    def _file(self, path: Path) -> Handler:
+        async def handle(_: web.Request) -> web.StreamResponse:
+            if not self._guard.on:
+                raise web.HTTPNotFound(text=f"{OFF}\n")
+            return web.FileResponse(path)
+
+        return handle
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        collectors = [self._process, *(service.collector for service in self._services)]
+        return web.Response(body=exposition(collectors), headers={"Content-Type": CONTENT_TYPE})
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        return web.json_response({"alive": True})
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        problems = {service.name: service.ready() for service in self._services}
+        ready = not any(problems.values())
+        return web.json_response(
+            {"ready": ready, "problems": problems}, status=200 if ready else 503
+        )

@@ -1,0 +1,159 @@
+"""The relay as an operator sees it: its figures and its allocations."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import Struct
+
+from turn.allocation.allocator import CloseReason
+from turn.allocation.engine import Engine
+from turn.allocation.model import Allocation
+from turn.routes import Carried, RouteTable
+
+
+class Traffic(Struct, frozen=True):
+    """What was relayed, both ways together; bytes are payload."""
+
+    packets: int
+    bytes: int
+
+
+class RelayFigures(Struct, frozen=True, kw_only=True):
+    """How the relay goes. Counts are since the start."""
+
+    allocations: int
+    ports: int
+    """Of each relay address."""
+    ports_free: int
+    """Where the fewest are left."""
+    plane: str
+    plane_reason: str
+    relayed: dict[str, Traffic]
+    """By plane."""
+    dropped: dict[str, int]
+    """Packets, by reason."""
+    responses: dict[str, int]
+    """By code; 200 is a success."""
+    created: int
+    """Allocations."""
+    closed: dict[str, int]
+    """Allocations, by reason."""
+    certificate_not_after: float | None
+    """Unix time; null without TLS."""
+    listening: list[str]
+    relay_addresses: list[str]
+
+
+class AllocationEntry(Struct, frozen=True, kw_only=True):
+    """An allocation in a list. Times are seconds."""
+
+    id: str
+    user: str
+    transport: str
+    client: str
+    client_host: str
+    server: str
+    relayed: list[str]
+    relayed_hosts: list[str]
+    age: float
+    expires_in: float
+    permissions: int
+    channels: int
+    sent_packets: int
+    """To peers."""
+    sent_bytes: int
+    received_packets: int
+    """From peers."""
+    received_bytes: int
+
+
+class RouteEntry(Struct, frozen=True, kw_only=True):
+    """A peer that packets go to and come from."""
+
+    peer: str
+    channel: int | None
+    expires_in: float
+    sent_packets: int
+    sent_bytes: int
+    received_packets: int
+    received_bytes: int
+
+
+class AllocationDetails(AllocationEntry, frozen=True, kw_only=True):
+    """All of an allocation."""
+
+    username: str
+    permitted: dict[str, float]
+    """Peer IP address -> seconds left."""
+    routes: list[RouteEntry]
+
+
+class Allocations:
+    """The relay's allocations (``service.Collection``)."""
+
+    name, noun = "allocations", "allocation"
+    ends = "Close an allocation: its client hears of it with the next request (437)."
+    summary, details = AllocationEntry, AllocationDetails
+
+    def __init__(self, engine: Engine, routes: RouteTable) -> None:
+        self._engine = engine
+        self._routes = routes
+
+    async def snapshot(self) -> Mapping[str, Allocation]:
+        """Those that live, by number."""
+        return {str(allocation.number): allocation for allocation in self._engine.table}
+
+    def summarize(self, thing: Allocation, now: float) -> AllocationEntry:
+        """One in a line."""
+        return AllocationEntry(**self._fields(thing, now))
+
+    def inspect(self, thing: Allocation, now: float) -> AllocationDetails:
+        """With everyone that it may exchange packets with."""
+        routes = [
+            RouteEntry(
+                peer=str(route.peer),
+                channel=route.channel or None,
+                expires_in=_left(route.expires, now),
+                **_counts(self._routes.carried_by(route)),
+            )
+            for route in set(thing.routes.peers.values())
+        ]
+        return AllocationDetails(
+            **self._fields(thing, now),
+            username=thing.owner.username,
+            permitted={host: _left(at, now) for host, at in sorted(thing.permissions.items())},
+            routes=sorted(routes, key=lambda route: route.peer),
+        )
+
+    async def end(self, thing: Allocation) -> None:
+        """Close it, if it lives."""
+        if self._engine.table.get(thing.client) is thing:
+            self._engine.close(thing, CloseReason.OPERATOR)
+
+    def _fields(self, thing: Allocation, now: float) -> dict[str, Any]:
+        publics = [relayed.relay.public for relayed in thing.relayed.values()]
+        return {
+            "id": str(thing.number),
+            "user": thing.owner.user,
+            "transport": thing.client.transport.value,
+            "client": str(thing.client.client),
+            "client_host": thing.client.client.host,
+            "server": str(thing.client.server),
+            "relayed": [str(public) for public in publics],
+            "relayed_hosts": [public.host for public in publics],
+            "age": round(now - thing.created, 1),
+            "expires_in": _left(max((r.expires for r in thing.relayed.values()), default=0), now),
+            "permissions": len(thing.permissions),
+            "channels": len(thing.channels),
+            **_counts(self._routes.carried(thing.routes)),
+        }
+
+
+def _counts(carried: Carried) -> dict[str, int]:
+    counts = carried._asdict()
+    del counts["spoiled_packets"]  # no one's traffic
+    return counts
+
+
+def _left(expires: float, now: float) -> float:
+    return max(0.0, round(expires - now, 1))
