@@ -4,6 +4,7 @@ A component is handed its section, never the tree. ``config/icebroker.toml`` sho
 options for an operator; a test holds the two together.
 """
 
+import base64
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Annotated, ClassVar, Literal, NamedTuple, Self
@@ -28,6 +29,7 @@ from config.values import (
     EndpointText,
     ExternalAddresses,
     HostText,
+    HttpUrlText,
     IceUrls,
     Networks,
     Origins,
@@ -56,6 +58,13 @@ class Problem(NamedTuple):
 
     key: str
     text: str
+
+
+def _is_aes_key(text: str) -> bool:
+    try:
+        return len(base64.b64decode(text, validate=True)) in {16, 32}
+    except ValueError:
+        return False
 
 
 def _are_opposite(ends: Sequence[Endpoint]) -> bool:
@@ -114,7 +123,17 @@ class TurnSettings(Section):
     """The STUN/TURN relay."""
 
     fixed = frozenset(
-        {"listen", "listen_tls", "listen_dtls", "nat_discovery", "data_plane", "workers"}
+        {
+            "listen",
+            "listen_tls",
+            "listen_dtls",
+            "proxy_protocol_from",
+            "nat_discovery",
+            "data_plane",
+            "state_directory",
+            "kernel_directory",
+            "workers",
+        }
     )
 
     listen: Endpoints = (Endpoint("0.0.0.0", 3478), Endpoint("::", 3478))  # noqa: S104 - a server
@@ -138,6 +157,10 @@ class TurnSettings(Section):
     realm: Annotated[PreparedText, Field(min_length=1, max_length=127)] = "icebroker"
     """The realm of the long-term credentials (RFC 8489 §9.2)."""
 
+    proxy_protocol_from: Networks = ()
+    """Load balancers in front of `listen` and `listen_tls`: whatever comes from these networks
+    begins with a PROXY protocol v2 header, which names the client."""
+
     relay_addresses: Addresses = ()
     """Addresses to relay from; empty: the machine's own (loopback if it has no other)."""
 
@@ -153,6 +176,12 @@ class TurnSettings(Section):
 
     users: Passwords = {}
     """Static users: name = password."""
+
+    third_party_name: PreparedText = ""
+    """What authorization servers call this relay; they seal tokens for that name (RFC 7635)."""
+
+    third_party_keys: Passwords = {}
+    """Keys shared with them, by key id, in Base64: 32 bytes for AES-256-GCM, 16 for AES-128-GCM."""
 
     auth_minimum: Literal["sha1", "sha256"] = "sha1"
     """`sha256` refuses clients that know only MD5 and HMAC-SHA1 (RFC 8489 §9.2): every browser."""
@@ -239,6 +268,13 @@ class TurnSettings(Section):
     data_plane: Literal["auto", "kernel", "userspace"] = "auto"
     """What carries relayed packets; `auto` takes the fastest plane that works here."""
 
+    state_directory: str = ""
+    """Folder where live allocations are recorded, so that they outlive a restart or a crash; empty:
+    `$RUNTIME_DIRECTORY` (systemd sets it), or else they end with the process."""
+
+    kernel_directory: str = "/sys/fs/bpf/icebroker"
+    """Folder in a bpffs that keeps the kernel plane at work while the process restarts."""
+
     workers: Positive = 1
     """Processes that share the listening addresses."""
 
@@ -260,11 +296,22 @@ class TurnSettings(Section):
             text = "wants pairs of addresses of one family that differ in host and in port"
             found.append(Problem("nat_discovery", text))
         found += self._redirect_problems()
+        found += self._third_party_problems()
         for name, password in self.users.items():
             if not name or ":" in name:
                 found.append(Problem("users", f"{name!r} is no user name: no colon, not empty"))
             if not password.get_secret_value():
                 found.append(Problem("users", f"the password of {name!r} is empty"))
+        return found
+
+    def _third_party_problems(self) -> list[Problem]:
+        found = [
+            Problem("third_party_keys", f"{kid!r} is no Base64 of 16 or 32 bytes")
+            for kid, key in self.third_party_keys.items()
+            if not _is_aes_key(key.get_secret_value())
+        ]
+        if self.third_party_keys and not self.third_party_name:
+            found.append(Problem("third_party_keys", "needs third_party_name"))
         return found
 
     def _redirect_problems(self) -> list[Problem]:
@@ -293,7 +340,7 @@ class TurnSettings(Section):
             return found
         if any(_is_short(secret) for secret in self.secret):
             return [*found, Problem("secret", TOO_SHORT)]
-        if self.secret or self.users:
+        if self.secret or self.users or self.third_party_keys:
             return found
         return [
             *found,
@@ -322,7 +369,9 @@ class IceServer(Section):
 class SignalingSettings(Section):
     """The signaling service and the pages that it serves."""
 
-    fixed = frozenset({"listen", "pages", "max_queued_messages", "max_queued_bytes"})
+    fixed = frozenset(
+        {"listen", "pages", "max_queued_messages", "max_queued_bytes", "join_url", "webhook_url"}
+    )
 
     listen: EndpointText = Endpoint("0.0.0.0", 8080)  # noqa: S104 - a server
     """Address for HTTP and the WebSocket; HTTPS where the two files below are set."""
@@ -396,6 +445,23 @@ class SignalingSettings(Section):
     room_capacity: Positive = 64
     """Peers that a room holds; a token may say less."""
 
+    join_url: HttpUrlText = ""
+    """Where your back end decides who may come in (a signed POST), for those without a JWT."""
+
+    join_cache: Seconds = 30
+    """How long such a decision holds for the same token and room, in seconds; 0: ask each time."""
+
+    webhook_url: HttpUrlText = ""
+    """Where your back end is told what becomes of rooms and peers (signed POSTs, each at least
+    once)."""
+
+    webhook_secret: Secrets = ()
+    """What these requests are signed with (Standard Webhooks; `whsec_…` is base64), or a list of
+    such while rotating: each makes a signature. At least 16 bytes each."""
+
+    webhook_timeout: Duration = 3
+    """How long your back end may take to answer, in seconds."""
+
     peerjs: bool = False
     """Serve PeerJS applications at `/peerjs` too; where tokens are asked for, they give one of
     ours as the client's option `token`."""
@@ -418,12 +484,19 @@ class SignalingSettings(Section):
         if bool(self.tls_certificate) != bool(self.tls_key):
             given, missing = ("tls_certificate", "tls_key")[:: 1 if self.tls_certificate else -1]
             found.append(Problem(given, f"{missing} is missing: set both for HTTPS, or neither"))
-        if "*" in self.allowed_origins and self.token_secret:
+        for key in ("join_url", "webhook_url"):
+            if getattr(self, key) and not self.webhook_secret:
+                text = f"webhook_secret is missing: requests are signed; {MAKE_ONE}"
+                found.append(Problem(key, text))
+        if self.join_url and self.webhook_timeout >= self.hello_timeout:
+            text = "not below hello_timeout: a client would be cut before your back end answers"
+            found.append(Problem("webhook_timeout", text))
+        if "*" in self.allowed_origins and (self.token_secret or self.join_url):
             found.append(
                 Problem(
                     "allowed_origins",
-                    '"*" together with token_secret lets any page use a token that it gets hold '
-                    "of; name the origins",
+                    '"*" together with token_secret or join_url lets any page use a token that it '
+                    "gets hold of; name the origins",
                 )
             )
         return found
@@ -440,7 +513,9 @@ class SignalingSettings(Section):
         found = [Problem(*why) for why in unusable(self.tls_certificate, self.tls_key)]
         if any(_is_short(secret) for secret in self.token_secret):
             return [*found, Problem("token_secret", TOO_SHORT)]
-        if self.listen.is_loopback or self.open or self.token_secret:
+        problems = filter(None, map(_bad_key, self.webhook_secret))
+        found += [Problem("webhook_secret", why) for why in problems]
+        if self.listen.is_loopback or self.open or self.token_secret or self.join_url:
             return found
         return [
             *found,
@@ -456,7 +531,7 @@ class SignalingSettings(Section):
 class RedisSettings(Section):
     """What many nodes share."""
 
-    fixed = frozenset({"url", "prefix", "ca_certificate"})
+    fixed = frozenset({"url", "prefix", "ca_certificate", "lease"})
 
     url: SecretStr = SecretStr("")
     """redis:// rediss:// redis+sentinel:// redis+cluster://; empty: the embedded broker. Secret,
@@ -468,6 +543,10 @@ class RedisSettings(Section):
 
     ca_certificate: PemFile = None
     """PEM file with the authority that signed Redis's certificate; empty: the system's."""
+
+    lease: Annotated[Seconds, Field(ge=1, le=60)] = 8.0
+    """Seconds after which a node that says nothing counts as dead, and its peers as suspended: a
+    second more at most. The same for all nodes."""
 
     def address(self) -> RedisAddress | None:
         """Where Redis is; None for the embedded broker. Secret. :raises ValueError: nowhere."""
@@ -520,3 +599,14 @@ class Settings(Section):
 
 def _is_short(secret: SecretStr) -> bool:
     return len(secret.get_secret_value().encode()) < MINIMUM_SECRET_BYTES
+
+
+def _bad_key(secret: SecretStr) -> str:
+    """Why a secret of webhooks cannot be used; empty: it can."""
+    text = secret.get_secret_value()
+    if text.startswith("whsec_"):
+        try:
+            base64.b64decode(text.removeprefix("whsec_"), validate=True)
+        except ValueError:
+            return "what follows whsec_ is not base64"
+    return TOO_SHORT if _is_short(secret) else ""

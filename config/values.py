@@ -192,6 +192,23 @@ def parse_ice_url(value: object) -> str:
     )
 
 
+def parse_http_url(value: object) -> str:
+    """Read the URL of an HTTP service that we call."""
+    text = _text(value, 'a URL such as "https://app.example.org/hooks"')
+    if not text:
+        return text
+    try:
+        parts = urlsplit(text)
+        named = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        parts, named = urlsplit(""), False
+    if parts.scheme not in DEFAULT_PORTS or not named or parts.fragment:
+        raise ValueError(f'{text!r} is not a URL; write "https://app.example.org/hooks"')
+    if parts.username is not None:
+        raise ValueError("no user name in the URL, please: our requests are signed instead")
+    return text
+
+
 def parse_origin(value: object) -> str:
     """Read the origin of a web page as browsers send it (RFC 6454 §6.2), or "*"."""
     text = _text(value, 'an origin such as "https://app.example.org"').lower()
@@ -276,6 +293,7 @@ AddressText = Annotated[str, BeforeValidator(parse_address)]
 ExternalText = Annotated[ExternalAddress, BeforeValidator(parse_external)]
 HostText = Annotated[str, BeforeValidator(parse_host)]
 OriginText = Annotated[str, BeforeValidator(parse_origin)]
+HttpUrlText = Annotated[str, BeforeValidator(parse_http_url)]
 IceUrlText = Annotated[str, BeforeValidator(parse_ice_url)]
 Seconds = Annotated[float, BeforeValidator(parse_duration)]
 PemFile = Annotated[Path | None, BeforeValidator(_path)]

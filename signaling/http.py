@@ -8,7 +8,8 @@ from pathlib import Path
 import structlog
 from aiohttp import hdrs, web
 
-from signaling.auth import BadToken, Tokens
+from signaling.admission import Admission, Undecided
+from signaling.auth import BadToken
 from signaling.ice import IceProvider
 from signaling.origin import Caller, OriginPolicy
 from signaling.peerjs import PeerJs
@@ -43,7 +44,7 @@ class Http:
         self,
         websockets: WebSockets,
         ice: IceProvider,
-        tokens: Tokens,
+        admission: Admission,
         origins: OriginPolicy,
         peerjs: PeerJs,
         *,
@@ -51,7 +52,7 @@ class Http:
     ) -> None:
         self._websockets = websockets
         self._ice = ice
-        self._tokens = tokens
+        self._admission = admission
         self._origins = origins
         self._peerjs = peerjs
         self._told: set[str] = set()
@@ -104,12 +105,16 @@ class Http:
         if self._caller(request) is None:
             return web.json_response({"error": "forbidden_origin"}, status=403)
         name = secrets.token_hex(8)
-        if self._tokens.required:
-            try:
-                name = self._tokens.check(_token_of(request), time.time()).subject or name
-            except BadToken:
-                headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
-                return web.json_response({"error": "unauthorized"}, status=401, headers=headers)
+        try:
+            claims = await self._admission.admit(_token_of(request), request.query.get("room", ""))
+        except BadToken:
+            headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
+            return web.json_response({"error": "unauthorized"}, status=401, headers=headers)
+        except Undecided:
+            headers[hdrs.RETRY_AFTER] = "2"
+            return web.json_response({"error": "unavailable"}, status=503, headers=headers)
+        if claims and claims.subject:
+            name = claims.subject
         grant = self._ice.issue(name, time.time())
         response = web.json_response(grant.document(), headers=headers)
         for link in grant.links():

@@ -11,7 +11,8 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from signaling.auth import BadToken, Claims, Tokens
+from signaling.admission import Admission, Undecided
+from signaling.auth import BadToken, Claims
 from signaling.broker.base import (
     Broker,
     Directed,
@@ -35,6 +36,7 @@ ICE_PUSH_AT = 0.6
 MOST_REFUSED = 100
 """Messages over the rate limit in a row that close a socket for good."""
 AWAY = "the broker is away; try again soon"
+UNDECIDED = "nobody can say whether you may come in; try again soon"
 STOPPING = "the server is about to stop"
 GONE = "there is no such peer in your rooms"
 CUTS = {
@@ -108,7 +110,7 @@ class Hub:
         settings: HubSettings,
         broker: Broker,
         ice: IceProvider,
-        tokens: Tokens,
+        admission: Admission,
         stats: Stats,
         tell: Tell = to_nobody,
     ) -> None:
@@ -117,7 +119,7 @@ class Hub:
         """May be replaced at any time."""
         self.broker = broker
         self._ice = ice
-        self._tokens = tokens
+        self._admission = admission
         self._stats = stats
         self._sessions: dict[str, Session] = {}
         self._arrived = 0.0
@@ -148,19 +150,25 @@ class Hub:
         try:
             session = await self._resume(connection, hello)
             if session is None:
-                session = await self._begin(connection, hello, self.check_token(hello.token))
+                claims = await self.admit(hello.token, hello.room, hello.name)
+                session = await self._begin(connection, hello, claims)
         except Unavailable:
             raise ProtocolError(ErrorCode.UNAVAILABLE, AWAY) from None
         return session
 
-    def check_token(self, token: str | None) -> Claims | None:
-        """What a token says; None where none is needed. :raises ProtocolError: UNAUTHORIZED"""
-        if not self._tokens.required:
-            return None
+    async def admit(
+        self, token: str | None, room: str | None = None, name: str = ""
+    ) -> Claims | None:
+        """What a client may do; None where everybody may come in.
+
+        :raises ProtocolError: UNAUTHORIZED, or UNAVAILABLE where nobody could say.
+        """
         try:
-            return self._tokens.check(token or "", time.time())
+            return await self._admission.admit(token or "", room or "", name)
         except BadToken:
             raise ProtocolError(ErrorCode.UNAUTHORIZED, "the join token is not good") from None
+        except Undecided:
+            raise ProtocolError(ErrorCode.UNAVAILABLE, UNDECIDED) from None
 
     async def _begin(
         self, connection: Connection, hello: m.Hello, claims: Claims | None

@@ -11,7 +11,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from signaling.protocol.errors import CloseCode, ErrorCode
-from signaling.stats import DELIVERY_BUCKETS, PATHS, Stats
+from signaling.stats import DECISIONS, DELIVERY_BUCKETS, PATHS, WEBHOOKS, Stats
 
 PREFIX = "icebroker_"
 MESSAGE_TYPES = (
@@ -78,6 +78,14 @@ class SignalingCollector(Collector):
         yield _counter(
             "client_ice_results", "Paths that clients' calls took.", "path",
             _with_zeros(PATHS, stats.ice_results),
+        )  # fmt: skip
+        yield _counter(
+            "webhooks", "Tries to tell the back end of rooms and peers.", "result",
+            _with_zeros(WEBHOOKS, stats.webhooks),
+        )  # fmt: skip
+        yield _counter(
+            "join_decisions", "Decisions of the back end who may join.", "result",
+            _with_zeros(DECISIONS, stats.join_decisions),
         )  # fmt: skip
         yield CounterMetricFamily(
             PREFIX + "credentials_issued", "Relay credentials handed out.",

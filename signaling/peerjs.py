@@ -90,20 +90,20 @@ class PeerJs:
         if key != self.settings.peerjs_key or not self.settings.peerjs_discovery:
             return _text(401, "peers are not listed here; see signaling.peerjs_discovery")
         try:
-            room = self.room(self.hub.check_token(token))
+            room = self.room(await self.hub.admit(token))
             names = await self.hub.broker.quiet_names(room)
-        except ProtocolError:
-            return _text(401, "the token is not good")
+        except ProtocolError as error:
+            return _text(503 if error.retryable else 401, error.message)
         except Unavailable:
             return _text(503, "the broker is away; try again soon")
         return web.json_response(names, headers={hdrs.CACHE_CONTROL: "no-store"})
 
     def room(self, claims: Claims | None) -> str:
         """The room that a client comes into."""
-        return claims.room if claims else f"peerjs/{self.settings.peerjs_key}"
+        return (claims and claims.room) or f"peerjs/{self.settings.peerjs_key}"
 
-    def record(self, peer_id: str, token: str) -> tuple[SessionRecord, str]:
-        """The session that a client asks for, and its room. :raises Refused:"""
+    async def record(self, peer_id: str, token: str) -> tuple[SessionRecord, str]:
+        """The session that a client asks for, and its room. :raises Refused, Unavailable:"""
         if not (peer_id and token):
             text = "No id, token, or key supplied to websocket server"
             raise Refused(peerjs.problem(Kind.ERROR, text), CloseCode.UNAUTHORIZED)
@@ -111,9 +111,11 @@ class PeerJs:
             text = f"an id is 1 to {peerjs.MOST_ID} letters and digits, with - _ or a blank between"
             raise Refused(peerjs.problem(Kind.ERROR, text), CloseCode.UNAUTHORIZED)
         try:
-            claims = self.hub.check_token(token)
+            claims = await self.hub.admit(token, name=peer_id)
         except ProtocolError as error:
             self.stats.dropped[error.code] += 1
+            if error.retryable:
+                raise Unavailable(error.message) from None
             frame = peerjs.problem(Kind.ERROR, error.message)
             raise Refused(frame, CloseCode.UNAUTHORIZED) from None
         if claims and not claims.can_publish:
@@ -152,7 +154,7 @@ class PeerJsDialogue:
             if self._key != self._endpoint.settings.peerjs_key:
                 frame = peerjs.problem(Kind.INVALID_KEY, "Invalid key provided")
                 raise Refused(frame, CloseCode.UNAUTHORIZED)
-            record, self._room = self._endpoint.record(self._id, self._token)
+            record, self._room = await self._endpoint.record(self._id, self._token)
             session = await self._resume(socket, record) or await self._open(socket, record)
         except Refused as refusal:
             socket.send(refusal.frame, time.monotonic())

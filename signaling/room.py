@@ -101,6 +101,10 @@ class Room:
         """Whether two members may write to each other: both quiet, or neither."""
         return self._members[session].quiet == self._members[other].quiet
 
+    def meta_of(self, session: str) -> Raw:
+        """What a member says of itself."""
+        return self._members[session].meta
+
     def quiet_names(self) -> list[str]:
         """The names of the quiet members."""
         return [member.name for member in self._members.values() if member.quiet]

@@ -3,24 +3,30 @@
 import asyncio
 import ssl
 import time
+from collections.abc import Sequence
 
 import structlog
 from aiohttp import web
+from pydantic import SecretStr
 
 from config.schema import RedisSettings, SignalingSettings
 from signaling.admin import Peers, Rooms, SignalingFigures
+from signaling.admission import Admission, JoinWebhook
 from signaling.auth import Tokens
 from signaling.broker.base import Broker, Unavailable
 from signaling.broker.memory import MemoryBroker
 from signaling.broker.primary import Finder
 from signaling.broker.redis import RedisBroker
+from signaling.broker.waiting import WaitingEvents
 from signaling.http import Http
 from signaling.hub import Hub, HubSettings
 from signaling.ice import IceProvider
+from signaling.lifecycle import Lifecycle
 from signaling.metrics import Gauges, SignalingCollector
 from signaling.origin import OriginPolicy
 from signaling.peerjs import PeerJs, PeerJsSettings
 from signaling.stats import PATHS, Stats, Tell, to_nobody
+from signaling.webhook import Poster
 from signaling.websocket import SocketSettings, WebSockets
 
 log = structlog.get_logger("signaling")
@@ -56,16 +62,26 @@ class SignalingService:
         self.ice = ice
         self.stats = stats = Stats()
         self._broker = _broker(settings, redis or RedisSettings())
-        self._tokens = tokens = Tokens(_secrets(settings))
+        self._tokens = tokens = Tokens(_secrets(settings.token_secret))
+        self._poster = Poster(_secrets(settings.webhook_secret), settings.webhook_timeout)
+        self._lifecycle: Lifecycle | None = None
+        if settings.webhook_url:
+            self._lifecycle = Lifecycle(self._broker, self._poster, settings.webhook_url, stats)
+        self._join_webhook: JoinWebhook | None = None
+        if settings.join_url:
+            self._join_webhook = JoinWebhook(
+                self._poster, settings.join_url, settings.join_cache, stats
+            )
+        self._admission = admission = Admission(tokens, self._join_webhook)
         self._tls: ssl.SSLContext | None = None
-        self._hub = Hub(_hub_settings(settings), self._broker, ice, tokens, stats, tell)
+        self._hub = Hub(_hub_settings(settings), self._broker, ice, admission, stats, tell)
         self._websockets = WebSockets(_socket_settings(settings), self._hub, stats)
         self._origins = OriginPolicy(
-            settings.allowed_origins, settings.trusted_proxies, tokens=tokens.required
+            settings.allowed_origins, settings.trusted_proxies, tokens=admission.required
         )
         self._peerjs = PeerJs(_peerjs_settings(settings), self._hub, stats)
         http = Http(
-            self._websockets, ice, tokens, self._origins, self._peerjs, pages=settings.pages
+            self._websockets, ice, admission, self._origins, self._peerjs, pages=settings.pages
         )
         # An ended socket's handler still has to suspend its session: give it a moment.
         self._runner = web.AppRunner(
@@ -111,6 +127,8 @@ class SignalingService:
                 error.errno,
                 f"signaling cannot listen on {self._settings.listen}: {error.strerror}",
             ) from None
+        if self._lifecycle is not None:
+            self._lifecycle.start()
         self._ticker = asyncio.create_task(self._tick())
 
     def reload(self, settings: SignalingSettings) -> None:
@@ -123,9 +141,12 @@ class SignalingService:
         if self._tls is not None:
             _load_certificate(self._tls, settings)
         self._settings = settings
-        self._tokens.set_secrets(_secrets(settings))
+        self._tokens.set_secrets(_secrets(settings.token_secret))
+        self._poster.replace(_secrets(settings.webhook_secret), settings.webhook_timeout)
+        if self._join_webhook is not None:
+            self._join_webhook.remember = settings.join_cache
         self._origins.replace(
-            settings.allowed_origins, settings.trusted_proxies, tokens=self._tokens.required
+            settings.allowed_origins, settings.trusted_proxies, tokens=self._admission.required
         )
         self._hub.settings = _hub_settings(settings)
         self._websockets.settings = _socket_settings(settings)
@@ -201,7 +222,10 @@ class SignalingService:
         self._ticker = None
         self._hub.close_all()
         await self._runner.cleanup()
+        if self._lifecycle is not None:
+            await self._lifecycle.stop()
         await self._broker.stop()
+        await self._poster.stop()
 
     async def _tick(self) -> None:
         while True:
@@ -230,17 +254,19 @@ def _load_certificate(context: ssl.SSLContext, settings: SignalingSettings) -> N
         raise StartError(f"signaling.tls_certificate, signaling.tls_key: {error}") from None
 
 
-def _secrets(settings: SignalingSettings) -> list[str]:
-    return [secret.get_secret_value() for secret in settings.token_secret]
+def _secrets(secrets: Sequence[SecretStr]) -> list[str]:
+    return [secret.get_secret_value() for secret in secrets]
 
 
 def _broker(settings: SignalingSettings, redis: RedisSettings) -> Broker:
     most = settings.max_queued_messages, settings.max_queued_bytes
     address = redis.address()
     if address is None:
-        return MemoryBroker(*most)
+        return MemoryBroker(*most, WaitingEvents() if settings.webhook_url else None)
     authority = str(redis.ca_certificate) if redis.ca_certificate else None
-    return RedisBroker(Finder(address, "{" + redis.prefix + "}", authority), redis.prefix, *most)
+    finder = Finder(address, "{" + redis.prefix + "}", authority)
+    webhooks = bool(settings.webhook_url)
+    return RedisBroker(finder, redis.prefix, *most, lease=redis.lease, webhooks=webhooks)
 
 
 def _hub_settings(settings: SignalingSettings) -> HubSettings:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 
 DELIVERY_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0)
 """Upper bounds in seconds."""
+WEBHOOKS = ("delivered", "failed", "given_up")
+DECISIONS = ("allowed", "refused", "failed")
 PATHS = ("host", "srflx", "prflx", "relay")
 """Candidate types that a call's path can have (RFC 8445 §5.1.1)."""
 
@@ -44,3 +46,7 @@ class Stats:
         self.disconnects: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
         self.ice_results: Counter[str] = Counter()
+        self.webhooks: Counter[str] = Counter()
+        """Tries to tell a back end of something, by how they ended."""
+        self.join_decisions: Counter[str] = Counter()
+        """Decisions of a back end who may join."""

@@ -181,7 +181,10 @@ class WebSockets:
         self._strangers[network] += 1
         self.connections += 1
         try:
-            await self._prepare(ws, request, network)
+            try:
+                await self._prepare(ws, request, network)
+            except ConnectionError:
+                return web.Response(status=400)  # gone before the upgrade: nobody reads it
             await self._run(ws, network, dialogue)
         finally:
             self.connections -= 1

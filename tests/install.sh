@@ -12,6 +12,7 @@ nft:nftables
 faketime:faketime
 ethtool:ethtool
 gcc:gcc
+haproxy:haproxy
 clang:clang
 curl:curl
 systemd-analyze:systemd

@@ -77,14 +77,14 @@ class RedisServer:
         assert self._process is not None
         self._process.send_signal(number)
 
-    def keys(self) -> list[bytes]:
+    def every_key(self) -> list[bytes]:
         """Every key."""
         found: Any = self.client.keys("*")
         return sorted(found)
 
     def without_ttl(self) -> list[bytes]:
         """Keys that would stay for ever."""
-        return [key for key in self.keys() if self.client.pttl(key) == -1]
+        return [key for key in self.every_key() if self.client.pttl(key) == -1]
 
     def close(self) -> None:
         """End it, if it runs, and forget its data."""

@@ -35,6 +35,20 @@ class Transport(StrEnum):
         return self in {Transport.TCP, Transport.TLS}
 
 
+class ThroughProxy:
+    """Sends to a client by way of a proxy's port: no plane but user space can carry its packets."""
+
+    __slots__ = ("_place", "_send")
+
+    def __init__(self, send: Callable[[Buffer, Endpoint], object], place: Endpoint) -> None:
+        self._send = send
+        self._place = place
+
+    def __call__(self, data: Buffer, _: Endpoint) -> object:
+        """Send one packet. :raises OSError: the kernel refuses it."""
+        return self._send(data, self._place)
+
+
 class FiveTuple(NamedTuple):
     """A client's side of an allocation (RFC 8656 §2): its address, ours, and the protocol."""
 

@@ -29,6 +29,8 @@ class DropReason(StrEnum):
     TOTAL_BANDWIDTH = "total_bandwidth"
     TOO_MANY_CONNECTIONS = "too_many_connections"
     """A connection over its address's share of those that proved nothing."""
+    NO_PROXY_HEADER = "no_proxy_header"
+    """From a proxy that is trusted, but does not say whom it speaks for."""
     CLIENT_BACKLOG = "client_backlog"
     """The client reads its TCP or TLS connection too slowly."""
     SEND_FAILED = "send_failed"

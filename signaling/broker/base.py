@@ -4,6 +4,7 @@ The mailbox is the truth: an event is numbered and kept there before anything el
 a node's hub is only woken. A node that asks after a gap gets it from the mailbox.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -50,6 +51,22 @@ class SessionRecord(msgspec.Struct):
     peer: str
     name: str
     grant: Grant
+
+    @property
+    def user(self) -> str:
+        """Whom the relay's quota counts."""
+        return self.grant.subject or self.peer
+
+
+class Queued(NamedTuple):
+    """What happened, and a webhook has not been told of yet."""
+
+    id: str
+    """The same however often it is tried."""
+    tries: int
+    """This one counted."""
+    event: bytes
+    """JSON: ``type``, ``at`` (Unix time in ms), ``data``."""
 
 
 class Resumption(NamedTuple):
@@ -169,6 +186,15 @@ class Broker(Protocol):
 
     async def reap(self, now: float) -> int:
         """End the sessions whose resume window is over; gives their number."""
+
+    async def take_events(self, most: int, lease: float) -> list[Queued]:
+        """What is due for the webhooks: this node's to deliver, for so many seconds."""
+
+    async def end_events(self, ids: Sequence[str]) -> None:
+        """Events are delivered, or given up."""
+
+    async def retry_event(self, event_id: str, delay: float) -> None:
+        """An event could not be delivered: try again in so many seconds, whichever node."""
 
     def counts(self) -> tuple[int, int]:
         """(rooms, peers in rooms) of this node."""

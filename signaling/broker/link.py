@@ -61,6 +61,8 @@ class Link:
         limits: tuple[int, int, int],
         on_wake: Callable[[bytes], None],
         live: Callable[[], Awaitable[None]],
+        *,
+        webhooks: bool = False,
     ) -> None:
         """Prepare to connect.
 
@@ -68,6 +70,7 @@ class Link:
         :param limits: what every script is told: messages and bytes of a mailbox, ms of a key.
         :param on_wake: hears what is published to this node.
         :param live: runs while the link is open, and may end it by failing.
+        :param webhooks: have the scripts keep what becomes of rooms and peers.
         """
         self._finder = finder
         self._tag = prefix
@@ -75,7 +78,7 @@ class Link:
         self._node = node
         self._on_wake = on_wake
         self._live = live
-        self._scripts = load_scripts()
+        self._scripts = load_scripts(webhooks=webhooks)
         self._prefix = ""
         self._open = False
         self._outgoing: list[tuple[Any, ...]] = []

@@ -3,6 +3,7 @@
 import copy
 import hmac
 import math
+from collections.abc import Callable, Sequence
 
 from msgspec import Raw
 
@@ -13,12 +14,14 @@ from signaling.broker.base import (
     Listener,
     MailboxFull,
     NotThere,
+    Queued,
     Resumption,
     RoomFull,
     SessionOver,
     SessionRecord,
     Taken,
 )
+from signaling.broker.waiting import PAST, WaitingEvents
 from signaling.protocol.errors import CloseCode
 from signaling.protocol.messages import Event, PeerEntry
 from signaling.room import Member, Notice, Room
@@ -56,13 +59,17 @@ class _Session:
 class MemoryBroker:
     """A broker without a network. Methods never wait: what they do is done when they return."""
 
-    def __init__(self, most_messages: int, most_bytes: int) -> None:
+    def __init__(
+        self, most_messages: int, most_bytes: int, waiting: WaitingEvents | None = None
+    ) -> None:
+        """Prepare. :param waiting: hears what becomes of rooms and peers, for the webhooks."""
         self._most_messages = most_messages
         self._most_bytes = most_bytes
         self._sessions: dict[str, _Session] = {}
         self._rooms: dict[str, Room] = {}
         self._sessions_of_peers: dict[str, str] = {}
         self._listener: Listener | None = None
+        self._waiting = waiting
 
     async def start(self, listener: Listener) -> None:
         """Begin to work."""
@@ -97,9 +104,9 @@ class MemoryBroker:
             await self.close(session, "lost")
             return None
         found.mailbox.acknowledge(seq)
-        found.expires = ATTACHED
-        for name in sorted(found.rooms):
-            self._tell(self._rooms[name].resume(session))
+        away, found.expires = not found.attached, ATTACHED
+        if away:
+            self._change(found, Room.resume, "resumed")
         return Resumption(found.record, missed, seq)
 
     async def suspend(self, session: str, now: float) -> None:
@@ -108,8 +115,7 @@ class MemoryBroker:
         if found is None or not found.attached:
             return
         found.expires = now + found.record.grant.resume_window
-        for name in sorted(found.rooms):
-            self._tell(self._rooms[name].suspend(session))
+        self._change(found, Room.suspend, "suspended")
 
     async def close(self, session: str, reason: str) -> None:
         """End a session."""
@@ -118,7 +124,7 @@ class MemoryBroker:
             return
         del self._sessions_of_peers[found.record.peer]
         for name in sorted(found.rooms):
-            self._leave(session, name, reason)
+            self._leave(found, name, reason)
 
     async def reap(self, now: float) -> int:
         """End the sessions whose resume window is over."""
@@ -136,12 +142,20 @@ class MemoryBroker:
         found = self._live(session)
         entered = self._rooms.get(room) or Room(room)
         member = Member(session, found.record.peer, found.record.name, meta, quiet=quiet)
+        before = entered.meta_of(session) if room in found.rooms else meta
         try:
-            self._tell(entered.join(member, capacity))
+            notices = entered.join(member, capacity)
         except rooms.RoomFull:
             raise RoomFull from None
-        self._rooms[room] = entered
-        found.rooms.add(room)
+        if room not in self._rooms:
+            self._rooms[room] = entered
+            self._note("room.opened", room=room)
+        if room not in found.rooms:
+            found.rooms.add(room)
+            self._note_peer(found, room, "join")
+        elif before != meta:
+            self._note_peer(found, room, "update")
+        self._tell(notices)
         return entered.roster(session)
 
     async def leave(self, session: str, room: str, reason: str, request: str = "") -> None:
@@ -154,7 +168,7 @@ class MemoryBroker:
         if room not in found.rooms:
             raise NotThere
         found.rooms.discard(room)
-        self._leave(session, room, reason)
+        self._leave(found, room, reason)
         found.remember(request)
 
     async def rooms_of(self, session: str) -> list[str]:
@@ -165,6 +179,22 @@ class MemoryBroker:
     async def quiet_names(self, room: str) -> list[str]:
         """The names of those who are quietly in a room."""
         return self._rooms[room].quiet_names()[:1000] if room in self._rooms else []
+
+    # For webhooks --------------------------------------------------------------------------
+
+    async def take_events(self, most: int, lease: float) -> list[Queued]:
+        """Events that are due."""
+        return self._waiting.take(most, lease) if self._waiting is not None else []
+
+    async def end_events(self, ids: Sequence[str]) -> None:
+        """They are delivered, or given up."""
+        if self._waiting is not None:
+            self._waiting.end(ids)
+
+    async def retry_event(self, event_id: str, delay: float) -> None:
+        """Try again after a while."""
+        if self._waiting is not None:
+            self._waiting.retry(event_id, delay)
 
     def counts(self) -> tuple[int, int]:
         """(rooms, peers in rooms)."""
@@ -221,11 +251,31 @@ class MemoryBroker:
             raise SessionOver
         return found
 
-    def _leave(self, session: str, name: str, reason: str) -> None:
+    def _change(
+        self, found: _Session, change: Callable[[Room, str], list[Notice]], event: str
+    ) -> None:
+        for name in sorted(found.rooms):
+            self._note_peer(found, name, event)
+            self._tell(change(self._rooms[name], found.record.session))
+
+    def _leave(self, found: _Session, name: str, reason: str) -> None:
         room = self._rooms[name]
-        self._tell(room.leave(session, reason))
+        self._note_peer(found, name, "leave", reason)
+        self._tell(room.leave(found.record.session, reason))
         if not len(room):
             del self._rooms[name]
+            self._note("room.closed", room=name)
+
+    def _note(self, kind: str, **data: object) -> None:
+        if self._waiting is not None:
+            self._waiting.note(kind, **data)
+
+    def _note_peer(self, found: _Session, room: str, event: str, reason: str = "") -> None:
+        record = found.record
+        self._note(
+            f"peer.{PAST[event]}", room=room, id=record.peer, name=record.name,
+            meta=self._rooms[room].meta_of(record.session), user=record.user, reason=reason,
+        )  # fmt: skip
 
     def _tell(self, notices: list[Notice]) -> None:
         for notice in notices:

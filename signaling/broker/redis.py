@@ -8,6 +8,7 @@ step is one script (``lua/``), so that a node that dies leaves nothing half done
 import asyncio
 import random
 import secrets
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -21,6 +22,7 @@ from signaling.broker.base import (
     Listener,
     MailboxFull,
     NotThere,
+    Queued,
     Resumption,
     RoomFull,
     SessionOver,
@@ -35,11 +37,8 @@ from signaling.protocol.messages import PeerEntry
 
 log = structlog.get_logger("signaling.redis")
 
-LEASE = 8.0
-"""Seconds after which a node that says nothing counts as dead: with the reapers' second, its
-peers are suspended within ten."""
-RENEW = 2.0
-"""Seconds between renewals of the lease."""
+RENEWALS = 4
+"""Renewals in the time of one lease."""
 ANSWER = 3.0
 """Seconds that a renewal may take, there and back by the wake-up channel."""
 LIFE = 300.0
@@ -61,18 +60,22 @@ class RedisBroker:
         most_messages: int,
         most_bytes: int,
         *,
-        lease: float = LEASE,
+        lease: float,
+        webhooks: bool = False,
     ) -> None:
         """Prepare to start.
 
         :param finder: knows where Redis is.
         :param prefix: of all keys; nodes with the same one share rooms.
-        :param lease: in seconds; the renewals come four times as often.
+        :param lease: in seconds; who says nothing for longer counts as dead.
         """
         self.node = secrets.token_hex(8)
         self._lease = lease
         limits = (most_messages, most_bytes, int(LIFE * 1000))
-        self._link = Link(finder, "{" + prefix + "}", self.node, limits, self._on_wake, self._live)
+        self._link = Link(
+            finder, "{" + prefix + "}", self.node, limits, self._on_wake, self._live,
+            webhooks=webhooks,
+        )  # fmt: skip
         self._listener: Listener | None = None
         self._attached: dict[str, Attached] = {}
         self._resuming: dict[str, list[list[tuple[int, str]]]] = {}
@@ -111,6 +114,7 @@ class RedisBroker:
             opened = await self._call(
                 "open", record.session, wire.record_bytes(record), record.peer,
                 record.secret_hash.hex(), round(record.grant.resume_window * 1000),
+                wire.user_text(record),
             )  # fmt: skip
         except BaseException:
             self._doubtful.add(record.session)
@@ -145,6 +149,7 @@ class RedisBroker:
         found: list[tuple[int, str]] = []
         attached.take(wire.entries(missed) + woken, lambda _, seq, text: found.append((seq, text)))
         self._attached[session] = attached
+        self._mind_gap(attached)
         self._doubtful.discard(session)
         return Resumption(attached.record, found, seq)
 
@@ -173,16 +178,26 @@ class RedisBroker:
     ) -> list[PeerEntry]:
         """Enter a room."""
         attached = self._of(session)
-        reply = await self._call(
-            "join", attached.owner, session, wire.room_key(room),
-            wire.identity_bytes(room, attached.record, meta), capacity, "q" if quiet else "",
-        )  # fmt: skip
+        attached.joining += 1
+        try:
+            reply = await self._call(
+                "join", attached.owner, session, wire.room_key(room),
+                wire.identity_bytes(room, attached.record, meta), capacity,
+                "q" if quiet else "",
+            )  # fmt: skip
+        finally:
+            # Not now: whoever asked answers its client first.
+            asyncio.get_running_loop().call_soon(self._joined, attached)
         if reply == b"full":
             raise RoomFull
         if reply == b"gone":
             raise self._gone(attached)
         attached.rooms.add(room)
         return wire.roster(*reply)
+
+    def _joined(self, attached: Attached) -> None:
+        if self._listener is not None:
+            attached.joined(self._listener.deliver)
 
     async def leave(self, session: str, room: str, reason: str, request: str = "") -> None:
         """Leave a room."""
@@ -258,6 +273,22 @@ class RedisBroker:
             raise MailboxFull
         return reply == b"sent"
 
+    # For webhooks --------------------------------------------------------------------------
+
+    async def take_events(self, most: int, lease: float) -> list[Queued]:
+        """Events that are due."""
+        reply = await self._call("webhooks_take", most, round(lease * 1000))
+        parts = zip(reply[::3], reply[1::3], reply[2::3], strict=True)
+        return [Queued(event_id.decode(), tries, event) for event_id, tries, event in parts]
+
+    async def end_events(self, ids: Sequence[str]) -> None:
+        """They are delivered, or given up."""
+        await self._call("webhooks_done", *ids)
+
+    async def retry_event(self, event_id: str, delay: float) -> None:
+        """Try again after a while."""
+        await self._call("webhooks_again", event_id, round(delay * 1000))
+
     # From Redis ----------------------------------------------------------------------------
 
     def _on_wake(self, data: bytes) -> None:
@@ -279,10 +310,14 @@ class RedisBroker:
         for woken in self._resuming.get(session, ()):
             woken.append((seq, text))
         attached = self._attached.get(session)
-        if attached is None or self._listener is None:
-            return
-        reading = attached.behind > attached.last
-        if not attached.take([(seq, text)], self._listener.deliver) and not reading:
+        if attached is not None and self._listener is not None:
+            attached.take([(seq, text)], self._listener.deliver)
+            self._mind_gap(attached)
+
+    def _mind_gap(self, attached: Attached) -> None:
+        """Where something was missed, have it read; one reader at a time keeps the order."""
+        if attached.has_gap and not attached.reading:
+            attached.reading = True
             task = asyncio.create_task(self._read_gap(attached))
             self._readers.add(task)
             task.add_done_callback(self._readers.discard)
@@ -290,14 +325,18 @@ class RedisBroker:
     async def _read_gap(self, attached: Attached) -> None:
         """Hand on what was missed from the mailbox; what cannot be read is had by a resume."""
         session = attached.record.session
-        with suppress(Unavailable):
-            while attached.behind > attached.last and self._attached.get(session) is attached:
-                before = attached.last
-                reply = await self._call("missed", attached.owner, session, attached.last)
+        try:
+            while attached.has_gap and self._attached.get(session) is attached:
+                before, owner = attached.last, attached.owner
+                reply = await self._call("missed", owner, session, before)
                 if self._listener is not None and self._attached.get(session) is attached:
                     attached.take(wire.entries(reply), self._listener.deliver)
-                if attached.last == before:
+                if (attached.last, attached.owner) == (before, owner):
                     self._cut(attached, CloseCode.SESSION_OVER)
+        except Unavailable:
+            pass  # the next event, or the next renewal, has it read
+        finally:
+            attached.reading = False
 
     # Being alive ---------------------------------------------------------------------------
 
@@ -306,17 +345,14 @@ class RedisBroker:
         try:
             await self.renew()
             await self._put_right()
-            self._up = True
             self._link.tried()
             renewals = 0
             while True:
-                await asyncio.sleep(self._lease * RENEW / LEASE)
+                await asyncio.sleep(self._lease / RENEWALS)
                 if not await self.renew():
                     log.warning("the lease had ended: this node was away for too long")
-                    self._up = False
                     await self._put_right()
-                    self._up = True
-                await self._abandon()
+                await self._make_up()
                 renewals += 1
                 if renewals % REFRESH == 0:
                     await self._refresh()
@@ -339,7 +375,8 @@ class RedisBroker:
 
     async def _put_right(self) -> None:
         """Take back what is ours, end what ended meanwhile, let go of what is lost."""
-        await self._abandon()
+        self._up = False
+        await self._make_up()
         outcomes = await asyncio.gather(*map(self._take_back, list(self._attached.values())))
         lost = [attached for attached in outcomes if attached is not None]
         loop = asyncio.get_running_loop()
@@ -349,13 +386,12 @@ class RedisBroker:
                 random.uniform(0, spread),  # noqa: S311 - spreads load, no secret
                 self._cut, attached, CloseCode.SESSION_OVER,
             )  # fmt: skip
+        self._up = True
+        await self._make_up()
 
     async def _take_back(self, attached: Attached) -> Attached | None:
         """Attach a session again; gives it back where it cannot be had. :raises Unavailable:"""
         session = attached.record.session
-        if attached.end is not None:
-            await self._tell_end(attached)
-            return None
         reply = await self._link.call(
             "attach", session, attached.record.secret_hash.hex(), attached.last, attached.epoch
         )
@@ -364,11 +400,19 @@ class RedisBroker:
         if reply is None:
             return attached
         attached.epoch = reply[1]
-        if self._listener is not None:
+        if attached.end is not None:  # its socket was lost meanwhile
+            await self._tell_end(attached)
+        elif self._listener is not None:
             attached.take(wire.entries(reply[3]), self._listener.deliver)
         return None
 
-    async def _abandon(self) -> None:
+    async def _make_up(self) -> None:
+        """Say what could not be said when it happened."""
+        for attached in list(self._attached.values()):
+            if attached.end is not None:
+                await self._tell_end(attached)
+            elif self._up:
+                self._mind_gap(attached)
         for session in list(self._doubtful):
             if session not in self._attached and session not in self._resuming:
                 await self._link.call("abandon", session)

@@ -17,9 +17,13 @@ class Script(NamedTuple):
     """SHA-1 of the text, in hex: Redis's name for it."""
 
 
-def load_scripts() -> dict[str, Script]:
-    """Every script by its file's name, each with what they share before it."""
-    common = (FOLDER / "common.lua").read_text("utf-8")
+def load_scripts(*, webhooks: bool = False) -> dict[str, Script]:
+    """Every script by its file's name, each with what they share before it.
+
+    :param webhooks: keep what becomes of rooms and peers for whoever delivers it.
+    """
+    common = f"local WEBHOOKS = {'true' if webhooks else 'false'}\n"
+    common += (FOLDER / "common.lua").read_text("utf-8")
     found = {}
     for path in sorted(FOLDER.glob("*.lua")):
         if path.stem != "common":

@@ -44,6 +44,11 @@ def record_bytes(record: SessionRecord) -> bytes:
     return _encoder.encode(record)
 
 
+def user_text(record: SessionRecord) -> bytes:
+    """Whom the session is of, as JSON."""
+    return _encoder.encode(record.user)
+
+
 def parse_record(data: bytes) -> SessionRecord:
     """The record that ``record_bytes`` wrote."""
     return _record_decoder.decode(data)

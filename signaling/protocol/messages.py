@@ -39,6 +39,7 @@ class Hello(msgspec.Struct, tag="hello"):
     token: str | None = None
     resume: Resume | None = None
     name: str = ""
+    room: str | None = None
 
 
 class Join(msgspec.Struct, tag="join"):

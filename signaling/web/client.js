@@ -37,7 +37,7 @@ export class Icebroker {
   /** Meet one other peer and get the bare signaling channel to it. Rejects with IcebrokerError. */
   pair(name, options = {}) {
     const { meta, ...rest } = { ...this.#options, ...options };
-    return new Signaler(rest).open(name, { meta });
+    return new Signaler({ ...rest, room: name }).open(name, { meta });
   }
 }
 

@@ -106,7 +106,29 @@ OPEN_ROOMS = (
             [
                 (
                     'icebroker.toml:2: signaling.allowed_origins: "*" together with token_secret '
-                    "lets any page use a token that it gets hold of; name the origins"
+                    "or join_url lets any page use a token that it gets hold of; name the origins"
+                )
+            ],
+        ),
+        (
+            '[signaling]\nwebhook_url = "https://app.example.org/hooks"\njoin_url = "http://x/"',
+            [
+                (
+                    "icebroker.toml:3: signaling.join_url: webhook_secret is missing: requests are "
+                    "signed; make one with: openssl rand -base64 32"
+                ),
+                (
+                    "icebroker.toml:2: signaling.webhook_url: webhook_secret is missing: requests "
+                    "are signed; make one with: openssl rand -base64 32"
+                ),
+            ],
+        ),
+        (
+            f'[signaling]\njoin_url = "https://x/"\nwebhook_secret = "{GOOD}"\nwebhook_timeout = 5',
+            [
+                (
+                    "icebroker.toml:4: signaling.webhook_timeout: not below hello_timeout: a "
+                    "client would be cut before your back end answers"
                 )
             ],
         ),

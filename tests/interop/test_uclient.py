@@ -1,5 +1,6 @@
 """coturn's own test client against our relay, every packet also through Wireshark's dissector."""
 
+import base64
 import re
 import signal
 import subprocess
@@ -33,6 +34,9 @@ LINES = {
     "mobility": "-M -e 127.0.0.1 USER 127.0.0.1",
     "mobility-send": "-M -s -e 127.0.0.1 USER 127.0.0.1",
     "mobility-tcp": "-M -t -e 127.0.0.1 USER 127.0.0.1",
+    "third-party": "-J -e 127.0.0.1 127.0.0.1",
+    "third-party-tcp": "-J -t -e 127.0.0.1 127.0.0.1",
+    "third-party-pair": "-J -y 127.0.0.1",
     "udp-large": "-l 1200 -n 200 -m 5 -z 5 -e 127.0.0.1 USER 127.0.0.1",
     "udp-many": "-m 50 -n 20 -y -e 127.0.0.1 USER 127.0.0.1",
     "tcp": "-t -e 127.0.0.1 USER 127.0.0.1",
@@ -56,6 +60,15 @@ LINES = {
     "secret-udp": "-W SECRET -u bob -e 127.0.0.1 127.0.0.1",
     "secret-tcp": "-t -W SECRET -u bob -e 127.0.0.1 127.0.0.1",
     "secret-tls": "-t -S -W SECRET -u bob -e 127.0.0.1 127.0.0.1",
+}
+# The keys that the client has in it for its -J.
+TEST_KEYS = {
+    name: base64.b64encode(key).decode()
+    for name, key in {
+        "north": b"01234567890123456789012345678901",
+        "union": b"1234567890123456",
+        "oldempire": b"12345678901234567890123456789012",
+    }.items()
 }
 FILTERS = (
     (
@@ -106,6 +119,8 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
             max_allocations_per_address=0,
             tcp_allocations=True,
             mobility=True,
+            third_party_name="turn.example.org",
+            third_party_keys=TEST_KEYS,
         ) as server,
     ):
         yield Bench(server, peer_port)

@@ -106,7 +106,7 @@ async def memory_world() -> AsyncIterator[World]:
 def redis_broker(server: RedisServer, prefix: str, **options: Any) -> RedisBroker:
     """A node's broker that is not started yet."""
     finder = Finder(parse_redis_url(server.url), "{" + prefix + "}", None)
-    return RedisBroker(finder, prefix, MOST_MESSAGES, MOST_BYTES, **options)
+    return RedisBroker(finder, prefix, MOST_MESSAGES, MOST_BYTES, **{"lease": 8.0, **options})
 
 
 @asynccontextmanager

@@ -50,6 +50,7 @@ CASES = [
 ]  # fmt: skip
 ELSEWHERE = {
     "reply_limit", "too_many_connections", "client_backlog", "user_bandwidth", "total_bandwidth",
+    "no_proxy_header",
 }  # fmt: skip
 """Shown by test_reflection, test_streams, and the tests of the transports and of bandwidth."""
 

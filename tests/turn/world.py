@@ -13,6 +13,7 @@ from turn.allocation.policy import PeerPolicy, PolicyRules
 from turn.allocation.table import AllocationTable
 from turn.auth.authenticate import Authenticator, Now
 from turn.auth.credentials import Credentials, long_term_key
+from turn.auth.third_party import ThirdParty
 from turn.codec import registry
 from turn.codec.integrity import Integrity, verify
 from turn.codec.message import Message, build, parse_untrusted
@@ -248,6 +249,7 @@ class World:
         rules: PolicyRules = NO_RULES,
         minimum: Integrity = Integrity.SHA1,
         options: Options = NOTHING_MORE,
+        third_party: ThirdParty | None = None,
     ) -> None:
         self.monotonic = 1000.0
         self.wall = 1_800_000_000.0
@@ -264,6 +266,7 @@ class World:
             b"key",
             3600,
             minimum,
+            third_party,
         )
         counter = itertools.count(1)
         parts = Parts(

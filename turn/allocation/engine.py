@@ -4,6 +4,7 @@ A request passes the same steps in the same order whatever its method; ``HANDLER
 particular to one; ``_reject`` builds every failure. The engine knows neither sockets nor clocks.
 """
 
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from turn.allocation.options import Options
 from turn.allocation.refusals import facts_of, is_first_step
 from turn.allocation.replies import RecentReplies
 from turn.allocation.request import Outcome, Request, unknown_attributes
+from turn.allocation.restore import Kept, restore
 from turn.auth.authenticate import Authenticator, Identity, Now
 from turn.codec import registry
 from turn.codec.errors import Malformed, StunError
@@ -114,7 +116,10 @@ class Engine:
         self._revoked.pop(user, None)
 
     def _check_known(self, request: Request) -> None:
-        unknown = request.message.unknown_required(known(self._allocator, request))
+        able = known(self._allocator, request)
+        if self._authenticator.third_party is not None:
+            able |= {registry.ACCESS_TOKEN.number}
+        unknown = request.message.unknown_required(able)
         if unknown:
             raise unknown_attributes(unknown)
 
@@ -134,9 +139,14 @@ class Engine:
 
     def _authenticate(self, request: Request) -> Identity:
         begins = request.message.method == Method.ALLOCATE
+        allocation = self.table.get(request.client)
         try:
             identity = self._authenticator.authenticate(
-                request.message, request.client.client, request.now, begins=begins
+                request.message,
+                request.client.client,
+                request.now,
+                begins=begins,
+                granted=allocation.grant if allocation else None,
             )
         except StunError as error:
             self._stats.auth[AUTH_RESULTS[error.code]] += 1
@@ -187,7 +197,15 @@ class Engine:
             fingerprint=message.has(registry.FINGERPRINT),
         )
         proved = identity is not None
+        if proved and message_class == MessageClass.SUCCESS:
+            self._keep(request.client)
         return Reply(data, proved, request.stream, request.origin, request.destination)
+
+    def _keep(self, client: FiveTuple) -> None:
+        """See that what a reply promises is there after a restart."""
+        allocation = self.table.get(client)
+        if allocation is not None:
+            self._allocator.journal.keep(allocation)
 
     # From a data plane ---------------------------------------------------------------------
 
@@ -204,14 +222,21 @@ class Engine:
 
     # From the outside ----------------------------------------------------------------------
 
-    def disconnected(self, client: FiveTuple) -> None:
+    def disconnected(self, client: FiveTuple, *, for_good: bool = False) -> None:
         """A TCP or TLS client's connection is gone, and its allocation with it (RFC 8656 §4).
 
-        One that its client may come back to from elsewhere goes on until it expires (RFC 8016).
+        One that its client may come back to from elsewhere goes on until it expires (RFC 8016),
+        unless it is gone for good: what is sent there would reach somebody else.
         """
         allocation = self.table.get(client)
-        if allocation is not None and not allocation.ticket:
+        if allocation is not None and (for_good or not allocation.ticket):
             self._allocator.close(allocation, CloseReason.DISCONNECTED)
+
+    def rerouted(self, client: FiveTuple, send: Send) -> None:
+        """A client is reached in another way from now on: its proxy has another port for it."""
+        allocation = self.table.get(client)
+        if allocation is not None:
+            self._allocator.move(allocation, client, send)
 
     def expire(self, now: float) -> None:
         """End everything whose time is over; to be called about once a second."""
@@ -224,6 +249,16 @@ class Engine:
             relay.close()
         self._allocator.forget(now)
         self._replies.expire(now)
+
+    def restore(self, kept: Sequence[Kept], now: float) -> list[Allocation]:
+        """Go on with what another process began, before the first message is handled."""
+        return restore(self._allocator, kept, now)
+
+    def restore_route(self, client: FiveTuple, peer: Address, now: float) -> None:
+        """Write the route of indications again, if the client still has the permission."""
+        allocation = self.table.get(client)
+        if allocation is not None and peer.host in allocation.permissions:
+            self._allocator.admit(allocation, peer, now)
 
     def reload(self, authenticator: Authenticator, limits: Limits, options: Options) -> None:
         """Go on with these, and end what the policy refuses now."""
@@ -252,3 +287,9 @@ class Engine:
             self._allocator.close(allocation, reason)
         for relay in self.table.expired_reservations(float("inf")):
             relay.close()
+
+    def leave(self) -> None:
+        """Close every relayed address, and end nothing: another process goes on with it."""
+        for allocation in self.table:
+            for relayed in allocation.relayed.values():
+                relayed.relay.close()

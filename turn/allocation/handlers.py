@@ -9,7 +9,7 @@ from functools import partial
 
 from turn.allocation import discovery, mobility, reservation, tcp
 from turn.allocation.allocator import Allocator, CloseReason
-from turn.allocation.model import DEFAULT_LIFETIME, NoPort, Owner, Relay
+from turn.allocation.model import DEFAULT_LIFETIME, Allocation, NoPort, Owner, Relay
 from turn.allocation.policy import is_tunnelled
 from turn.allocation.request import Request, allocation_of, check_family, unknown_attributes
 from turn.codec import registry
@@ -80,7 +80,7 @@ def _begin(
     allocation = allocator.create(request.client, owner, relays, request.send, now)
     # A client may not ask for less than the default (RFC 8656 §7.2, item "Lifetime").
     lifetime = request.message.get(registry.LIFETIME)
-    granted = allocator.grant(max(lifetime or 0, DEFAULT_LIFETIME))
+    granted = _lifetime(allocator, request, allocation, lifetime)
     allocator.extend(allocation, now + granted)
     return (
         *((registry.XOR_RELAYED_ADDRESS, relay.public) for relay in relays),
@@ -89,6 +89,17 @@ def _begin(
         *mobility.begin(allocator, request, allocation),
         (registry.XOR_MAPPED_ADDRESS, request.client.client),
     )
+
+
+def _lifetime(
+    allocator: Allocator, request: Request, allocation: Allocation, wanted: int | None
+) -> float:
+    """How much longer an allocation lives: as long as what its client may use it by."""
+    allocation.grant = request.proved.grant
+    granted = allocator.grant(max(wanted or 0, DEFAULT_LIFETIME))
+    if allocation.grant is None:
+        return granted
+    return max(1.0, min(granted, allocation.grant.expires - request.now.wall))
 
 
 def _relays_for(
@@ -199,7 +210,7 @@ def refresh(allocator: Allocator, request: Request) -> Attributes:
             allocator.close_family(allocation, family, CloseReason.RELEASED)
         return ((registry.LIFETIME, 0),)
     ticket = mobility.move(allocator, request, allocation) if moving else ()
-    granted = allocator.grant(max(wanted or 0, DEFAULT_LIFETIME))
+    granted = _lifetime(allocator, request, allocation, wanted)
     allocator.extend(allocation, request.now.monotonic + granted, family)
     return ((registry.LIFETIME, int(granted)), *ticket)
 

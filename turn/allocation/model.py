@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple, Protocol
 
+from turn.auth.third_party import Grant
 from turn.bandwidth import Rates
 from turn.codec.values import Address, Family, Icmp
 from turn.routes import ClientRoutes, Ends, FiveTuple, Route, Send
@@ -144,6 +145,7 @@ class Allocation:
         "client",
         "created",
         "due",
+        "grant",
         "number",
         "owner",
         "permissions",
@@ -166,6 +168,8 @@ class Allocation:
         self.permissions: dict[str, float] = {}
         """Peer IP address -> expiry."""
         self.channels: dict[int, Channel] = {}
+        self.grant: Grant | None = None
+        """What a third party gave its client (RFC 7635)."""
         self.ticket = b""
         """What its client may move it with (RFC 8016), if it asked for that."""
 

@@ -189,7 +189,7 @@ class AllocationTable:
         :raises StunError: 508 where there is none of this owner's (RFC 8656 §7.2).
         """
         reservation = self._reservations.get(token)
-        if reservation is None or reservation.owner != owner:
+        if reservation is None or reservation.owner.username != owner.username:
             raise StunError(508)
         return reservation.relay
 

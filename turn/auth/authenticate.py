@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from turn.auth.credentials import Account, Credentials, PasswordAlgorithm
 from turn.auth.nonce import Feature, Nonces, has_password_algorithms
+from turn.auth.third_party import Grant, ThirdParty
 from turn.codec import registry
 from turn.codec.errors import StunError
 from turn.codec.integrity import Integrity, verify
@@ -26,6 +27,8 @@ class Identity(NamedTuple):
     key: bytes
     integrity: Integrity
     """What protects the reply: SHA-256 for a client that named its password algorithm."""
+    grant: Grant | None = None
+    """What a third party gave it, in place of a password."""
 
 
 class Authenticator:
@@ -42,10 +45,12 @@ class Authenticator:
         nonce_key: bytes,
         nonce_lifetime: float,
         minimum: Integrity = Integrity.SHA1,
+        third_party: ThirdParty | None = None,
     ) -> None:
         self._realm = realm
         self._credentials = credentials
         self._minimum = minimum
+        self.third_party = third_party
         accepted = [PasswordAlgorithm.SHA256]
         if minimum is Integrity.SHA1:
             accepted.append(PasswordAlgorithm.MD5)
@@ -56,11 +61,18 @@ class Authenticator:
         self._nonces = Nonces(nonce_key, nonce_lifetime, features)
 
     def authenticate(
-        self, message: Message, client: Address, now: Now, *, begins: bool
+        self,
+        message: Message,
+        client: Address,
+        now: Now,
+        *,
+        begins: bool,
+        granted: Grant | None = None,
     ) -> Identity:
         """Check a request's credentials.
 
         :param begins: the request begins something, so that the credential may not be expired.
+        :param granted: what the client showed a token for when it began.
         :raises StunError: 401 or 438 with REALM, a fresh NONCE and PASSWORD-ALGORITHMS, or 400.
         """
         if message.integrity is Integrity.NONE:
@@ -71,16 +83,49 @@ class Authenticator:
         named = username is not None or userhash is not None
         if not named or nonce is None or not message.has(registry.REALM):
             raise StunError(400)
-        algorithm = self._algorithm(message, nonce)
         if username is None and userhash is not None:
             username = self._credentials.username_of(userhash)
         wall = now.wall if begins else None
-        account = self._account(message, username, algorithm, wall)
-        if account is None:
-            why = self._why_not(message, username, wall)
-            raise self._challenge(401, client, now, why)
+        identity = self._by_token(message, username, granted, now) or self._by_password(
+            message, username, nonce, wall
+        )
+        if identity is None:
+            raise self._challenge(401, client, now, self._why_not(message, username, wall))
         if not self._nonces.is_fresh(nonce, client.host, now.wall):
             raise self._challenge(438, client, now)
+        return identity
+
+    def _by_token(
+        self, message: Message, username: str | None, granted: Grant | None, now: Now
+    ) -> Identity | None:
+        """Who shows a token, or protects a message with the key of the one shown before."""
+        if self.third_party is None or username is None:
+            return None
+        token = message.get(registry.ACCESS_TOKEN)
+        grant = granted if token is None else self.third_party.open(username, token, now.wall)
+        if grant is None or grant.kid != username:
+            return None
+        key = next((key for key in grant.keys(message.integrity) if verify(message, key)), None)
+        too_weak = self._minimum is Integrity.SHA256 and message.integrity is Integrity.SHA1
+        if key is None or too_weak:
+            return None
+        # The next token may come with another kid: an allocation is of a token's holder, whichever
+        # it was. No user can have this name.
+        holder = f":{self.third_party.name}"
+        return Identity(holder, grant.user, key, message.integrity, grant)
+
+    def _by_password(
+        self,
+        message: Message,
+        username: str | None,
+        nonce: str,
+        wall: float | None,
+    ) -> Identity | None:
+        """Who knows a password. :raises StunError: 400, somebody bids down."""
+        algorithm = self._algorithm(message, nonce)
+        account = self._account(message, username, algorithm, wall)
+        if account is None:
+            return None
         key = account.key(algorithm)
         negotiated = message.has(registry.PASSWORD_ALGORITHM)
         integrity = Integrity.SHA256 if negotiated else Integrity.SHA1
@@ -118,6 +163,8 @@ class Authenticator:
 
     def _why_not(self, message: Message, username: str | None, wall: float | None) -> str:
         """What an operator is told of a request that no account protects."""
+        if self.third_party is not None and message.has(registry.ACCESS_TOKEN):
+            return "the token is not for turn.third_party_name, not sealed by its key, or expired"
         if username is None or not self._credentials.accounts(username, None):
             return "there is no such user"
         if not self._credentials.accounts(username, wall):
@@ -130,12 +177,15 @@ class Authenticator:
 
     def _challenge(self, code: int, client: Address, now: Now, why: str = "") -> StunError:
         nonce = self._nonces.make(client.host, client.port, now.wall)
+        asked = self.third_party
+        named = ((registry.THIRD_PARTY_AUTHORIZATION, asked.name),) if asked else ()
         return StunError(
             code,
             attributes=(
                 (registry.REALM, self._realm),
                 (registry.NONCE, nonce),
                 (registry.PASSWORD_ALGORITHMS, self._offered),
+                *named,
             ),
             why=why,
         )

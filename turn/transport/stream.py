@@ -22,6 +22,7 @@ from turn.relay.tcp import PeerStream
 from turn.routes import Buffer, ClientRoutes, FiveTuple, RouteTable, Transport
 from turn.stats import DropReason, Stats
 from turn.transport.limits import ConnectionLimit
+from turn.transport.proxies import Proxies, introduced
 
 READ_BYTES = 65536
 """What one wake-up brings at most; all connections read into the same buffer."""
@@ -45,6 +46,7 @@ class StreamShared(NamedTuple):
     routes: RouteTable
     stats: Stats
     strangers: ConnectionLimit
+    proxies: Proxies
 
 
 class StreamConnection(asyncio.BufferedProtocol):
@@ -53,11 +55,15 @@ class StreamConnection(asyncio.BufferedProtocol):
     buffer = memoryview(bytearray(READ_BYTES))
     """Shared by all connections: what arrives is used up before the next one reads."""
 
-    def __init__(self, listener: "StreamListener", *, stranger: bool = False) -> None:
+    def __init__(
+        self, listener: "StreamListener", *, stranger: bool = False, source: Address | None = None
+    ) -> None:
         """Wait for a transport.
 
         :param stranger: it is counted among its address's strangers already.
+        :param source: the client's address, where it is not the socket's: a proxy brings it.
         """
+        self._source = source
         self._listener = listener
         self._shared = listener.shared
         self._framer = StreamFramer()
@@ -73,7 +79,8 @@ class StreamConnection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take in a new client, unless its address has its share of strangers."""
         self._transport = cast("asyncio.Transport", transport)
-        peer, server = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+        peer = self._source or transport.get_extra_info("peername")
+        server = transport.get_extra_info("sockname")
         if peer is None or not (self._stranger or self._shared.strangers.enter(peer[0])):
             self._shared.stats.drop(DropReason.TOO_MANY_CONNECTIONS)
             self._transport.abort()
@@ -232,44 +239,66 @@ class StreamListener:
     async def start(self, sock: socket.socket) -> None:
         """Accept connections on a bound socket, which the listener owns from now on."""
         loop = asyncio.get_running_loop()
-        if self._tls is None:
+        if self._tls is None and not self.shared.proxies:
             self._server = await loop.create_server(
                 lambda: StreamConnection(self), sock=sock, backlog=BACKLOG
             )
         else:
             sock.listen(BACKLOG)
             self._socket = sock
-            self._spawn(self._accept(sock, self._tls))
+            self._spawn(self._accept(sock))
 
-    async def _accept(self, listening: socket.socket, tls: ssl.SSLContext) -> None:
-        """Accept TLS clients: each is counted before its handshake, the dearest thing to do."""
-        loop, shared = asyncio.get_running_loop(), self.shared
+    async def _accept(self, listening: socket.socket) -> None:
+        """Accept TLS clients, and those that proxies bring."""
+        loop = asyncio.get_running_loop()
         while True:
             try:
                 sock, source = await loop.sock_accept(listening)
             except OSError:
                 await asyncio.sleep(ACCEPT_PAUSE)
                 continue
-            if shared.strangers.enter(source[0]):
-                self._spawn(self._shake_hands(sock, source[0], tls))
+            client = Address(*source[:2])
+            if self.shared.proxies.trusts(client.host):
+                self._spawn(self._be_introduced(sock, client))
             else:
-                shared.stats.drop(DropReason.TOO_MANY_CONNECTIONS)
-                sock.close()
+                self._take_in(sock, client)
 
-    async def _shake_hands(self, sock: socket.socket, host: str, tls: ssl.SSLContext) -> None:
-        connection = StreamConnection(self, stranger=True)
+    async def _be_introduced(self, sock: socket.socket, proxy: Address) -> None:
+        """Hear whom a proxy brings, and take it in."""
+        try:
+            async with asyncio.timeout(self.shared.strangers.timeout):
+                client = await introduced(sock)
+        except (OSError, EOFError, Malformed):
+            self.shared.stats.drop(DropReason.NO_PROXY_HEADER)
+            sock.close()
+        except asyncio.CancelledError:
+            sock.close()
+            raise
+        else:
+            self._take_in(sock, client or proxy)
+
+    def _take_in(self, sock: socket.socket, client: Address) -> None:
+        """Count a client before its handshake, the dearest thing to do."""
+        if self.shared.strangers.enter(client.host):
+            self._spawn(self._shake_hands(sock, client))
+        else:
+            self.shared.stats.drop(DropReason.TOO_MANY_CONNECTIONS)
+            sock.close()
+
+    async def _shake_hands(self, sock: socket.socket, client: Address) -> None:
+        connection = StreamConnection(self, stranger=True, source=client)
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: connection,
                 sock,
-                ssl=tls,
-                ssl_handshake_timeout=self.shared.strangers.timeout,
+                ssl=self._tls,
+                ssl_handshake_timeout=self.shared.strangers.timeout if self._tls else None,
             )
         except OSError:  # no TLS, too slow, or gone
             pass
         finally:
             if not connection.began:
-                self.shared.strangers.leave(host)
+                self.shared.strangers.leave(client.host)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -7,14 +7,17 @@ from typing import NamedTuple
 
 from turn.allocation.engine import Engine
 from turn.auth.authenticate import Now
+from turn.codec.demux import Kind, classify
 from turn.codec.errors import Malformed
+from turn.codec.proxy import SIGNATURE, parse_untrusted
 from turn.codec.values import Address
 from turn.relay.forward import Forwarder
 from turn.relay.icmp import forbid_fragments
 from turn.relay.poll import Poller
-from turn.routes import FiveTuple, RouteTable, Send, Transport
+from turn.routes import Endpoint, FiveTuple, RouteTable, Send, Transport
 from turn.stats import DropReason, Stats
 from turn.transport.limits import ReplyLimit
+from turn.transport.proxies import Proxies, UdpProxied
 
 READS_PER_EVENT = 32
 """Datagrams in a row before the relay sockets' turn."""
@@ -36,6 +39,7 @@ class Shared(NamedTuple):
     bindings: ReplyLimit
     senders: dict[Address, Send]
     """By our address: how a reply leaves from another one than was asked (RFC 5780)."""
+    proxies: Proxies
 
 
 class UdpListener:
@@ -52,7 +56,8 @@ class UdpListener:
         self.address = Address(*sock.getsockname()[:2])
         self._clients = shared.routes.of_listener(Transport.UDP, self.address)
         shared.senders[self.address] = self._send
-        shared.poller.add(sock, self._read)
+        self._proxied = UdpProxied(shared.engine, sock, self.address)
+        shared.poller.add(sock, self._read_proxied if shared.proxies else self._read)
 
     def tick(self) -> None:
         """Nothing: over UDP the clients retransmit."""
@@ -80,19 +85,57 @@ class UdpListener:
             if 0x40 <= first < 0x80:
                 forwarder.client_to_peer(clients.get(source), room[:size], now)
             elif 0 <= first < 4:
-                self._stun(room[:size], Address(*source), now)
+                self._stun(room[:size], Address(*source), self._send, now)
             else:
                 self._shared.stats.drop(DropReason.NOT_OURS if size else DropReason.EMPTY)
         return READS_PER_EVENT
 
-    def _stun(self, message: memoryview, source: Address, now: float) -> None:
+    def _read_proxied(self) -> int:
+        """The same where some datagrams come through proxies."""
+        room, now = self._forwarder.room, time.monotonic()
+        for count in range(READS_PER_EVENT):
+            try:
+                size, source = self._sock.recvfrom_into(room)
+            except BlockingIOError:
+                return count
+            except OSError:
+                continue
+            self._take(room[:size], source[self._clip], now)
+        return READS_PER_EVENT
+
+    def _take(self, datagram: memoryview, source: Endpoint, now: float) -> None:
+        client, stats = Address(*source), self._shared.stats
+        send: Send = self._send
+        if self._shared.proxies.trusts(client.host):
+            behind = self._proxied.of(source)
+            if datagram[:12] == SIGNATURE:
+                try:
+                    header = parse_untrusted(datagram)
+                except Malformed:
+                    stats.drop(DropReason.NO_PROXY_HEADER)
+                    return
+                behind = self._proxied.said(source, header.client or client)
+                datagram = datagram[header.size :]
+            if behind is None:
+                stats.drop(DropReason.NO_PROXY_HEADER)
+                return
+            client, send = behind
+        kind = classify(datagram[0]) if datagram else Kind.OTHER
+        if kind is Kind.CHANNEL:
+            self._forwarder.client_to_peer(self._clients.get(client), datagram, now)
+        elif kind is Kind.STUN:
+            self._stun(datagram, client, send, now)
+        else:
+            stats.drop(DropReason.NOT_OURS if datagram else DropReason.EMPTY)
+
+    def _stun(self, message: memoryview, source: Address, send: Send, now: float) -> None:
         shared = self._shared
         client = FiveTuple(Transport.UDP, source, self.address)
         if message[:2] == SEND_INDICATION:
             self._forwarder.send_indication(self._clients.get(source), client, message, now)
             return
         try:
-            reply = shared.engine.handle(message, client, self._send, Now(now, time.time()))
+            reply = shared.engine.handle(message, client, send, Now(now, time.time()))
         except Malformed:
             shared.stats.drop(DropReason.MALFORMED)
             return
@@ -103,11 +146,11 @@ class UdpListener:
             if not limit.allow(source.host, now):
                 shared.stats.drop(DropReason.REPLY_LIMIT)
                 return
-        send = shared.senders.get(reply.origin) if reply.origin else self._send
+        by = shared.senders.get(reply.origin) if reply.origin else send
         try:
-            if send is None:
+            if by is None:
                 raise OSError(errno.EADDRNOTAVAIL, "that address is not listened on")
-            send(reply.data, reply.destination or source)
+            by(reply.data, reply.destination or source)
         except OSError:
             shared.stats.drop(DropReason.SEND_FAILED)
 

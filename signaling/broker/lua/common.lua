@@ -10,6 +10,10 @@
 --   r:ROOM     hash    session → order of joining, "q" behind it for a quiet member;
 --                      "#" the counter of joins
 --   o:NODE     set     the sessions whose sockets it holds
+--   w:…        what became of rooms and peers, for webhooks, where there are any; not of one
+--              generation (see Q), so that it outlives a restart with its data:
+--              w:due zset ids by when they are due, in ms · w:event hash id → JSON ·
+--              w:tries hash id → deliveries tried · w:count string
 --   n          zset    nodes by the end of their lease, in ms
 --   x          zset    suspended sessions by the end of their resume window, in ms
 --   n:NODE     channel what wakes a node: "e SESSION SEQ TEXT", "x SESSION WHY OWNER", "t"
@@ -21,6 +25,9 @@ local NODE = ARGV[1]
 local MOST_MESSAGES, MOST_BYTES = tonumber(ARGV[2]), tonumber(ARGV[3])
 local LIFE = tonumber(ARGV[4]) -- ms that a key outlives its last refresh
 local MOST_REQUESTS = 256
+local Q = string.match(P, '^{[^}]*}:') .. 'w:'
+local MOST_WAITING = 10000 -- events for webhooks; the newest are not kept
+local WAITING_LIFE = 9 * 3600 * 1000
 local posted = 0 -- events of this call: what bounds the time that it takes
 
 local function now()
@@ -96,6 +103,28 @@ local function post_or_break(session, body)
   return outcome
 end
 
+-- Keep what happened for the webhooks. ``data``: the inside of a JSON object.
+local function note(kind, data)
+  if not WEBHOOKS or redis.call('ZCARD', Q .. 'due') >= MOST_WAITING then
+    return
+  end
+  local time = redis.call('TIME')
+  local number = redis.call('INCR', Q .. 'count')
+  local ms = time[1] * 1000 + math.floor(time[2] / 1000)
+  -- The time keeps ids apart where the count was rolled back to an older copy of the data.
+  local id = string.format('%.0f-%012d', ms, number)
+  local event = '{"type":"' .. kind .. '","at":' .. string.format('%.0f', ms) .. ',"data":{' .. data .. '}}'
+  redis.call('ZADD', Q .. 'due', ms, id)
+  redis.call('HSET', Q .. 'event', id, event)
+  for _, key in ipairs({ 'due', 'event', 'count' }) do
+    keep(Q .. key, WAITING_LIFE)
+  end
+end
+
+local PAST = {
+  join = 'joined', leave = 'left', suspended = 'suspended', resumed = 'resumed', update = 'updated',
+}
+
 -- Whether an order is that of a quiet member: nobody is told of it, nor it of anybody.
 local function is_quiet(order)
   return string.sub(order, -1) == 'q'
@@ -103,6 +132,10 @@ end
 
 -- Tell everyone else in a room what became of a member.
 local function tell(room, session, order, identity, event, reason)
+  if WEBHOOKS then
+    local user = redis.call('HGET', P .. 's:' .. session, 'user')
+    note('peer.' .. PAST[event], identity .. ',"user":' .. user .. ',"reason":"' .. reason .. '"')
+  end
   if is_quiet(order) then
     return
   end
@@ -132,6 +165,11 @@ local function tell_rooms(session, event)
   end
 end
 
+-- Of an identity only the name of the room, which comes first.
+local function room_alone(identity)
+  return string.sub(identity, 1, string.find(identity, ',"id":', 1, true) - 1)
+end
+
 local function depart(session, room, reason)
   local members, memberships = P .. 'r:' .. room, P .. 'j:' .. session
   local order = redis.call('HGET', members, session)
@@ -141,6 +179,7 @@ local function depart(session, room, reason)
   tell(room, session, order, identity, 'leave', reason)
   if redis.call('HLEN', members) == 1 then
     redis.call('DEL', members) -- only the counter is left
+    note('room.closed', room_alone(identity))
   end
 end
 

@@ -11,6 +11,9 @@ if not order then
   if math.max(0, redis.call('HLEN', members) - 1) >= tonumber(capacity) then
     return 'full'
   end
+  if redis.call('EXISTS', members) == 0 then
+    note('room.opened', room_alone(identity))
+  end
   order = redis.call('HINCRBY', members, '#', 1) .. quiet
   redis.call('HSET', members, session, order)
   redis.call('HSET', P .. 'j:' .. session, room, identity)

@@ -81,6 +81,12 @@ def test_everything_moves_and_goes_on(world: World) -> None:
     assert set(watcher.live.values()) == {"203.0.113.9"}
 
 
+def test_a_ticket_is_text_so_that_c_clients_keep_all_of_it(world: World) -> None:
+    _, ticket = allocated(world)
+    assert ticket.isalnum()
+    assert len(ticket) == 32
+
+
 def test_the_old_place_has_nothing_any_more(world: World) -> None:
     before, ticket = allocated(world)
     before.bind(0x4000, PEER)

@@ -36,7 +36,10 @@ export class Connection extends Emitter {
   #mostBytes = 65_536;
   #unlisten = () => {};
 
-  /** `options`: url, token (text, or a function that fetches one), name, and for tests WebSocket and random. */
+  /**
+   * `options`: url, token (text, or a function that fetches one), name, room (that will be joined: a back end that
+   * decides who may is asked about it), and for tests WebSocket and random.
+   */
   constructor(options) {
     super();
     this.#options = { WebSocket: globalThis.WebSocket, random: Math.random, ...options };
@@ -105,7 +108,7 @@ export class Connection extends Emitter {
     const socket = new this.#options.WebSocket(this.#options.url, SUBPROTOCOL);
     this.#socket = socket;
     const ours = (handler) => (event) => socket === this.#socket && handler(event);
-    const hello = { token, name: this.#options.name };
+    const hello = { token, name: this.#options.name, room: this.#options.room };
     socket.onopen = ours(() => socket.send(JSON.stringify(this.#session.hello(hello))));
     socket.onmessage = ours(({ data }) => this.#receive(data));
     socket.onclose = ours(({ code, reason }) => this.#closed(code, reason));

@@ -32,7 +32,7 @@ export class Room extends Emitter {
     super();
     this.name = name;
     this.#options = { receive: ["audio", "video"], timeout: JOIN_TIMEOUT, ...options };
-    this.#connection = new Connection(this.#options);
+    this.#connection = new Connection({ ...this.#options, room: name });
     this.#connection.on("state", (state) => this.emit("state", state));
     this.#connection.on("error", (error) => this.emit("error", error));
     this.#connection.on("welcome", (welcome) => this.#welcome(welcome));

@@ -23,10 +23,11 @@ export class Session {
   #waiting = new Map();
   #lastRequest = 0;
 
-  hello({ token, name }) {
+  hello({ token, name, room }) {
     const hello = { type: "hello" };
     if (token) hello.token = token;
     if (name) hello.name = name;
+    if (room) hello.room = room;
     if (this.#id) hello.resume = { session: this.#id, secret: this.#secret, seq: this.seen };
     return hello;
   }

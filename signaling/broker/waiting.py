@@ -1,0 +1,69 @@
+"""What the webhooks of a single node have not been told of yet; ``lua/`` has the same for many."""
+
+import heapq
+import secrets
+import time
+from collections.abc import Sequence
+
+import msgspec
+
+from signaling.broker.base import Queued
+
+MOST_WAITING = 10_000
+"""Events; the newest are not kept."""
+PAST = {
+    "join": "joined", "leave": "left", "suspended": "suspended", "resumed": "resumed",
+    "update": "updated",
+}  # fmt: skip
+"""What a webhook calls the events of presence."""
+
+
+class WaitingEvents:
+    """A queue in which events become due again unless they are ended."""
+
+    def __init__(self) -> None:
+        self._due: list[tuple[float, str]] = []
+        self._events: dict[str, tuple[int, float, bytes]] = {}
+        """id → tries, when it is due (another time in ``_due`` is of the past), event."""
+        self._run = secrets.token_hex(4)
+        self._count = 0
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def note(self, kind: str, **data: object) -> None:
+        """Something has happened."""
+        if len(self._events) >= MOST_WAITING:
+            return
+        self._count += 1
+        at = int(time.time() * 1000)
+        event = msgspec.json.encode({"type": kind, "at": at, "data": data})
+        # The ids of one run sort as its events came, like those of ``note`` in Lua.
+        self._put(f"{self._run}-{self._count:012}", 0, time.monotonic(), event)
+
+    def take(self, most: int, lease: float) -> list[Queued]:
+        """Those that are due; they are again after ``lease`` seconds."""
+        now = time.monotonic()
+        taken: list[Queued] = []
+        while self._due and self._due[0][0] <= now and len(taken) < most:
+            due, event_id = heapq.heappop(self._due)
+            tries, is_due, event = self._events.get(event_id, (0, 0.0, b""))
+            if is_due == due:
+                self._put(event_id, tries + 1, now + lease, event)
+                taken.append(Queued(event_id, tries + 1, event))
+        return taken
+
+    def end(self, ids: Sequence[str]) -> None:
+        """They are delivered, or given up."""
+        for event_id in ids:
+            self._events.pop(event_id, None)
+
+    def retry(self, event_id: str, delay: float) -> None:
+        """Have it due in so many seconds."""
+        if event_id in self._events:
+            tries, _, event = self._events[event_id]
+            self._put(event_id, tries, time.monotonic() + delay, event)
+
+    def _put(self, event_id: str, tries: int, due: float, event: bytes) -> None:
+        self._events[event_id] = tries, due, event
+        heapq.heappush(self._due, (due, event_id))

@@ -1,0 +1,120 @@
+"""Telling and asking an application's back end over HTTP, signed (Standard Webhooks 1.0).
+
+Where it goes is the operator's to say, never a client's: a URL comes from the configuration only,
+no redirect is followed, no proxy of the environment is used, and of an answer only so much is read.
+"""
+
+import base64
+import hashlib
+import hmac
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import aiohttp
+
+MOST_ANSWER_BYTES = 16_384
+MOST_AT_ONCE = 64
+"""Requests at a time; others wait for one of these to end."""
+BASE64_PREFIX = "whsec_"
+"""Before a secret that is base64, as the specification's libraries have it."""
+
+
+class Unreachable(Exception):
+    """There was no answer that could be read; the text says why."""
+
+
+class Answer(NamedTuple):
+    """What the back end said."""
+
+    status: int
+    body: bytes
+
+    @property
+    def ok(self) -> bool:
+        """Whether it is a 2xx."""
+        return 200 <= self.status < 300
+
+
+class Poster:
+    """Posts JSON, signed."""
+
+    def __init__(self, secrets: Sequence[str], timeout: float) -> None:
+        """Prepare to post.
+
+        :param secrets: each makes a signature, so that they can be rotated.
+        :param timeout: in seconds, from the first byte sent to the last one read.
+        """
+        self._http: aiohttp.ClientSession | None = None
+        self.replace(secrets, timeout)
+
+    def replace(self, secrets: Sequence[str], timeout: float) -> None:
+        """Post with these from now on; parameters as above."""
+        self._keys = [key_of(secret) for secret in secrets]
+        self.timeout = timeout
+
+    async def stop(self) -> None:
+        """Close what is open."""
+        if self._http is not None:
+            await self._http.close()
+            self._http = None
+
+    async def post(self, url: str, event_id: str, body: bytes) -> Answer:
+        """Post a body and read the answer. :raises Unreachable:
+
+        :param event_id: the same for every try of one thing, so that it is taken once.
+        """
+        now = int(time.time())
+        headers = {
+            "Content-Type": "application/json",
+            "Accept-Encoding": "identity",  # what inflates could be larger than it looks
+            "User-Agent": "icebroker",
+            "webhook-id": event_id,
+            "webhook-timestamp": str(now),
+            "webhook-signature": " ".join(sign(key, event_id, now, body) for key in self._keys),
+        }
+        total = aiohttp.ClientTimeout(total=self.timeout)
+        try:
+            async with self._session().post(
+                url, data=body, headers=headers, timeout=total, allow_redirects=False
+            ) as response:
+                return Answer(response.status, await _read(response))
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise Unreachable(str(error) or type(error).__name__) from None
+
+    def _session(self) -> aiohttp.ClientSession:
+        if self._http is None:
+            self._http = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=MOST_AT_ONCE),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                trust_env=False,
+            )
+        return self._http
+
+
+def key_of(secret: str) -> bytes:
+    """The key that a secret stands for. :raises ValueError: it is not the base64 that it says."""
+    if secret.startswith(BASE64_PREFIX):
+        return base64.b64decode(secret[len(BASE64_PREFIX) :], validate=True)
+    return secret.encode()
+
+
+def sign(key: bytes, event_id: str, timestamp: int, body: bytes) -> str:
+    """One signature, as ``webhook-signature`` has it. :param timestamp: Unix time in seconds."""
+    digest = hmac.new(key, f"{event_id}.{timestamp}.".encode() + body, hashlib.sha256).digest()
+    return "v1," + base64.b64encode(digest).decode()
+
+
+def shown(url: str) -> str:
+    """A URL for the log: a query may hold what is nobody else's business."""
+    return url.partition("?")[0]
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    body = b""
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > MOST_ANSWER_BYTES:
+            raise Unreachable(f"the answer is longer than {MOST_ANSWER_BYTES} bytes")
+    return body

@@ -1,0 +1,154 @@
+"""Nodes, wires and Redis break while clients talk: what was promised is kept."""
+
+import asyncio
+import random
+import time
+
+import pytest
+
+from tests.chaos.world import (
+    LEASE,
+    RECOVERY,
+    ROUNDS,
+    SEED,
+    SLACK,
+    TICK,
+    WINDOW,
+    World,
+    until,
+    world,
+)
+
+SUSPENDED_WITHIN = LEASE + TICK + SLACK
+"""Seconds; ten with the lease that is the default."""
+LEFT_WITHIN = WINDOW + 2 * TICK + SLACK
+PATIENCE_OF_NODES = 3.0
+"""Seconds that a node waits for Redis before it says that it is away."""
+
+
+async def drops(chaos: World) -> None:
+    """Sockets break all the time and come back elsewhere; some never return."""
+    await chaos.trouble(1.0)
+    lost = await chaos.vanish()
+    await chaos.told(chaos.clients, "suspended", lost, TICK + SLACK)
+    await chaos.trouble(1.0)
+
+
+async def death(chaos: World) -> None:
+    """A node is killed, with a few who never return, and starts anew."""
+    node, others = chaos.nodes[0], chaos.elsewhere()
+    node.kill()
+    died = time.monotonic()
+    lost = await chaos.vanish()
+    await asyncio.sleep(chaos.dice.uniform(0, LEASE))
+    node.start()
+    await chaos.told(others, "suspended", lost, died + SUSPENDED_WITHIN - time.monotonic())
+    await chaos.told(chaos.clients, "leave", lost, LEFT_WITHIN)
+    await asyncio.to_thread(node.wait_ready)
+
+
+async def two_deaths(chaos: World) -> None:
+    """A node is killed while another one sleeps; one is left to notice both."""
+    mortal, sleepy, _ = chaos.nodes
+    mortal.kill()
+    await chaos.vanish()
+    await asyncio.sleep(chaos.dice.uniform(0, 1))
+    sleepy.sleep()
+    await asyncio.sleep(LEASE + chaos.dice.uniform(0, 1))
+    mortal.start()
+    sleepy.wake()
+    await asyncio.to_thread(mortal.wait_ready)
+
+
+async def sleep(chaos: World) -> None:
+    """A node does nothing for longer than its lease; what it says then is not heard."""
+    node, others = chaos.nodes[0], chaos.elsewhere()
+    node.sleep()
+    slept = time.monotonic()
+    lost = await chaos.vanish()
+    await chaos.told(others, "suspended", lost, slept + SUSPENDED_WITHIN - time.monotonic())
+    await asyncio.sleep(chaos.dice.uniform(LEASE / 2, LEASE + WINDOW))
+    node.wake()
+
+
+async def nap(chaos: World) -> None:
+    """A node does nothing for a moment: nobody has to notice."""
+    node = chaos.dice.choice(chaos.nodes)
+    node.sleep()
+    await asyncio.sleep(chaos.dice.uniform(0.1, LEASE / 2))
+    node.wake()
+
+
+async def cut(chaos: World) -> None:
+    """A node is cut off from Redis; its clients stay."""
+    others = chaos.elsewhere()
+    chaos.wires[0].cut()
+    lost = await chaos.vanish()
+    await chaos.told(others, "suspended", lost, SUSPENDED_WITHIN)
+    await asyncio.sleep(chaos.dice.uniform(0, WINDOW))
+    chaos.wires[0].mend()
+    await until(chaos.nodes[0].ready, RECOVERY)
+
+
+async def hold(chaos: World) -> None:
+    """Nothing comes through between a node and Redis, and neither of them is told."""
+    chaos.wires[0].hold()
+    await asyncio.sleep(chaos.dice.uniform(0.1, PATIENCE_OF_NODES + LEASE + 1))
+    chaos.wires[0].mend()
+    await until(chaos.nodes[0].ready, RECOVERY)
+
+
+async def redis_sleeps(chaos: World) -> None:
+    """Redis answers nobody for a while."""
+    chaos.server.sleep()
+    await chaos.vanish()
+    await asyncio.sleep(chaos.dice.uniform(0.1, PATIENCE_OF_NODES + LEASE))
+    chaos.server.wake()
+    await until(lambda: all(node.ready() for node in chaos.nodes), RECOVERY)
+
+
+async def redis_forgets(chaos: World) -> None:
+    """Redis restarts without its data: all begin anew, and are told so."""
+    await _restart(chaos, keeps_data=False)
+
+
+async def redis_restarts(chaos: World) -> None:
+    """Redis restarts with its data: what was written last may be missing, so the same."""
+    await _restart(chaos, keeps_data=True)
+
+
+async def _restart(chaos: World, *, keeps_data: bool) -> None:
+    peers = {client.peer for client in chaos.clients}
+    await asyncio.to_thread(chaos.server.stop, save=keeps_data)
+    await chaos.vanish()
+    await asyncio.sleep(chaos.dice.uniform(0, 1))
+    await asyncio.to_thread(chaos.server.start)
+    await until(
+        lambda: all(client.peer not in peers and client.joined for client in chaos.clients),
+        RECOVERY,
+    )
+
+
+GROUPS = {
+    "deaths": (drops, death, two_deaths),
+    "absences": (sleep, nap, cut, hold),
+    "redis": (redis_sleeps, redis_forgets, redis_restarts),
+}
+"""Each group has nodes and a Redis of its own, and plays while the others do."""
+
+
+@pytest.mark.timeout(60 + 60 * ROUNDS)
+async def test_every_promise_is_kept(tmp_path):
+    seed = SEED or random.randrange(1 << 32)
+    print(f"CHAOS_SEED={seed}")  # a failure shows it
+
+    async def play(name: str) -> None:
+        async with world(tmp_path / name, seed) as chaos:
+            for _ in range(ROUNDS):
+                for scenario in GROUPS[name]:
+                    print(f"{name}: {scenario.__name__}")
+                    await chaos.play(scenario)
+
+    async with asyncio.TaskGroup() as groups:
+        for name in GROUPS:
+            groups.create_task(play(name))

@@ -1,0 +1,434 @@
+"""What only a broker with a network has to stand: nodes and a Redis that die, sleep and return."""
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import pytest
+
+from signaling.broker.base import NotThere, SessionOver, Unavailable
+from signaling.protocol.errors import CloseCode
+from signaling.protocol.messages import NULL
+from tests.redis_server import RedisServer, redis_server
+from tests.signaling.worlds import Ear, begin, message, redis_broker, redis_world
+
+LEASE = 1.0
+"""Seconds; short, so that the tests are."""
+RECOVERY = 5.0
+"""Seconds within which all is well again after Redis is back."""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """One Redis for the tests that leave it alone."""
+    with redis_server(tmp_path_factory.mktemp("redis")) as running:
+        yield running
+
+
+@pytest.fixture
+def own_server(tmp_path):
+    """A Redis that a test may hurt."""
+    with redis_server(tmp_path / "redis") as running:
+        yield running
+
+
+@pytest.fixture
+async def world(server):
+    """Two nodes, and nothing of the test before."""
+    server.client.flushdb()
+    async with redis_world(server, lease=LEASE) as made:
+        yield made
+
+
+@pytest.fixture
+async def own_world(own_server):
+    """Two nodes whose Redis a test may hurt."""
+    async with redis_world(own_server, lease=LEASE) as made:
+        yield made
+
+
+async def until(condition, within=RECOVERY):
+    """Wait for a condition."""
+    deadline = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+
+
+def field(server: RedisServer, session: str, name: str) -> bytes:
+    """A field of a session, as Redis has it."""
+    (key,) = server.client.keys(f"*:s:{session}")
+    value: Any = server.client.hget(key, name)
+    return bytes(value)
+
+
+def expire_lease(server: RedisServer, node: str) -> None:
+    """As if a node had not been heard of for long."""
+    for key in server.client.keys("*:n"):
+        if server.client.zscore(key, node) is not None:
+            server.client.zadd(key, {node: 1})
+
+
+async def die(broker):
+    """End a node as a crash does: nothing is told to anybody."""
+    await broker._link.stop()
+
+
+# Keys ------------------------------------------------------------------------------------------
+
+
+async def test_every_key_ends_by_itself_and_has_the_prefix(own_world, own_server):
+    world = own_world
+    await begin(world.one, "a", "r", "s", resume_window=3600)
+    await begin(world.two, "b", "r")
+    await world.one.send("a", "peer-b", message("hi"), "id")
+    await world.one.suspend("a", 0)
+    await world.two.broadcast("b", message("hi"), "id")
+    keys = own_server.every_key()
+    assert len(keys) >= 10
+    assert own_server.without_ttl() == []
+    assert all(key.startswith(b"{test-") for key in keys)
+    mailbox = next(key for key in keys if key.endswith(b":m:a"))
+    assert own_server.client.ttl(mailbox) > 3600  # as long as its session may come back
+
+
+async def test_nothing_of_a_session_is_left_when_it_ends(own_world, own_server):
+    await begin(own_world.one, "a", "r")
+    await begin(own_world.two, "b", "r")
+    await own_world.one.send("a", "peer-b", message("hi"), "id")
+    await own_world.one.close("a", "left")
+    await own_world.two.close("b", "left")
+    left = {key.split(b":", 2)[2].decode() for key in own_server.every_key()}
+    assert left <= {"n", "x"}
+
+
+async def test_keys_are_refreshed_while_a_session_lasts(own_world, own_server):
+    await begin(own_world.one, "a", "r")
+    for key in own_server.every_key():
+        own_server.client.pexpire(key, 5000)
+    await own_world.one._refresh()
+    await own_world.one.renew()
+    assert all(own_server.client.ttl(key) > 100 for key in own_server.every_key())
+
+
+# Owners ----------------------------------------------------------------------------------------
+
+
+async def test_a_session_belongs_to_the_node_that_had_it_last(world):
+    await begin(world.one, "a", "r")
+    await begin(world.two, "b", "r")
+    assert await world.two.resume("a", b"a", 1) is not None
+    await world.settle()
+    assert world.ear.cuts == [("a", CloseCode.REPLACED)]
+    with pytest.raises(SessionOver):
+        await world.one.send("a", "peer-b", message("too late"))
+    await world.one.suspend("a", 0)
+    await world.one.close("a", "left")
+    assert await world.presence("b") == []
+    assert await world.two.send("a", "peer-b", message("in time")) is True
+
+
+async def test_what_a_node_says_that_slept_is_not_heard(world, server):
+    await begin(world.one, "a", "r")
+    await begin(world.two, "b", "r")
+    attached = world.one._attached["a"]
+    await world.two.resume("a", b"a", 1)
+    world.one._attached["a"] = attached  # it was not told yet
+    with pytest.raises(SessionOver):
+        await world.one.send("a", "peer-b", message("a ghost's"))
+    assert ("a", CloseCode.SESSION_OVER) in world.ear.cuts
+    assert [kind for kind, *_ in await world.heard("b")] == []
+    assert field(server, "a", "owner").decode() == f"{world.two.node}:2"
+
+
+async def test_a_session_that_goes_to_and_fro_is_where_it_came_last(world):
+    await begin(world.one, "a", "r")
+    await begin(world.two, "b", "r")
+    for number in range(10):
+        node = (world.two, world.one)[number % 2]
+        assert await node.resume("a", b"a", 1 if number == 0 else number) is not None
+        await world.two.send("b", "peer-a", message(number))
+        await world.settle()
+    assert [what for kind, what, _ in await world.heard("a") if kind == "message"] == [*range(10)]
+    await world.one.send("a", "peer-b", message("here"))
+
+
+async def test_what_follows_on_a_join_is_not_heard_before_its_answer(world):
+    await begin(world.two, "b", "r")
+    await begin(world.one, "a")
+    call = world.one._link.call
+
+    async def slow(script, *arguments):
+        reply = await call(script, *arguments)
+        if script == "join":
+            await world.two.leave("b", "r", "left")
+            await world.settle()
+        return reply
+
+    world.one._link.call = slow
+    peers = await world.one.join("a", "r", NULL, 64)
+    assert [peer.id for peer in peers] == ["peer-b"]
+    assert [name for name, *_ in world.ear.delivered] == ["b"]
+    assert await world.presence("a") == ["leave"]
+
+
+# Dead nodes ------------------------------------------------------------------------------------
+
+
+async def test_the_peers_of_a_dead_node_are_suspended_and_leave_once(world):
+    await begin(world.one, "a", "r", resume_window=0.5)
+    await begin(world.two, "b", "r")
+    await begin(world.one, "c", "r", resume_window=60)
+    await world.settle()
+    await die(world.one)
+    world.nodes = (world.two,)
+    began = time.monotonic()
+
+    async def told(count):
+        while len(await world.presence("b")) < count:
+            await asyncio.gather(world.two.reap(0), world.two.reap(0))
+            await asyncio.sleep(0.05)
+
+    await asyncio.wait_for(told(3), LEASE + 2)
+    assert time.monotonic() - began > LEASE / 2
+    await asyncio.wait_for(told(4), 2)
+    await world.two.reap(0)
+    assert await world.presence("b") == ["join", "suspended", "suspended", "leave"]
+    assert await world.two.resume("c", b"c", 0) is not None
+    assert (await world.presence("b"))[-1] == "resumed"
+
+
+async def test_many_sessions_of_a_dead_node_are_reaped_in_steps(world, server):
+    for number in range(130):
+        await begin(world.one, f"s{number}", f"room {number % 40}", resume_window=0.2)
+    await begin(world.two, "b", "room 0")
+    await die(world.one)
+    world.nodes = (world.two,)
+    expire_lease(server, world.one.node)
+    await world.two.reap(0)
+    await asyncio.sleep(0.25)
+    assert await world.two.reap(0) == 130
+    presence = await world.presence("b")
+    assert (presence.count("suspended"), presence.count("leave")) == (4, 4)
+
+
+async def test_a_node_that_was_away_takes_back_what_nobody_took(world, server):
+    await begin(world.one, "a", "r")
+    await begin(world.one, "c", "r")
+    await begin(world.two, "b", "r")
+    await world.settle()
+    expire_lease(server, world.one.node)
+    await world.two.reap(0)
+    await world.two.resume("c", b"c", 1)
+    assert await world.two.send("b", "peer-a", message("meanwhile")) is False
+    await until(lambda: world.one.is_up() and field(server, "a", "owner") != b"")
+    assert await world.presence("b") == ["suspended", "suspended", "resumed", "resumed"]
+    assert ("message", "meanwhile") in [event[:2] for event in await world.heard("a")]
+    assert await world.one.send("a", "peer-b", message("back")) is True
+    assert ("c", CloseCode.REPLACED) in world.ear.cuts or (
+        "c", CloseCode.SESSION_OVER,
+    ) in world.ear.cuts  # fmt: skip
+
+
+async def test_a_socket_that_is_lost_while_its_session_is_taken_back_is_told_of(world, server):
+    await begin(world.one, "a", "r")
+    await begin(world.two, "b", "r")
+    call = world.one._link.call
+
+    async def slow(script, *arguments):
+        reply = await call(script, *arguments)
+        if script == "attach":
+            await world.one.suspend("a", 0)
+        return reply
+
+    world.one._link.call = slow
+    expire_lease(server, world.one.node)
+    await world.two.reap(0)
+    await until(lambda: "a" not in world.one._attached)
+    assert await world.presence("b") == ["suspended", "resumed", "suspended"]
+    assert field(server, "a", "owner") == b""
+
+
+async def test_a_node_that_stops_lets_go_at_once(world):
+    await begin(world.one, "a", "r")
+    await begin(world.two, "b", "r")
+    await world.one.stop()
+    world.nodes = (world.two,)
+    assert await world.presence("b") == ["suspended"]
+
+
+# Answers that do not come ----------------------------------------------------------------------
+
+
+async def test_what_is_missed_by_a_wake_up_is_read_from_the_mailbox(world):
+    await begin(world.one, "a", "r")
+    await begin(world.two, "b", "r")
+    hear = world.two._link._on_wake
+    world.two._link._on_wake = lambda data: None if data[:1] == b"e" else hear(data)
+    for number in range(3):
+        await world.one.send("a", "peer-b", message(number))
+    await world.two.renew()
+    world.two._link._on_wake = hear
+    await world.one.send("a", "peer-b", message(3))
+    await until(lambda: len(world.ear.delivered) == 5)  # b's join, too
+    assert await world.heard("b") == [("message", n, n + 1) for n in range(4)]
+
+
+async def test_a_gap_that_could_not_be_read_is_read_later(world, server):
+    await begin(world.one, "a", "r")
+    await begin(world.two, "b", "r")
+    await world.settle()
+    call = world.two._link.call
+
+    async def slow(script, *arguments):
+        reply = await call(script, *arguments)
+        if script == "attach":  # its answer comes after the wake-ups of what came after it
+            await world.one.send("a", "peer-b", message("after"))
+            await call("enlist", 1000)
+            await asyncio.sleep(0.1)
+        return reply
+
+    world.two._link.call = slow
+    expire_lease(server, world.two.node)
+    await world.one.reap(0)
+    await world.one.send("a", "peer-b", message("before"))
+    await until(lambda: [n for n, *_ in world.ear.delivered].count("b") == 2)
+    assert await world.heard("b") == [("message", "before", 1), ("message", "after", 2)]
+
+
+@pytest.mark.parametrize("kind", ["pubsub", "normal"])
+async def test_a_lost_connection_loses_nothing(world, server, kind):
+    await begin(world.one, "a", "r")
+    await begin(world.two, "b", "r")
+    done: list[int] = []
+    last = 7
+    for number in range(last + 1):
+        if number in {2, 5}:
+            server.client.client_kill_filter(_type=kind, skipme=True)
+        while len(done) == number:
+            try:
+                await world.one.send("a", "peer-b", message(number), f"id {number}")
+                done.append(number)
+            except Unavailable:
+                await asyncio.sleep(0.05)
+        if number == 4:
+            await until(world.two.is_up)
+            await world.two.acknowledge("b", world.two._attached["b"].last)
+    await until(lambda: world.one.is_up() and world.two.is_up())
+    heard = await world.heard("b")
+    assert [what for _, what, _ in heard] == done
+    assert [seq for _, _, seq in heard] == [*range(1, last + 2)]
+    assert world.ear.cuts == []
+
+
+async def test_a_session_whose_taking_over_was_not_waited_for_does_not_hang(world, server):
+    await begin(world.one, "a", "r")
+    taking = asyncio.create_task(world.two.resume("a", b"a", 0))
+    await asyncio.sleep(0)
+    taking.cancel()
+    await until(lambda: field(server, "a", "owner") == b"")
+    assert await world.one.resume("a", b"a", 0) is not None
+
+
+# Redis away ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("keeps_data", [True, False])
+async def test_redis_restarts(own_world, own_server, keeps_data):
+    world = own_world
+    await begin(world.one, "a", "r")
+    await begin(world.two, "b", "r")
+    await world.one.send("a", "peer-b", message("before"))
+    await world.settle()
+    own_server.stop(save=keeps_data)
+    await until(lambda: not world.one.is_up() and not world.two.is_up())
+    with pytest.raises(Unavailable):
+        await begin(world.one, "c", "r")
+    with pytest.raises(Unavailable):
+        await world.one.send("a", "peer-b", message("meanwhile"))
+    own_server.start()
+    await until(lambda: world.one.is_up() and world.two.is_up())
+    # What was kept, and what was written last, may be two things: everyone begins anew.
+    await until(lambda: len(world.ear.cuts) == 2)
+    assert sorted(world.ear.cuts) == [(name, CloseCode.SESSION_OVER) for name in "ab"]
+    assert await world.two.resume("b", b"b", 1) is None
+    await begin(world.one, "d")
+    assert await world.one.join("d", "r", NULL, 64) == []
+
+
+async def test_redis_that_answers_nobody_is_away_and_comes_back_with_everything(
+    own_world, own_server, monkeypatch
+):
+    monkeypatch.setattr("signaling.broker.redis.ANSWER", 0.5)
+    world = own_world
+    await begin(world.one, "a", "r")
+    await begin(world.two, "b", "r")
+    await world.one.suspend("a", 0)
+    own_server.sleep()
+    ends = asyncio.create_task(world.two.suspend("b", 0))  # nobody answers; it is made up for
+    await until(lambda: not world.one.is_up() and not world.two.is_up())
+    await ends
+    own_server.wake()
+    await until(lambda: world.one.is_up() and world.two.is_up())
+    assert field(own_server, "b", "owner") == b""
+    assert world.ear.cuts == []
+    assert await world.one.resume("b", b"b", 0) is not None
+    assert await world.two.resume("a", b"a", 1) is not None
+
+
+async def test_a_node_starts_while_redis_is_away_and_is_ready_when_it_comes(tmp_path):
+    server = RedisServer(tmp_path / "redis")
+    broker = redis_broker(server, "late")
+    try:
+        await asyncio.wait_for(broker.start(Ear()), 5)
+        assert not broker.is_up()
+        assert await broker.reap(0) == 0
+        server.start()
+        await until(broker.is_up)
+        await begin(broker, "a", "r")
+    finally:
+        await broker.stop()
+        server.close()
+
+
+async def test_a_replica_is_not_relied_on(own_server, tmp_path, capsys):
+    with redis_server(tmp_path / "replica", "--replicaof", f"127.0.0.1 {own_server.port}") as other:
+        broker = redis_broker(other, "replica")
+        await broker.start(Ear())
+        assert not broker.is_up()
+        await broker.stop()
+    assert "it is a replica; name the primary, or its Sentinels" in capsys.readouterr().out
+
+
+async def test_at_its_memory_limit_redis_takes_nothing_new_and_lets_go_of_all(
+    own_world, own_server
+):
+    world = own_world
+    await begin(world.one, "a", "r")
+    await begin(world.two, "b", "r")
+    own_server.client.config_set("maxmemory", 1)
+    with pytest.raises(Unavailable):
+        await world.one.send("a", "peer-b", message("hi"))
+    with pytest.raises(Unavailable):
+        await begin(world.one, "c")
+    assert world.one.is_up()
+    await world.one.renew()
+    await world.one.suspend("a", 0)
+    await world.two.close("b", "left")
+    own_server.client.config_set("maxmemory", 0)
+    with pytest.raises(SessionOver):
+        await world.one.send("a", "peer-b", message("hi"))
+    assert await world.one.resume("a", b"a", 1) is not None
+    with pytest.raises(NotThere):
+        await world.one.send("a", "peer-b", message("hi"))
+
+
+async def test_a_room_of_another_prefix_is_another_room(server, world):
+    async with redis_world(server, lease=LEASE) as other:
+        await begin(world.one, "a", "r")
+        await begin(other.one, "b", "r")
+        assert world.one.counts() == (1, 1)
+        with pytest.raises(NotThere):
+            await world.one.send("a", "peer-b", message("hi"))
+        assert json.loads(json.dumps(await other.heard("b"))) == []

@@ -1,0 +1,261 @@
+"""Webhooks of what becomes of rooms and peers, to a real receiver, over both brokers."""
+
+import asyncio
+import re
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from signaling import lifecycle
+from signaling.broker.base import Unavailable
+from signaling.broker.waiting import MOST_WAITING, WaitingEvents
+from signaling.client import Client
+from signaling.webhook import Poster, Unreachable, key_of, sign
+from tests.interop.cluster import cluster
+from tests.redis_server import redis_server
+from tests.signaling.live import on, signaling, sockets, url
+from tests.signaling.receiver import SECRET, receiver
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with redis_server(tmp_path_factory.mktemp("redis")) as running:
+        yield running
+
+
+@pytest.fixture(params=["memory", "redis"])
+def broker(request):
+    """Where the nodes meet: None, or Redis."""
+    return on(request.getfixturevalue("server")) if request.param == "redis" else None
+
+
+@pytest.fixture
+async def back_end():
+    async with receiver() as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch):
+    """Tries follow sooner on each other."""
+    monkeypatch.setattr(lifecycle, "FIRST_DELAY", 0.1)
+    monkeypatch.setattr(lifecycle, "LOOK", 0.02)
+
+
+def telling(broker, back_end, **settings):
+    """A node that tells the receiver."""
+    return signaling(
+        broker, webhook_url=back_end.url, webhook_secret=["an older one, of 16", SECRET], **settings
+    )
+
+
+def test_a_signature_is_that_of_the_specification_s_own_example():
+    key = key_of("whsec_plJ3nmyCDGBKInavdOK15jsl")
+    body = b'{"event_type":"ping","data":{"success":true}}'
+    assert sign(key, "msg_loFOjxBNrRLzqYUf", 1731705121, body) == (
+        "v1,rAvfW3dJ/X/qxhsaXPOyyCGmRKsaKWcsNccKXlIktD0="
+    )
+
+
+async def test_what_becomes_of_a_room_is_told_in_order(broker, back_end):
+    async with (
+        telling(broker, back_end, resume_window=0.5) as service,
+        sockets(service) as connect,
+    ):
+        one = await connect()
+        welcome = await one.hello(name="Ada")
+        await one.say(type="join", id="1", room='r "quoted" ü,"id":', meta={"seat": 1})
+        await one.hear("joined")
+        one.ws._response.connection.transport.abort()
+        await back_end.until("room.opened", "peer.joined Ada", "peer.suspended Ada")
+        again = await connect()
+        seen = {"session": welcome["session"], "secret": welcome["secret"], "seq": 0}
+        assert (await again.hello(resume=seen))["resumed"] is True
+        await again.say(type="join", id="2", room='r "quoted" ü,"id":', meta={"seat": 2})
+        await again.hear("joined")
+        again.ws._response.connection.transport.abort()
+        await back_end.until(
+            "room.opened", "peer.joined Ada", "peer.suspended Ada", "peer.resumed Ada",
+            "peer.updated Ada", "peer.suspended Ada", "peer.left Ada timeout", "room.closed",
+        )  # fmt: skip
+    opened, joined, *_, updated, _, left, closed = back_end.got
+    assert opened["data"] == closed["data"] == {"room": 'r "quoted" ü,"id":'}
+    assert joined["data"] == {
+        "room": 'r "quoted" ü,"id":', "id": welcome["peer"], "name": "Ada", "meta": {"seat": 1},
+        "user": welcome["peer"], "reason": "",
+    }  # fmt: skip
+    assert updated["data"]["meta"] == {"seat": 2}
+    assert left["data"]["reason"] == "timeout"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", joined["timestamp"])
+    assert len(set(back_end.ids)) == 8
+
+
+async def test_who_leaves_and_the_quiet_ones_are_told_of_too(broker, back_end):
+    async with telling(broker, back_end, peerjs=True) as service:
+        async with Client(url(service, "/ws", "ws"), name="Ada") as ada:
+            await ada.join("r")
+            await ada.leave("r")
+            await ada.join("s")
+        query = "/peerjs?key=peerjs&id=bob&token=t"
+        async with aiohttp.ClientSession() as http:
+            ws = await http.ws_connect(url(service, query))
+            await ws.receive()
+            await ws.close()
+        async with asyncio.timeout(10):
+            while len(back_end.got) < 12:  # noqa: ASYNC110 - asked as it is
+                await asyncio.sleep(0.02)
+    for room, name in (("r", "Ada"), ("s", "Ada"), ("peerjs/peerjs", "bob")):
+        assert [m["type"] for m in back_end.got if m["data"]["room"] == room] == [
+            "room.opened", "peer.joined", "peer.left", "room.closed",
+        ]  # fmt: skip
+        assert name in {m["data"].get("name") for m in back_end.got if m["data"]["room"] == room}
+
+
+async def test_what_is_not_taken_is_told_again_under_its_id(broker, back_end):
+    fails = iter([500, 302, 404])
+
+    async def answer(_):
+        return web.Response(status=next(fails, 200), headers={"Location": "/elsewhere"})
+
+    back_end.answer = answer
+    async with telling(broker, back_end) as service:
+        async with Client(url(service, "/ws", "ws"), name="Ada") as ada:
+            await ada.join("r")
+            async with asyncio.timeout(5):
+                while service.stats.webhooks["delivered"] < 2:  # noqa: ASYNC110 - asked as it is
+                    await asyncio.sleep(0.02)
+        assert service.stats.webhooks["failed"] == 3
+    assert len(back_end.got) >= 5
+    assert len(set(back_end.ids[:5])) == 2
+
+
+async def test_a_receiver_that_hangs_or_pours_is_left(back_end):
+    poster = Poster([SECRET], 0.2)
+    try:
+
+        async def hang(_):
+            await asyncio.sleep(5)
+            return web.Response()
+
+        async def pour(_):
+            return web.Response(body=b"x" * 20_000)
+
+        for answer in (hang, pour):
+            back_end.answer = answer
+            with pytest.raises(Unreachable):
+                await poster.post(back_end.url, "id", b"{}")
+        with pytest.raises(Unreachable):
+            await poster.post("http://127.0.0.1:9/", "id", b"{}")
+    finally:
+        await poster.stop()
+
+
+async def test_what_nobody_takes_for_hours_is_given_up(broker, back_end, monkeypatch):
+    monkeypatch.setattr(lifecycle, "GIVE_UP", 0.3)
+    back_end.says(500)
+    async with telling(broker, back_end) as service:
+        async with Client(url(service, "/ws", "ws")) as ada:
+            await ada.join("r")
+            async with asyncio.timeout(5):
+                while service.stats.webhooks["given_up"] < 2:  # noqa: ASYNC110 - asked as it is
+                    await asyncio.sleep(0.02)
+        count = len(back_end.got)
+        await asyncio.sleep(0.3)
+        assert {m["type"] for m in back_end.got[count:]} <= {"peer.left", "room.closed"}
+
+
+async def test_nothing_is_kept_where_nobody_is_to_be_told(server):
+    redis = on(server)
+    async with signaling(redis) as service, Client(url(service, "/ws", "ws")) as ada:
+        await ada.join("r")
+        assert not [
+            key for key in server.every_key() if b"w:" in key and redis.prefix.encode() in key
+        ]
+
+
+async def test_what_waits_is_bounded_and_has_a_ttl(server, back_end):
+    waiting = WaitingEvents()
+    for number in range(MOST_WAITING + 5):
+        waiting.note("room.opened", room=str(number))
+    assert len(waiting) == MOST_WAITING
+    back_end.says(500)
+    async with (
+        telling(on(server), back_end) as service,
+        Client(url(service, "/ws", "ws")) as ada,
+    ):
+        await ada.join("r")
+        async with asyncio.timeout(5):
+            while not back_end.got:  # noqa: ASYNC110 - asked as it is
+                await asyncio.sleep(0.02)
+        assert server.without_ttl() == []
+
+
+async def test_the_order_of_the_embedded_queue_and_its_leases():
+    waiting = WaitingEvents()
+    for number in range(12):
+        waiting.note("room.opened", room=str(number))
+    first = waiting.take(10, lease=0.05)
+    assert [event.tries for event in first] == [1] * 10
+    assert [f'"room":"{number}"'.encode() in event.event for number, event in enumerate(first)] == (
+        [True] * 10
+    )
+    assert len(waiting.take(10, lease=60)) == 2
+    waiting.end([event.id for event in first[1:]])
+    assert waiting.take(10, lease=60) == []
+    await asyncio.sleep(0.06)
+    (again,) = waiting.take(10, lease=60)
+    assert (again.id, again.tries) == (first[0].id, 2)
+    waiting.retry(again.id, 0.0)
+    assert [event.tries for event in waiting.take(10, lease=60)] == [3]
+    assert len(waiting) == 3
+
+
+async def test_while_redis_is_away_nothing_is_lost(tmp_path, back_end):
+    with redis_server(tmp_path, "--appendonly", "no") as own:
+        async with telling(on(own), back_end) as service:
+            async with Client(url(service, "/ws", "ws"), name="Ada") as ada:
+                await ada.join("r")
+                await back_end.until("room.opened", "peer.joined Ada")
+                own.sleep()
+                broker = service._broker
+                async with asyncio.timeout(15):
+                    while broker.is_up():  # noqa: ASYNC110 - asked as it is
+                        await asyncio.sleep(0.05)
+                with pytest.raises(Unavailable):
+                    await broker.take_events(1, 1)
+                own.wake()
+            await back_end.until(
+                "room.opened", "peer.joined Ada", "peer.left Ada left", "room.closed"
+            )
+
+
+async def test_a_node_that_is_killed_leaves_its_share_to_another(tmp_path, back_end):
+    """Its own last words, of which it died, and what becomes of its peers."""
+    held = asyncio.Event()
+
+    async def hold(_):
+        await held.wait()
+        return web.Response()
+
+    back_end.answer = hold
+    settings = {
+        "webhook_url": back_end.url, "webhook_secret": SECRET, "webhook_timeout": 0.5,
+        "resume_window": 1,
+    }  # fmt: skip
+    with cluster(tmp_path, **settings) as (one, two):
+        two.process.send_signal(19)  # SIGSTOP: so that it is the first that takes the events
+        client = Client(f"ws://127.0.0.1:{one.port}/ws", name="Ada")
+        await client.__aenter__()
+        await client.join("r")
+        async with asyncio.timeout(10):
+            while not back_end.got:  # noqa: ASYNC110 - asked as it is
+                await asyncio.sleep(0.02)
+        one.kill()
+        two.process.send_signal(18)
+        held.set()
+        await client.close()
+        await back_end.until(
+            "room.opened", "peer.joined Ada", "peer.suspended Ada", "peer.left Ada timeout",
+            "room.closed", within=30,
+        )  # fmt: skip
