@@ -22,7 +22,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tests.conftest import need
-from tests.turn.kernel.hosts import Host, Relay, run
+from tests.namespaces import run
+from tests.turn.kernel.hosts import Host, Relay
 from turn.doctor.client import TurnClient
 from turn.doctor.examine import Options, examine
 from turn.doctor.report import Section

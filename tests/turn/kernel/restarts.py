@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.turn.kernel.hosts import HostClient, Network, run
+from tests.namespaces import run
+from tests.turn.kernel.hosts import HostClient, Network
 from tests.turn.kernel.script import CHANNEL, Stage, channel_data
 from tests.turn.live import UDP
 from turn.codec import registry
