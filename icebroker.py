@@ -274,16 +274,16 @@ def _ice(settings: Settings, ttl: int) -> Any:
     return IceProvider(*_ice_servers(settings), ttl)
 
 
-def _ice_servers(settings: Settings) -> tuple[list[Any], str]:
+def _ice_servers(settings: Settings) -> tuple[Callable[[], list[Any]], str]:
     """What to hand out, and the secret that signs credentials for our own relay."""
     from signaling.ice import Server
 
-    servers = [
+    configured = [
         Server(entry.urls, entry.username, entry.credential.get_secret_value())
         for entry in settings.signaling.ice_servers
-    ] or [Server(urls) for urls in _relay_urls(settings)]
+    ]
     secret = settings.turn.secret[0].get_secret_value() if settings.turn.secret else ""
-    return servers, secret
+    return lambda: configured or [Server(urls) for urls in _relay_urls(settings)], secret
 
 
 def _relay_urls(settings: Settings) -> list[tuple[str, ...]]:
