@@ -9,7 +9,7 @@ from typing import Any
 from msgspec import Raw
 
 from config.redis import parse_redis_url
-from signaling.broker.base import Broker, Grant, SessionRecord
+from signaling.broker.base import Broker, Grant, Revocation, SessionRecord
 from signaling.broker.memory import MemoryBroker
 from signaling.broker.primary import Finder
 from signaling.broker.redis import RedisBroker
@@ -26,11 +26,16 @@ class Ear:
 
     def __init__(self) -> None:
         self.delivered: list[tuple[str, int, str]] = []
+        self.revocations: list[Revocation] = []
         self.cuts: list[tuple[str, CloseCode]] = []
 
     def deliver(self, session: str, seq: int, text: str) -> None:
         """Keep it."""
         self.delivered.append((session, seq, text))
+
+    def revoked(self, revocation: Revocation) -> None:
+        """Keep it."""
+        self.revocations.append(revocation)
 
     def cut(self, session: str, code: CloseCode) -> None:
         """Keep it."""
@@ -75,9 +80,12 @@ class World:
 class RedisWorld(World):
     """Two nodes that share a Redis."""
 
-    def __init__(self, one: RedisBroker, two: RedisBroker, ear: Ear, server: RedisServer) -> None:
+    def __init__(
+        self, one: RedisBroker, two: RedisBroker, ear: Ear, server: RedisServer, prefix: str
+    ) -> None:
         super().__init__(one, two, ear)
         self.nodes = (one, two)
+        self.prefix = prefix
         self._server = server
 
     async def settle(self) -> None:
@@ -117,7 +125,7 @@ async def redis_world(server: RedisServer, **options: Any) -> AsyncIterator[Redi
     ear = Ear()
     await one.start(ear)
     await two.start(ear)
-    yield RedisWorld(one, two, ear, server)
+    yield RedisWorld(one, two, ear, server, prefix)
     await one.stop()
     await two.stop()
 
