@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, Protocol
+from typing import Annotated, Any, NoReturn, Protocol, runtime_checkable
 
 import typer
 
@@ -33,6 +33,14 @@ ConfigFile = Annotated[
     typer.Option("-c", "--config", help="TOML file; default: icebroker.toml here, if any."),
 ]
 Ttl = Annotated[str, typer.Option(help="How long it is good: seconds, or 90s, 15m, 1h, 7d.")]
+
+
+@runtime_checkable
+class Leaving(Protocol):
+    """A service that another process can go on with."""
+
+    async def leave(self) -> None:
+        """End, and leave what the other one needs."""
 
 
 class Service(Protocol):
@@ -365,13 +373,17 @@ class _Process:
 
 
 async def _live(process: _Process, drain: float, ready: Callable[[], None]) -> None:
-    """Start, wait for a signal, drain, stop; a second signal stops at once."""
+    """Start, wait for a signal, drain, stop; a second signal stops at once.
+
+    SIGUSR1 is for a restart: end at once, and leave calls to the next process.
+    """
     loop = asyncio.get_running_loop()
     services = process.services
     loop.add_signal_handler(signal.SIGHUP, process.reload)
-    signals: asyncio.Queue[None] = asyncio.Queue()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, signals.put_nowait, None)
+    signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        loop.add_signal_handler(number, signals.put_nowait, number)
+    leaving = False
     supervisor = Supervisor.of(os.environ)
     feeding = loop.create_task(supervisor.feed())
     started: list[Service] = []
@@ -381,7 +393,9 @@ async def _live(process: _Process, drain: float, ready: Callable[[], None]) -> N
             started.append(service)
         ready()
         supervisor.ready()
-        await signals.get()
+        leaving = await signals.get() is signal.SIGUSR1
+        if leaving:
+            return
         supervisor.stopping(drain)
         draining = [asyncio.ensure_future(service.drain(drain)) for service in started]
         second = asyncio.ensure_future(signals.get())
@@ -391,7 +405,10 @@ async def _live(process: _Process, drain: float, ready: Callable[[], None]) -> N
             task.cancel()
     finally:
         for service in reversed(started):
-            await service.stop()
+            if leaving and isinstance(service, Leaving):
+                await service.leave()
+            else:
+                await service.stop()
         feeding.cancel()
 
 

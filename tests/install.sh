@@ -11,6 +11,7 @@ ip:iproute2
 nft:nftables
 ethtool:ethtool
 gcc:gcc
+haproxy:haproxy
 clang:clang
 curl:curl
 systemd-analyze:systemd

@@ -1,0 +1,61 @@
+"""HAProxy in front of the relay, with PROXY protocol v2: calls over TCP and TLS go through it."""
+
+import contextlib
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import need
+from tests.interop.process import free_port, relay, running
+from tests.interop.test_uclient import USER, all_came_back
+
+CONFIGURATION = """
+defaults
+    mode tcp
+    timeout connect 5s
+    timeout client 60s
+    timeout server 60s
+listen plain
+    bind 127.0.0.1:{0}
+    server relay 127.0.0.1:{1} send-proxy-v2 source 127.0.0.9 check inter 200
+listen secure
+    bind 127.0.0.1:{2}
+    server relay 127.0.0.1:{3} send-proxy-v2 source 127.0.0.9
+"""
+
+
+def _wait_until_open(port: int) -> None:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.05)
+    raise AssertionError("HAProxy did not start")
+
+
+@pytest.mark.parametrize("over", [["-t"], ["-t", "-S"]], ids=["tcp", "tls"])
+def test_a_call_goes_through_the_load_balancer(tmp_path: Path, over: list[str]) -> None:
+    uclient, haproxy, peer_port = need("turnutils_uclient"), need("haproxy"), free_port()
+    plain, secure = free_port(), free_port()
+    with relay(
+        tmp_path, proxy_protocol_from=["127.0.0.9/32"], max_allocations_per_address=12
+    ) as server:
+        file = tmp_path / "haproxy.cfg"
+        file.write_text(CONFIGURATION.format(plain, server.port, secure, server.tls_port))
+        with (
+            running("turnutils_peer", "-p", str(peer_port), "-L", "127.0.0.1"),
+            running(haproxy, "-db", "-f", str(file)),
+        ):
+            _wait_until_open(plain)
+            command = [uclient, *over, *USER, "-e", "127.0.0.1", "-r", str(peer_port)]
+            port = str(secure if "-S" in over else plain)
+            done = subprocess.run(
+                [*command, "-m", "5", "-p", port, "127.0.0.1"],
+                capture_output=True, text=True, timeout=60, check=False,
+            )  # fmt: skip
+        assert all_came_back(done.stdout), done.stdout + done.stderr
+        drops = server.metrics()
+        assert drops['icebroker_turn_dropped_packets_total{reason="no_proxy_header"}'] == 0
