@@ -1,5 +1,6 @@
 """What every broker guarantees: one suite over the embedded one and every kind of Redis."""
 
+import asyncio
 import json
 import time
 
@@ -389,3 +390,62 @@ async def test_who_is_restored_is_told_of_too(world):
     await world.one.revoke(Revocation("u", 0.0, 0.0))
     await world.settle()
     assert world.ear.revocations[-1] == Revocation("u", 0.0, 0.0)
+
+
+# What the webhooks are told ----------------------------------------------------------------------
+
+
+@pytest.fixture
+async def telling(site):
+    """Two nodes that keep what happens for the webhooks."""
+    if site is None:
+        async with memory_world(webhooks=True) as made:
+            yield made
+    else:
+        site.client.flushall()
+        async with redis_world(site, PREFIX, webhooks=True) as made:
+            yield made
+
+
+def told(events):
+    """(type, name, reason) of events."""
+    found = [json.loads(event.event) for event in events]
+    return [(e["type"], e["data"].get("name"), e["data"].get("reason")) for e in found]
+
+
+async def test_what_happened_waits_until_somebody_was_told(telling):
+    await begin(telling.one, "a", "r", subject="u")
+    await quietly(telling.two, "q", "r")
+    await telling.one.suspend("a", telling.now)
+    telling.later(WINDOW + 1)
+    await telling.reap()
+    await telling.two.close("q", "left")
+    first = await telling.two.take_events(3, lease=60)
+    rest = await telling.one.take_events(99, lease=60)
+    assert told(first + rest) == [
+        ("room.opened", None, None),
+        ("peer.joined", "a", ""),
+        ("peer.joined", "q", ""),
+        ("peer.suspended", "a", ""),
+        ("peer.left", "a", "timeout"),
+        ("peer.left", "q", "left"),
+        ("room.closed", None, None),
+    ]
+    assert json.loads(first[1].event)["data"] == {
+        "room": "r", "id": "peer-a", "name": "a", "meta": None, "user": "u", "reason": "",
+    }  # fmt: skip
+    assert await telling.one.take_events(99, lease=60) == []
+    await telling.one.retry_event(first[0].id, 0.0)
+    (again,) = await telling.two.take_events(99, lease=60)
+    assert (again.id, again.tries, again.event) == (first[0].id, 2, first[0].event)
+    await telling.two.end_events([event.id for event in first + rest])
+    await telling.one.retry_event(again.id, 0.0)
+    assert await telling.one.take_events(99, lease=60) == []
+
+
+async def test_what_was_taken_by_a_node_that_died_is_due_again(telling):
+    await begin(telling.one, "a", "r")
+    assert len(await telling.one.take_events(99, lease=0.05)) == 2
+    assert await telling.two.take_events(99, lease=60) == []
+    await asyncio.sleep(0.06)
+    assert [event.tries for event in await telling.two.take_events(99, lease=60)] == [2, 2]

@@ -13,6 +13,7 @@ from signaling.broker.base import Broker, Grant, Revocation, SessionRecord
 from signaling.broker.memory import MemoryBroker
 from signaling.broker.primary import Finder
 from signaling.broker.redis import RedisBroker
+from signaling.broker.waiting import WaitingEvents
 from signaling.protocol.errors import CloseCode
 from signaling.protocol.messages import NULL, MessageOut
 from tests.redis_server import RedisServer
@@ -104,9 +105,10 @@ class RedisWorld(World):
 
 
 @asynccontextmanager
-async def memory_world() -> AsyncIterator[World]:
+async def memory_world(*, webhooks: bool = False) -> AsyncIterator[World]:
     """The embedded broker."""
-    broker, ear = MemoryBroker(MOST_MESSAGES, MOST_BYTES), Ear()
+    waiting = WaitingEvents() if webhooks else None
+    broker, ear = MemoryBroker(MOST_MESSAGES, MOST_BYTES, waiting), Ear()
     await broker.start(ear)
     yield World(broker, broker, ear)
     await broker.stop()
