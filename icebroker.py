@@ -17,7 +17,8 @@ from typing import Annotated, Any, NoReturn, Protocol, runtime_checkable
 
 import typer
 
-from config.load import DEFAULT_FILE, ConfigError, load
+from config.load import DEFAULT_FILE, ConfigError
+from config.load import load as load_settings
 from config.schema import Settings
 from config.systemd import Supervisor
 from config.values import parse_duration
@@ -92,7 +93,7 @@ def serve(
         typer.echo(_banner(settings, turn_service, process.admin.address, bare=bare, lan=lan))
 
     def reload(running: Settings) -> Settings:
-        new = load(config, None, defaults, ("turn", "signaling"), running)
+        new = load_settings(config, None, defaults, ("turn", "signaling"), running)
         if lan:
             new = _with_lan_certificate(new)
         turn_service.reload(new.turn)
@@ -110,7 +111,7 @@ def turn(config: ConfigFile = None) -> None:
     service = _turn(settings, journal)
 
     def reload(running: Settings) -> Settings:
-        new = load(config, services=["turn"], running=running)
+        new = load_settings(config, services=["turn"], running=running)
         service.reload(new.turn)
         return new
 
@@ -124,7 +125,7 @@ def signaling(config: ConfigFile = None) -> None:
     service = _signaling(settings, journal)
 
     def reload(running: Settings) -> Settings:
-        new = load(config, services=["signaling"], running=running)
+        new = load_settings(config, services=["signaling"], running=running)
         _reload_signaling(service, new)
         return new
 
@@ -171,6 +172,71 @@ def token(
     if name:
         claims |= {"name": name, "sub": name}
     typer.echo(Tokens(secrets).mint(claims))
+
+
+@app.command()
+def doctor(
+    urls: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[URL]...", help="turn:HOST:PORT?transport=udp, turns:…, stun:…"),
+    ] = None,
+    config: ConfigFile = None,
+    *,
+    username: Annotated[str, typer.Option(help="For another's server; ours: from -c.")] = "",
+    password: Annotated[str, typer.Option(envvar="DOCTOR_PASSWORD")] = "",
+    ca: Annotated[Path | None, typer.Option(help="PEM file of an authority to trust.")] = None,
+    load: Annotated[bool, typer.Option(help="Send 1.6 Mbit/s through it for a second.")] = True,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds an answer may take.")] = 4.0,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Try a server as its clients do, and say what is wrong.
+
+    Without a URL: our own server, and what it needs of this machine.
+
+    Exit code 0: nothing failed (read the warnings). 1: something failed. 2: nothing could be tried.
+    """
+    from config.log import set_up
+    from config.schema import LogSettings
+    from turn.doctor.examine import Options
+    from turn.doctor.report import EXIT_NOT_TRIED, Report
+    from turn.doctor.target import Credentials, parse_url
+
+    try:
+        settings = load_settings(config)
+        wanted = urls or [url for group in _relay_urls(settings) for url in group]
+        targets = [parse_url(url) for url in wanted]
+    except (ConfigError, ValueError) as error:
+        _fail(*getattr(error, "problems", [str(error)]), code=EXIT_NOT_TRIED)
+    set_up(LogSettings(level="error"))
+    secret = settings.turn.secret[0].get_secret_value() if settings.turn.secret else ""
+    known = Credentials(username, password, "" if password else secret)
+    if not known.known and settings.turn.users:
+        name, word = next(iter(settings.turn.users.items()))
+        known = Credentials(name, word.get_secret_value())
+    options = Options(known, ca, load, timeout)
+    sections = asyncio.run(_examine(settings, targets, options, machine=not urls))
+    report = Report(sections)
+    typer.echo(report.json() if as_json else report.text())
+    raise typer.Exit(report.exit_code)
+
+
+async def _examine(
+    settings: Settings, targets: Sequence[Any], options: Any, *, machine: bool
+) -> list[Any]:
+    from turn.doctor import host
+    from turn.doctor.examine import examine_all
+
+    sections = []
+    if machine:
+        from signaling.examine import examine_redis
+        from turn.doctor.report import Finding, Section, Status
+
+        section = Section("this machine", "has what it needs")
+        host.relay(section, settings.turn)
+        status, says, then = await examine_redis(settings.redis)
+        section.findings.append(Finding("redis", Status(status), says, then))
+        sections.append(section)
+    return sections + await examine_all(targets, options)
 
 
 # Composition ---------------------------------------------------------------------------------
@@ -414,7 +480,7 @@ async def _live(process: _Process, drain: float, ready: Callable[[], None]) -> N
 
 def _load(config: Path | None, *services: str, defaults: dict[str, Any] | None = None) -> Settings:
     try:
-        return load(config, defaults=defaults, services=services)
+        return load_settings(config, defaults=defaults, services=services)
     except ConfigError as error:
         _fail(*error.problems)
 
@@ -426,10 +492,10 @@ def _seconds(text: str) -> int:
         _fail(f"--ttl: {error}")
 
 
-def _fail(*problems: str) -> NoReturn:
+def _fail(*problems: str, code: int = 1) -> NoReturn:
     for problem in problems:
         typer.echo(f"icebroker: {problem}", err=True)
-    sys.exit(1)
+    sys.exit(code)
 
 
 def main() -> None:
