@@ -208,16 +208,23 @@ def doctor(
     except (ConfigError, ValueError) as error:
         _fail(*getattr(error, "problems", [str(error)]), code=EXIT_NOT_TRIED)
     set_up(LogSettings(level="error"))
-    secret = settings.turn.secret[0].get_secret_value() if settings.turn.secret else ""
-    known = Credentials(username, password, "" if password else secret)
-    if not known.known and settings.turn.users:
-        name, word = next(iter(settings.turn.users.items()))
-        known = Credentials(name, word.get_secret_value())
+    known = Credentials(username, password) if password else _credentials(settings, username)
     options = Options(known, ca, load, timeout)
     sections = asyncio.run(_examine(settings, targets, options, machine=not urls))
     report = Report(sections)
     typer.echo(report.json() if as_json else report.text())
     raise typer.Exit(report.exit_code)
+
+
+def _credentials(settings: Settings, name: str = "") -> Any:
+    """What our own relay takes."""
+    from turn.doctor.target import Credentials
+
+    if settings.turn.secret:
+        return Credentials(name, "", settings.turn.secret[0].get_secret_value())
+    for user, password in settings.turn.users.items():
+        return Credentials(user, password.get_secret_value())
+    return Credentials()
 
 
 async def _examine(
@@ -282,16 +289,16 @@ def _ice(settings: Settings, ttl: int) -> Any:
     return IceProvider(*_ice_servers(settings), ttl)
 
 
-def _ice_servers(settings: Settings) -> tuple[list[Any], str]:
+def _ice_servers(settings: Settings) -> tuple[Callable[[], list[Any]], str]:
     """What to hand out, and the secret that signs credentials for our own relay."""
     from signaling.ice import Server
 
-    servers = [
+    configured = [
         Server(entry.urls, entry.username, entry.credential.get_secret_value())
         for entry in settings.signaling.ice_servers
-    ] or [Server(urls) for urls in _relay_urls(settings)]
+    ]
     secret = settings.turn.secret[0].get_secret_value() if settings.turn.secret else ""
-    return servers, secret
+    return lambda: configured or [Server(urls) for urls in _relay_urls(settings)], secret
 
 
 def _relay_urls(settings: Settings) -> list[tuple[str, ...]]:
@@ -396,7 +403,7 @@ class _Process:
         self.log_level: str = settings.log.level
         """The least important lines that are written."""
         self._set_up_log()
-        self.admin = Admin(settings.admin, services, journal, self)
+        self.admin = Admin(settings.admin, services, journal, self, self._probe)
         self.services: list[Service] = [*services, *beside, self.admin]
 
     def reload(self) -> list[str]:
@@ -430,6 +437,12 @@ class _Process:
 
         set_level(level)
         self.log_level = level
+
+    async def _probe(self, url: str) -> bytes:
+        from turn.doctor.examine import Options
+        from turn.doctor.prometheus import probe
+
+        return await probe(url, Options(_credentials(self.settings), load=False))
 
     def _set_up_log(self) -> None:
         from config.log import set_up
