@@ -73,8 +73,8 @@ class Answers:
                 if thing is not None:
                     await allocations.end(thing)
                 self._send(Done(number))
-            case Revoke(number, user, until):
-                self._send(Done(number, await self._service.revoke(user, until)))
+            case Revoke(number, user, until, spent):
+                self._send(Done(number, self._service.heed(user, until, spent)))
 
 
 class Events:

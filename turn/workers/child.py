@@ -196,8 +196,8 @@ class Child:
         self._answers = Answers(service, self._link.send)
         if setup.draining:
             await service.drain(0)
-        for user, until in setup.revoked.items():
-            await service.revoke(user, until)
+        for user, revocation in setup.revoked.items():
+            service.heed(user, *revocation)
         for early in self._early:
             self._heard(*early)
         self._link.send(Started([Place(*place) for place in service.addresses]))

@@ -32,8 +32,8 @@ class Setup(Struct, tag=True, frozen=True, kw_only=True):
     salt: int
     addresses: list[str]
     draining: bool
-    revoked: dict[str, float]
-    """Users who may begin nothing until then (Unix time)."""
+    revoked: dict[str, tuple[float, float]]
+    """Users who may begin nothing, as ``Revoke`` says it: until, spent."""
     state: str
     """The folder of its own where its allocations outlive it; "": nowhere."""
     first_number: int
@@ -106,11 +106,13 @@ class End(Struct, tag=True, frozen=True):
 
 
 class Revoke(Struct, tag=True, frozen=True):
-    """Close what a user has, and refuse it more until then (Unix time; 0: give it again)."""
+    """Close what a user has, and refuse it more (``TurnService.heed``)."""
 
     number: int
+    """0: nobody waits for the answer."""
     user: str
     until: float
+    spent: float
 
 
 class Resume(Struct, tag=True, frozen=True):

@@ -86,7 +86,7 @@ class WorkerPool:
         :param journal: hears of what happens at the workers, while it is on.
         """
         self._journal = journal or Journal()
-        self._revoked: dict[str, float] = {}
+        self._revoked: dict[str, tuple[float, float]] = {}
         self._state = assemble.state_folder(settings)
         self._settings = settings
         self._logs = logs
@@ -267,16 +267,23 @@ class WorkerPool:
 
     async def revoke(self, user: str, until: float) -> int:
         """Close all allocations of a user at all workers, and refuse it others until then."""
-        self._revoked[user] = until
-        answers = await asyncio.gather(
-            *(each.ask(lambda n: Revoke(n, user, until), PATIENCE) for each in self._workers)
-        )
-        return sum(answer.count for answer in answers if isinstance(answer, Done))
+        return await self._revoke(user, until, 0.0)
+
+    def heed(self, user: str, until: float, spent: float = 0.0) -> None:
+        """The same at once, also where it was revoked elsewhere (``TurnService.heed``)."""
+        self._revoked[user] = (until, spent)
+        self._tell_all(Revoke(0, user, until, spent))
 
     async def restore(self, user: str) -> None:
         """Let a user that was revoked allocate again."""
-        await self.revoke(user, 0.0)
-        del self._revoked[user]
+        await self._revoke(user, 0.0, 0.0)
+
+    async def _revoke(self, user: str, until: float, spent: float) -> int:
+        self._revoked[user] = (until, spent)
+        answers = await asyncio.gather(
+            *(each.ask(lambda n: Revoke(n, user, until, spent), PATIENCE) for each in self._workers)
+        )
+        return sum(answer.count for answer in answers if isinstance(answer, Done))
 
     async def stop(self) -> None:
         """Close everything."""
@@ -303,6 +310,8 @@ class WorkerPool:
 
     def _introduce(self, worker: Worker) -> None:
         """Tell a fresh process all that it has to know, and let it serve."""
+        now = time.time()
+        self._revoked = {user: it for user, it in self._revoked.items() if max(it) > now}
         setup = Setup(
             worker=worker.number,
             workers=len(self._workers),
