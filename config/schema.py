@@ -246,6 +246,9 @@ class TurnSettings(Section):
     max_bytes_per_second_per_user: Count = 0
     """The same for all allocations of one user together; 0: no limit."""
 
+    max_bytes_per_second_per_address: Count = 0
+    """The same for all allocations of one client address (an IPv6 /64) together; 0: no limit."""
+
     max_bytes_per_second_in_all: Count = 0
     """The same for the whole relay; 0: no limit."""
 
