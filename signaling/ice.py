@@ -95,11 +95,15 @@ class IceProvider:
         self._secret = secret
         self.ttl = ttl
 
+    def expiry(self, now: float) -> int:
+        """When credentials end that are handed out at ``now``; both Unix times."""
+        return int(now) + self.ttl
+
     def issue(self, name: str, now: float) -> IceGrant:
         """ICE servers for ``name`` (whom the relay's quota counts), as of the Unix time ``now``."""
         if self._found_at is None or abs(now - self._found_at) > LOOK_AGAIN:
             self._servers, self._found_at = self._find(), now
-        expires_at = int(now) + self.ttl
+        expires_at = self.expiry(now)
         username, password = mint(self._secret, name, expires_at) if self._secret else ("", "")
         entries: list[dict[str, Any]] = []
         uris: list[str] = []
