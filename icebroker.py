@@ -19,7 +19,7 @@ import typer
 
 from config.load import DEFAULT_FILE, ConfigError, load
 from config.schema import Settings
-from config.systemd import Supervisor
+from config.systemd import DescriptorStore, Supervisor
 from config.values import parse_duration
 
 app = typer.Typer(
@@ -182,12 +182,15 @@ def _journal() -> Any:
 
 
 def _turn(settings: Settings, journal: Any) -> Any:
+    from turn.common import alone
+    from turn.relay.shelf import NO_SHELF
     from turn.server import TurnService
 
+    shelf = DescriptorStore.of(os.environ) or NO_SHELF
     redis = settings.redis.address()
     ports = {settings.signaling.listen.port, settings.admin.listen.port, 6379}
     ports |= {host.port for host in redis.hosts} if redis else set()
-    return TurnService(settings.turn, ports, tell=journal.tell)
+    return TurnService(settings.turn, ports, alone(shelf), tell=journal.tell)
 
 
 def _signaling(settings: Settings, journal: Any) -> Any:
