@@ -117,6 +117,33 @@ def turn(config: ConfigFile = None) -> None:
 
 
 @app.command()
+def kernel(
+    config: ConfigFile = None,
+    lend_to: Annotated[
+        str, typer.Option(help="User, by name or number, who may then write the routes.")
+    ] = "",
+    *,
+    once: Annotated[
+        bool, typer.Option("--once", help="Lend what another process has loaded, and end.")
+    ] = False,
+) -> None:
+    """Load the relay's kernel program, so that the relay itself needs no rights."""
+    from config.log import set_up
+    from turn.kernel.service import LoaderError, LoaderService, lend
+
+    settings = _load(config)
+    set_up(settings.log)
+    directory, user = Path(settings.turn.kernel_directory), _user(lend_to)
+    try:
+        if once:
+            lend(directory, os.getuid() if user is None else user)
+        else:
+            asyncio.run(LoaderService(directory, user).run())
+    except LoaderError as error:
+        _fail(str(error))
+
+
+@app.command()
 def signaling(config: ConfigFile = None) -> None:
     """Run the signaling service and its pages."""
     settings, journal = _load(config, "signaling"), _journal()
@@ -410,6 +437,16 @@ def _load(config: Path | None, *services: str, defaults: dict[str, Any] | None =
         return load(config, defaults=defaults, services=services)
     except ConfigError as error:
         _fail(*error.problems)
+
+
+def _user(name: str) -> int | None:
+    """A user's number."""
+    import pwd
+
+    try:
+        return int(name) if name.isdecimal() else pwd.getpwnam(name).pw_uid if name else None
+    except KeyError:
+        _fail(f"--lend-to: there is no user {name}")
 
 
 def _seconds(text: str) -> int:
