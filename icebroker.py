@@ -17,7 +17,8 @@ from typing import Annotated, Any, NoReturn, Protocol, runtime_checkable
 
 import typer
 
-from config.load import DEFAULT_FILE, ConfigError, load
+from config.load import DEFAULT_FILE, ConfigError
+from config.load import load as load_settings
 from config.schema import Settings
 from config.systemd import DescriptorStore, Supervisor
 from config.values import parse_duration
@@ -86,12 +87,13 @@ def serve(
         settings = _with_lan_certificate(settings)
     journal = _journal()
     turn_service, signaling_service = _turn(settings, journal), _signaling(settings, journal)
+    signaling_service.on_revoked(turn_service.heed)
 
     def ready() -> None:
         typer.echo(_banner(settings, turn_service, process.admin.address, bare=bare, lan=lan))
 
     def reload(running: Settings) -> Settings:
-        new = load(config, None, defaults, ("turn", "signaling"), running)
+        new = load_settings(config, None, defaults, ("turn", "signaling"), running)
         if lan:
             new = _with_lan_certificate(new)
         turn_service.reload(new.turn)
@@ -109,11 +111,11 @@ def turn(config: ConfigFile = None) -> None:
     service = _turn(settings, journal)
 
     def reload(running: Settings) -> Settings:
-        new = load(config, services=["turn"], running=running)
+        new = load_settings(config, services=["turn"], running=running)
         service.reload(new.turn)
         return new
 
-    _run(_Process(settings, journal, [service], reload))
+    _run(_Process(settings, journal, [service], reload, _watches(settings, service)))
 
 
 @app.command()
@@ -150,7 +152,7 @@ def signaling(config: ConfigFile = None) -> None:
     service = _signaling(settings, journal)
 
     def reload(running: Settings) -> Settings:
-        new = load(config, services=["signaling"], running=running)
+        new = load_settings(config, services=["signaling"], running=running)
         _reload_signaling(service, new)
         return new
 
@@ -199,6 +201,78 @@ def token(
     typer.echo(Tokens(secrets).mint(claims))
 
 
+@app.command()
+def doctor(
+    urls: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[URL]...", help="turn:HOST:PORT?transport=udp, turns:…, stun:…"),
+    ] = None,
+    config: ConfigFile = None,
+    *,
+    username: Annotated[str, typer.Option(help="For another's server; ours: from -c.")] = "",
+    password: Annotated[str, typer.Option(envvar="DOCTOR_PASSWORD")] = "",
+    ca: Annotated[Path | None, typer.Option(help="PEM file of an authority to trust.")] = None,
+    load: Annotated[bool, typer.Option(help="Send 1.6 Mbit/s through it for a second.")] = True,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds an answer may take.")] = 4.0,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Try a server as its clients do, and say what is wrong.
+
+    Without a URL: our own server, and what it needs of this machine.
+
+    Exit code 0: nothing failed (read the warnings). 1: something failed. 2: nothing could be tried.
+    """
+    from config.log import set_up
+    from config.schema import LogSettings
+    from turn.doctor.examine import Options
+    from turn.doctor.report import EXIT_NOT_TRIED, Report
+    from turn.doctor.target import Credentials, parse_url
+
+    try:
+        settings = load_settings(config)
+        wanted = urls or [url for group in _relay_urls(settings) for url in group]
+        targets = [parse_url(url) for url in wanted]
+    except (ConfigError, ValueError) as error:
+        _fail(*getattr(error, "problems", [str(error)]), code=EXIT_NOT_TRIED)
+    set_up(LogSettings(level="error"))
+    known = Credentials(username, password) if password else _credentials(settings, username)
+    options = Options(known, ca, load, timeout)
+    sections = asyncio.run(_examine(settings, targets, options, machine=not urls))
+    report = Report(sections)
+    typer.echo(report.json() if as_json else report.text())
+    raise typer.Exit(report.exit_code)
+
+
+def _credentials(settings: Settings, name: str = "") -> Any:
+    """What our own relay takes."""
+    from turn.doctor.target import Credentials
+
+    if settings.turn.secret:
+        return Credentials(name, "", settings.turn.secret[0].get_secret_value())
+    for user, password in settings.turn.users.items():
+        return Credentials(user, password.get_secret_value())
+    return Credentials()
+
+
+async def _examine(
+    settings: Settings, targets: Sequence[Any], options: Any, *, machine: bool
+) -> list[Any]:
+    from turn.doctor import host
+    from turn.doctor.examine import examine_all
+
+    sections = []
+    if machine:
+        from signaling.examine import examine_redis
+        from turn.doctor.report import Finding, Section, Status
+
+        section = Section("this machine", "has what it needs")
+        host.relay(section, settings.turn)
+        status, says, then = await examine_redis(settings.redis)
+        section.findings.append(Finding("redis", Status(status), says, then))
+        sections.append(section)
+    return sections + await examine_all(targets, options)
+
+
 # Composition ---------------------------------------------------------------------------------
 
 
@@ -220,6 +294,13 @@ def _turn(settings: Settings, journal: Any) -> Any:
     return TurnService(settings.turn, ports, alone(shelf), tell=journal.tell)
 
 
+def _watches(settings: Settings, relay: Any) -> list[Service]:
+    """What tells a relay of signaling nodes elsewhere, if there is a Redis between them."""
+    from signaling.revocations import RevocationWatch
+
+    return [RevocationWatch(settings.redis, relay.heed)] if settings.redis.address() else []
+
+
 def _signaling(settings: Settings, journal: Any) -> Any:
     from signaling.server import SignalingService
 
@@ -238,16 +319,16 @@ def _ice(settings: Settings, ttl: int) -> Any:
     return IceProvider(*_ice_servers(settings), ttl)
 
 
-def _ice_servers(settings: Settings) -> tuple[list[Any], str]:
+def _ice_servers(settings: Settings) -> tuple[Callable[[], list[Any]], str]:
     """What to hand out, and the secret that signs credentials for our own relay."""
     from signaling.ice import Server
 
-    servers = [
+    configured = [
         Server(entry.urls, entry.username, entry.credential.get_secret_value())
         for entry in settings.signaling.ice_servers
-    ] or [Server(urls) for urls in _relay_urls(settings)]
+    ]
     secret = settings.turn.secret[0].get_secret_value() if settings.turn.secret else ""
-    return servers, secret
+    return lambda: configured or [Server(urls) for urls in _relay_urls(settings)], secret
 
 
 def _relay_urls(settings: Settings) -> list[tuple[str, ...]]:
@@ -340,7 +421,9 @@ class _Process:
         journal: Any,
         services: Sequence[Any],
         reload: Callable[[Settings], Settings],
+        beside: Sequence[Service] = (),
     ) -> None:
+        """Set it up. :param beside: what runs along and is nothing that an operator looks at."""
         from turn.admin import Admin
         from turn.admin.journal import JournalHandler
 
@@ -350,8 +433,8 @@ class _Process:
         self.log_level: str = settings.log.level
         """The least important lines that are written."""
         self._set_up_log()
-        self.admin = Admin(settings.admin, services, journal, self)
-        self.services: list[Service] = [*services, self.admin]
+        self.admin = Admin(settings.admin, services, journal, self, self._probe)
+        self.services: list[Service] = [*services, *beside, self.admin]
 
     def reload(self) -> list[str]:
         """What SIGHUP does: the configuration is read again, and applied whole or not at all.
@@ -384,6 +467,12 @@ class _Process:
 
         set_level(level)
         self.log_level = level
+
+    async def _probe(self, url: str) -> bytes:
+        from turn.doctor.examine import Options
+        from turn.doctor.prometheus import probe
+
+        return await probe(url, Options(_credentials(self.settings), load=False))
 
     def _set_up_log(self) -> None:
         from config.log import set_up
@@ -434,7 +523,7 @@ async def _live(process: _Process, drain: float, ready: Callable[[], None]) -> N
 
 def _load(config: Path | None, *services: str, defaults: dict[str, Any] | None = None) -> Settings:
     try:
-        return load(config, defaults=defaults, services=services)
+        return load_settings(config, defaults=defaults, services=services)
     except ConfigError as error:
         _fail(*error.problems)
 
@@ -456,10 +545,10 @@ def _seconds(text: str) -> int:
         _fail(f"--ttl: {error}")
 
 
-def _fail(*problems: str) -> NoReturn:
+def _fail(*problems: str, code: int = 1) -> NoReturn:
     for problem in problems:
         typer.echo(f"icebroker: {problem}", err=True)
-    sys.exit(1)
+    sys.exit(code)
 
 
 def main() -> None:

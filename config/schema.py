@@ -573,9 +573,15 @@ class AdminSettings(Section):
     token: SecretStr = SecretStr("")
     """Bearer token of the admin API, at least 16 bytes; empty: no API, and no operator's page."""
 
+    probe_targets: IceUrls = ()
+    """ICE URLs that `/probe?target=` tries as the doctor does, for Prometheus; needs `token`."""
+
     def contradictions(self) -> list[Problem]:
-        """A token that can be guessed."""
-        return [Problem("token", TOO_SHORT)] if self.token and _is_short(self.token) else []
+        """A token that can be guessed; probes for everyone."""
+        found = [Problem("token", TOO_SHORT)] if self.token and _is_short(self.token) else []
+        if self.probe_targets and not self.token:
+            found.append(Problem("probe_targets", f"probes need admin.token; {MAKE_ONE}"))
+        return found
 
 
 class LogSettings(Section):
