@@ -275,8 +275,9 @@ class TurnSettings(Section):
     """Folder where live allocations are recorded, so that they outlive a restart or a crash; empty:
     `$RUNTIME_DIRECTORY` (systemd sets it), or else they end with the process."""
 
-    kernel_directory: str = "/sys/fs/bpf/icebroker"
-    """Folder in a bpffs that keeps the kernel plane at work while the process restarts."""
+    kernel_directory: str = "/run/icebroker/bpf"
+    """Folder that keeps the kernel plane at work while the process restarts: a bpffs is mounted
+    there unless it is in one."""
 
     workers: Positive = 1
     """Processes that share the listening addresses."""
