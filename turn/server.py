@@ -27,6 +27,7 @@ from turn.metrics import Gauges, TurnCollector
 from turn.relay.forward import Forwarder
 from turn.relay.poll import Poller
 from turn.relay.ports import RelayPorts
+from turn.relay.shelf import NO_SHELF
 from turn.relay.sockets import RelaySocket
 from turn.routes import Carried, FiveTuple, Route, RouteTable
 from turn.stats import Stats
@@ -95,6 +96,7 @@ class TurnService:
         )
         self._ports.in_use_at = common.books.ports_in_use
         self._ports.tcp = settings.tcp_allocations
+        self._ports.shelf = common.shelf
         parts = Parts(
             self.policy,
             table,
@@ -228,6 +230,7 @@ class TurnService:
             if self._state:
                 self._state.close(remove=False)
             raise
+        self._common.shelf.clean()
         self.policy.reserve_ports(place.port for place in self.addresses)
         if self._common.watches:
             self._watch.start()
@@ -338,6 +341,7 @@ class TurnService:
         if self._state is None:
             await self.stop()
         elif await self._end():
+            self._ports.shelf = NO_SHELF
             self._engine.leave()
             self._poller.stop(asyncio.get_running_loop())
             self._plane.leave()

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from turn.allocation.books import Key, Want
-from turn.bandwidth import Twins
+from turn.allocation.books import Want
+from turn.bandwidth import Key, Twins
 from turn.codec.values import Address
 from turn.stats import DropReason
 from turn.workers.ledger import Full, Ledger

@@ -10,7 +10,7 @@ import hashlib
 import struct
 import time
 
-from turn.allocation.books import Key
+from turn.bandwidth import Key
 from turn.workers.memory import HEAD_BYTES, KEY_BYTES, SLOTS, Memory
 
 EMPTY = bytes(KEY_BYTES)

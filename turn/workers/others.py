@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from turn.allocation.books import Books, Key, Want
+from turn.allocation.books import Books, Want
 from turn.allocation.elsewhere import Fetched
 from turn.allocation.model import Owner, Relay
-from turn.allocation.table import ALL
+from turn.bandwidth import ALL, Key
 from turn.workers.messages import Claim
 
 PATIENCE = 5.0
