@@ -1,11 +1,14 @@
 """What an allocation has relayed is known to its operator, whichever plane carried it."""
 
+import time
+
 import pytest
 
 from tests.turn.kernel.hosts import relay
 from tests.turn.kernel.script import Stage
 from turn.codec import registry
 from turn.codec.registry import Method
+from turn.kernel.carrier import LOOK, WORTH
 
 PAYLOAD = b"a payload of the kernel's"
 COUNT = 20
@@ -17,11 +20,17 @@ def test_an_allocation_has_all_that_it_relayed(three, plane):
     with relay(three, plane) as running:
         stage = Stage(three, running)
         stage.warm_up()
+        service = running.service
+        for _ in range(WORTH if plane == "kernel" else 0):
+            stage.send(PAYLOAD)
+        stage.collect()
+        deadline = time.monotonic() + 20 * LOOK
+        while plane == "kernel" and running.call(lambda: service._plane._waiting):
+            assert time.monotonic() < deadline
         for _ in range(COUNT):
             stage.send(PAYLOAD)
             stage.answer(PAYLOAD)
         stage.collect()
-        service = running.service
         allocations = service.collections[0]
         service._engine._allocator._tell = lambda kind, facts: told.append((kind, facts))
 
