@@ -87,6 +87,7 @@ def serve(
         settings = _with_lan_certificate(settings)
     journal = _journal()
     turn_service, signaling_service = _turn(settings, journal), _signaling(settings, journal)
+    signaling_service.on_revoked(turn_service.heed)
 
     def ready() -> None:
         typer.echo(_banner(settings, turn_service, process.admin.address, bare=bare, lan=lan))
@@ -114,7 +115,7 @@ def turn(config: ConfigFile = None) -> None:
         service.reload(new.turn)
         return new
 
-    _run(_Process(settings, journal, [service], reload))
+    _run(_Process(settings, journal, [service], reload, _watches(settings, service)))
 
 
 @app.command()
@@ -263,6 +264,13 @@ def _turn(settings: Settings, journal: Any) -> Any:
     return TurnService(settings.turn, ports, tell=journal.tell)
 
 
+def _watches(settings: Settings, relay: Any) -> list[Service]:
+    """What tells a relay of signaling nodes elsewhere, if there is a Redis between them."""
+    from signaling.revocations import RevocationWatch
+
+    return [RevocationWatch(settings.redis, relay.heed)] if settings.redis.address() else []
+
+
 def _signaling(settings: Settings, journal: Any) -> Any:
     from signaling.server import SignalingService
 
@@ -281,16 +289,16 @@ def _ice(settings: Settings, ttl: int) -> Any:
     return IceProvider(*_ice_servers(settings), ttl)
 
 
-def _ice_servers(settings: Settings) -> tuple[list[Any], str]:
+def _ice_servers(settings: Settings) -> tuple[Callable[[], list[Any]], str]:
     """What to hand out, and the secret that signs credentials for our own relay."""
     from signaling.ice import Server
 
-    servers = [
+    configured = [
         Server(entry.urls, entry.username, entry.credential.get_secret_value())
         for entry in settings.signaling.ice_servers
-    ] or [Server(urls) for urls in _relay_urls(settings)]
+    ]
     secret = settings.turn.secret[0].get_secret_value() if settings.turn.secret else ""
-    return servers, secret
+    return lambda: configured or [Server(urls) for urls in _relay_urls(settings)], secret
 
 
 def _relay_urls(settings: Settings) -> list[tuple[str, ...]]:
@@ -383,7 +391,9 @@ class _Process:
         journal: Any,
         services: Sequence[Any],
         reload: Callable[[Settings], Settings],
+        beside: Sequence[Service] = (),
     ) -> None:
+        """Set it up. :param beside: what runs along and is nothing that an operator looks at."""
         from turn.admin import Admin
         from turn.admin.journal import JournalHandler
 
@@ -394,7 +404,7 @@ class _Process:
         """The least important lines that are written."""
         self._set_up_log()
         self.admin = Admin(settings.admin, services, journal, self, self._probe)
-        self.services: list[Service] = [*services, self.admin]
+        self.services: list[Service] = [*services, *beside, self.admin]
 
     def reload(self) -> list[str]:
         """What SIGHUP does: the configuration is read again, and applied whole or not at all.

@@ -310,11 +310,18 @@ class TurnService:
         :param user: as the quota counts it: without the expiry of time-limited credentials.
         :param until: Unix time.
         """
-        return self._engine.revoke(user, until)
+        return self.heed(user, until)
+
+    def heed(self, user: str, until: float, spent: float = 0.0) -> int:
+        """The same at once, also where it was revoked elsewhere.
+
+        :param spent: credentials that end by this Unix time are of no use any more.
+        """
+        return self._engine.revoke(user, until, spent)
 
     async def restore(self, user: str) -> None:
         """Let a user that was revoked allocate again."""
-        self._engine.revoke(user, 0.0)
+        self.heed(user, 0.0)
 
     async def stop(self) -> None:
         """Close every allocation, connection and socket."""
