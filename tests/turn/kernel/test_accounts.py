@@ -8,7 +8,7 @@ from tests.turn.kernel.hosts import relay
 from tests.turn.kernel.script import Stage
 from turn.codec import registry
 from turn.codec.registry import Method
-from turn.kernel.carrier import LOOK, WORTH
+from turn.kernel.carrier import LOOK, WORTH, KernelPlane
 
 PAYLOAD = b"a payload of the kernel's"
 COUNT = 20
@@ -21,11 +21,15 @@ def test_an_allocation_has_all_that_it_relayed(three, plane):
         stage = Stage(three, running)
         stage.warm_up()
         service = running.service
+
+        def waiting():
+            return service._plane._waiting
+
         for _ in range(WORTH if plane == "kernel" else 0):
             stage.send(PAYLOAD)
         stage.collect()
         deadline = time.monotonic() + 20 * LOOK
-        while plane == "kernel" and running.call(lambda: service._plane._waiting):
+        while isinstance(service._plane, KernelPlane) and running.call(waiting):
             assert time.monotonic() < deadline
         for _ in range(COUNT):
             stage.send(PAYLOAD)
