@@ -20,7 +20,7 @@ import typer
 from config.load import DEFAULT_FILE, ConfigError
 from config.load import load as load_settings
 from config.schema import Settings
-from config.systemd import Supervisor
+from config.systemd import DescriptorStore, Supervisor
 from config.values import parse_duration
 
 app = typer.Typer(
@@ -116,6 +116,33 @@ def turn(config: ConfigFile = None) -> None:
         return new
 
     _run(_Process(settings, journal, [service], reload, _watches(settings, service)))
+
+
+@app.command()
+def kernel(
+    config: ConfigFile = None,
+    lend_to: Annotated[
+        str, typer.Option(help="User, by name or number, who may then write the routes.")
+    ] = "",
+    *,
+    once: Annotated[
+        bool, typer.Option("--once", help="Lend what another process has loaded, and end.")
+    ] = False,
+) -> None:
+    """Load the relay's kernel program, so that the relay itself needs no rights."""
+    from config.log import set_up
+    from turn.kernel.service import LoaderError, LoaderService, lend
+
+    settings = _load(config)
+    set_up(settings.log)
+    directory, user = Path(settings.turn.kernel_directory), _user(lend_to)
+    try:
+        if once:
+            lend(directory, os.getuid() if user is None else user)
+        else:
+            asyncio.run(LoaderService(directory, user).run())
+    except LoaderError as error:
+        _fail(str(error))
 
 
 @app.command()
@@ -280,12 +307,15 @@ def _journal() -> Any:
 
 
 def _turn(settings: Settings, journal: Any) -> Any:
+    from turn.common import alone
+    from turn.relay.shelf import NO_SHELF
     from turn.server import TurnService
 
+    shelf = DescriptorStore.of(os.environ) or NO_SHELF
     redis = settings.redis.address()
     ports = {settings.signaling.listen.port, settings.admin.listen.port, 6379}
     ports |= {host.port for host in redis.hosts} if redis else set()
-    return TurnService(settings.turn, ports, tell=journal.tell)
+    return TurnService(settings.turn, ports, alone(shelf), tell=journal.tell)
 
 
 def _watches(settings: Settings, relay: Any) -> list[Service]:
@@ -520,6 +550,16 @@ def _load(config: Path | None, *services: str, defaults: dict[str, Any] | None =
         return load_settings(config, defaults=defaults, services=services)
     except ConfigError as error:
         _fail(*error.problems)
+
+
+def _user(name: str) -> int | None:
+    """A user's number."""
+    import pwd
+
+    try:
+        return int(name) if name.isdecimal() else pwd.getpwnam(name).pw_uid if name else None
+    except KeyError:
+        _fail(f"--lend-to: there is no user {name}")
 
 
 def _seconds(text: str) -> int:

@@ -24,6 +24,7 @@ from turn.metrics import Gauges, TurnCollector
 from turn.relay.forward import Forwarder
 from turn.relay.poll import Poller
 from turn.relay.ports import RelayPorts
+from turn.relay.shelf import NO_SHELF
 from turn.routes import Carried, FiveTuple, Route, RouteTable
 from turn.stats import Stats
 from turn.telling import Tell, to_nobody
@@ -90,6 +91,7 @@ class TurnService:
             randbelow,
         )
         self._ports.tcp = settings.tcp_allocations
+        self._ports.shelf = common.shelf
         parts = Parts(
             self.policy,
             table,
@@ -221,6 +223,7 @@ class TurnService:
             if self._state:
                 self._state.close(remove=False)
             raise
+        self._common.shelf.clean()
         self.policy.reserve_ports(place.port for place in self.addresses)
         if self._common.watches:
             self._watch.start()
@@ -341,6 +344,7 @@ class TurnService:
         if self._state is None:
             await self.stop()
         elif await self._end():
+            self._ports.shelf = NO_SHELF
             self._engine.leave()
             self._poller.stop(asyncio.get_running_loop())
             self._plane.leave()
