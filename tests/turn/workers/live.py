@@ -72,11 +72,13 @@ class Stage:
                 found[at] = (client, relayed)
         return [found[0], found[1]]
 
-    def kill(self, number: int) -> int:
-        """Kill a worker; gives the process id that it had."""
-        pid = self.pool.pids[number]
+    async def kill(self, number: int) -> int:
+        """Kill a worker, and wait until the pool knows; gives the process id that it had."""
+        pid, tally = self.pool.pids[number], self.pool._workers[number].tally
         assert pid is not None
+        before = tally.restarts
         os.kill(pid, signal.SIGKILL)
+        await until(lambda: tally.restarts > before)
         return pid
 
     async def settle(self) -> None:

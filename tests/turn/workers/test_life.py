@@ -57,8 +57,7 @@ async def test_settings_reach_all_or_none(stage, pem, tmp_path):
     assert new.isdisjoint(old)
     # One that is started later has what the others have, whatever the files hold by now.
     key.write_text("no key any more")
-    stage.kill(0)
-    await until(lambda: stage.pool.pids[0] is None)
+    await stage.kill(0)
     await stage.settle()
     assert await shown(port) == new
 
@@ -70,8 +69,7 @@ async def test_all_drain_and_one_that_is_replaced_too(stage):
     await until(lambda: stage.pool.draining)
     assert stage.pool.ready() == ["draining"]
     assert set(await together(*map(allocate, await stage.clients(8)))) == {508}
-    stage.kill(0)
-    await until(lambda: stage.pool.pids[0] is None)
+    await stage.kill(0)
     await stage.settle()
     assert set(await together(*map(allocate, await stage.clients(8)))) == {508}
     assert not draining.done()
