@@ -10,7 +10,7 @@ from typing import cast
 
 import structlog
 
-from config.schema import TurnSettings
+from config.turn import TurnSettings
 from turn import assemble
 from turn.admin.relay import Allocations, RelayFigures, figures_of
 from turn.allocation.allocator import Parts

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from config.schema import Settings, TurnSettings
+from config.schema import Settings
+from config.turn import TurnSettings
 from config.values import Endpoint
 
 GOOD = "a secret of 16 or more bytes"

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from config.schema import LogSettings, TurnSettings
+from config.schema import LogSettings
+from config.turn import TurnSettings
 from turn.assemble import Certificate, StartError
 
 FILES = ("tls_certificate", "tls_key")

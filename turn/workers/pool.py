@@ -13,7 +13,8 @@ from collections.abc import Iterable
 import structlog
 from msgspec import Struct
 
-from config.schema import LogSettings, TurnSettings
+from config.schema import LogSettings
+from config.turn import TurnSettings
 from turn import assemble
 from turn.admin.journal import Journal
 from turn.admin.relay import RelayFigures, figures_of

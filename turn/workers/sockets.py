@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import structlog
 
-from config.schema import TurnSettings
+from config.turn import TurnSettings
 from turn.assemble import udp_endpoints
 from turn.transport.listeners import Bind, ListenError, explained, hosts_of
 from turn.transport.stream import BACKLOG, bind_tcp
