@@ -68,13 +68,17 @@ class Socket:
         self.on_idle: Callable[[], None] | None = None
         """Called when everything that was queued has been written."""
         self._ws = ws
+        self._loop = asyncio.get_running_loop()
         self._settings = settings
         self._stats = stats
         self._queue: deque[tuple[str, float]] = deque()
         self._queued_bytes = 0
         self._uncounted = 0
         """Frames at the head of the queue that the limits do not count."""
-        self._wake = asyncio.Event()
+        self._flushes = False
+        """Whether ``_flush`` is about to run."""
+        self._stuck = asyncio.Event()
+        """Set when ``write`` has something to wait for: a slow reader, or the end."""
         self._end: tuple[CloseCode, str] | None = None
         self.reason = ""
         """Why it ended, where we ended it."""
@@ -88,7 +92,7 @@ class Socket:
         now = time.monotonic()
         self._queue.extend((text, now) for text in texts)
         self._uncounted = len(texts)
-        self._wake.set()
+        self._flush_soon()
 
     def send(self, text: str, since: float) -> None:
         """Queue a text frame; over the limits the socket is cut and the session may resume."""
@@ -101,27 +105,24 @@ class Socket:
             return
         self._queue.append((text, since))
         self._queued_bytes += len(text)
-        self._wake.set()
+        self._flush_soon()
 
     def close(self, code: CloseCode, reason: str) -> None:
         """Close the socket soon, without what is still queued where it reads too slowly."""
         if self._end is None:
             self._end = (code, reason)
             self.reason = code.name.lower()
-            self._wake.set()
+            self._stuck.set()
 
     async def write(self) -> None:
-        """Write what is queued until the socket ends; runs as a task of its own."""
+        """Wait for a reader that is slow, and for the end; runs as a task of its own."""
         try:
-            while True:
-                while self._queue and not self._too_slow:
-                    await self._write(self._take())
-                if self._end is not None:
-                    break
-                if self.on_idle is not None:
-                    self.on_idle()
-                self._wake.clear()
-                await self._wake.wait()
+            while self._end is None:
+                await self._stuck.wait()
+                self._stuck.clear()
+                await self._drain()
+            while self._queue and not self._too_slow:
+                await self._drain()
             code, reason = self._end
             async with asyncio.timeout(self._settings.write_timeout):
                 await self._ws.close(code=code, message=reason.encode())
@@ -129,6 +130,35 @@ class Socket:
             # RuntimeError: aiohttp's word for a write after the peer's close.
             self.reason = self.reason or "write_failed"
             self._abort()
+
+    def _flush_soon(self) -> None:
+        """All that is queued until the loop comes round is written at once."""
+        if not self._flushes:
+            self._flushes = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Write what is queued, by one system call: it costs more than all else for a message."""
+        self._flushes = False
+        request = self._ws._req  # noqa: SLF001 - aiohttp writes one frame at a time
+        if request is None or request.transport is None or self._ws.closed or self._too_slow:
+            return  # whoever reads will find out
+        if not request.protocol.writing_paused:
+            request.transport.write(b"".join(self._take()))
+        if request.protocol.writing_paused or self._queue:
+            self._stuck.set()
+        elif self.on_idle is not None:
+            self.on_idle()
+
+    async def _drain(self) -> None:
+        """Wait until a slow reader takes more. :raises ConnectionError, TimeoutError: it does not."""
+        request = self._ws._req  # noqa: SLF001
+        if request is None or request.transport is None or self._ws.closed:
+            raise ConnectionResetError
+        if request.protocol.writing_paused:
+            async with asyncio.timeout(self._settings.write_timeout):
+                await request.protocol._drain_helper()  # noqa: SLF001 - no public way to wait
+        self._flush()
 
     def _take(self) -> list[bytes]:
         """Frames from the head of the queue, with their headers, as many as are written at once."""
@@ -145,19 +175,6 @@ class Socket:
             size += len(payload)
             observe(now - since)
         return frames
-
-    async def _write(self, frames: list[bytes]) -> None:
-        """One system call for many frames: it costs more than all else that is done for one.
-
-        :raises ConnectionError, TimeoutError: nobody reads any more.
-        """
-        request = self._ws._req  # noqa: SLF001 - aiohttp writes one frame at a time
-        if request is None or request.transport is None or self._ws.closed:
-            raise ConnectionResetError
-        request.transport.write(b"".join(frames))
-        if request.protocol.writing_paused:
-            async with asyncio.timeout(self._settings.write_timeout):
-                await request.protocol._drain_helper()  # noqa: SLF001 - no public way to wait
 
     @property
     def _too_slow(self) -> bool:
@@ -351,6 +368,10 @@ FOR_GOOD = frozenset({"flood", "unauthorized", "not_text", "removed"})
 """Ends after which the session may not go on."""
 
 
+ENDED = frozenset({WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR})
+"""What aiohttp gives instead of a frame when there will be none any more."""
+
+
 def _reason(code: int | None, ws: web.WebSocketResponse) -> str:
     if isinstance(ws.exception(), TimeoutError):
         return "heartbeat"
@@ -360,9 +381,13 @@ def _reason(code: int | None, ws: web.WebSocketResponse) -> str:
 async def _read(
     ws: web.WebSocketResponse, socket: Socket, session: Session, dialogue: Dialogue
 ) -> None:
-    async for frame in ws:
+    receive, handle = ws.receive, dialogue.receive
+    while True:
+        frame = await receive()
         if frame.type is WSMsgType.TEXT:
-            await dialogue.receive(session, frame.data)
+            await handle(session, frame.data)
         elif frame.type is WSMsgType.BINARY:
             socket.close(CloseCode.NOT_TEXT, "frames are text")
+            return
+        elif frame.type in ENDED:
             return
