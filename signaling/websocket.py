@@ -151,7 +151,10 @@ class Socket:
             self.on_idle()
 
     async def _drain(self) -> None:
-        """Wait until a slow reader takes more. :raises ConnectionError, TimeoutError: it does not."""
+        """Wait until a slow reader takes more.
+
+        :raises ConnectionError, TimeoutError: it does not.
+        """
         request = self._ws._req  # noqa: SLF001
         if request is None or request.transport is None or self._ws.closed:
             raise ConnectionResetError

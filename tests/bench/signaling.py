@@ -11,6 +11,7 @@ import gc
 import json
 import os
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +169,7 @@ class Bench:
         self, process: "subprocess.Popen[bytes]", url: str, other: str, clients: int
     ) -> dict[str, float]:
         callers = [IcebrokerCaller(url) for _ in range(clients)]
-        await _in_steps([lambda c=c, n=n: c.open(f"r{n // 2}") for n, c in enumerate(callers)], 100)
+        await _in_steps([partial(c.open, f"r{n // 2}") for n, c in enumerate(callers)], 100)
         process.send_signal(signal.SIGKILL)
         began = time.perf_counter()
         for caller in callers:
@@ -177,7 +179,7 @@ class Bench:
             await caller.begin()
             return bool(await caller.welcomed)
 
-        resumed = await _in_steps([lambda c=c: back(c) for c in callers], 200)
+        resumed = await _in_steps([partial(back, c) for c in callers], 200)
         took = time.perf_counter() - began
         assert all(resumed), f"{resumed.count(False)} sessions were not resumed"
         return {"seconds until all are back": took, "resumed a second": clients / took}
@@ -244,8 +246,6 @@ def _peer_server() -> Path:
 
 
 def _listens(port: int) -> bool:
-    import socket
-
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
@@ -267,7 +267,7 @@ async def _open_pairs(name: str, port: int, pairs: int, tag: str = "p") -> list[
         else:
             a, b = f"{tag}{number}a", f"{tag}{number}b"
             callers += [PeerJsCaller(url, a, b), PeerJsCaller(url, b, a)]
-    await _in_steps([lambda c=c, n=n: c.open(f"{tag}{n // 2}") for n, c in enumerate(callers)], 100)
+    await _in_steps([partial(c.open, f"{tag}{n // 2}") for n, c in enumerate(callers)], 100)
     return callers
 
 
