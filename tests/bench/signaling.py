@@ -128,7 +128,8 @@ class Bench:
             icebroker(self._folder, server.url) as (two, other_port),
         ):
             pids = (one.pid, two.pid)
-            return _run(self._paced((port, other_port), pids, 2000))
+            found: dict[str, float] = _run(self._paced((port, other_port), pids, 2000))
+        return found
 
     async def _paced(
         self, ports: tuple[int, int], pids: Sequence[int], rate: int
@@ -163,7 +164,9 @@ class Bench:
             icebroker(self._folder, server.url) as (one, port),
             icebroker(self._folder, server.url) as (_, other_port),
         ):
-            return _run(self._return(one, _url(port, OURS), _url(other_port, OURS), clients))
+            urls = (_url(port, OURS), _url(other_port, OURS))
+            found: dict[str, float] = _run(self._return(one, *urls, clients))
+        return found
 
     async def _return(
         self, process: "subprocess.Popen[bytes]", url: str, other: str, clients: int

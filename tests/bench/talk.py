@@ -32,6 +32,7 @@ class Socket(asyncio.Protocol):
         self._heard = heard
         self._buffer = b""
         self._upgraded = False
+        self._out: list[bytes] = []
         self.transport: asyncio.Transport | None = None
         self.opened = asyncio.get_running_loop().create_future()
         self.closed = asyncio.get_running_loop().create_future()
@@ -79,8 +80,14 @@ class Socket(asyncio.Protocol):
         """Send a frame; its mask is zero, so that masking it costs the generator nothing."""
         size = len(payload)
         length = struct.pack(">B", size | 128) if size < 126 else struct.pack(">BH", 254, size)
+        if not self._out:  # what one turn of the loop brings goes out together
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._out += (bytes((128 | opcode,)), length, b"\0\0\0\0", payload)
+
+    def _flush(self) -> None:
         assert self.transport is not None
-        self.transport.write(bytes((128 | opcode,)) + length + b"\0\0\0\0" + payload)
+        self.transport.write(b"".join(self._out))
+        self._out.clear()
 
 
 async def dial(url: str, headers: str, heard: Callable[[bytes], None]) -> Socket:
@@ -90,7 +97,7 @@ async def dial(url: str, headers: str, heard: Callable[[bytes], None]) -> Socket
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(PATIENCE):
         _, socket = await loop.create_connection(
-            lambda: Socket(target, headers, heard), parts.hostname, parts.port
+            lambda: Socket(target, headers, heard), parts.hostname or "", parts.port or 0
         )
         if not await socket.opened:
             raise ConnectionRefusedError(url)
