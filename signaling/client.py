@@ -30,6 +30,8 @@ ACK_DELAY = 0.2
 FIRST_DELAY, LONGEST_DELAY = 0.25, 15.0
 """Seconds before the first and the later tries to reconnect, before jitter."""
 DIAL_TIMEOUT = 10.0
+FAREWELL = 2.0
+"""Seconds that the server has to answer when we leave."""
 MOST_WAITING = 256
 """Requests without an answer; a further one fails at once."""
 MOST_REFUSALS = 8
@@ -161,6 +163,9 @@ class Client:
         if self._ws is not None:
             with contextlib.suppress(aiohttp.ClientError, ConnectionError):
                 await self._ws.close(code=LEAVE)
+            # The task may be the one that closes. Cut short, TLS drops the farewell, and the others
+            # would wait for us until the session ends.
+            await asyncio.wait({self._task}, timeout=FAREWELL)
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
@@ -265,6 +270,8 @@ class Client:
                 except (aiohttp.ClientError, OSError, TimeoutError) as error:
                     log.debug("no connection", error=str(error))
                     welcomed = False
+                if self._close_code == LEAVE:
+                    return
                 delay = FIRST_DELAY if welcomed else min(delay * 2, LONGEST_DELAY)
                 await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load
 
@@ -276,6 +283,8 @@ class Client:
                 self._url, protocols=(SUBPROTOCOL,), ssl=self._ssl, heartbeat=25, max_msg_size=0
             )
         self._ws = ws
+        connection = ws._response.connection  # noqa: SLF001 - aiohttp shows it nowhere else
+        transport = connection.transport if connection is not None else None
         try:
             hello = {**self._hello, "token": token, "resume": self._resume()}
             await ws.send_str(json.dumps({k: v for k, v in hello.items() if v}))
@@ -287,6 +296,9 @@ class Client:
             self._connected.clear()
             self._ws = None
             await ws.close(code=self._close_code)
+            if transport is not None:
+                # Nobody waits for TLS to end: an event loop that stops would leave the socket open.
+                transport.abort()
         code = ws.close_code or 1006
         if 3500 <= code <= 3999 or 4500 <= code <= 4999:
             raise SignalingError("refused", f"the server closed the connection ({code})")

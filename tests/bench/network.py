@@ -1,9 +1,10 @@
 """Three hosts on one machine: client --- server --- peer, joined by veth; or the server alone."""
 
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
+
+from tests.namespaces import cable, inside, ip, namespaces, run, set_kernel
 
 CLIENT, SERVER, PEER = "icebench-client", "icebench-server", "icebench-peer"
 
@@ -42,33 +43,13 @@ OFFLOADS = ("tx-udp-segmentation", "off", "gso", "off", "tx", "off")
 @contextmanager
 def three_hosts() -> Iterator[None]:
     """Make the namespaces; they are gone again whatever happens. Needs root."""
-    _remove()
-    try:
-        for name in (CLIENT, SERVER, PEER):
-            _run("ip", "netns", "add", name)
-            _run("ip", "-n", name, "link", "set", "lo", "up")
+    with namespaces((CLIENT, SERVER, PEER)):
         for here, device, address, there, other, other_address in CABLES:
-            _run(
-                "ip", "link", "add", device, "netns", here,
-                "type", "veth", "peer", "name", other, "netns", there,
-            )  # fmt: skip
+            cable((here, device), (there, other))
             for name, end, host in ((here, device, address), (there, other, other_address)):
-                _run("ip", "-n", name, "addr", "add", f"{host}/24", "dev", end)
-                _run("ip", "-n", name, "link", "set", end, "up")
-                _run("ip", "netns", "exec", name, "ethtool", "-K", end, *OFFLOADS)
-            _run("ip", "-n", here, "route", "add", "default", "via", other_address)
-        _run("ip", "netns", "exec", SERVER, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+                ip(name, f"addr add {host}/24 dev {end}", f"link set {end} up")
+                with inside(name), suppress(RuntimeError):  # a kernel may lack one of them
+                    run("ethtool", "-K", end, *OFFLOADS)
+            ip(here, f"route add default via {other_address}")
+        set_kernel(SERVER, {"net/ipv4/ip_forward": "1"})
         yield
-    finally:
-        _remove()
-
-
-def _remove() -> None:
-    for name in (CLIENT, SERVER, PEER):
-        subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
-
-
-def _run(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode and "ethtool" not in command:
-        raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")

@@ -25,14 +25,14 @@ FLAGS = (
     "--no-sandbox",
     "--disable-quic",
     "--disable-background-networking",
-    # Without this there are no candidates on loopback, and nothing says so.
-    "--allow-loopback-in-peer-connection",
     "--use-fake-device-for-media-stream",
     "--use-fake-ui-for-media-stream",
     # Applies to `turns:` too; the certificate is the test's own.
     "--ignore-certificate-errors",
     "--auto-select-desktop-capture-source=Entire screen",
 )
+LOOPBACK_FLAG = "--allow-loopback-in-peer-connection"
+"""Without it there are no candidates on loopback, and nothing says so."""
 SECRET = "a secret of the browser tests"
 
 
@@ -77,7 +77,7 @@ async def stage(folder: Path, **signaling_settings: Any) -> AsyncIterator[Stage]
         "tls": f"turns:127.0.0.1:{tls_port}?transport=tcp",
     }
     relay = (urls["udp"], urls["tcp"], urls["tls"])
-    ice = IceProvider([Server((urls["stun"],)), Server(relay)], SECRET, 3600)
+    ice = IceProvider(lambda: [Server((urls["stun"],)), Server(relay)], SECRET, 3600)
     settings = {"listen": "127.0.0.1:0", **signaling_settings}
     signaling = SignalingService(SignalingSettings.model_validate(settings), ice)
     await turn.start()
@@ -91,11 +91,12 @@ async def stage(folder: Path, **signaling_settings: Any) -> AsyncIterator[Stage]
 
 
 @asynccontextmanager
-async def chromium() -> AsyncIterator[Browser]:
+async def chromium(*flags: str, loopback: bool = True) -> AsyncIterator[Browser]:
     """Debian's Chromium, with a camera and a microphone that are not real."""
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", args=list(FLAGS)
+            executable_path="/usr/bin/chromium",
+            args=[*FLAGS, *flags, *([LOOPBACK_FLAG] if loopback else [])],
         )
         yield browser
         await browser.close()
@@ -194,12 +195,12 @@ def free_port() -> int:
             return port
 
 
-def certificate_files(folder: Path) -> tuple[Path, Path]:
-    """A self-signed certificate for 127.0.0.1 and its key, as PEM files."""
+def certificate_files(folder: Path, *hosts: str) -> tuple[Path, Path]:
+    """A self-signed certificate for 127.0.0.1, or for these names and addresses; and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
     now = datetime.datetime.now(datetime.UTC)
-    names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    names = x509.SubjectAlternativeName([_general_name(host) for host in hosts or ("127.0.0.1",)])
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -221,3 +222,10 @@ def certificate_files(folder: Path) -> tuple[Path, Path]:
         )
     )
     return certificate_file, key_file
+
+
+def _general_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)

@@ -48,9 +48,13 @@ class Relay(NamedTuple):
     def metrics(self) -> dict[str, float]:
         """Every sample of the metrics page."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/metrics") as page:
-            lines = page.read().decode().splitlines()
-        samples = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
-        return {name: float(value) for name, value in samples}
+            return samples(page.read().decode())
+
+
+def samples(page: str) -> dict[str, float]:
+    """Every sample of a metrics page."""
+    lines = (line.rsplit(" ", 1) for line in page.splitlines() if not line.startswith("#"))
+    return {name: float(value) for name, value in lines}
 
 
 @contextmanager

@@ -2,12 +2,12 @@
 
 import os
 import socket
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from tests.turn.kernel.hosts import Host, run
+from tests.namespaces import ip, namespaces
+from tests.turn.kernel.hosts import Host
 
 IPV4, IPV6 = "8.8.4.4", "2606:4700::1"
 """What the host is called on the internet."""
@@ -19,18 +19,15 @@ PORT = 40000
 def lonely_host() -> Iterator[Host]:
     """Make the host; it is gone again whatever happens. Needs root."""
     host = Host(f"ib{os.getpid()}-alone", "lo", IPV4, IPV6)
-    try:
-        run("ip", "netns", "add", host.namespace)
-        run("ip", "-n", host.namespace, "link", "set", "lo", "up")
-        run("ip", "-n", host.namespace, "addr", "add", f"{IPV4}/32", "dev", "lo")
-        run("ip", "-n", host.namespace, "addr", "add", f"{IPV6}/128", "dev", "lo", "nodad")
-        for family, everything in (("-4", "0.0.0.0/0"), ("-6", "::/0")):
-            run(
-                "ip", family, "-n", host.namespace, "route", "add", "local", everything, "dev", "lo"
-            )
+    with namespaces([host.namespace]):
+        ip(
+            host.namespace,
+            f"addr add {IPV4}/32 dev lo",
+            f"addr add {IPV6}/128 dev lo nodad",
+            "route add local 0.0.0.0/0 dev lo",
+            "route add local ::/0 dev lo",
+        )
         yield host
-    finally:
-        subprocess.run(["ip", "netns", "del", host.namespace], capture_output=True, check=False)
 
 
 class Sinks:

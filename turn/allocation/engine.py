@@ -4,6 +4,7 @@ A request passes the same steps in the same order whatever its method; ``HANDLER
 particular to one; ``_reject`` builds every failure. The engine knows neither sockets nor clocks.
 """
 
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -15,7 +16,9 @@ from turn.allocation.options import Options
 from turn.allocation.refusals import facts_of, is_first_step
 from turn.allocation.replies import RecentReplies
 from turn.allocation.request import Outcome, Request, unknown_attributes
+from turn.allocation.restore import Kept, restore
 from turn.auth.authenticate import Authenticator, Identity, Now
+from turn.auth.ephemeral import expiry_of
 from turn.codec import registry
 from turn.codec.errors import Malformed, StunError
 from turn.codec.integrity import Integrity
@@ -51,7 +54,8 @@ class Engine:
         self._stats = parts.stats
         self._allocator = Allocator(parts)
         self._tell = parts.tell
-        self._revoked: dict[str, float] = {}
+        self._revoked: dict[str, tuple[float, float]] = {}
+        """User → until when it may begin nothing, by when credentials end that are spent."""
         self._replies = RecentReplies()
         self.table = parts.table
         self.draining = False
@@ -107,11 +111,14 @@ class Engine:
             raise StunError(508, why="the relay is draining, or sends everyone elsewhere")
         if not self._revoked:
             return
-        user = request.proved.user
-        until = self._revoked.get(user, 0.0)
+        proved = request.proved
+        until, spent = self._revoked.get(proved.user, (0.0, 0.0))
         if until > request.now.wall:
             raise StunError(403, why="an operator has revoked the user")
-        self._revoked.pop(user, None)
+        if 0 < expiry_of(proved.username) <= spent:
+            raise StunError(403, why="an operator has ended the credentials")
+        if spent < request.now.wall:
+            self._revoked.pop(proved.user, None)
 
     def _check_known(self, request: Request) -> None:
         able = known(self._allocator, request)
@@ -195,7 +202,15 @@ class Engine:
             fingerprint=message.has(registry.FINGERPRINT),
         )
         proved = identity is not None
+        if proved and message_class == MessageClass.SUCCESS:
+            self._keep(request.client)
         return Reply(data, proved, request.stream, request.origin, request.destination)
+
+    def _keep(self, client: FiveTuple) -> None:
+        """See that what a reply promises is there after a restart."""
+        allocation = self.table.get(client)
+        if allocation is not None:
+            self._allocator.journal.keep(allocation)
 
     # From a data plane ---------------------------------------------------------------------
 
@@ -240,20 +255,41 @@ class Engine:
         self._allocator.forget(now)
         self._replies.expire(now)
 
+    def restore(self, kept: Sequence[Kept], now: float) -> list[Allocation]:
+        """Go on with what another process began, before the first message is handled."""
+        return restore(self._allocator, kept, now)
+
+    def restore_route(self, client: FiveTuple, peer: Address, now: float) -> None:
+        """Write the route of indications again, if the client still has the permission."""
+        allocation = self.table.get(client)
+        if allocation is not None and peer.host in allocation.permissions:
+            self._allocator.admit(allocation, peer, now)
+
     def reload(self, authenticator: Authenticator, limits: Limits, options: Options) -> None:
         """Go on with these, and end what the policy refuses now."""
         self._authenticator = authenticator
         self.table.set_limits(limits)
         self._allocator.reload(limits, options)
 
-    def revoke(self, user: str, until: float) -> int:
-        """Close every allocation of a user and refuse it others until then (Unix time).
+    def revoke(self, user: str, until: float, spent: float = 0.0) -> int:
+        """Close a user's allocations and refuse it others until then; both 0: let it begin again.
 
+        :param until: Unix time; 0: it may begin others.
+        :param spent: credentials that end by this Unix time are of no use any more, and what
+            was allocated with them is closed.
         :returns: how many were closed.
         """
-        self._revoked[user] = until
-        meant = [allocation for allocation in self.table if allocation.owner.user == user]
-        for allocation in meant if until else ():
+        if not until and not spent:
+            self._revoked.pop(user, None)
+            return 0
+        self._revoked[user] = until, spent
+        meant = [
+            allocation
+            for allocation in self.table
+            if allocation.owner.user == user
+            and (until or 0 < expiry_of(allocation.owner.username) <= spent)
+        ]
+        for allocation in meant:
             self._allocator.close(allocation, CloseReason.REVOKED)
         return len(meant)
 
@@ -267,3 +303,9 @@ class Engine:
             self._allocator.close(allocation, reason)
         for relay in self.table.expired_reservations(float("inf")):
             relay.close()
+
+    def leave(self) -> None:
+        """Close every relayed address, and end nothing: another process goes on with it."""
+        for allocation in self.table:
+            for relayed in allocation.relayed.values():
+                relayed.relay.close()

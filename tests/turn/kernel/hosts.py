@@ -1,21 +1,18 @@
 """Three hosts on one machine, client --- server --- peer, and a relay on the middle one."""
 
 import asyncio
-import ctypes
 import os
 import socket
-import subprocess
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tests.namespaces import cable, inside, ip, namespaces, run
 from tests.turn.live import Client, settings
 from turn.server import TurnService
 
-CLONE_NEWNET = 0x40000000
-_libc = ctypes.CDLL(None, use_errno=True)
 MTU = 1500
 
 
@@ -27,18 +24,9 @@ class Host(NamedTuple):
     ipv4: str
     ipv6: str
 
-    @contextmanager
-    def inside(self) -> Iterator[None]:
+    def inside(self) -> AbstractContextManager[None]:
         """Be on this host: sockets that this thread opens belong there for good."""
-        here = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-        there = os.open(f"/run/netns/{self.namespace}", os.O_RDONLY)
-        try:
-            _enter(there)
-            yield
-        finally:
-            _enter(here)
-            os.close(here)
-            os.close(there)
+        return inside(self.namespace)
 
     def udp(self, port: int = 0, *, ipv6: bool = False) -> socket.socket:
         """A UDP socket on this host that does not wait for ever."""
@@ -92,29 +80,19 @@ def hosts(name: str) -> Network:
 def network() -> Iterator[Network]:
     """Make the namespaces and cables; they are gone again whatever happens. Needs root."""
     found = hosts(f"ib{os.getpid()}")
-    try:
-        for namespace in {host.namespace for host in found}:
-            run("ip", "netns", "add", namespace)
-            run("ip", "-n", namespace, "link", "set", "lo", "up")
-            for scope in ("all", "default"):  # no wait for duplicate addresses
-                key = f"net.ipv6.conf.{scope}.accept_dad=0"
-                run("ip", "netns", "exec", namespace, "sysctl", "-qw", key)
+    with namespaces(host.namespace for host in found):
         for one, other in ((found.client, found.server), (found.peer, found.inner)):
-            run(
-                "ip", "link", "add", one.device, "netns", one.namespace,
-                "type", "veth", "peer", "name", other.device, "netns", other.namespace,
-            )  # fmt: skip
+            cable((one.namespace, one.device), (other.namespace, other.device))
             for host in (one, other):
-                device = ("-n", host.namespace, "addr", "add", "dev", host.device)
-                run("ip", *device, f"{host.ipv4}/24")
-                run("ip", *device, f"{host.ipv6}/64", "nodad")
-                run("ip", "-n", host.namespace, "link", "set", host.device, "up")
+                ip(
+                    host.namespace,
+                    f"addr add dev {host.device} {host.ipv4}/24",
+                    f"addr add dev {host.device} {host.ipv6}/64 nodad",
+                    f"link set {host.device} up",
+                )
             for family, gateway in (("-4", other.ipv4), ("-6", other.ipv6)):
                 run("ip", family, "-n", one.namespace, "route", "add", "default", "via", gateway)
         yield found
-    finally:
-        for namespace in {host.namespace for host in found}:
-            subprocess.run(["ip", "netns", "del", namespace], capture_output=True, check=False)
 
 
 class Relay:
@@ -190,19 +168,6 @@ class HostClient(Client):
     def do(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Run a request to its end."""
         return asyncio.run(work)
-
-
-def run(*command: str) -> str:
-    """Run a command. :raises RuntimeError: with its words."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
-    return done.stdout
-
-
-def _enter(namespace: int) -> None:
-    if _libc.setns(namespace, CLONE_NEWNET):
-        raise OSError(ctypes.get_errno(), "setns")
 
 
 def source_of(name: str) -> Path:

@@ -1,0 +1,50 @@
+"""Every pair of networks: the call connects, and by the path that must win."""
+
+import itertools
+
+import pytest
+from aiortc import rtcicetransport
+
+from tests.conftest import need, need_root
+from tests.natlab.lab import Call, Cell, check, run, table
+from tests.natlab.networks import IPV6, KINDS, LAN, NO_UDP, OPEN, PROXY, RESTRICTED, SYMMETRIC
+from tests.natlab.peers import PatientConnection
+
+LANES = 4
+PAGES = ("chromium", "chromium")
+CELLS = (
+    # Browsers first: they take longest.
+    Cell(RESTRICTED, RESTRICTED, PAGES),
+    Cell(SYMMETRIC, RESTRICTED, PAGES),
+    Cell(NO_UDP, OPEN, PAGES),
+    Cell(PROXY, RESTRICTED, PAGES),
+    Cell(IPV6, SYMMETRIC, ("chromium", "aiortc")),
+    Cell(LAN, LAN, PAGES),
+    *(Cell(one, other) for one, other in itertools.combinations_with_replacement(KINDS, 2)),
+    Cell(LAN, LAN),
+)
+
+
+@pytest.fixture(scope="module")
+def seen(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[Cell, Call | str]:
+    """What happened in each cell; they run several at a time, and the table is printed."""
+    need_root("the NAT laboratory")
+    for program in ("ip", "nft", "chromium"):
+        need(program)
+    folder = tmp_path_factory.mktemp("lab")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", str(folder / "cert.pem"))
+        patch.setattr(rtcicetransport, "Connection", PatientConnection)
+        results = run(CELLS, folder, LANES)
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        print(f"\n{table(results)}")
+    return results
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=str)
+def test_the_best_path_wins(seen: dict[Cell, Call | str], cell: Cell):
+    outcome = seen[cell]
+    assert not isinstance(outcome, str), outcome
+    check(cell, outcome)
