@@ -577,7 +577,7 @@ def _fail(*problems: str, code: int = 1) -> NoReturn:
 
 def main() -> None:
     """Run the command line."""
-    # PyJWT's word on a token_secret of 16 to 31 bytes: config/schema.py says how long it has to be.
+    # PyJWT's word on a token_secret of 16 to 31 bytes: config.signaling says how long.
     warnings.filterwarnings("ignore", message="The HMAC key is .* bytes long")
     app()
 
