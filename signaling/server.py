@@ -24,10 +24,11 @@ from signaling.ice import IceProvider
 from signaling.lifecycle import Lifecycle
 from signaling.metrics import Gauges, SignalingCollector
 from signaling.origin import OriginPolicy
+from signaling.outbox import SocketSettings
 from signaling.peerjs import PeerJs, PeerJsSettings
 from signaling.stats import PATHS, Stats, Tell, to_nobody
 from signaling.webhook import Poster
-from signaling.websocket import SocketSettings, WebSockets
+from signaling.websocket import WebSockets
 
 log = structlog.get_logger("signaling")
 
