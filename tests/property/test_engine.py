@@ -32,7 +32,7 @@ from turn.codec.registry import MessageClass, Method
 from turn.codec.values import Address, Family, family_of
 from turn.routes import Transport
 
-EXAMPLES = int(os.environ.get("ENGINE_EXAMPLES", "400"))
+EXAMPLES = int(os.environ.get("ENGINE_EXAMPLES", "250"))
 LIMITS = [
     Limits(allocations_per_user=5, allocations=6, permissions=3, channels=3),
     Limits(allocations_per_user=4, allocations_per_address=2, permissions=3, channels=3),
