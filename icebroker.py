@@ -205,12 +205,16 @@ def token(
 def doctor(
     urls: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[URL]...", help="turn:HOST:PORT?transport=udp, turns:…, stun:…"),
+        typer.Argument(
+            metavar="[URL]...",
+            help="turn:HOST:PORT?transport=udp, turns:…, https:…",
+        ),
     ] = None,
     config: ConfigFile = None,
     *,
     username: Annotated[str, typer.Option(help="For another's server; ours: from -c.")] = "",
     password: Annotated[str, typer.Option(envvar="DOCTOR_PASSWORD")] = "",
+    token: Annotated[str, typer.Option(help="A join token, for https: with tokens.")] = "",
     ca: Annotated[Path | None, typer.Option(help="PEM file of an authority to trust.")] = None,
     load: Annotated[bool, typer.Option(help="Send 1.6 Mbit/s through it for a second.")] = True,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds an answer may take.")] = 4.0,
@@ -224,21 +228,28 @@ def doctor(
     """
     from config.log import set_up
     from config.schema import LogSettings
-    from turn.doctor.examine import Options
+    from turn.doctor.examine import Options, examine_all
     from turn.doctor.report import EXIT_NOT_TRIED, Report
     from turn.doctor.target import Credentials, parse_url
 
     try:
         settings = load_settings(config)
         wanted = urls or [url for group in _relay_urls(settings) for url in group]
-        targets = [parse_url(url) for url in wanted]
+        pages = [url for url in wanted if url.startswith(("http://", "https://"))]
+        targets = [parse_url(url) for url in wanted if url not in pages]
     except (ConfigError, ValueError) as error:
         _fail(*getattr(error, "problems", [str(error)]), code=EXIT_NOT_TRIED)
     set_up(LogSettings(level="error"))
     known = Credentials(username, password) if password else _credentials(settings, username)
     options = Options(known, ca, load, timeout)
-    sections = asyncio.run(_examine(settings, targets, options, machine=not urls))
-    report = Report(sections)
+
+    async def examine() -> list[Any]:
+        sections = [] if urls else [await _examine_machine(settings)]
+        for page in pages:
+            sections += await _examine_signaling(page, token, options)
+        return sections + await examine_all(targets, options)
+
+    report = Report(asyncio.run(examine()))
     typer.echo(report.json() if as_json else report.text())
     raise typer.Exit(report.exit_code)
 
@@ -254,23 +265,36 @@ def _credentials(settings: Settings, name: str = "") -> Any:
     return Credentials()
 
 
-async def _examine(
-    settings: Settings, targets: Sequence[Any], options: Any, *, machine: bool
-) -> list[Any]:
+async def _examine_machine(settings: Settings) -> Any:
+    from signaling.examine import examine_redis
     from turn.doctor import host
+    from turn.doctor.report import Section
+
+    section = Section("this machine", "has what it needs")
+    host.relay(section, settings.turn)
+    section.take([await examine_redis(settings.redis)])
+    return section
+
+
+async def _examine_signaling(page: str, token: str, options: Any) -> list[Any]:
+    """Signaling, and each ICE server that it hands out, with the credentials that it gives."""
+    from signaling.examine import examine_signaling
     from turn.doctor.examine import examine_all
+    from turn.doctor.report import Section
+    from turn.doctor.target import Credentials, parse_url
 
-    sections = []
-    if machine:
-        from signaling.examine import examine_redis
-        from turn.doctor.report import Finding, Section, Status
-
-        section = Section("this machine", "has what it needs")
-        host.relay(section, settings.turn)
-        status, says, then = await examine_redis(settings.redis)
-        section.findings.append(Finding("redis", Status(status), says, then))
-        sections.append(section)
-    return sections + await examine_all(targets, options)
+    examined = await examine_signaling(page, token, options.authority)
+    sections = [Section(page)]
+    sections[0].take(examined.findings)
+    for server in examined.ice_servers:
+        shown = Credentials(server.username, server.credential)
+        try:
+            targets = [parse_url(url) for url in server.urls]
+        except ValueError as error:
+            sections[0].fail("ice-servers", str(error), "mend signaling.ice_servers")
+            continue
+        sections += await examine_all(targets, options._replace(credentials=shown))
+    return sections
 
 
 # Composition ---------------------------------------------------------------------------------
@@ -553,7 +577,7 @@ def _fail(*problems: str, code: int = 1) -> NoReturn:
 
 def main() -> None:
     """Run the command line."""
-    # PyJWT's word on a token_secret of 16 to 31 bytes: config/schema.py says how long it has to be.
+    # PyJWT's word on a token_secret of 16 to 31 bytes: config.signaling says how long.
     warnings.filterwarnings("ignore", message="The HMAC key is .* bytes long")
     app()
 

@@ -9,7 +9,8 @@ import structlog
 from aiohttp import web
 from pydantic import SecretStr
 
-from config.schema import RedisSettings, SignalingSettings
+from config.schema import RedisSettings
+from config.signaling import SignalingSettings
 from signaling.admin import Peers, Rooms, SignalingFigures
 from signaling.admission import Admission, JoinWebhook
 from signaling.auth import Tokens

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 from cryptography import x509
 
-from config.schema import TurnSettings
+from config.turn import TurnSettings
 from turn.allocation.alternates import Alternates
 from turn.allocation.discovery import Discovery
 from turn.allocation.model import Limits
@@ -82,6 +82,7 @@ def limits(settings: TurnSettings) -> Limits:
         rates=Rates(
             settings.max_bytes_per_second,
             settings.max_bytes_per_second_per_user,
+            settings.max_bytes_per_second_per_address,
             settings.max_bytes_per_second_in_all,
         ),
     )

@@ -9,7 +9,7 @@ from secrets import randbelow
 
 import structlog
 
-from config.schema import TurnSettings
+from config.turn import TurnSettings
 from turn import assemble
 from turn.admin.relay import Allocations, RelayFigures, Traffic
 from turn.allocation.allocator import Parts

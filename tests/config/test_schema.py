@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from config.schema import Settings, TurnSettings
+from config.schema import Settings
+from config.turn import TurnSettings
 from config.values import Endpoint
 
 LATER = "is not in this version of Icebroker yet (CHANGELOG.md says what is)"

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from config.schema import TurnSettings
+from config.turn import TurnSettings
 from turn.auth.credentials import long_term_key
 from turn.codec import registry
 from turn.codec.framing import StreamFramer
