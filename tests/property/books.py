@@ -4,10 +4,9 @@ from collections import Counter
 from collections.abc import Callable
 
 from tests.turn.world import World
-from turn.allocation.books import ALL
 from turn.allocation.model import Limits
 from turn.allocation.table import place_of
-from turn.bandwidth import Budgets
+from turn.bandwidth import ALL, Budgets
 from turn.codec.values import family_of
 
 
