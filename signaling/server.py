@@ -164,6 +164,9 @@ class SignalingService:
             problems.append("the broker cannot be reached")
         return problems
 
+    async def refresh(self) -> None:
+        """Nothing: the collector tells what is true when it is asked."""
+
     async def drain(self, seconds: float) -> None:
         """Turn new sockets away and ask the open ones to move, until all have or time is up."""
         log.info("draining", connections=self._websockets.connections, seconds=seconds)
