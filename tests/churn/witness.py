@@ -1,6 +1,6 @@
 """Icebroker, and in its process a witness of what no metric says: tasks and objects.
 
-``python -m tests.churn.witness SOCKET SECONDS serve -c FILE``, where the relay remembers for so many
+``python -m tests.churn.witness SOCKET SECONDS serve -c FILE``: the relay remembers for so many
 seconds what it has answered.
 """
 
