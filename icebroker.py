@@ -13,11 +13,12 @@ import warnings
 from collections.abc import Callable, Sequence
 from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, Protocol
+from typing import Annotated, Any, NoReturn, Protocol, runtime_checkable
 
 import typer
 
-from config.load import DEFAULT_FILE, ConfigError, load
+from config.load import DEFAULT_FILE, ConfigError
+from config.load import load as load_settings
 from config.schema import Settings
 from config.systemd import Supervisor
 from config.values import parse_duration
@@ -33,6 +34,14 @@ ConfigFile = Annotated[
     typer.Option("-c", "--config", help="TOML file; default: icebroker.toml here, if any."),
 ]
 Ttl = Annotated[str, typer.Option(help="How long it is good: seconds, or 90s, 15m, 1h, 7d.")]
+
+
+@runtime_checkable
+class Leaving(Protocol):
+    """A service that another process can go on with."""
+
+    async def leave(self) -> None:
+        """End, and leave what the other one needs."""
 
 
 class Service(Protocol):
@@ -83,7 +92,7 @@ def serve(
         typer.echo(_banner(settings, turn_service, process.admin.address, bare=bare, lan=lan))
 
     def reload(running: Settings) -> Settings:
-        new = load(config, None, defaults, ("turn", "signaling"), running)
+        new = load_settings(config, None, defaults, ("turn", "signaling"), running)
         if lan:
             new = _with_lan_certificate(new)
         turn_service.reload(new.turn)
@@ -101,7 +110,7 @@ def turn(config: ConfigFile = None) -> None:
     service = _turn(settings, journal)
 
     def reload(running: Settings) -> Settings:
-        new = load(config, services=["turn"], running=running)
+        new = load_settings(config, services=["turn"], running=running)
         service.reload(new.turn)
         return new
 
@@ -115,7 +124,7 @@ def signaling(config: ConfigFile = None) -> None:
     service = _signaling(settings, journal)
 
     def reload(running: Settings) -> Settings:
-        new = load(config, services=["signaling"], running=running)
+        new = load_settings(config, services=["signaling"], running=running)
         _reload_signaling(service, new)
         return new
 
@@ -162,6 +171,71 @@ def token(
     if name:
         claims |= {"name": name, "sub": name}
     typer.echo(Tokens(secrets).mint(claims))
+
+
+@app.command()
+def doctor(
+    urls: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[URL]...", help="turn:HOST:PORT?transport=udp, turns:…, stun:…"),
+    ] = None,
+    config: ConfigFile = None,
+    *,
+    username: Annotated[str, typer.Option(help="For another's server; ours: from -c.")] = "",
+    password: Annotated[str, typer.Option(envvar="DOCTOR_PASSWORD")] = "",
+    ca: Annotated[Path | None, typer.Option(help="PEM file of an authority to trust.")] = None,
+    load: Annotated[bool, typer.Option(help="Send 1.6 Mbit/s through it for a second.")] = True,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds an answer may take.")] = 4.0,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Try a server as its clients do, and say what is wrong.
+
+    Without a URL: our own server, and what it needs of this machine.
+
+    Exit code 0: nothing failed (read the warnings). 1: something failed. 2: nothing could be tried.
+    """
+    from config.log import set_up
+    from config.schema import LogSettings
+    from turn.doctor.examine import Options
+    from turn.doctor.report import EXIT_NOT_TRIED, Report
+    from turn.doctor.target import Credentials, parse_url
+
+    try:
+        settings = load_settings(config)
+        wanted = urls or [url for group in _relay_urls(settings) for url in group]
+        targets = [parse_url(url) for url in wanted]
+    except (ConfigError, ValueError) as error:
+        _fail(*getattr(error, "problems", [str(error)]), code=EXIT_NOT_TRIED)
+    set_up(LogSettings(level="error"))
+    secret = settings.turn.secret[0].get_secret_value() if settings.turn.secret else ""
+    known = Credentials(username, password, "" if password else secret)
+    if not known.known and settings.turn.users:
+        name, word = next(iter(settings.turn.users.items()))
+        known = Credentials(name, word.get_secret_value())
+    options = Options(known, ca, load, timeout)
+    sections = asyncio.run(_examine(settings, targets, options, machine=not urls))
+    report = Report(sections)
+    typer.echo(report.json() if as_json else report.text())
+    raise typer.Exit(report.exit_code)
+
+
+async def _examine(
+    settings: Settings, targets: Sequence[Any], options: Any, *, machine: bool
+) -> list[Any]:
+    from turn.doctor import host
+    from turn.doctor.examine import examine_all
+
+    sections = []
+    if machine:
+        from signaling.examine import examine_redis
+        from turn.doctor.report import Finding, Section, Status
+
+        section = Section("this machine", "has what it needs")
+        host.relay(section, settings.turn)
+        status, says, then = await examine_redis(settings.redis)
+        section.findings.append(Finding("redis", Status(status), says, then))
+        sections.append(section)
+    return sections + await examine_all(targets, options)
 
 
 # Composition ---------------------------------------------------------------------------------
@@ -355,13 +429,17 @@ class _Process:
 
 
 async def _live(process: _Process, drain: float, ready: Callable[[], None]) -> None:
-    """Start, wait for a signal, drain, stop; a second signal stops at once."""
+    """Start, wait for a signal, drain, stop; a second signal stops at once.
+
+    SIGUSR1 is for a restart: end at once, and leave calls to the next process.
+    """
     loop = asyncio.get_running_loop()
     services = process.services
     loop.add_signal_handler(signal.SIGHUP, process.reload)
-    signals: asyncio.Queue[None] = asyncio.Queue()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, signals.put_nowait, None)
+    signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        loop.add_signal_handler(number, signals.put_nowait, number)
+    leaving = False
     supervisor = Supervisor.of(os.environ)
     feeding = loop.create_task(supervisor.feed())
     started: list[Service] = []
@@ -371,7 +449,9 @@ async def _live(process: _Process, drain: float, ready: Callable[[], None]) -> N
             started.append(service)
         ready()
         supervisor.ready()
-        await signals.get()
+        leaving = await signals.get() is signal.SIGUSR1
+        if leaving:
+            return
         supervisor.stopping(drain)
         draining = [asyncio.ensure_future(service.drain(drain)) for service in started]
         second = asyncio.ensure_future(signals.get())
@@ -381,13 +461,16 @@ async def _live(process: _Process, drain: float, ready: Callable[[], None]) -> N
             task.cancel()
     finally:
         for service in reversed(started):
-            await service.stop()
+            if leaving and isinstance(service, Leaving):
+                await service.leave()
+            else:
+                await service.stop()
         feeding.cancel()
 
 
 def _load(config: Path | None, *services: str, defaults: dict[str, Any] | None = None) -> Settings:
     try:
-        return load(config, defaults=defaults, services=services)
+        return load_settings(config, defaults=defaults, services=services)
     except ConfigError as error:
         _fail(*error.problems)
 
@@ -399,10 +482,10 @@ def _seconds(text: str) -> int:
         _fail(f"--ttl: {error}")
 
 
-def _fail(*problems: str) -> NoReturn:
+def _fail(*problems: str, code: int = 1) -> NoReturn:
     for problem in problems:
         typer.echo(f"icebroker: {problem}", err=True)
-    sys.exit(1)
+    sys.exit(code)
 
 
 def main() -> None:

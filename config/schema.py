@@ -130,6 +130,8 @@ class TurnSettings(Section):
             "proxy_protocol_from",
             "nat_discovery",
             "data_plane",
+            "state_directory",
+            "kernel_directory",
             "workers",
         }
     )
@@ -265,6 +267,13 @@ class TurnSettings(Section):
 
     data_plane: Literal["auto", "kernel", "userspace"] = "auto"
     """What carries relayed packets; `auto` takes the fastest plane that works here."""
+
+    state_directory: str = ""
+    """Folder where live allocations are recorded, so that they outlive a restart or a crash; empty:
+    `$RUNTIME_DIRECTORY` (systemd sets it), or else they end with the process."""
+
+    kernel_directory: str = "/sys/fs/bpf/icebroker"
+    """Folder in a bpffs that keeps the kernel plane at work while the process restarts."""
 
     workers: Positive = 1
     """Processes that share the listening addresses."""

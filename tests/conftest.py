@@ -15,6 +15,7 @@ PACKAGES = {
     "clang": "clang",
     "gcc": "gcc",
     "nft": "nftables",
+    "faketime": "faketime",
     "chromium": "chromium",
     "redis-server": "redis-server",
     "systemd-analyze": "systemd",

@@ -9,6 +9,7 @@ chromium:chromium
 tshark:tshark
 ip:iproute2
 nft:nftables
+faketime:faketime
 ethtool:ethtool
 gcc:gcc
 haproxy:haproxy

@@ -20,8 +20,14 @@ STARTED_WITHIN = 10.0
 class RedisServer:
     """One server on loopback; its port stays the same over restarts."""
 
-    def __init__(self, folder: Path, *options: str, port: int = 0) -> None:
+    ca_certificate: Path | None = None
+
+    def __init__(
+        self, folder: Path, *options: str, port: int = 0, sentinel: Path | None = None
+    ) -> None:
+        """Prepare. :param sentinel: its configuration, where it is to be a Sentinel."""
         self.port = port or free_port()
+        self._sentinel = sentinel
         self._folder = folder
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
@@ -35,8 +41,9 @@ class RedisServer:
 
     def start(self) -> None:
         """Start, with whatever data is in its folder, and wait until it answers."""
-        command = [need("redis-server"), "--port", str(self.port), "--dir", str(self._folder)]
-        command += ["--bind", "127.0.0.1", "--save", "", "--daemonize", "no", *self._options]
+        command = [need("redis-server"), *([str(self._sentinel)] if self._sentinel else [])]
+        command += ["--port", str(self.port), "--dir", str(self._folder), "--bind", "127.0.0.1"]
+        command += ["--sentinel"] if self._sentinel else ["--save", "", *self._options]
         with (self._folder / "redis.log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
         deadline = time.monotonic() + STARTED_WITHIN

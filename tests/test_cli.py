@@ -45,7 +45,7 @@ def test_version(shell: Shell):
 def test_help_names_every_command(shell: Shell):
     done = shell.run("--help")
     assert done.code == 0
-    for command in ("serve", "turn", "signaling", "check", "credentials", "token"):
+    for command in ("serve", "turn", "signaling", "check", "credentials", "token", "doctor"):
         assert f" {command} " in done.out
 
 

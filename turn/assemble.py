@@ -1,6 +1,7 @@
 """What the relay is made of, as its settings have it: one function a part."""
 
 import base64
+import os
 import ssl
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from turn.codec.integrity import Integrity
 from turn.codec.values import Address, Family
 from turn.kernel.carrier import KernelPlane
 from turn.kernel.plane import NullPlane, Plane, Unavailable
+from turn.state import State
 from turn.transport.addresses import relay_candidates
 from turn.transport.stream import ALPN
 
@@ -118,12 +120,33 @@ def udp_endpoints(settings: TurnSettings) -> list[tuple[str, int]]:
     return [*listen, *(found.addresses if found else ())]
 
 
-def data_plane(settings: TurnSettings) -> Plane:
-    """The data plane beside user space. :raises StartError: none, although it is asked for."""
+def state(settings: TurnSettings, environment: Mapping[str, str] = os.environ) -> State | None:
+    """Where allocations outlive the process; None: nowhere."""
+    # systemd gives one folder for each name in RuntimeDirectory; the first is for this.
+    given = environment.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+    folder = settings.state_directory or given
+    return State(Path(folder)) if folder else None
+
+
+def open_state(state: State) -> None:
+    """Have the folder. :raises StartError: it is not usable, or another process has it."""
+    try:
+        state.open()
+    except BlockingIOError:
+        raise StartError("turn.state_directory: another relay has it") from None
+    except OSError as error:
+        raise StartError(f"turn.state_directory: {error}") from None
+
+
+def data_plane(settings: TurnSettings, *, keep: bool = False) -> Plane:
+    """The data plane beside user space. :raises StartError: none, although it is asked for.
+
+    :param keep: have what the kernel carries outlive this process.
+    """
     if settings.data_plane == "userspace":
         return NullPlane("as configured")
     try:
-        plane = KernelPlane()
+        plane = KernelPlane(Path(settings.kernel_directory), keep=keep)
     except Unavailable as error:
         if settings.data_plane == "kernel":
             raise StartError(f'turn.data_plane is "kernel", but {error}') from None

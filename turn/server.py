@@ -15,6 +15,7 @@ from turn.admin.relay import Allocations, RelayFigures, Traffic
 from turn.allocation.allocator import Parts
 from turn.allocation.engine import Engine
 from turn.allocation.policy import PeerPolicy
+from turn.allocation.record import NoJournal
 from turn.allocation.table import AllocationTable
 from turn.codec.values import Address
 from turn.common import Common, alone
@@ -69,6 +70,7 @@ class TurnService:
         self._routes = RouteTable(stats)
         self._poller = Poller()
         self._reserved_ports = tuple(reserved_ports)
+        self._state = assemble.state(settings)
         limits = assemble.limits(settings)
         table = AllocationTable(limits, stats, common.books)
         relays = assemble.relay_addresses(settings, self._addresses)
@@ -98,6 +100,7 @@ class TurnService:
             common.random_bytes,
             assemble.options(settings, external),
             common.elsewhere,
+            self._state.journal if self._state else NoJournal(),
             tell,
         )
         self._engine = Engine(assemble.authenticator(settings, common.key), parts)
@@ -181,7 +184,8 @@ class TurnService:
     async def start(self) -> None:
         """Open the sockets and begin to serve.
 
-        :raises StartError: a file is not usable, or there is no address to relay from.
+        :raises StartError: a file or ``state_directory`` is not usable, or there is no address to
+            relay from.
         :raises ListenError: an address cannot be listened on.
         """
         settings = self._settings
@@ -195,14 +199,17 @@ class TurnService:
         if self._certificate and settings.listen_dtls:
             dtls = [(endpoint.host, endpoint.port) for endpoint in settings.listen_dtls]
             self._listeners.add_dtls(dtls, self._certificate.dtls(settings))
+        if self._state:
+            assemble.open_state(self._state)
         _raise_descriptor_limit()
         loop = asyncio.get_running_loop()
-        self._plane = assemble.data_plane(settings)
+        self._plane = assemble.data_plane(settings, keep=self._state is not None)
         self._routes.observe(self._plane)
         self._plane.start(loop)
         self._poller.start(loop)
         try:
             self._listeners.open_datagram(self._addresses)
+            self._restore()
             for endpoint in settings.listen:
                 await self._listeners.open_stream(*endpoint, tls=None)
             for endpoint in settings.listen_tls:
@@ -210,7 +217,9 @@ class TurnService:
         except OSError:
             await self._listeners.close()
             self._poller.stop(loop)
-            self._plane.stop()
+            self._plane.leave()
+            if self._state:
+                self._state.close(remove=False)
             raise
         self.policy.reserve_ports(place.port for place in self.addresses)
         if self._common.watches:
@@ -309,15 +318,44 @@ class TurnService:
 
     async def stop(self) -> None:
         """Close every allocation, connection and socket."""
-        if self._ticker is None:
+        if not await self._end():
             return
+        self._engine.close_all()
+        self._poller.stop(asyncio.get_running_loop())
+        self._plane.stop()
+        if self._state:
+            self._state.close(remove=True)
+
+    async def leave(self) -> None:
+        """Close every socket, for another process to go on with the allocations.
+
+        What the kernel carries goes on meanwhile. Without ``state_directory`` it is ``stop``.
+        """
+        if self._state is None:
+            await self.stop()
+        elif await self._end():
+            self._engine.leave()
+            self._poller.stop(asyncio.get_running_loop())
+            self._plane.leave()
+            self._state.close(remove=False)
+
+    async def _end(self) -> bool:
+        """Hear of nobody any more; False: it was so already."""
+        if self._ticker is None:
+            return False
         self._ticker.cancel()
         self._ticker = None
         self._watch.stop()
         await self._listeners.close()
-        self._engine.close_all()
-        self._poller.stop(asyncio.get_running_loop())
-        self._plane.stop()
+        return True
+
+    def _restore(self) -> None:
+        """Go on with what the last process left, before anybody is answered."""
+        if self._state:
+            self._state.restore(self._engine, self._ports, self._listeners.senders)
+            for client, peer in self._plane.inherited():
+                self._engine.restore_route(client, peer, time.monotonic())
+        self._plane.restored()
 
     async def _tick(self) -> None:
         ticks = 0

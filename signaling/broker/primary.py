@@ -84,19 +84,25 @@ class Finder:
         options: dict[str, Any] = {
             "host": host.name, "port": host.port, "db": database, "client_name": name,
             "socket_connect_timeout": DIAL_TIMEOUT, "socket_timeout": DIAL_TIMEOUT,
-            "retry": Retry(NoBackoff(), 0), "protocol": 2, **credentials,
+            "retry": Retry(NoBackoff(), 0), "protocol": 2, "driver_info": None, **credentials,
         }  # fmt: skip
         if self._address.tls:
             connection: Connection = SSLConnection(ssl_ca_certs=self._ca_certificate, **options)
         else:
             connection = Connection(**options)
+        transport: asyncio.WriteTransport | None = None
         try:
             async with asyncio.timeout(DIAL_TIMEOUT):
                 await connection.connect()  # type: ignore[no-untyped-call]  # it has no types
+            transport = connection._writer.transport  # type: ignore[union-attr]  # noqa: SLF001
             yield connection
         finally:
             with contextlib.suppress(RedisError, OSError, TimeoutError):
                 await connection.disconnect(nowait=True)
+            # Closing alone would first send what a server that hangs does not take, and over TLS
+            # wait for its word; redis-py has no other way to drop a connection.
+            if transport is not None:
+                transport.abort()
 
     async def _ask_sentinel(self, host: RedisHost) -> RedisHost:
         question = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._address.service)

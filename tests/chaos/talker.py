@@ -19,7 +19,8 @@ from signaling.protocol import SUBPROTOCOL
 from tests.chaos.checker import Line
 
 SILENCE = 1.5
-"""Seconds without a word after which a node counts as dead for its client."""
+"""Seconds without a word after which a node counts as dead for a client: quicker than any real
+one, so that they move a lot."""
 FAULTS = (aiohttp.ClientError, OSError, TimeoutError, ConnectionError)
 TO_ALL = 0.1
 """The share of messages that are for everyone."""
@@ -35,6 +36,7 @@ class Talker:
         self.refusals: list[str] = []
         """Codes of the retryable errors that it got."""
         self.talking = True
+        self.patience = SILENCE
         self.welcomes = 0
         self._room = room
         self._urls = urls
@@ -76,6 +78,11 @@ class Talker:
         return self.joined and self._frame is None
 
     @property
+    def acknowledged(self) -> int:
+        """Messages of its own that the server has answered for."""
+        return sum(line.what == "sent" for line in self.log)
+
+    @property
     def waits_for(self) -> dict[str, Any] | None:
         """The request that has no answer yet."""
         return self._frame
@@ -110,7 +117,7 @@ class Talker:
 
     async def _connect(self, http: aiohttp.ClientSession, url: str) -> None:
         """One socket from beginning to end. :raises FAULTS:"""
-        async with asyncio.timeout(SILENCE):
+        async with asyncio.timeout(self.patience):
             ws = await http.ws_connect(url, protocols=(SUBPROTOCOL,))
         try:
             hello: dict[str, Any] = {"type": "hello", "name": self.name}
@@ -127,7 +134,7 @@ class Talker:
 
     async def _listen(self, ws: aiohttp.ClientWebSocketResponse) -> None:
         while True:
-            async with asyncio.timeout(SILENCE):
+            async with asyncio.timeout(self.patience):
                 frame = await ws.receive()
             if frame.type is not aiohttp.WSMsgType.TEXT:
                 return

@@ -3,6 +3,9 @@
 import asyncio
 import random
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +20,9 @@ from tests.chaos.world import (
     World,
     until,
     world,
+    world_on,
 )
+from tests.redis_sites import cluster, sentinels
 
 SUSPENDED_WITHIN = LEASE + TICK + SLACK
 """Seconds; ten with the lease that is the default."""
@@ -123,9 +128,22 @@ async def _restart(chaos: World, *, keeps_data: bool) -> None:
     await chaos.vanish()
     await asyncio.sleep(chaos.dice.uniform(0, 1))
     await asyncio.to_thread(chaos.server.start)
+    await _begun_anew(chaos, peers)
+
+
+async def another_server(chaos: World) -> None:
+    """A failover, or a slot that moves: what the new server has not got is not pretended."""
+    peers = {client.peer for client in chaos.clients}
+    await asyncio.to_thread(chaos.site.change_servers)
+    await chaos.vanish()
+    await _begun_anew(chaos, peers)
+
+
+async def _begun_anew(chaos: World, before: set[str]) -> None:
     await until(
-        lambda: all(client.peer not in peers and client.joined for client in chaos.clients),
+        lambda: all(client.peer not in before and client.joined for client in chaos.clients),
         RECOVERY,
+        chaos.story,
     )
 
 
@@ -152,3 +170,19 @@ async def test_every_promise_is_kept(tmp_path):
     async with asyncio.TaskGroup() as groups:
         for name in GROUPS:
             groups.create_task(play(name))
+
+
+@pytest.mark.timeout(60 + 60 * ROUNDS)
+async def test_every_promise_is_kept_when_another_server_takes_over(tmp_path):
+    seed = SEED or random.randrange(1 << 32)
+    print(f"CHAOS_SEED={seed}")
+
+    async def play(kind: Callable[[Path], Any]) -> None:
+        async with world_on(kind, tmp_path / kind.__name__, seed) as chaos:
+            for _ in range(ROUNDS):
+                await chaos.play(drops)
+                await chaos.play(another_server)
+
+    async with asyncio.TaskGroup() as groups:
+        for kind in (sentinels, cluster):
+            groups.create_task(play(kind))

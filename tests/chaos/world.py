@@ -8,12 +8,14 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from tests.chaos.checker import complaints, present
 from tests.chaos.cluster import Node, cluster
 from tests.chaos.talker import Talker, talkers
 from tests.chaos.wire import Wire
 from tests.redis_server import RedisServer, redis_server
+from tests.redis_sites import Site
 
 ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "1"))
 """Times that each scenario is played, every time with another timing."""
@@ -35,17 +37,29 @@ class World:
     """What a scenario may break. Every node reaches Redis by a wire of its own."""
 
     def __init__(
-        self, nodes: list[Node], wires: list[Wire], server: RedisServer, dice: random.Random
+        self, nodes: list[Node], wires: list[Wire], redis: RedisServer | Site, dice: random.Random
     ) -> None:
         self.nodes = nodes
         self.wires = wires
-        self.server = server
+        self.redis = redis
         self.dice = dice
         self.clients: list[Talker] = []
         """They know every node, and come back."""
         self.doomed: list[Talker] = []
         """They know the first node only, and vanish with it."""
         self._rooms = itertools.count()
+
+    @property
+    def server(self) -> RedisServer:
+        """Redis, where it is one server that may be stopped."""
+        assert isinstance(self.redis, RedisServer)
+        return self.redis
+
+    @property
+    def site(self) -> Site:
+        """Redis, where it is several servers."""
+        assert isinstance(self.redis, Site)
+        return self.redis
 
     async def play(self, scenario: Callable[["World"], Awaitable[None]]) -> None:
         """Let clients talk, let it happen, and see that every promise was kept."""
@@ -60,7 +74,7 @@ class World:
             await scenario(self)
             await self.trouble(self.dice.uniform(0.2, 0.8))
             await self.settle()
-            assert self.server.without_ttl() == []
+            assert self.redis.without_ttl() == []
         await self.nobody_is_left()
 
     async def vanish(self) -> set[str]:
@@ -134,9 +148,9 @@ class World:
         """When all have vanished, nothing of a session, a room or a mailbox stays."""
 
         def left() -> list[bytes]:
-            generation = self.server.client.info("server")["run_id"][:12].encode()
+            generation = self.redis.client.info("server")["run_id"][:12].encode()
             kinds = {b"s", b"m", b"j", b"d", b"p", b"r"}
-            keys = (key.split(b":") for key in self.server.every_key())
+            keys = (key.split(b":") for key in self.redis.every_key())
             return [b":".join(key) for key in keys if key[2] in kinds and key[1] == generation]
 
         await until(lambda: not left(), LEASE + WINDOW + 2 * TICK + SLACK)
@@ -154,6 +168,15 @@ async def world(folder: Path, seed: int) -> AsyncIterator[World]:
         urls = [f"redis://127.0.0.1:{wire.port}" for wire in wires]
         nodes = await _in_thread(stack, folder, urls)
         yield World(nodes, wires, server, random.Random(seed))
+
+
+@asynccontextmanager
+async def world_on(kind: Callable[[Path], Any], folder: Path, seed: int) -> AsyncIterator[World]:
+    """Two nodes that serve, over Redis of a kind (``tests.redis_sites``)."""
+    async with AsyncExitStack() as stack:
+        site = stack.enter_context(kind(folder))
+        nodes = await _in_thread(stack, folder, [site.url] * 2)
+        yield World(nodes, [], site, random.Random(seed))
 
 
 async def _in_thread(stack: AsyncExitStack, folder: Path, urls: Sequence[str]) -> list[Node]:

@@ -1,4 +1,4 @@
-"""What every broker guarantees: one suite over the embedded one and over two nodes with Redis."""
+"""What every broker guarantees: one suite over the embedded one and every kind of Redis."""
 
 import json
 
@@ -7,25 +7,29 @@ import pytest
 from signaling.broker.base import MailboxFull, NotThere, RoomFull, SessionOver
 from signaling.protocol.errors import CloseCode
 from signaling.protocol.messages import NULL, ByeOut, SignalOut
-from tests.redis_server import redis_server
+from tests.redis_sites import PREFIX, SITES
 from tests.signaling.worlds import WINDOW, begin, memory_world, message, raw, redis_world
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """One Redis for all tests of this file; each has a prefix of its own."""
-    with redis_server(tmp_path_factory.mktemp("redis")) as running:
-        yield running
-
-
-@pytest.fixture(params=["memory", "redis"])
-async def world(request):
-    """Two nodes."""
+@pytest.fixture(scope="module", params=["memory", *SITES])
+def site(request, tmp_path_factory):
+    """What the nodes share: nothing, or a Redis of one kind for all tests of this file."""
     if request.param == "memory":
+        yield None
+    else:
+        with SITES[request.param](tmp_path_factory.mktemp(request.param)) as running:
+            yield running
+
+
+@pytest.fixture
+async def world(site):
+    """Two nodes, and nothing of the test before."""
+    if site is None:
         async with memory_world() as made:
             yield made
     else:
-        async with redis_world(request.getfixturevalue("server")) as made:
+        site.client.flushall()
+        async with redis_world(site, PREFIX) as made:
             yield made
 
 

@@ -16,6 +16,7 @@ from signaling.broker.redis import RedisBroker
 from signaling.protocol.errors import CloseCode
 from signaling.protocol.messages import NULL, MessageOut
 from tests.redis_server import RedisServer
+from tests.redis_sites import Site
 
 MOST_MESSAGES, MOST_BYTES = 8, 10_000
 WINDOW = 30.0
@@ -75,7 +76,9 @@ class World:
 class RedisWorld(World):
     """Two nodes that share a Redis."""
 
-    def __init__(self, one: RedisBroker, two: RedisBroker, ear: Ear, server: RedisServer) -> None:
+    def __init__(
+        self, one: RedisBroker, two: RedisBroker, ear: Ear, server: RedisServer | Site
+    ) -> None:
         super().__init__(one, two, ear)
         self.nodes = (one, two)
         self._server = server
@@ -103,16 +106,19 @@ async def memory_world() -> AsyncIterator[World]:
     await broker.stop()
 
 
-def redis_broker(server: RedisServer, prefix: str, **options: Any) -> RedisBroker:
+def redis_broker(server: RedisServer | Site, prefix: str, **options: Any) -> RedisBroker:
     """A node's broker that is not started yet."""
-    finder = Finder(parse_redis_url(server.url), "{" + prefix + "}", None)
+    authority = str(server.ca_certificate) if server.ca_certificate else None
+    finder = Finder(parse_redis_url(server.url), "{" + prefix + "}", authority)
     return RedisBroker(finder, prefix, MOST_MESSAGES, MOST_BYTES, **{"lease": 8.0, **options})
 
 
 @asynccontextmanager
-async def redis_world(server: RedisServer, **options: Any) -> AsyncIterator[RedisWorld]:
-    """Two nodes with a prefix of their own."""
-    prefix = f"test-{secrets.token_hex(4)}"
+async def redis_world(
+    server: RedisServer | Site, prefix: str = "", **options: Any
+) -> AsyncIterator[RedisWorld]:
+    """Two nodes. :param prefix: empty: one of their own."""
+    prefix = prefix or f"test-{secrets.token_hex(4)}"
     one, two = (redis_broker(server, prefix, **options) for _ in range(2))
     ear = Ear()
     await one.start(ear)

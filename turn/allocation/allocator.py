@@ -21,6 +21,7 @@ from turn.allocation.model import (
 )
 from turn.allocation.options import NOTHING_MORE, Options
 from turn.allocation.policy import PeerPolicy
+from turn.allocation.record import Journal, NoJournal
 from turn.allocation.table import AllocationTable, Reservation
 from turn.bandwidth import Bandwidth
 from turn.codec import registry
@@ -63,6 +64,7 @@ class Parts(NamedTuple):
     random_bytes: Callable[[int], bytes]
     options: Options = NOTHING_MORE
     elsewhere: Elsewhere = NOWHERE
+    journal: Journal = NoJournal()
     tell: Tell = to_nobody
 
 
@@ -82,6 +84,7 @@ class Allocator:
         self.connections = Connections(parts.random_bytes)
         self.options = parts.options
         self.elsewhere = parts.elsewhere
+        self.journal = parts.journal
         self._by_ticket: dict[bytes, Allocation] = {}
 
     # Allocations ---------------------------------------------------------------------------
@@ -138,6 +141,7 @@ class Allocator:
 
     def close(self, allocation: Allocation, reason: CloseReason) -> None:
         """End an allocation and everything of it; the five-tuple and the port are free again."""
+        self.journal.drop(allocation)
         self.connections.close_all(allocation)
         self._routes.close(allocation.client, allocation.routes)
         self.table.remove(allocation)
@@ -185,9 +189,13 @@ class Allocator:
         It is text, because coturn's client keeps no more of it than up to a zero.
         """
         self._by_ticket.pop(allocation.ticket, None)
-        allocation.ticket = self._random_bytes(TICKET_BYTES).hex().encode()
-        self._by_ticket[allocation.ticket] = allocation
+        self.restore_ticket(allocation, self._random_bytes(TICKET_BYTES).hex().encode())
         return allocation.ticket
+
+    def restore_ticket(self, allocation: Allocation, ticket: bytes) -> None:
+        """Let a ticket stand for an allocation."""
+        allocation.ticket = ticket
+        self._by_ticket[ticket] = allocation
 
     def of_ticket(self, ticket: bytes) -> Allocation | None:
         """The allocation that a ticket stands for."""
@@ -240,11 +248,15 @@ class Allocator:
         if route is not None:
             self._routes.refresh(route, self._route_expiry(allocation, route))
         else:
-            ends = allocation.relayed[family_of(peer)].ends
-            route = Route(ends, peer, self.policy.to_wire(peer), number, 0.0)
-            route.expires = self._route_expiry(allocation, route)
-            self._routes.add(allocation.routes, route)
+            self.open_channel(allocation, number, peer)
         self.table.schedule(allocation)
+
+    def open_channel(self, allocation: Allocation, number: int, peer: Address) -> None:
+        """Write the route of a channel that is bound."""
+        ends = allocation.relayed[family_of(peer)].ends
+        route = Route(ends, peer, self.policy.to_wire(peer), number, 0.0)
+        route.expires = self._route_expiry(allocation, route)
+        self._routes.add(allocation.routes, route)
 
     def admit(self, allocation: Allocation, peer: Address, now: float) -> Route | None:
         """A route without a channel for a peer whose permission lives; None: dropped, counted."""

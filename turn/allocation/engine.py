@@ -4,6 +4,7 @@ A request passes the same steps in the same order whatever its method; ``HANDLER
 particular to one; ``_reject`` builds every failure. The engine knows neither sockets nor clocks.
 """
 
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from turn.allocation.options import Options
 from turn.allocation.refusals import facts_of, is_first_step
 from turn.allocation.replies import RecentReplies
 from turn.allocation.request import Outcome, Request, unknown_attributes
+from turn.allocation.restore import Kept, restore
 from turn.auth.authenticate import Authenticator, Identity, Now
 from turn.codec import registry
 from turn.codec.errors import Malformed, StunError
@@ -195,7 +197,15 @@ class Engine:
             fingerprint=message.has(registry.FINGERPRINT),
         )
         proved = identity is not None
+        if proved and message_class == MessageClass.SUCCESS:
+            self._keep(request.client)
         return Reply(data, proved, request.stream, request.origin, request.destination)
+
+    def _keep(self, client: FiveTuple) -> None:
+        """See that what a reply promises is there after a restart."""
+        allocation = self.table.get(client)
+        if allocation is not None:
+            self._allocator.journal.keep(allocation)
 
     # From a data plane ---------------------------------------------------------------------
 
@@ -240,6 +250,16 @@ class Engine:
         self._allocator.forget(now)
         self._replies.expire(now)
 
+    def restore(self, kept: Sequence[Kept], now: float) -> list[Allocation]:
+        """Go on with what another process began, before the first message is handled."""
+        return restore(self._allocator, kept, now)
+
+    def restore_route(self, client: FiveTuple, peer: Address, now: float) -> None:
+        """Write the route of indications again, if the client still has the permission."""
+        allocation = self.table.get(client)
+        if allocation is not None and peer.host in allocation.permissions:
+            self._allocator.admit(allocation, peer, now)
+
     def reload(self, authenticator: Authenticator, limits: Limits, options: Options) -> None:
         """Go on with these, and end what the policy refuses now."""
         self._authenticator = authenticator
@@ -267,3 +287,9 @@ class Engine:
             self._allocator.close(allocation, reason)
         for relay in self.table.expired_reservations(float("inf")):
             relay.close()
+
+    def leave(self) -> None:
+        """Close every relayed address, and end nothing: another process goes on with it."""
+        for allocation in self.table:
+            for relayed in allocation.relayed.values():
+                relayed.relay.close()

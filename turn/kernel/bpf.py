@@ -6,13 +6,16 @@ import mmap
 import os
 import platform
 import struct
-from typing import Final
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, NamedTuple, Self
 
 # <asm/unistd.h>; the system call has no wrapper in the C library.
 SYSTEM_CALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280}
 # enum bpf_cmd of <linux/bpf.h>.
-MAP_CREATE, MAP_UPDATE, MAP_DELETE, PROGRAM_LOAD, LINK_CREATE = 0, 2, 3, 5, 28
-TEST_RUN = 10
+MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, MAP_NEXT_KEY = range(5)
+PROGRAM_LOAD, OBJECT_PIN, OBJECT_GET, TEST_RUN, OBJECT_INFO = 5, 6, 7, 10, 15
+LINK_CREATE, LINK_UPDATE = 28, 29
 # enum bpf_prog_type, enum bpf_attach_type, enum bpf_map_type.
 CLASSIFIER = 3
 TCX_INGRESS = 46
@@ -23,6 +26,12 @@ OF_MAP = struct.Struct("=IIIIIII16s")
 OF_ELEMENT = struct.Struct("=IIQQQ")
 OF_PROGRAM = struct.Struct("=IIQQIIQII16sII")
 OF_LINK = struct.Struct("=IIII32x")
+OF_UPDATE = struct.Struct("=IIII")
+OF_OBJECT = struct.Struct("=QII")
+OF_INFO = struct.Struct("=IIQ")
+# struct bpf_map_info, struct bpf_link_info of a tcx link: up to the last field that we read.
+MAP_INFO = struct.Struct("=I4xIIII")
+LINK_INFO = struct.Struct("=III4xII")
 OF_TEST = struct.Struct("=IIIIQQII")
 ATTRIBUTE_BYTES: Final = 128
 NAME_BYTES = 15
@@ -35,12 +44,16 @@ class BpfError(OSError):
     """The kernel refused a command; the message says which and why."""
 
 
+def _attribute(fields: bytes) -> "ctypes.Array[ctypes.c_char]":
+    return ctypes.create_string_buffer(fields, ATTRIBUTE_BYTES)
+
+
 def call(command: int, what: str, attribute: bytes) -> int:
     """Make the system call. :raises BpfError: the kernel refused; ``what`` names it."""
     number = SYSTEM_CALL.get(platform.machine())
     if number is None:
         raise BpfError(errno.ENOSYS, f"{what}: no bpf(2) known for {platform.machine()}")
-    room = ctypes.create_string_buffer(attribute, ATTRIBUTE_BYTES)
+    room = _attribute(attribute)
     result = int(_libc.syscall(number, command, room, ATTRIBUTE_BYTES))
     if result < 0:
         error = ctypes.get_errno()
@@ -53,46 +66,82 @@ def address_of(buffer: bytearray) -> int:
     return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
 
 
+class Shape(NamedTuple):
+    """What a map is like; ``relay.bpf.c`` says it of each."""
+
+    kind: int
+    key_bytes: int
+    value_bytes: int
+    entries: int
+    flags: int
+
+
 class Map:
-    """A BPF map of our own. ``close`` gives it back; the programs that use it keep it alive."""
+    """A BPF map. ``close`` lets go of it; programs that use it, and pins, keep it alive."""
 
-    def __init__(self, name: str, kind: int, sizes: tuple[int, int], entries: int, flags: int):
-        """Create it.
-
-        :param sizes: of a key and of a value, in bytes.
-        :raises BpfError: the kernel refused.
-        """
-        self.name, self.entries, (self.key_bytes, self.value_bytes) = name, entries, sizes
-        self.fd = call(
-            MAP_CREATE,
-            f"creating the map {name}",
-            OF_MAP.pack(kind, *sizes, entries, flags, 0, 0, name.encode()[:NAME_BYTES]),
-        )
+    def __init__(self, name: str, descriptor: int, shape: Shape) -> None:
+        """Use the map that a descriptor stands for; it is ours to close."""
+        self.name, self.shape, self.fd = name, shape, descriptor
         # Buffers that are made once: an update is then one system call and two copies, 3 µs.
-        self._key = bytearray(self.key_bytes)
-        self._value = bytearray(self.value_bytes)
-        self._attribute = ctypes.create_string_buffer(
-            OF_ELEMENT.pack(self.fd, 0, address_of(self._key), address_of(self._value), 0),
-            ATTRIBUTE_BYTES,
+        self._key = bytearray(shape.key_bytes)
+        self._next_key = bytearray(shape.key_bytes)
+        self._value = bytearray(shape.value_bytes)
+        key, value = address_of(self._key), address_of(self._value)
+        self._element = _attribute(OF_ELEMENT.pack(descriptor, 0, key, value, 0))
+        self._following = _attribute(
+            OF_ELEMENT.pack(descriptor, 0, key, address_of(self._next_key), 0)
         )
+        self._first = _attribute(OF_ELEMENT.pack(descriptor, 0, 0, address_of(self._next_key), 0))
         self._number = SYSTEM_CALL[platform.machine()]
+
+    @classmethod
+    def create(cls, name: str, shape: Shape) -> Self:
+        """Make one. :raises BpfError: the kernel refused."""
+        kind, key_bytes, value_bytes, entries, flags = shape
+        label = name.encode()[:NAME_BYTES]
+        attribute = OF_MAP.pack(kind, key_bytes, value_bytes, entries, flags, 0, 0, label)
+        return cls(name, call(MAP_CREATE, f"creating the map {name}", attribute), shape)
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Use one that is pinned. :raises BpfError: there is none, or it is not for us."""
+        descriptor = open_pinned(path)
+        kind, *sizes = MAP_INFO.unpack_from(_info(descriptor, MAP_INFO.size))
+        return cls(path.name, descriptor, Shape(kind, *sizes))
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        """Every element of a hash map that nobody else writes."""
+        where = self._first
+        while _libc.syscall(self._number, MAP_NEXT_KEY, where, OF_ELEMENT.size) == 0:
+            self._key[:] = key = bytes(self._next_key)
+            where = self._following
+            if _libc.syscall(self._number, MAP_LOOKUP, self._element, OF_ELEMENT.size) == 0:
+                yield key, bytes(self._value)
+                self._key[:] = key
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value of a key."""
+        self._key[:] = key
+        if _libc.syscall(self._number, MAP_LOOKUP, self._element, OF_ELEMENT.size) < 0:
+            return None
+        return bytes(self._value)
 
     def update(self, key: bytes, value: bytes) -> None:
         """Write an element. :raises BpfError: there is no room (ENOSPC, E2BIG) or memory."""
         self._key[:] = key
         self._value[:] = value
-        if _libc.syscall(self._number, MAP_UPDATE, self._attribute, OF_ELEMENT.size) < 0:
+        if _libc.syscall(self._number, MAP_UPDATE, self._element, OF_ELEMENT.size) < 0:
             error = ctypes.get_errno()
             raise BpfError(error, f"writing the map {self.name}: {os.strerror(error)}")
 
     def delete(self, key: bytes) -> None:
         """Remove an element; one that is not there is no error."""
         self._key[:] = key
-        _libc.syscall(self._number, MAP_DELETE, self._attribute, OF_ELEMENT.size)
+        _libc.syscall(self._number, MAP_DELETE, self._element, OF_ELEMENT.size)
 
     def memory(self) -> mmap.mmap:
         """The values of an array that was made mmapable, shared with the program."""
-        return mmap.mmap(self.fd, self.entries * self.value_bytes)
+        return mmap.mmap(self.fd, self.shape.entries * self.shape.value_bytes)
 
     def close(self) -> None:
         """Let go of it."""
@@ -145,3 +194,31 @@ def attach_tcx(program: int, device: int) -> int:
     :raises BpfError: the kernel refused.
     """
     return call(LINK_CREATE, "attaching by tcx", OF_LINK.pack(program, device, TCX_INGRESS, 0))
+
+
+def update_link(link: int, program: int) -> None:
+    """Run another program where a link has one; not a packet passes between them."""
+    call(LINK_UPDATE, "replacing the program", OF_UPDATE.pack(link, program, 0, 0))
+
+
+def device_of(link: int) -> int:
+    """The index of the device that a tcx link is at; 0: the device is gone."""
+    return int(LINK_INFO.unpack_from(_info(link, LINK_INFO.size))[3])
+
+
+def pin(descriptor: int, path: Path) -> None:
+    """Keep a map or a link alive by a name in a bpffs. :raises BpfError: it cannot be."""
+    name = bytearray(os.fsencode(path) + b"\0")
+    call(OBJECT_PIN, f"pinning {path}", OF_OBJECT.pack(address_of(name), descriptor, 0))
+
+
+def open_pinned(path: Path) -> int:
+    """A descriptor of what is pinned. :raises BpfError: there is none, or it is not for us."""
+    name = bytearray(os.fsencode(path) + b"\0")
+    return call(OBJECT_GET, f"opening {path}", OF_OBJECT.pack(address_of(name), 0, 0))
+
+
+def _info(descriptor: int, size: int) -> bytes:
+    room = bytearray(size)
+    call(OBJECT_INFO, "looking at it", OF_INFO.pack(descriptor, size, address_of(room)))
+    return bytes(room)

@@ -8,38 +8,26 @@ import asyncio
 import errno
 import secrets
 import sys
-from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 
 import structlog
 
 from turn.codec.indication import data_indication_header
+from turn.codec.values import Address
 from turn.kernel.bpf import BpfError
-from turn.kernel.devices import Devices
-from turn.kernel.hops import Hops, Path
-from turn.kernel.layout import (
-    BYTES,
-    EXPIRES,
-    INDEX,
-    METER_WORDS,
-    MOST_WAYS,
-    PACKETS,
-    PORTS_PER_WORD,
-    SPOILED,
-    WORD,
-    Way,
-)
+from turn.kernel.hops import Hops, Passage
+from turn.kernel.inherited import Inherited
+from turn.kernel.layout import INDEX, PORTS_PER_WORD, WORD, Way
+from turn.kernel.loader import attach
+from turn.kernel.meters import Meters
 from turn.kernel.plane import NOTHING, Unavailable
-from turn.kernel.program import load
 from turn.kernel.rtnetlink import Netlink, News
-from turn.routes import Carried, Route, ThroughProxy, Transport
+from turn.routes import Carried, FiveTuple, Route, ThroughProxy, Transport
 
 log = structlog.get_logger("turn")
 
-COARSE = 0.02
-"""Seconds that the program's clock may be behind ours: it is read a tick at a time, 10 ms at most.
-A route closes so much earlier there; its last packets go through user space, which is exact."""
 SETTLE = 0.2
 """Seconds to wait after a change of devices or routes: they come in groups."""
 KEEP = 15.0
@@ -55,7 +43,7 @@ class Offload:
 
     __slots__ = ("client", "number", "peer", "ways")
 
-    def __init__(self, ways: tuple[Way, Way], number: int, client: Path, peer: Path) -> None:
+    def __init__(self, ways: tuple[Way, Way], number: int, client: Passage, peer: Passage) -> None:
         self.ways = ways
         """From the client, from the peer."""
         self.number = number
@@ -69,48 +57,47 @@ class KernelPlane:
 
     name = "kernel"
 
-    def __init__(self) -> None:
-        """Load the program and attach it. :raises Unavailable: it cannot be."""
+    def __init__(self, directory: Path | None = None, *, keep: bool = False) -> None:
+        """Have the program at work. :raises Unavailable: it cannot be.
+
+        :param directory: in a bpffs, where the program is lent or kept.
+        :param keep: have what the kernel carries outlive this process.
+        """
         if not sys.platform.startswith("linux"):
             raise Unavailable("the kernel plane needs Linux")
         with ExitStack() as undo:
             try:
-                self._load(undo)
+                self._open(undo, directory, keep)
             except OSError as error:
                 raise Unavailable(_explained(error)) from None
             self._undo = undo.pop_all()
-        self._unused = iter(range(MOST_WAYS // 2))
-        self._freed: deque[int] = deque()
         self._offloads: dict[Route, Offload] = {}
         self._waiting: set[Route] = set()
-        self._retired = Carried()
-        self._ports: dict[int, int] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
-    def _load(self, undo: ExitStack) -> None:
+    def _open(self, undo: ExitStack, directory: Path | None, keep: bool) -> None:
         self._netlink = Netlink()
         undo.callback(self._netlink.close)
         self._news = News()
         undo.callback(self._news.close)
-        program = load()
-        undo.callback(program.close)
-        self._maps = program.maps
-        memory = self._maps["meters"].memory()
-        undo.callback(memory.close)
-        self._meters = memoryview(memory).cast("Q")
-        undo.callback(self._meters.release)
-        self._hops = Hops(self._netlink, self._write_hop)
-        self._devices = Devices(program.fd)
-        undo.callback(self._devices.close)
+        self._attached = attach(directory, keep=keep)
+        failed = undo.enter_context(ExitStack())
+        failed.callback(self._attached.close)
+        self._maps = self._attached.maps
+        self._inherited = Inherited(self._maps)
+        self._meters = Meters(self._maps["meters"], self._inherited.numbers)
+        undo.callback(self._meters.close)
+        self._hops = Hops(self._netlink, self._write_hop, self._inherited.hops)
+        self._ports = dict(self._inherited.ports)
         self._follow_devices()
-        if not self._devices.names:
-            raise self._devices.refusal or OSError(errno.ENODEV, "no device has an address")
+        failed.pop_all()
 
     @property
     def reason(self) -> str:
         """Where it works."""
-        return f"at {', '.join(self._devices.names)}"
+        kept = ", kept when this process ends" if self._attached.is_kept else ""
+        return f"at {', '.join(self._attached.names)}{kept}"
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to follow the machine's devices, routes and neighbours."""
@@ -118,8 +105,30 @@ class KernelPlane:
         loop.add_reader(self._news.sock, self._heard)
         self._later("keep", KEEP, self._keep)
 
+    def inherited(self) -> list[tuple[FiveTuple, Address]]:
+        """Clients and peers between whom indications go by the kernel since before this process."""
+        return self._inherited.named()
+
+    def restored(self) -> None:
+        """Every route that an earlier process has left is written again: clean up the rest."""
+        self._inherited.clean()
+        for number in self._inherited.numbers:
+            self._meters.free(number)
+        self._hops.free(self._inherited.hops)
+
     def stop(self) -> None:
         """Take everything out of the kernel again."""
+        for route in list(self._offloads):
+            self._drop(route)
+        self._attached.close()
+        self._end()
+
+    def leave(self) -> None:
+        """Let packets go on; another process will find them in the maps."""
+        self._attached.leave()
+        self._end()
+
+    def _end(self) -> None:
         for timer in self._timers.values():
             timer.cancel()
         if self._loop is not None:
@@ -132,7 +141,7 @@ class KernelPlane:
         """Write a route, if the program can carry it; at once, if it has a channel."""
         if not can_carry(route):
             return
-        if route.channel:
+        if route.channel or self._inherited.has(ways_of(route)):
             self._offload(route)
             return
         self._waiting.add(route)
@@ -149,7 +158,9 @@ class KernelPlane:
 
     def _offload(self, route: Route) -> None:
         ways = ways_of(route)
-        number = self._number()
+        number = self._inherited.take(ways)
+        if number is None:
+            number = self._meters.take()
         if number is None:
             return
         client, server = route.client.client.host, route.client.server.host
@@ -162,7 +173,7 @@ class KernelPlane:
         self._offloads[route] = offload
         try:
             self._open_port(route.client.server.port)
-            self._open_meters(offload, route.expires)
+            self._meters.move(number, route.expires)
             self._write_ways(offload)
         except BpfError as error:
             self._drop(route)
@@ -172,9 +183,7 @@ class KernelPlane:
         """Move the end of a route: one store into shared memory a way."""
         offload = self._offloads.get(route)
         if offload is not None:
-            until = _nanoseconds(route.expires)
-            for index in (0, 1):
-                self._meters[_meter(offload, index) + EXPIRES] = until
+            self._meters.move(offload.number, route.expires)
 
     def removed(self, route: Route) -> None:
         """Close a route; not one packet takes it from here on."""
@@ -184,53 +193,20 @@ class KernelPlane:
 
     def carried(self) -> Carried:
         """What went by this plane, in all."""
-        total = list(self._retired)
-        for offload in self._offloads.values():
-            for place, value in enumerate(self._read(offload)):
-                total[place] += value
-        return Carried(*total)
+        return self._meters.total([offload.number for offload in self._offloads.values()])
 
     def carried_by(self, route: Route) -> Carried:
         """What went by this plane on one route."""
         offload = self._offloads.get(route)
-        return self._read(offload) if offload is not None else NOTHING
+        return self._meters.read(offload.number) if offload is not None else NOTHING
 
     def _drop(self, route: Route) -> None:
         offload = self._offloads.pop(route)
-        for index in (0, 1):
-            self._meters[_meter(offload, index) + EXPIRES] = 0
+        self._meters.free(offload.number)
         for way in offload.ways:
             self._maps[way.map].delete(way.key())
-        self._retired = self._retired.plus(self._read(offload))
         self._hops.release(offload.client)
         self._hops.release(offload.peer)
-        self._freed.append(offload.number)
-
-    def _read(self, offload: Offload) -> Carried:
-        sent, received = _meter(offload, 0), _meter(offload, 1)
-        meters = self._meters
-        return Carried(
-            meters[sent + PACKETS],
-            meters[sent + BYTES],
-            meters[received + PACKETS],
-            meters[received + BYTES],
-            meters[sent + SPOILED] + meters[received + SPOILED],
-        )
-
-    def _number(self) -> int | None:
-        """A free pair of meters: the one that was free longest.
-
-        A packet under way on another CPU has long gone by when its meter means something else.
-        """
-        number = next(self._unused, None)
-        return number if number is not None or not self._freed else self._freed.popleft()
-
-    def _open_meters(self, offload: Offload, expires: float) -> None:
-        for index in (0, 1):
-            start = _meter(offload, index)
-            for word in (PACKETS, BYTES, SPOILED):
-                self._meters[start + word] = 0
-            self._meters[start + EXPIRES] = _nanoseconds(expires)
 
     def _write_ways(self, offload: Offload) -> None:
         ends = (offload.client.index, offload.peer.index)
@@ -274,7 +250,7 @@ class KernelPlane:
     def _follow_devices(self) -> None:
         links = self._netlink.links()
         self._hops.set_links(links)
-        self._devices.follow(links, self._netlink.addressed())
+        self._attached.follow(links, self._netlink.addressed())
 
     def _write_hop(self, index: int, value: bytes) -> None:
         self._maps["hops"].update(INDEX.pack(index), value)
@@ -305,15 +281,6 @@ def ways_of(route: Route) -> tuple[Way, Way]:
         Way(client, server, relayed, peer, named=route.peer),
         Way(peer, relayed, server, client, header=header),
     )
-
-
-def _meter(offload: Offload, index: int) -> int:
-    """Where a way's meter begins, in words."""
-    return (2 * offload.number + index) * METER_WORDS
-
-
-def _nanoseconds(expires: float) -> int:
-    return max(0, int((expires - COARSE) * 1e9))
 
 
 def _explained(error: OSError) -> str:

@@ -11,7 +11,8 @@ from collections.abc import Collection
 
 import structlog
 
-from turn.kernel.bpf import attach_tcx
+from turn.kernel.bpf import attach_tcx, device_of, update_link
+from turn.kernel.pins import Pinned, Pins
 from turn.kernel.rtnetlink import Link
 
 log = structlog.get_logger("turn")
@@ -20,10 +21,14 @@ log = structlog.get_logger("turn")
 class Devices:
     """Keeps a program attached where it should be."""
 
-    def __init__(self, program: int) -> None:
+    def __init__(self, program: int, pins: Pins | None = None) -> None:
+        """Begin; links that another process pinned run this program from now on."""
         self._program = program
+        self._pins = pins
         self._attached: dict[int, tuple[str, int]] = {}
         self._refused: dict[int, OSError] = {}
+        for pinned in pins.links() if pins else ():
+            self._adopt(pinned)
 
     @property
     def names(self) -> list[str]:
@@ -55,17 +60,47 @@ class Devices:
         for index in list(self._attached):
             self._release(index)
 
+    def leave(self) -> None:
+        """Let go of what is pinned, for another process; the rest ends."""
+        for _, link in self._attached.values():
+            os.close(link)
+        self._attached.clear()
+
+    def _adopt(self, pinned: Pinned) -> None:
+        assert self._pins is not None
+        try:
+            link = self._pins.open_link(pinned)
+        except OSError:
+            pinned.path.unlink(missing_ok=True)
+            return
+        try:
+            if device_of(link) != pinned.device:  # it is gone, and the link with it
+                raise OSError(errno.ENODEV, "no such device")
+            update_link(link, self._program)
+        except OSError:
+            pinned.path.unlink(missing_ok=True)
+            os.close(link)
+            return
+        self._attached[pinned.device] = (pinned.path.name.rpartition("-")[0], link)
+
     def _attach(self, link: Link) -> None:
         try:
-            self._attached[link.device] = (link.name, attach_tcx(self._program, link.device))
+            descriptor = attach_tcx(self._program, link.device)
         except OSError as error:
             if error.errno == errno.ENODEV:  # gone while we looked
                 return
             self._refused[link.device] = error
             log.warning("user space carries what this device brings", device=link.name,
                         reason=error.strerror)  # fmt: skip
+            return
+        self._attached[link.device] = (link.name, descriptor)
+        if self._pins:
+            self._pins.drop_link(link.device)
+            self._pins.pin_link(link.device, link.name, descriptor)
 
     def _release(self, index: int) -> None:
         _, link = self._attached.pop(index)
+        if self._pins:
+            self._pins.drop_link(index)
         with contextlib.suppress(OSError):
             os.close(link)

@@ -6,7 +6,7 @@ written as such, and the packets go through user space, whose sending makes the 
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from turn.kernel.layout import HOP, MOST_HOPS, packed
 from turn.kernel.rtnetlink import Found, Link, Neighbour, Netlink
@@ -37,7 +37,7 @@ class Hop:
         return hop_key(Found(self.device, self.address, self.mtu, self.is_local))
 
 
-class Path:
+class Passage:
     """From an address of ours to one of theirs."""
 
     __slots__ = ("destination", "hop", "source", "users")
@@ -57,35 +57,47 @@ class Path:
 class Hops:
     """All paths and hops in use."""
 
-    def __init__(self, netlink: Netlink, write: Callable[[int, bytes], None]) -> None:
+    def __init__(
+        self,
+        netlink: Netlink,
+        write: Callable[[int, bytes], None],
+        taken: Collection[int] = (),
+    ) -> None:
         """Begin with none.
 
         :param write: puts a hop into the map at an index.
+        :param taken: places that are in use already; ``free`` them when they are not.
         """
         self._netlink = netlink
         self._write = write
-        self._paths: dict[tuple[str, str], Path] = {}
+        self._paths: dict[tuple[str, str], Passage] = {}
         self._hops: dict[HopKey, Hop] = {}
         self._by_neighbour: dict[tuple[int, bytes], set[Hop]] = {}
         # First in, first out: while ways are being moved to another hop, the place of the one that
         # they leave means nothing else.
-        self._free = deque(range(1, MOST_HOPS))
+        self._free = deque(place for place in range(1, MOST_HOPS) if place not in taken)
         self._links: dict[int, Link] = {}
+
+    def free(self, places: Iterable[int]) -> None:
+        """Have places that were taken by others."""
+        for place in places:
+            self._write(place, UNKNOWN)
+            self._free.append(place)
 
     def set_links(self, links: Iterable[Link]) -> None:
         """The devices as they are now."""
         self._links = {link.device: link for link in links}
 
-    def acquire(self, source: str, destination: str) -> Path:
+    def acquire(self, source: str, destination: str) -> Passage:
         """The path between two addresses; ``release`` it when it is no longer used."""
         path = self._paths.get((source, destination))
         if path is None:
-            path = self._paths[source, destination] = Path(source, destination)
+            path = self._paths[source, destination] = Passage(source, destination)
             self._resolve(path)
         path.users += 1
         return path
 
-    def release(self, path: Path) -> None:
+    def release(self, path: Passage) -> None:
         """Give a path back."""
         path.users -= 1
         if not path.users:
@@ -98,7 +110,7 @@ class Hops:
             for hop in self._by_neighbour.get((neighbour.device, neighbour.address), ()):
                 self._write(hop.index, self._value(hop, neighbour.mac))
 
-    def refresh(self) -> list[Path]:
+    def refresh(self) -> list[Passage]:
         """Ask anew about everything; gives the paths that have another hop now."""
         for hop in self._hops.values():
             self._write_hop(hop)
@@ -115,7 +127,7 @@ class Hops:
         for device, address in self._by_neighbour:
             self._netlink.use(device, address)
 
-    def _resolve(self, path: Path) -> None:
+    def _resolve(self, path: Passage) -> None:
         found = self._netlink.route(packed(path.source), packed(path.destination))
         hop = self._hops.get(hop_key(found)) if found else None
         if found and hop is None:
@@ -135,7 +147,7 @@ class Hops:
         self._write_hop(hop)
         return hop
 
-    def _leave(self, path: Path) -> None:
+    def _leave(self, path: Passage) -> None:
         hop, path.hop = path.hop, None
         if hop is None:
             return

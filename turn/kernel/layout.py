@@ -78,6 +78,21 @@ class Way(NamedTuple):
         return head + WAY_END[self.family].pack(meter, behind, ahead, self.header)
 
 
+def named_in(key: bytes) -> tuple[Address, Address, Address]:
+    """Client, server and named peer of a Send indication's key."""
+    shape = NAME[4 if len(key) == NAME[4].size else 6]
+    source, destination, source_port, destination_port, peer, peer_port = shape.unpack(key)
+    return (
+        Address(_host(source), source_port),
+        Address(_host(destination), destination_port),
+        Address(_host(peer), peer_port),
+    )
+
+
+def _host(address: bytes) -> str:
+    return str(ipaddress.ip_address(address))
+
+
 def _tuple(source: Address, destination: Address, channel: int) -> bytes:
     one, other = packed(source.host), packed(destination.host)
     shape = TUPLE[4 if len(one) == 4 else 6]

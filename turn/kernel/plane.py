@@ -3,7 +3,8 @@
 import asyncio
 from typing import Protocol
 
-from turn.routes import Carried, Route, RouteObserver
+from turn.codec.values import Address
+from turn.routes import Carried, FiveTuple, Route, RouteObserver
 
 NOTHING = Carried()
 
@@ -25,8 +26,17 @@ class Plane(RouteObserver, Protocol):
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to follow the machine's devices, routes and neighbours."""
 
+    def inherited(self) -> list[tuple[FiveTuple, Address]]:
+        """Clients and peers between whom indications go by this plane since before this process."""
+
+    def restored(self) -> None:
+        """Every route that an earlier process has left is written again: clean up the rest."""
+
     def stop(self) -> None:
         """Take everything out of the kernel again."""
+
+    def leave(self) -> None:
+        """Stop, but let packets go on; another process will take over."""
 
     def carried(self) -> Carried:
         """What went by this plane since it began."""
@@ -57,7 +67,17 @@ class NullPlane:
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Nothing."""
 
+    def inherited(self) -> list[tuple[FiveTuple, Address]]:
+        """Nobody."""
+        return []
+
+    def restored(self) -> None:
+        """Nothing."""
+
     def stop(self) -> None:
+        """Nothing."""
+
+    def leave(self) -> None:
         """Nothing."""
 
     def carried(self) -> Carried:

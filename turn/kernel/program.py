@@ -11,12 +11,12 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.relocation import RelocationSection
 from elftools.elf.sections import Section, SymbolTableSection
 
-from turn.kernel.bpf import Map, load_classifier
+from turn.kernel.bpf import Map, Shape, load_classifier
 from turn.kernel.layout import INDEX, remainders
 
 OBJECT = Path(__file__).with_name("relay.bpf.o")
 MAP_DEFINITION = struct.Struct("=5I")
-"""Type, key size, value size, entries, flags: ``struct map`` of relay.bpf.c."""
+"""``struct map`` of relay.bpf.c: a ``Shape``."""
 INSTRUCTION_BYTES = 8
 PSEUDO_MAP = 1
 """BPF_PSEUDO_MAP_FD: the constant of this instruction is a map's descriptor."""
@@ -26,8 +26,8 @@ class Object(NamedTuple):
     """What an object file holds."""
 
     code: bytes
-    definitions: dict[str, tuple[int, int, int, int, int]]
-    """Of each map: type, key size, value size, entries, flags."""
+    definitions: dict[str, Shape]
+    """Of each map."""
     references: list[tuple[int, str]]
     """Offset of an instruction, and the map that it names."""
     terms: str
@@ -56,7 +56,7 @@ def read_object(data: bytes) -> Object:
     assert isinstance(relocations, RelocationSection)
     maps, place = sections["maps"].data(), list(sections).index("maps")
     definitions = {
-        symbol.name: MAP_DEFINITION.unpack_from(maps, symbol["st_value"])
+        symbol.name: Shape(*MAP_DEFINITION.unpack_from(maps, symbol["st_value"]))
         for symbol in symbols.iter_symbols()
         if symbol["st_shndx"] == place and symbol.name
     }
@@ -77,17 +77,36 @@ def link(found: Object, descriptors: Mapping[str, int]) -> bytes:
     return bytes(code)
 
 
-def load(path: Path = OBJECT) -> Program:
-    """Make the maps and load the program. :raises BpfError: the kernel refused."""
+def shapes(path: Path = OBJECT) -> dict[str, Shape]:
+    """What the maps of the program are like."""
+    return read_object(path.read_bytes()).definitions
+
+
+def load(maps: dict[str, Map] | None = None, path: Path = OBJECT) -> Program:
+    """Load the program, and make its maps where there are none. :raises BpfError: refused.
+
+    :param maps: all of them, as they were pinned; still the caller's where this fails.
+    """
     found = read_object(path.read_bytes())
+    own = {} if maps else _make(found.definitions)
+    used = maps or own
+    try:
+        code = link(found, {name: one.fd for name, one in used.items()})
+        return Program(load_classifier("icebroker", code, found.terms), used)
+    except OSError:
+        for one in own.values():
+            one.close()
+        raise
+
+
+def _make(definitions: Mapping[str, Shape]) -> dict[str, Map]:
     maps: dict[str, Map] = {}
     try:
-        for name, (kind, key_bytes, value_bytes, entries, flags) in found.definitions.items():
-            maps[name] = Map(name, kind, (key_bytes, value_bytes), entries, flags)
+        for name, shape in definitions.items():
+            maps[name] = Map.create(name, shape)
         maps["remainders"].update(INDEX.pack(0), remainders())
-        code = link(found, {name: one.fd for name, one in maps.items()})
-        return Program(load_classifier("icebroker", code, found.terms), maps)
     except OSError:
         for one in maps.values():
             one.close()
         raise
+    return maps

@@ -97,6 +97,20 @@ class RelayPorts:
                     first.close()
             raise NoPort
 
+    def reopen(self, address: Address, public: str) -> RelaySocket:
+        """Open one that an earlier process had. :raises NoPort: somebody else has it now.
+
+        :param public: the host that its client was told.
+        """
+        family = Family.IPV6 if ":" in address.host else Family.IPV4
+        sock = _socket(family)
+        if not _bind(sock, *address):
+            sock.close()
+            raise NoPort
+        self._used[address.host].add(address.port)
+        told = Address(public, address.port)
+        return RelaySocket(sock, told, self._poller, self._forwarder, self._closed)
+
     def open_tcp(self, family: Family, server: str) -> TcpRelaySocket:
         """Open one that peers connect to (RFC 6062). :raises NoPort: none is free."""
         host = self._host(family, server)

@@ -2,7 +2,7 @@
 
 import socket
 import ssl
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -10,6 +10,7 @@ import structlog
 
 from config.schema import TurnSettings
 from turn.codec.values import Address
+from turn.routes import Send
 from turn.transport.stream import StreamListener, StreamShared, bind_tcp
 from turn.transport.udp import Shared, UdpListener, bind_udp
 
@@ -72,6 +73,11 @@ class Listeners:
         """By what was asked for, whose port may have been 0."""
         self._streams: list[StreamListener] = []
         self.listening: list[Listening] = []
+
+    @property
+    def senders(self) -> Mapping[Address, Send]:
+        """How packets leave from each UDP address."""
+        return self._shared.senders
 
     def add_dtls(self, dtls: Sequence[tuple[str, int]], context: "DtlsContext") -> None:
         """Have ``open_datagram`` listen for DTLS here too."""

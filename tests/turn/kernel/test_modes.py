@@ -20,10 +20,10 @@ def with_rights(*rights):
 
 
 async def test_userspace_never_tries(monkeypatch):
-    def load():
+    def load(_):
         raise AssertionError("it tried")
 
-    monkeypatch.setattr("turn.kernel.carrier.load", load)
+    monkeypatch.setattr("turn.kernel.loader.load", load)
     async with relay_on_loopback(data_plane="userspace") as service:
         assert service.plane == "userspace"
         assert service.plane_reason == "as configured"
@@ -83,10 +83,10 @@ def test_without_rights_the_kernel_plane_is_no_start(need_kernel, tmp_path):
 
 
 async def test_a_kernel_that_refuses_is_named(monkeypatch):
-    def load():
+    def load(_):
         raise OSError(1, "loading the program icebroker: Operation not permitted")
 
-    monkeypatch.setattr("turn.kernel.carrier.load", load)
+    monkeypatch.setattr("turn.kernel.loader.load", load)
     with pytest.raises(StartError, match=r"data_plane.*CAP_BPF"):
         async with relay_on_loopback(data_plane="kernel"):
             pass

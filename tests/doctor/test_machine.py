@@ -1,0 +1,144 @@
+"""What the doctor says of the machine, and the command as a person runs it."""
+
+import json
+import resource
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from config.schema import RedisSettings, TurnSettings
+from signaling.examine import examine_redis
+from tests.interop.process import free_port, relay
+from tests.redis_server import redis_server
+from tests.shell import Shell
+from turn.doctor import host
+from turn.doctor.report import Finding, Section, Status
+
+F, W, OK = Status.FAIL, Status.WARN, Status.OK
+
+
+def findings(**changes: Any) -> dict[str, Finding]:
+    made = Section("this machine")
+    listen = {"listen": ["127.0.0.1:3478"], "data_plane": "userspace"}
+    host.relay(made, TurnSettings.model_validate(listen | changes))
+    return {one.check: one for one in made.findings}
+
+
+def test_a_machine_that_is_fit() -> None:
+    found = findings()
+    assert {one.status for one in found.values()} <= {OK, W}
+    assert found["addresses"].says == "relays from 127.0.0.1"
+
+
+def test_too_few_ports() -> None:
+    one = findings(relay_ports="50000-50099")["ports"]
+    assert (one.status, one.next) == (W, "widen it, and the firewall with it")
+    assert "has 100 ports" in one.says
+
+
+def test_too_few_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 4096))
+    one = findings()["descriptors"]
+    assert (one.status, "LimitNOFILE" in one.next) == (W, True)
+    assert "may open 4096 files here, and 16384 allocations want more" in one.says
+    assert findings(max_allocations=2000)["descriptors"].status is OK
+
+
+def test_an_address_that_is_another_machines() -> None:
+    one = findings(relay_addresses=["192.0.2.7"])["addresses"]
+    assert (one.status, "192.0.2.7" in one.says) == (F, True)
+    assert "turn.external_addresses" in one.next
+
+
+def test_a_kernel_plane_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_: object) -> int:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("turn.kernel.bpf.call", denied)
+    one = findings(data_plane="kernel")["plane"]
+    assert one.status is F
+    assert "CAP_BPF" in one.next
+
+
+async def test_redis_is_down() -> None:
+    url = f"redis://:canary@127.0.0.1:{free_port()}"
+    one = await examine_redis(RedisSettings.model_validate({"url": url}))
+    assert (one.status, "cannot be reached" in one.says) == ("fail", True)
+    assert "start it" in one.next
+    assert "canary" not in str(one)
+
+
+async def test_redis_as_it_is(tmp_path: Path) -> None:
+    with redis_server(tmp_path / "redis") as server:
+        server.client.config_set("requirepass", "pw")
+
+        async def ask(password: str) -> Any:
+            url = f"redis://:{password}@127.0.0.1:{server.port}"
+            return await examine_redis(RedisSettings.model_validate({"url": url}))
+
+        assert (await ask("pw")).status == "ok"
+        wrong = await ask("other")
+        assert (wrong.status, "refuses the password" in wrong.says) == ("fail", True)
+        server.client.config_set("maxmemory-policy", "allkeys-lru")
+        lossy = await ask("pw")
+        assert (lossy.status, lossy.next) == ("warn", "CONFIG SET maxmemory-policy noeviction")
+
+
+async def test_no_redis() -> None:
+    assert (await examine_redis(RedisSettings())).status == "ok"
+
+
+# The command ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    return Shell(tmp_path)
+
+
+def test_the_command_tells_people_and_programs(shell: Shell, tmp_path: Path) -> None:
+    """On loopback the one thing to find fault with is that loopback is relayed to."""
+    (tmp_path / "relay").mkdir()
+    with relay(tmp_path / "relay") as running:
+        url = f"turn:127.0.0.1:{running.port}"
+        given = {"DOCTOR_PASSWORD": "secretpw"}
+        done = shell.run("doctor", url, "--username", "alice", "--no-load", **given)
+        assert done.code == 1
+        assert "ok    echo" in done.out
+        assert "FAIL  private" in done.out
+        assert done.out.splitlines()[-1].startswith(f"Verdict: {url} works, and is not safe: ")
+        done = shell.run("doctor", url, "--username", "alice", "--no-load", "--json", **given)
+        body = json.loads(done.out)
+        assert (done.code, body["passed"]) == (1, False)
+        assert not done.problems
+        assert "secretpw" not in done.out
+        done = shell.run("doctor", f"stun:127.0.0.1:{running.port}")
+        assert (done.code, done.out.splitlines()[-1].split()[-1]) == (0, "works")
+
+
+def test_without_a_url_it_looks_at_our_own(shell: Shell) -> None:
+    port = free_port()
+    shell.write(
+        f'[turn]\nlisten = ["127.0.0.1:{port}"]\nsecret = "a secret of this very test"\n'
+        f'[redis]\nurl = "redis://127.0.0.1:{free_port()}"\n'
+    )
+    done = shell.run("doctor", "--timeout", "1")
+    assert done.code == 1
+    assert "FAIL  redis" in done.out
+    assert f"nothing listens on UDP 127.0.0.1:{port}" in done.out
+    assert "a secret of this very test" not in done.out
+
+
+@pytest.mark.parametrize("arguments", [("http://a.example",), ("-c", "no-such-file.toml")])
+def test_what_cannot_be_tried_is_not_taken_for_ill(
+    shell: Shell, arguments: tuple[str, ...]
+) -> None:
+    done = shell.run("doctor", *arguments)
+    assert done.code == 2
+    assert done.problems
+
+
+def test_help_has_the_exit_codes(shell: Shell) -> None:
+    text = " ".join(shell.run("doctor", "--help").out.split())
+    assert "Exit code 0: nothing failed" in text

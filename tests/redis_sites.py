@@ -1,0 +1,242 @@
+"""The ways in which Redis may be set up: one server, TLS, Sentinels, a Cluster; all on loopback.
+
+The nodes log in as the user of ``deploy/redis/users.acl`` everywhere, and may do nothing else.
+"""
+
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import redis
+from redis.crc import key_slot
+
+from config.certificate import self_signed
+from tests.interop.process import ROOT, free_port
+from tests.redis_server import RedisServer
+
+ACL = ROOT / "deploy" / "redis" / "users.acl"
+PASSWORD = "of-the-tests:@/?"
+PREFIX = "icebroker"
+"""The prefix that the shipped users.acl is for."""
+USER = f"icebroker:{quote(PASSWORD, safe='')}"
+CHANGED_WITHIN = 20.0
+KNOWN_AS = "calls"
+"""What the Sentinels call our primary."""
+
+
+class Site:
+    """Redis, however it is set up."""
+
+    ca_certificate: Path | None = None
+    url = ""
+
+    @property
+    @abstractmethod
+    def server(self) -> RedisServer:
+        """The server that holds our keys now."""
+
+    @property
+    def client(self) -> "redis.Redis":
+        """An administrator's connection to it."""
+        return self.server.client
+
+    def every_key(self) -> list[bytes]:
+        """Every key of the server that holds ours."""
+        return self.server.every_key()
+
+    def without_ttl(self) -> list[bytes]:
+        """Keys that would stay for ever."""
+        return self.server.without_ttl()
+
+    def change_servers(self) -> None:
+        """Have another server hold our keys, from now on."""
+        raise NotImplementedError
+
+
+class One(Site):
+    """A single server."""
+
+    def __init__(self, server: RedisServer) -> None:
+        self._server = server
+        self.url = f"redis://{USER}@127.0.0.1:{server.port}"
+
+    @property
+    def server(self) -> RedisServer:
+        return self._server
+
+
+class Sentinels(Site):
+    """A primary, its replica, and three Sentinels."""
+
+    def __init__(self, servers: Sequence[RedisServer], watchers: Sequence[RedisServer]) -> None:
+        self._servers = list(servers)
+        self._watcher = watchers[0]
+        hosts = ",".join(f"127.0.0.1:{one.port}" for one in watchers)
+        self.url = f"redis+sentinel://{USER}@{hosts}/{KNOWN_AS}"
+
+    @property
+    def server(self) -> RedisServer:
+        _, port = _ask(self._watcher, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", KNOWN_AS)
+        return next(one for one in self._servers if one.port == int(port))
+
+    def change_servers(self) -> None:
+        """Kill the primary; the Sentinels make the replica one, and the dead one comes back."""
+        primary = self.server
+        primary.kill()
+        wait(lambda: self.server is not primary)
+        primary.start()
+
+
+class Cluster(Site):
+    """Three servers that share the slots."""
+
+    def __init__(self, servers: Sequence[RedisServer], bus_ports: Sequence[int]) -> None:
+        self._servers = list(servers)
+        self._bus_ports = list(bus_ports)
+        self.slot = key_slot(b"{" + PREFIX.encode() + b"}")
+        hosts = ",".join(f"127.0.0.1:{one.port}" for one in servers)
+        self.url = f"redis+cluster://{USER}@{hosts}"
+
+    @property
+    def server(self) -> RedisServer:
+        owner = next(port for first, last, port in self._slots() if first <= self.slot <= last)
+        return next(one for one in self._servers if one.port == owner)
+
+    def change_servers(self) -> None:
+        """Move our slot with its keys, as redis-cli --cluster reshard does."""
+        source = self.server
+        target = next(one for one in self._servers if one is not source)
+        source_id, target_id = (_ask(one, "CLUSTER", "MYID").decode() for one in (source, target))
+        _ask(target, "CLUSTER", "SETSLOT", self.slot, "IMPORTING", source_id)
+        _ask(source, "CLUSTER", "SETSLOT", self.slot, "MIGRATING", target_id)
+        while keys := _ask(source, "CLUSTER", "GETKEYSINSLOT", self.slot, 100):
+            _ask(source, "MIGRATE", "127.0.0.1", target.port, "", 0, 1000, "KEYS", *keys)
+        for one in (target, source, *self._servers):
+            _ask(one, "CLUSTER", "SETSLOT", self.slot, "NODE", target_id)
+
+    def join(self) -> None:
+        """Make them one Cluster, each with a third of the slots."""
+        first, *others = self._servers
+        step = 16384 // len(self._servers) + 1
+        for number, one in enumerate(self._servers):
+            last = min(16383, (number + 1) * step - 1)
+            _ask(one, "CLUSTER", "ADDSLOTSRANGE", number * step, last)
+        for one, bus_port in zip(others, self._bus_ports[1:], strict=True):
+            _ask(first, "CLUSTER", "MEET", "127.0.0.1", one.port, bus_port)
+        wait(lambda: all(_knows_all(one, len(self._servers)) for one in self._servers))
+
+    def _slots(self) -> list[tuple[int, int, int]]:
+        rows = _ask(self._servers[0], "CLUSTER", "SLOTS")
+        return [(first, last, primary[1]) for first, last, primary, *_ in rows]
+
+
+@contextmanager
+def plain(folder: Path) -> Iterator[Site]:
+    """One server."""
+    with ExitStack() as stack:
+        yield One(_run(stack, folder / "plain"))
+
+
+@contextmanager
+def tls(folder: Path) -> Iterator[Site]:
+    """One server that nodes reach over TLS only."""
+    certificate, key = self_signed(["127.0.0.1"], folder)
+    options = ["--tls-port", str(port := free_port()), "--tls-auth-clients", "no"]
+    options += ["--tls-cert-file", str(certificate), "--tls-key-file", str(key)]
+    with ExitStack() as stack:
+        site = One(_run(stack, folder / "tls", *options))
+        site.url = f"rediss://{USER}@127.0.0.1:{port}"
+        site.ca_certificate = certificate
+        yield site
+
+
+@contextmanager
+def sentinels(folder: Path) -> Iterator[Site]:
+    """A primary, a replica, three Sentinels."""
+    with ExitStack() as stack:
+        primary = _run(stack, folder / "one")
+        replica = _run(stack, folder / "two", "--replicaof", f"127.0.0.1 {primary.port}")
+        watchers = []
+        for number in range(3):
+            watcher = folder / f"sentinel-{number}"
+            watcher.mkdir()
+            (watcher / "sentinel.conf").write_text(
+                f"sentinel monitor {KNOWN_AS} 127.0.0.1 {primary.port} 2\n"
+                f"sentinel down-after-milliseconds {KNOWN_AS} 500\n"
+                f"sentinel failover-timeout {KNOWN_AS} 2000\n"
+            )
+            server = RedisServer(watcher, sentinel=watcher / "sentinel.conf")
+            stack.callback(server.close)
+            server.start()
+            watchers.append(server)
+        # Each has to know the replica and the others before it can do anything for us.
+        for server in watchers:
+            wait(partial(_ask, server, "SENTINEL", "REPLICAS", KNOWN_AS))
+            wait(partial(_ask, server, "SENTINEL", "CKQUORUM", KNOWN_AS))
+        yield Sentinels([primary, replica], watchers)
+
+
+@contextmanager
+def cluster(folder: Path) -> Iterator[Site]:
+    """Three servers, one Cluster."""
+    options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
+    with ExitStack() as stack:
+        bus_ports = [free_port() for _ in range(3)]
+        servers = [
+            _run(stack, folder / f"node-{port}", *options, "--cluster-port", str(port))
+            for port in bus_ports
+        ]
+        site = Cluster(servers, bus_ports)
+        site.join()
+        yield site
+
+
+SITES: dict[str, Callable[[Path], Any]] = {
+    "plain": plain, "tls": tls, "sentinels": sentinels, "cluster": cluster,
+}  # fmt: skip
+
+
+def users(folder: Path) -> Path:
+    """The shipped users.acl with a password, and an administrator of the tests."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "users.acl"
+    shipped = ACL.read_text().replace("resetpass", f">{PASSWORD}")
+    path.write_text("user default on nopass ~* &* +@all\n" + shipped)
+    return path
+
+
+def wait(condition: Callable[[], object]) -> None:
+    """Wait until it is so."""
+    deadline = time.monotonic() + CHANGED_WITHIN
+    while True:
+        try:
+            if condition():
+                return
+        except redis.RedisError:
+            pass
+        assert time.monotonic() < deadline, "it did not come to be"
+        time.sleep(0.05)
+
+
+def _run(stack: ExitStack, folder: Path, *options: str) -> RedisServer:
+    server = RedisServer(folder, "--aclfile", str(users(folder)), *options)
+    stack.callback(server.close)
+    server.start()
+    return server
+
+
+def _knows_all(server: RedisServer, count: int) -> bool:
+    info = dict(
+        line.split(":") for line in _ask(server, "CLUSTER", "INFO").decode().split() if ":" in line
+    )
+    rows = _ask(server, "CLUSTER", "SLOTS")
+    return info["cluster_state"] == "ok" and len({row[2][1] for row in rows}) == count
+
+
+def _ask(server: RedisServer, *command: Any) -> Any:
+    return server.client.execute_command(*command)

@@ -1,0 +1,158 @@
+"""Sentinels, a Cluster, TLS and least rights: what each kind of Redis is there for."""
+
+import asyncio
+import re
+import time
+
+import pytest
+import redis
+
+from signaling.broker.base import Unavailable
+from signaling.protocol.errors import CloseCode
+from signaling.protocol.messages import NULL
+from tests.redis_sites import ACL, KNOWN_AS, PASSWORD, PREFIX, cluster, plain, sentinels, tls
+from tests.signaling.worlds import Ear, begin, message, redis_broker, redis_world
+
+CHANGED_WITHIN = 5.0
+"""Seconds until all is well after another server has our keys."""
+
+
+async def until(condition, within=CHANGED_WITHIN):
+    """Wait for a condition."""
+    deadline = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    """A single server."""
+    with plain(tmp_path_factory.mktemp("plain")) as site:
+        yield site
+
+
+# Rights ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def as_icebroker(one):
+    """A connection with the rights of a node."""
+    with redis.Redis(port=one.server.port, username="icebroker", password=PASSWORD) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "KEYS *", "SCAN 0", "FLUSHALL", "FLUSHDB", "CONFIG GET *", "CONFIG SET dir /tmp", "SAVE",
+        "ACL LIST", "CLIENT LIST", "CLIENT KILL 1:1", "MONITOR", "SHUTDOWN",
+        "REPLICAOF NO ONE", "MODULE LIST", "FUNCTION LIST", "SCRIPT FLUSH", "EVAL 'return 1' 0",
+        "CLUSTER NODES", "CLUSTER RESET", "SUBSCRIBE x", "PSUBSCRIBE *", "PUBLISH x y",
+        "MIGRATE h 1 k 0 1", "RESTORE k 0 x", "DUMP k", "RENAME a b", "SORT k", "PERSIST k",
+        "GET other", "SET other x", "GET {icebroker", "GET {icebroker-2}:x", "SPUBLISH other x",
+        "SSUBSCRIBE other",
+    ],
+)  # fmt: skip
+def test_a_node_may_do_nothing_else(as_icebroker, command):
+    with pytest.raises(redis.exceptions.NoPermissionError):
+        as_icebroker.execute_command(*re.findall(r"'[^']*'|\S+", command))
+
+
+def test_a_script_may_do_no_more_than_its_node(as_icebroker):
+    for line in ("redis.call('FLUSHALL')", "return redis.call('GET', 'other')"):
+        sha = as_icebroker.script_load(line)
+        with pytest.raises(redis.exceptions.ResponseError, match=r"user executing the script"):
+            as_icebroker.evalsha(sha, 1, "{icebroker}:x")
+
+
+def test_the_shipped_user_cannot_log_in_before_it_has_a_password():
+    rules = ACL.read_text().split()
+    assert rules[:4] == ["user", "icebroker", "on", "resetpass"]
+    assert not any(rule.startswith((">", "#", "nopass")) for rule in rules)
+
+
+async def test_a_wrong_password_is_told_without_telling_it(one, capsys, monkeypatch):
+    monkeypatch.setattr(one, "url", one.url.replace(":of-the", ":canary-that-nobody-must-see"))
+    broker = redis_broker(one, PREFIX)
+    await broker.start(Ear())
+    assert not broker.is_up()
+    await broker.stop()
+    told = capsys.readouterr().out
+    assert "redis is away" in told
+    assert "WRONGPASS" in told or "username-password" in told
+    assert "canary" not in told
+
+
+# TLS -------------------------------------------------------------------------------------------
+
+
+async def test_a_certificate_of_a_stranger_is_not_believed(tmp_path, capsys):
+    with tls(tmp_path) as site:
+        site.ca_certificate = None
+        broker = redis_broker(site, PREFIX)
+        await broker.start(Ear())
+        assert not broker.is_up()
+        await broker.stop()
+    assert "certificate verify failed" in capsys.readouterr().out
+
+
+# Another server --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [sentinels, cluster])
+async def test_when_another_server_has_our_keys_all_begin_anew_there(tmp_path, kind):
+    with kind(tmp_path) as site:
+        async with redis_world(site, PREFIX, lease=2.0) as world:
+            await begin(world.one, "a", "r")
+            await begin(world.two, "b", "r")
+            before = site.server
+            await asyncio.to_thread(site.change_servers)
+            assert site.server is not before
+            await until(lambda: world.one.is_up() and world.two.is_up())
+            # What a replica had not got yet is lost: nobody goes on as if nothing had been.
+            await until(lambda: len(world.ear.cuts) == 2)
+            assert sorted(world.ear.cuts) == [(name, CloseCode.SESSION_OVER) for name in "ab"]
+            assert await world.two.resume("a", b"a", 0) is None
+            await begin(world.one, "c", "r")
+            await begin(world.two, "d")
+            assert [peer.id for peer in await world.two.join("d", "r", NULL, 64)] == ["peer-c"]
+            await world.one.send("c", "peer-d", message("here"))
+            assert ("message", "here") in [event[:2] for event in await world.heard("d")]
+            assert site.without_ttl() == []
+
+
+async def test_what_cannot_be_done_where_a_slot_is_moving_is_tried_again(tmp_path):
+    with cluster(tmp_path) as site:
+        async with redis_world(site, PREFIX, lease=2.0) as world:
+            await begin(world.one, "a", "r")
+            asked = asyncio.create_task(asyncio.to_thread(site.change_servers))
+            refused = 0
+            while not asked.done() or not world.one.is_up():
+                try:
+                    await world.one.reap(0)
+                    await begin(world.one, f"s{refused}")
+                except Unavailable:
+                    refused += 1
+                await asyncio.sleep(0.01)
+            await asked
+            await begin(world.one, "b", "r")
+
+
+async def test_sentinels_that_do_not_know_our_primary_are_told_of(tmp_path, capsys):
+    with sentinels(tmp_path) as site:
+        site.url = site.url.replace(f"/{KNOWN_AS}", "/another")
+        broker = redis_broker(site, PREFIX)
+        await broker.start(Ear())
+        assert not broker.is_up()
+        await broker.stop()
+    assert "knows no primary named 'another'" in capsys.readouterr().out
+
+
+async def test_a_dead_sentinel_or_node_is_passed_over(tmp_path):
+    with cluster(tmp_path) as site:
+        site.url = site.url.replace("@", "@127.0.0.1:1,")
+        broker = redis_broker(site, PREFIX)
+        await broker.start(Ear())
+        assert broker.is_up()
+        await broker.stop()

@@ -1,0 +1,130 @@
+"""What of an allocation outlives the process: enough to go on with it. Times are monotonic.
+
+TCP, TLS and DTLS clients lose their connection with the process, and reservations last for 30
+seconds; neither is kept.
+"""
+
+from typing import Protocol
+
+import msgspec
+
+from turn.allocation.model import Allocation, Channel
+from turn.codec.errors import Malformed
+from turn.codec.values import Address
+from turn.routes import FiveTuple, ThroughProxy, Transport
+
+
+class RelayedRecord(msgspec.Struct, frozen=True, array_like=True):
+    """A relayed transport address."""
+
+    host: str
+    port: int
+    public: str
+    """The host that the client was told."""
+    expires: float
+
+    @property
+    def address(self) -> Address:
+        """Where packets come from and arrive."""
+        return Address(self.host, self.port)
+
+
+class ChannelRecord(msgspec.Struct, frozen=True, array_like=True):
+    """A channel binding."""
+
+    number: int
+    host: str
+    port: int
+    expires: float
+
+
+class Record(msgspec.Struct, frozen=True, array_like=True):
+    """An allocation of a UDP client."""
+
+    client: tuple[str, int]
+    """Its address, and ours below."""
+    server: tuple[str, int]
+    username: str
+    user: str
+    created: float
+    relayed: list[RelayedRecord]
+    permissions: dict[str, float]
+    channels: list[ChannelRecord]
+    ticket: bytes = b""
+
+    @property
+    def five_tuple(self) -> FiveTuple:
+        """Whose it is."""
+        return FiveTuple(Transport.UDP, Address(*self.client), Address(*self.server))
+
+    @property
+    def expires(self) -> float:
+        """When the last of it ends."""
+        return max((relayed.expires for relayed in self.relayed), default=0.0)
+
+
+class Journal(Protocol):
+    """Keeps records of live allocations where the next process finds them."""
+
+    def keep(self, allocation: Allocation) -> None:
+        """Something of an allocation has changed, or all of it is new."""
+
+    def drop(self, allocation: Allocation) -> None:
+        """It has ended."""
+
+
+class NoJournal:
+    """Allocations end with the process."""
+
+    def keep(self, allocation: Allocation) -> None:
+        """Nothing."""
+
+    def drop(self, allocation: Allocation) -> None:
+        """Nothing."""
+
+
+def can_be_kept(allocation: Allocation) -> bool:
+    """Whether its client can go on with another process; not one that comes by way of a proxy."""
+    return allocation.client.transport is Transport.UDP and not any(
+        isinstance(relayed.ends.to_client, ThroughProxy) for relayed in allocation.relayed.values()
+    )
+
+
+def record_of(allocation: Allocation) -> Record:
+    """An allocation as it is now."""
+    _, client, server = allocation.client
+    return Record(
+        client=(client.host, client.port),
+        server=(server.host, server.port),
+        username=allocation.owner.username,
+        user=allocation.owner.user,
+        created=allocation.created,
+        relayed=[
+            RelayedRecord(*each.relay.address, each.relay.public.host, each.expires)
+            for each in allocation.relayed.values()
+        ],
+        permissions=allocation.permissions,
+        channels=[
+            ChannelRecord(number, *channel.peer, channel.expires)
+            for number, channel in allocation.channels.items()
+        ],
+        ticket=allocation.ticket,
+    )
+
+
+def channels_of(record: Record) -> dict[int, Channel]:
+    """The channel bindings of a record."""
+    return {each.number: Channel(Address(each.host, each.port), each.expires)
+            for each in record.channels}  # fmt: skip
+
+
+encode = msgspec.json.Encoder().encode
+_decoder = msgspec.json.Decoder(Record)
+
+
+def decode(data: bytes | bytearray | memoryview) -> Record:
+    """Read what ``encode`` wrote. :raises Malformed: it is nothing of the kind."""
+    try:
+        return _decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Malformed(str(error)) from None

@@ -1,0 +1,141 @@
+"""The order of things: what is tried after what, and what is left out where it cannot be."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+from turn.doctor import admission, certificate, ice, reach, relaying
+from turn.doctor.client import Forged, NotStun, Refused, Relayed, Silent, TurnClient
+from turn.doctor.report import Section
+from turn.doctor.target import Credentials, Target
+from turn.doctor.wire import StreamWire, Wire
+from turn.routes import Transport
+
+USUAL_PORT = 3478
+
+
+class Options(NamedTuple):
+    """What the doctor is told."""
+
+    credentials: Credentials = Credentials()
+    authority: Path | None = None
+    """PEM file with an authority that is trusted beside the system's."""
+    load: bool = True
+    """Send a video call's packets through the relay for a second."""
+    patience: float = 4.0
+    """Seconds that a port or an answer may take."""
+
+
+async def examine_all(targets: Sequence[Target], options: Options) -> list[Section]:
+    """Try each server, one after the other: they must not take each other's quota or bandwidth."""
+    return [await examine(target, options) for target in targets]
+
+
+async def examine(target: Target, options: Options) -> Section:
+    """Try a server as its clients do."""
+    section = Section(target.url)
+    if target.transport is Transport.DTLS and find_spec("OpenSSL") is None:
+        section.skip("port", "DTLS needs pyOpenSSL here", "pip install 'icebroker[dtls]'")
+        return section
+    hosts = await reach.resolve(section, target)
+    if not hosts:
+        return section
+    host = hosts[0]
+    wire = await reach.open_wire(section, target, host, options.patience)
+    if wire is None:
+        return section
+    await _judge_certificate(section, target, host, wire, options)
+    client = TurnClient(wire, options.patience)
+    try:
+        if not await reach.answers(section, target, host, client):
+            return section
+        if target.transport is Transport.UDP:
+            await reach.nat(section, target, host)
+        if target.relays:
+            await _Relay(section, target, host, options).examine(client)
+    finally:
+        await client.close()
+    return section
+
+
+async def _judge_certificate(
+    section: Section, target: Target, host: str, wire: Wire, options: Options
+) -> None:
+    if isinstance(wire, StreamWire) and wire.tls is not None:
+        certificate.judge(section, target, wire.tls.getpeercert(binary_form=True))
+        await certificate.judge_trust(section, target, host, options.authority)
+    elif target.transport is Transport.DTLS:
+        from turn.doctor.dtls import DtlsWire  # noqa: PLC0415 - an extra, as OpenSSL is
+
+        if isinstance(wire, DtlsWire):
+            certificate.judge(section, target, wire.certificate())
+
+
+class _Relay:
+    """The checks of a server that relays."""
+
+    def __init__(self, section: Section, target: Target, host: str, options: Options) -> None:
+        self._section = section
+        self._target = target
+        self._host = host
+        self._options = options
+
+    async def examine(self, client: TurnClient) -> None:
+        """Allocate, echo, measure, and try what must not be."""
+        section, options = self._section, self._options
+        relayed = await admission.admit(section, client, options.credentials, self._connect)
+        if relayed is None:
+            return
+        if relaying.look_at_address(section, relayed, self._host):
+            await self._echo(client, relayed)
+        else:
+            section.skip("echo", "nobody can send to that address")
+        await relaying.private_peers(section, client, self._host)
+        if options.load:
+            await self._measure(client, relayed)
+        await self._meet()
+
+    async def _echo(self, client: TurnClient, relayed: Relayed) -> None:
+        outside = await relaying.open_outside(self._host, USUAL_PORT, self._target.port)
+        try:
+            await relaying.echo(self._section, client, relayed, self._host, outside)
+        finally:
+            if outside is not None:
+                outside.transport.close()
+
+    async def _measure(self, client: TurnClient, relayed: Relayed) -> None:
+        async with AsyncExitStack() as stack:
+            try:
+                other = await self._connect()
+                stack.push_async_callback(other.close)
+                second = await other.allocate(self._shown())
+            except (Refused, Silent, NotStun, Forged, OSError) as error:
+                self._section.warn("loss", f"a second allocation was refused ({error})",
+                                   "a call wants several at a time: raise the quota")  # fmt: skip
+                return
+            await relaying.measure(self._section, client, relayed, other, second)
+
+    async def _meet(self) -> None:
+        section, target = self._section, self._target
+        if target.transport is Transport.DTLS:
+            section.skip("ice", "aioice speaks no DTLS to a relay, and no browser does")
+        elif target.transport is Transport.TLS and self._options.authority is not None:
+            section.skip("ice", "aioice trusts the system's authorities only, and not --ca")
+        elif section.works:
+            await ice.meet(section, target, self._host, self._shown())
+        else:
+            section.skip("ice", "it would fail for what is said above")
+
+    def _shown(self) -> Credentials:
+        credentials = self._options.credentials
+        return credentials.at(time.time() + admission.TTL) if credentials.secret else credentials
+
+    async def _connect(self) -> TurnClient:
+        """Another way to the same server. :raises OSError: there is none any more."""
+        patience = self._options.patience
+        async with asyncio.timeout(patience):
+            return TurnClient(await reach.open_quietly(self._target, self._host), patience)

@@ -1,0 +1,120 @@
+"""What the relay will lack of this machine, before a client notices it."""
+
+import resource
+import socket
+from contextlib import closing
+from pathlib import Path
+
+from config.schema import TurnSettings
+from turn import assemble
+from turn.doctor.report import Section
+from turn.kernel.plane import NullPlane
+from turn.transport.addresses import local_addresses
+
+FEW_PORTS = 1000
+DESCRIPTORS_BESIDE = 200
+"""What a relay holds open beside one socket an allocation."""
+LARGEST_BUFFER = Path("/proc/sys/net/core/rmem_max")
+SMALL_BUFFER = 1 << 20
+
+
+def relay(section: Section, settings: TurnSettings) -> None:
+    """What the relay needs of this machine."""
+    _ports(section, settings)
+    _descriptors(section, settings)
+    _addresses(section, settings)
+    _buffers(section)
+    _plane(section, settings)
+
+
+def _ports(section: Section, settings: TurnSettings) -> None:
+    first, last = settings.relay_ports
+    size = last - first + 1
+    if size < FEW_PORTS:
+        section.warn(
+            "ports",
+            f"turn.relay_ports has {size} ports: as many allocations at a time, and a call takes "
+            "up to four",
+            "widen it, and the firewall with it",
+        )
+        return
+    section.ok("ports", f"turn.relay_ports has {size} ports: open all of them for UDP")
+
+
+def _descriptors(section: Section, settings: TurnSettings) -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    first, last = settings.relay_ports
+    wanted = min(settings.max_allocations or last - first + 1, last - first + 1)
+    if most != resource.RLIM_INFINITY and most < wanted + DESCRIPTORS_BESIDE:
+        section.warn(
+            "descriptors",
+            f"a process may open {most} files here, and {wanted} allocations want more",
+            f"raise the limit (systemd: LimitNOFILE={wanted + 4096}; shell: ulimit -Hn), or lower "
+            "turn.max_allocations",
+        )
+    else:
+        section.ok("descriptors", "there are enough for every relay port")
+
+
+def _addresses(section: Section, settings: TurnSettings) -> None:
+    own = local_addresses()
+    families = assemble.relay_addresses(settings, own)
+    hosts = [host for found in families.values() for host in found]
+    missing = [host for host in hosts if not _is_ours(host)]
+    if not hosts:
+        section.fail("addresses", "this machine has no address to relay from",
+                     "bring its network up, or set turn.relay_addresses")  # fmt: skip
+    elif missing:
+        section.fail(
+            "addresses",
+            f"turn.relay_addresses has {', '.join(missing)}, which this machine has not",
+            "take it out, or use turn.external_addresses for a public address behind 1:1 NAT",
+        )
+    else:
+        section.ok("addresses", f"relays from {', '.join(hosts)}")
+
+
+def _is_ours(host: str) -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with closing(socket.socket(family, socket.SOCK_DGRAM)) as sock:
+        try:
+            sock.bind((host, 0))
+        except OSError:
+            return False
+    return True
+
+
+def _buffers(section: Section) -> None:
+    try:
+        most = int(LARGEST_BUFFER.read_text())
+    except (OSError, ValueError):
+        return
+    if most < SMALL_BUFFER:
+        section.warn(
+            "buffers",
+            f"a socket's buffer is {most >> 10} KiB at most: bursts of many calls may be lost",
+            "sysctl -w net.core.rmem_max=4194304 net.core.wmem_max=4194304",
+        )
+    else:
+        section.ok("buffers", f"a socket's buffer is up to {most >> 10} KiB")
+
+
+def _plane(section: Section, settings: TurnSettings) -> None:
+    try:
+        plane = assemble.data_plane(settings)
+    except assemble.StartError as error:
+        section.fail(
+            "plane",
+            str(error),
+            "run it as root or with CAP_BPF and CAP_NET_ADMIN (systemd: AmbientCapabilities), or "
+            'set turn.data_plane = "auto"',
+        )
+        return
+    try:
+        says = f"packets go by {plane.name} ({plane.reason})"
+    finally:
+        plane.stop()
+    if isinstance(plane, NullPlane) and settings.data_plane == "auto":
+        section.ok("plane", f"{says}; the kernel would carry more")
+    else:
+        section.ok("plane", says)

@@ -1,0 +1,170 @@
+"""What needs rights: to load the program and attach it to devices. Once that is done, and pinned,
+the routes may be written by a process without any.
+"""
+
+import errno
+import os
+from collections.abc import Collection
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from turn.kernel.bpf import Map
+from turn.kernel.devices import Devices
+from turn.kernel.pins import Pins
+from turn.kernel.program import load, shapes
+from turn.kernel.rtnetlink import Link
+
+log = structlog.get_logger("turn")
+
+
+class Attached(Protocol):
+    """The program, at work somewhere, and its maps."""
+
+    maps: dict[str, Map]
+    is_kept: bool
+    """Whether it goes on when this process has ended."""
+
+    @property
+    def names(self) -> list[str]:
+        """The devices that it is at."""
+
+    def follow(self, links: Collection[Link], addressed: Collection[int]) -> None:
+        """These are the devices now, and those of them that have an IP address."""
+
+    def close(self) -> None:
+        """End it."""
+
+    def leave(self) -> None:
+        """Let go of it, for another process to go on with; end it where that cannot be."""
+
+
+class Loader:
+    """The program, loaded and attached by this process."""
+
+    def __init__(self, pins: Pins | None = None) -> None:
+        """Load it; ``follow`` attaches it.
+
+        :param pins: names that outlive this process; what they stand for is gone on with.
+        :raises OSError: the kernel refused, or another process has the names.
+        """
+        self._pins = pins
+        self.is_kept = pins is not None
+        with ExitStack() as undo:
+            if pins:
+                pins.make()
+                pins.lock_links()
+                undo.callback(pins.close)
+            kept = pins.open_maps(shapes()) if pins else None
+            program = load(kept)
+            undo.callback(program.close)
+            self.maps = program.maps
+            if pins and kept is None:
+                pins.pin_maps(program.maps)
+            self._devices = Devices(program.fd, pins)
+            undo.callback(self._devices.close)
+            self._undo = undo.pop_all()
+
+    @property
+    def names(self) -> list[str]:
+        """The devices that it is at."""
+        return self._devices.names
+
+    def follow(self, links: Collection[Link], addressed: Collection[int]) -> None:
+        """Attach and detach. :raises OSError: it could not be attached anywhere."""
+        self._devices.follow(links, addressed)
+        if not self._devices.names:
+            raise self._devices.refusal or OSError(errno.ENODEV, "no device has an address")
+
+    def close(self) -> None:
+        """Detach everywhere, and let go of everything."""
+        self._devices.close()
+        if self._pins:
+            self._pins.clear()
+        self._undo.close()
+
+    def leave(self) -> None:
+        """Let go, but of what is pinned nothing ends."""
+        if self._pins:
+            self._devices.leave()
+        self._undo.close()
+
+    def lend(self, user: int) -> None:
+        """Let a process of another user write the routes."""
+        if self._pins:
+            self._pins.lend(user)
+
+
+class Lent:
+    """The program, as a process with rights has attached and pinned it."""
+
+    is_kept = True
+
+    def __init__(self, pins: Pins) -> None:
+        """Use it. :raises OSError: it is not there, or not for us, or another relay has it."""
+        self._pins = pins
+        pins.lock_maps()
+        maps = pins.open_maps(shapes())
+        if maps is None:
+            pins.close()
+            raise OSError(errno.ENOENT, f"{pins.directory} has no maps of this version")
+        self.maps = maps
+
+    @property
+    def names(self) -> list[str]:
+        """The devices that it is at."""
+        with suppress(OSError):
+            return sorted(pinned.path.name.rpartition("-")[0] for pinned in self._pins.links())
+        return []
+
+    def follow(self, links: Collection[Link], addressed: Collection[int]) -> None:
+        """That is the other process's work."""
+
+    def close(self) -> None:
+        """Let go of it."""
+        for one in self.maps.values():
+            one.close()
+        self._pins.close()
+
+    leave = close
+
+
+def attach(directory: Path | None, *, keep: bool) -> Attached:
+    """Have the program at work: what a process with rights lends, or else of our own.
+
+    :param directory: in a bpffs, where what is lent would be.
+    :param keep: pin our own there.
+    :raises OSError: the kernel refused.
+    """
+    pins = _pins(directory, make=keep) if directory else None
+    if pins and pins.is_kept():
+        return Lent(pins)
+    if pins and keep:
+        try:
+            pins.make()
+            pins.lock_maps()
+            return Loader(pins)
+        except OSError as error:
+            pins.close()
+            if error.errno not in {errno.EPERM, errno.EACCES}:
+                log.warning("what the kernel carries ends with this process", reason=str(error))
+    try:
+        return Loader()
+    except OSError as error:
+        if pins and error.errno in {errno.EPERM, errno.EACCES}:
+            with suppress(OSError):  # whoever lent it has died, and it works all the same
+                return Lent(pins)
+        raise
+
+
+def _pins(directory: Path, *, make: bool) -> Pins | None:
+    if not make and not os.access(directory, os.X_OK):
+        return None
+    try:
+        return Pins(directory)
+    except OSError as error:
+        if make:
+            log.warning("what the kernel carries ends with this process", reason=str(error))
+        return None

@@ -1,0 +1,81 @@
+"""Meters: how long each way may be used and how much it was, in memory that the program shares.
+
+A route has two, one a way, at twice its number and at the next. Moving or ending its life is one
+store, without a system call, and holds while this process is busy or dead.
+"""
+
+from collections import deque
+from collections.abc import Collection
+
+from turn.kernel.bpf import Map
+from turn.kernel.layout import BYTES, EXPIRES, METER_WORDS, MOST_WAYS, PACKETS, SPOILED
+from turn.routes import Carried
+
+COARSE = 0.02
+"""Seconds that the program's clock may be behind ours: it is read a tick at a time, 10 ms at most.
+A route closes so much earlier there; its last packets go through user space, which is exact."""
+
+
+class Meters:
+    """All of them; hands out numbers."""
+
+    def __init__(self, meters: Map, taken: Collection[int]) -> None:
+        """Begin.
+
+        :param taken: numbers that are in use already; ``free`` them when they are not.
+        """
+        self._memory = meters.memory()
+        self._words = memoryview(self._memory).cast("Q")
+        self._unused = (number for number in range(MOST_WAYS // 2) if number not in taken)
+        self._freed: deque[int] = deque()
+        self._retired = Carried()
+
+    def close(self) -> None:
+        """Let go of the memory; what is in it stays."""
+        self._words.release()
+        self._memory.close()
+
+    def take(self) -> int | None:
+        """A free number: the one that was free longest. None: there is none.
+
+        A packet under way on another CPU has long gone by when its meter means something else.
+        """
+        number = next(self._unused, None)
+        if number is None and self._freed:
+            number = self._freed.popleft()
+        if number is not None:
+            for meter in (2 * number, 2 * number + 1):
+                for word in (PACKETS, BYTES, SPOILED):
+                    self._words[meter * METER_WORDS + word] = 0
+        return number
+
+    def move(self, number: int, expires: float) -> None:
+        """Let a route live until a monotonic time."""
+        until = max(0, int((expires - COARSE) * 1e9))
+        self._words[2 * number * METER_WORDS + EXPIRES] = until
+        self._words[(2 * number + 1) * METER_WORDS + EXPIRES] = until
+
+    def free(self, number: int) -> None:
+        """End a route now, and have its number given to another some time."""
+        self.move(number, 0.0)
+        self._retired = self._retired.plus(self.read(number))
+        self._freed.append(number)
+
+    def read(self, number: int) -> Carried:
+        """What went by a route."""
+        sent, received = 2 * number * METER_WORDS, (2 * number + 1) * METER_WORDS
+        words = self._words
+        return Carried(
+            words[sent + PACKETS],
+            words[sent + BYTES],
+            words[received + PACKETS],
+            words[received + BYTES],
+            words[sent + SPOILED] + words[received + SPOILED],
+        )
+
+    def total(self, numbers: Collection[int]) -> Carried:
+        """What went by these routes, and by those that have ended."""
+        total = self._retired
+        for number in numbers:
+            total = total.plus(self.read(number))
+        return total

@@ -1,0 +1,186 @@
+"""Maps and links that outlive their process: names in a bpffs, in a directory of ours.
+
+``maps-N-M/NAME`` and ``links-N-M/DEVICE-INDEX``; N is the layout, as what another version has
+written means something else, and M the network namespace, as its devices are others. Two processes
+lock a part each: who attaches the program (``links``), and who writes the routes (``maps``).
+"""
+
+import ctypes
+import errno
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from turn.kernel.bpf import Map, Shape, open_pinned, pin
+from turn.kernel.layout import LAYOUT
+
+BPFFS = Path("/sys/fs/bpf")
+"""Where systemd mounts one."""
+NETWORK = Path("/proc/thread-self/ns/net")
+BPFFS_MAGIC = 0xCAFE4A11
+STATFS_BYTES = 256
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Taken(OSError):
+    """Another process has it."""
+
+
+class Pinned(NamedTuple):
+    """A link that is pinned."""
+
+    device: int
+    """Index of the device that it was made for."""
+    path: Path
+
+
+class Pins:
+    """The names of one relay."""
+
+    def __init__(self, directory: Path) -> None:
+        """Have the directory. :raises OSError: it is not in a bpffs, and none can be mounted."""
+        self.directory = directory
+        _be_in_bpffs(directory)
+        kind = f"{LAYOUT}-{NETWORK.stat().st_ino}"
+        self._maps = directory / f"maps-{kind}"
+        self._links = directory / f"links-{kind}"
+        self._locks: list[int] = []
+
+    def make(self) -> None:
+        """Have the directories; what another version or network left there goes."""
+        for part in (self._maps, self._links):
+            part.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for other in self.directory.iterdir():
+            if other not in {self._maps, self._links}:
+                _remove(other)
+
+    def lock_maps(self) -> None:
+        """Be the one who writes routes. :raises Taken: another process is."""
+        self._lock(self._maps)
+
+    def lock_links(self) -> None:
+        """Be the one who attaches the program. :raises Taken: another process is."""
+        self._lock(self._links)
+
+    def is_kept(self) -> bool:
+        """Whether another process attaches the program, now."""
+        try:
+            self._unlock(self._lock(self._links))
+        except Taken:
+            return True
+        except OSError:  # there is no such directory, or it is not for us
+            return False
+        return False
+
+    def open_maps(self, wanted: Mapping[str, Shape]) -> dict[str, Map] | None:
+        """The maps that are pinned, if each is as ``wanted``; None: they are not all there.
+
+        :raises BpfError: they are not for us.
+        """
+        found: dict[str, Map] = {}
+        try:
+            for name, shape in wanted.items():
+                found[name] = Map.open(self._maps / name)
+                if found[name].shape != shape:
+                    raise OSError(errno.ENOENT, f"{name} is another")
+        except OSError as error:
+            for one in found.values():
+                one.close()
+            if error.errno != errno.ENOENT:
+                raise
+            return None
+        return found
+
+    def pin_maps(self, maps: Mapping[str, Map]) -> None:
+        """Give maps their names, in the place of whatever had them."""
+        for name, one in maps.items():
+            path = self._maps / name
+            path.unlink(missing_ok=True)
+            pin(one.fd, path)
+
+    def lend(self, user: int) -> None:
+        """Let another user write routes: it has no rights in the kernel, only these names."""
+        for path in (self._maps, *self._maps.iterdir()):
+            os.chown(path, user, -1)
+        self.directory.chmod(0o711)
+
+    def links(self) -> Iterator[Pinned]:
+        """The links that are pinned."""
+        for path in sorted(self._links.iterdir()):
+            index = path.name.rpartition("-")[2]
+            if index.isdecimal():
+                yield Pinned(int(index), path)
+
+    def open_link(self, pinned: Pinned) -> int:
+        """A descriptor of a link. :raises BpfError: it is none."""
+        return open_pinned(pinned.path)
+
+    def pin_link(self, device: int, name: str, descriptor: int) -> None:
+        """Give a link its name."""
+        # A device may be renamed at any time; what the name is for is people who look.
+        safe = "".join(letter if letter.isalnum() else "_" for letter in name)
+        pin(descriptor, self._links / f"{safe}-{device}")
+
+    def drop_link(self, device: int) -> None:
+        """Take a link's name away."""
+        for pinned in self.links():
+            if pinned.device == device:
+                pinned.path.unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Take every name away."""
+        for part in (self._links, self._maps):
+            _remove(part)
+        with suppress(OSError):
+            self.directory.rmdir()
+
+    def close(self) -> None:
+        """Let go of the locks."""
+        for descriptor in self._locks:
+            self._unlock(descriptor)
+        self._locks.clear()
+
+    def _lock(self, part: Path) -> int:
+        descriptor = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise Taken(errno.EBUSY, f"another process has {part}") from None
+        self._locks.append(descriptor)
+        return descriptor
+
+    def _unlock(self, descriptor: int) -> None:
+        with suppress(ValueError):
+            self._locks.remove(descriptor)
+        os.close(descriptor)
+
+
+def _remove(directory: Path) -> None:
+    with suppress(FileNotFoundError):
+        for path in directory.iterdir():
+            path.unlink(missing_ok=True)
+        directory.rmdir()
+
+
+def _be_in_bpffs(directory: Path) -> None:
+    """See that a directory is in a bpffs, or would be. :raises OSError: none can be mounted."""
+    there = next(path for path in (directory, *directory.parents) if path.exists())
+    if _is_bpffs(there):
+        return
+    place = BPFFS if BPFFS in directory.parents and BPFFS.is_dir() else directory
+    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if _libc.mount(b"bpf", os.fsencode(place), b"bpf", 0, None):
+        error = ctypes.get_errno()
+        raise OSError(error, f"mounting a bpffs at {place}: {os.strerror(error)}")
+
+
+def _is_bpffs(path: Path) -> bool:
+    room = ctypes.create_string_buffer(STATFS_BYTES)
+    if _libc.statfs(os.fsencode(path), room):
+        return False
+    return int.from_bytes(room.raw[: ctypes.sizeof(ctypes.c_long)], "little") == BPFFS_MAGIC
