@@ -24,6 +24,13 @@ WITHOUT_A_WORD = 5
 """One session in so many is cut, and lost by the resume window's end."""
 
 
+class PatientClient(Client):
+    """One that waits for a machine that is busy."""
+
+    async def receive(self, patience: float = 60.0) -> bytes:
+        return await super().receive(patience)
+
+
 async def allocations(port: int, count: int) -> None:
     """Make so many: a channel, data, and the end, by UDP; by TCP the connection just goes."""
     sink, _ = await asyncio.get_running_loop().create_datagram_endpoint(
@@ -32,13 +39,13 @@ async def allocations(port: int, count: int) -> None:
     peer = Address(*sink.get_extra_info("sockname"))
 
     async def work(numbers: Iterator[int]) -> None:
-        udp = await Client().connect(port)
+        udp = await PatientClient().connect(port)
         for number in numbers:
             if number % BY_TCP:
                 await _allocate(udp, peer)
                 await _ask(udp, Method.REFRESH, (registry.LIFETIME, 0))
                 continue
-            tcp = await Client().connect(port, tcp=True)
+            tcp = await PatientClient().connect(port, tcp=True)
             tcp.nonce = udp.nonce
             await _allocate(tcp, peer)
             tcp.close()
