@@ -16,7 +16,8 @@ def main() -> None:
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         outcome = churn(Path(folder), count)
-    print(f"{count:,} allocations and {count:,} joins in {time.monotonic() - begin:.0f} s")
+    seconds = time.monotonic() - begin
+    print(f"twice {count:,} allocations and {count:,} joins in {seconds:.0f} s")
     print(f"{'':12} {'before':>12} {'after':>12}\n{outcome.table()}")
     check(outcome, count)
 

@@ -31,6 +31,8 @@ class Holdings(NamedTuple):
     redis_keys: int
     objects: int
     """Python objects that the garbage collector knows."""
+    items: int
+    """What is in containers: numbers and texts too, which the collector does not know."""
     memory: int
     """Resident bytes."""
 
@@ -64,6 +66,7 @@ class Subject(NamedTuple):
             descriptors=int(metrics["process_open_fds"]),
             redis_keys=int(str(self.redis.client.dbsize())),
             objects=testimony["objects"],
+            items=testimony["items"],
             memory=int(metrics["process_resident_memory_bytes"]),
         )
 

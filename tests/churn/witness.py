@@ -10,9 +10,12 @@ import json
 import socket
 import sys
 import threading
-from collections import Counter
+from collections import Counter, OrderedDict, defaultdict, deque
 
 from turn.allocation import replies
+from turn.kernel.meters import Meters
+
+CONTAINERS = {dict, list, set, deque, OrderedDict, defaultdict, Counter}
 
 
 def testify(listener: socket.socket) -> None:
@@ -24,8 +27,16 @@ def testify(listener: socket.socket) -> None:
             alive = gc.get_objects()
             kinds = Counter(f"{type(each).__module__}.{type(each).__qualname__}" for each in alive)
             tasks = sum(isinstance(each, asyncio.Task) and not each.done() for each in alive)
+            items = sum(len(each) for each in alive if type(each) in CONTAINERS)
+            # There are only so many numbers of meters; one is given again when all have been used.
+            items -= sum(len(each._freed) for each in alive if isinstance(each, Meters))
             del alive
-            testimony = {"tasks": tasks, "objects": sum(kinds.values()), "kinds": dict(kinds)}
+            testimony = {
+                "tasks": tasks,
+                "objects": sum(kinds.values()),
+                "items": items,
+                "kinds": dict(kinds),
+            }
             connection.sendall(json.dumps(testimony).encode())
 
 
