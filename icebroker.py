@@ -20,7 +20,7 @@ import typer
 from config.load import DEFAULT_FILE, ConfigError
 from config.load import load as load_settings
 from config.schema import Settings
-from config.systemd import Supervisor
+from config.systemd import DescriptorStore, Supervisor
 from config.values import parse_duration
 
 app = typer.Typer(
@@ -87,6 +87,7 @@ def serve(
         settings = _with_lan_certificate(settings)
     journal = _journal()
     turn_service, signaling_service = _turn(settings, journal), _signaling(settings, journal)
+    signaling_service.on_revoked(turn_service.heed)
 
     def ready() -> None:
         typer.echo(_banner(settings, turn_service, process.admin.address, bare=bare, lan=lan))
@@ -114,7 +115,34 @@ def turn(config: ConfigFile = None) -> None:
         service.reload(new.turn)
         return new
 
-    _run(_Process(settings, journal, [service], reload))
+    _run(_Process(settings, journal, [service], reload, _watches(settings, service)))
+
+
+@app.command()
+def kernel(
+    config: ConfigFile = None,
+    lend_to: Annotated[
+        str, typer.Option(help="User, by name or number, who may then write the routes.")
+    ] = "",
+    *,
+    once: Annotated[
+        bool, typer.Option("--once", help="Lend what another process has loaded, and end.")
+    ] = False,
+) -> None:
+    """Load the relay's kernel program, so that the relay itself needs no rights."""
+    from config.log import set_up
+    from turn.kernel.service import LoaderError, LoaderService, lend
+
+    settings = _load(config)
+    set_up(settings.log)
+    directory, user = Path(settings.turn.kernel_directory), _user(lend_to)
+    try:
+        if once:
+            lend(directory, os.getuid() if user is None else user)
+        else:
+            asyncio.run(LoaderService(directory, user).run())
+    except LoaderError as error:
+        _fail(str(error))
 
 
 @app.command()
@@ -177,12 +205,16 @@ def token(
 def doctor(
     urls: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[URL]...", help="turn:HOST:PORT?transport=udp, turns:…, stun:…"),
+        typer.Argument(
+            metavar="[URL]...",
+            help="turn:HOST:PORT?transport=udp, turns:…, https:…",
+        ),
     ] = None,
     config: ConfigFile = None,
     *,
     username: Annotated[str, typer.Option(help="For another's server; ours: from -c.")] = "",
     password: Annotated[str, typer.Option(envvar="DOCTOR_PASSWORD")] = "",
+    token: Annotated[str, typer.Option(help="A join token, for https: with tokens.")] = "",
     ca: Annotated[Path | None, typer.Option(help="PEM file of an authority to trust.")] = None,
     load: Annotated[bool, typer.Option(help="Send 1.6 Mbit/s through it for a second.")] = True,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds an answer may take.")] = 4.0,
@@ -196,46 +228,73 @@ def doctor(
     """
     from config.log import set_up
     from config.schema import LogSettings
-    from turn.doctor.examine import Options
+    from turn.doctor.examine import Options, examine_all
     from turn.doctor.report import EXIT_NOT_TRIED, Report
     from turn.doctor.target import Credentials, parse_url
 
     try:
         settings = load_settings(config)
         wanted = urls or [url for group in _relay_urls(settings) for url in group]
-        targets = [parse_url(url) for url in wanted]
+        pages = [url for url in wanted if url.startswith(("http://", "https://"))]
+        targets = [parse_url(url) for url in wanted if url not in pages]
     except (ConfigError, ValueError) as error:
         _fail(*getattr(error, "problems", [str(error)]), code=EXIT_NOT_TRIED)
     set_up(LogSettings(level="error"))
-    secret = settings.turn.secret[0].get_secret_value() if settings.turn.secret else ""
-    known = Credentials(username, password, "" if password else secret)
-    if not known.known and settings.turn.users:
-        name, word = next(iter(settings.turn.users.items()))
-        known = Credentials(name, word.get_secret_value())
+    known = Credentials(username, password) if password else _credentials(settings, username)
     options = Options(known, ca, load, timeout)
-    sections = asyncio.run(_examine(settings, targets, options, machine=not urls))
-    report = Report(sections)
+
+    async def examine() -> list[Any]:
+        sections = [] if urls else [await _examine_machine(settings)]
+        for page in pages:
+            sections += await _examine_signaling(page, token, options)
+        return sections + await examine_all(targets, options)
+
+    report = Report(asyncio.run(examine()))
     typer.echo(report.json() if as_json else report.text())
     raise typer.Exit(report.exit_code)
 
 
-async def _examine(
-    settings: Settings, targets: Sequence[Any], options: Any, *, machine: bool
-) -> list[Any]:
+def _credentials(settings: Settings, name: str = "") -> Any:
+    """What our own relay takes."""
+    from turn.doctor.target import Credentials
+
+    if settings.turn.secret:
+        return Credentials(name, "", settings.turn.secret[0].get_secret_value())
+    for user, password in settings.turn.users.items():
+        return Credentials(user, password.get_secret_value())
+    return Credentials()
+
+
+async def _examine_machine(settings: Settings) -> Any:
+    from signaling.examine import examine_redis
     from turn.doctor import host
+    from turn.doctor.report import Section
+
+    section = Section("this machine", "has what it needs")
+    host.relay(section, settings.turn)
+    section.take([await examine_redis(settings.redis)])
+    return section
+
+
+async def _examine_signaling(page: str, token: str, options: Any) -> list[Any]:
+    """Signaling, and each ICE server that it hands out, with the credentials that it gives."""
+    from signaling.examine import examine_signaling
     from turn.doctor.examine import examine_all
+    from turn.doctor.report import Section
+    from turn.doctor.target import Credentials, parse_url
 
-    sections = []
-    if machine:
-        from signaling.examine import examine_redis
-        from turn.doctor.report import Finding, Section, Status
-
-        section = Section("this machine", "has what it needs")
-        host.relay(section, settings.turn)
-        status, says, then = await examine_redis(settings.redis)
-        section.findings.append(Finding("redis", Status(status), says, then))
-        sections.append(section)
-    return sections + await examine_all(targets, options)
+    examined = await examine_signaling(page, token, options.authority)
+    sections = [Section(page)]
+    sections[0].take(examined.findings)
+    for server in examined.ice_servers:
+        shown = Credentials(server.username, server.credential)
+        try:
+            targets = [parse_url(url) for url in server.urls]
+        except ValueError as error:
+            sections[0].fail("ice-servers", str(error), "mend signaling.ice_servers")
+            continue
+        sections += await examine_all(targets, options._replace(credentials=shown))
+    return sections
 
 
 # Composition ---------------------------------------------------------------------------------
@@ -248,12 +307,22 @@ def _journal() -> Any:
 
 
 def _turn(settings: Settings, journal: Any) -> Any:
+    from turn.common import alone
+    from turn.relay.shelf import NO_SHELF
     from turn.server import TurnService
 
+    shelf = DescriptorStore.of(os.environ) or NO_SHELF
     redis = settings.redis.address()
     ports = {settings.signaling.listen.port, settings.admin.listen.port, 6379}
     ports |= {host.port for host in redis.hosts} if redis else set()
-    return TurnService(settings.turn, ports, tell=journal.tell)
+    return TurnService(settings.turn, ports, alone(shelf), tell=journal.tell)
+
+
+def _watches(settings: Settings, relay: Any) -> list[Service]:
+    """What tells a relay of signaling nodes elsewhere, if there is a Redis between them."""
+    from signaling.revocations import RevocationWatch
+
+    return [RevocationWatch(settings.redis, relay.heed)] if settings.redis.address() else []
 
 
 def _signaling(settings: Settings, journal: Any) -> Any:
@@ -274,16 +343,16 @@ def _ice(settings: Settings, ttl: int) -> Any:
     return IceProvider(*_ice_servers(settings), ttl)
 
 
-def _ice_servers(settings: Settings) -> tuple[list[Any], str]:
+def _ice_servers(settings: Settings) -> tuple[Callable[[], list[Any]], str]:
     """What to hand out, and the secret that signs credentials for our own relay."""
     from signaling.ice import Server
 
-    servers = [
+    configured = [
         Server(entry.urls, entry.username, entry.credential.get_secret_value())
         for entry in settings.signaling.ice_servers
-    ] or [Server(urls) for urls in _relay_urls(settings)]
+    ]
     secret = settings.turn.secret[0].get_secret_value() if settings.turn.secret else ""
-    return servers, secret
+    return lambda: configured or [Server(urls) for urls in _relay_urls(settings)], secret
 
 
 def _relay_urls(settings: Settings) -> list[tuple[str, ...]]:
@@ -376,7 +445,9 @@ class _Process:
         journal: Any,
         services: Sequence[Any],
         reload: Callable[[Settings], Settings],
+        beside: Sequence[Service] = (),
     ) -> None:
+        """Set it up. :param beside: what runs along and is nothing that an operator looks at."""
         from turn.admin import Admin
         from turn.admin.journal import JournalHandler
 
@@ -386,8 +457,8 @@ class _Process:
         self.log_level: str = settings.log.level
         """The least important lines that are written."""
         self._set_up_log()
-        self.admin = Admin(settings.admin, services, journal, self)
-        self.services: list[Service] = [*services, self.admin]
+        self.admin = Admin(settings.admin, services, journal, self, self._probe)
+        self.services: list[Service] = [*services, *beside, self.admin]
 
     def reload(self) -> list[str]:
         """What SIGHUP does: the configuration is read again, and applied whole or not at all.
@@ -420,6 +491,12 @@ class _Process:
 
         set_level(level)
         self.log_level = level
+
+    async def _probe(self, url: str) -> bytes:
+        from turn.doctor.examine import Options
+        from turn.doctor.prometheus import probe
+
+        return await probe(url, Options(_credentials(self.settings), load=False))
 
     def _set_up_log(self) -> None:
         from config.log import set_up
@@ -473,6 +550,16 @@ def _load(config: Path | None, *services: str, defaults: dict[str, Any] | None =
         return load_settings(config, defaults=defaults, services=services)
     except ConfigError as error:
         _fail(*error.problems)
+
+
+def _user(name: str) -> int | None:
+    """A user's number."""
+    import pwd
+
+    try:
+        return int(name) if name.isdecimal() else pwd.getpwnam(name).pw_uid if name else None
+    except KeyError:
+        _fail(f"--lend-to: there is no user {name}")
 
 
 def _seconds(text: str) -> int:

@@ -246,6 +246,9 @@ class TurnSettings(Section):
     max_bytes_per_second_per_user: Count = 0
     """The same for all allocations of one user together; 0: no limit."""
 
+    max_bytes_per_second_per_address: Count = 0
+    """The same for all allocations of one client address (an IPv6 /64) together; 0: no limit."""
+
     max_bytes_per_second_in_all: Count = 0
     """The same for the whole relay; 0: no limit."""
 
@@ -272,8 +275,9 @@ class TurnSettings(Section):
     """Folder where live allocations are recorded, so that they outlive a restart or a crash; empty:
     `$RUNTIME_DIRECTORY` (systemd sets it), or else they end with the process."""
 
-    kernel_directory: str = "/sys/fs/bpf/icebroker"
-    """Folder in a bpffs that keeps the kernel plane at work while the process restarts."""
+    kernel_directory: str = "/run/icebroker/bpf"
+    """Folder that keeps the kernel plane at work while the process restarts: a bpffs is mounted
+    there unless it is in one."""
 
     workers: Positive = 1
     """Processes that share the listening addresses."""
@@ -572,9 +576,15 @@ class AdminSettings(Section):
     token: SecretStr = SecretStr("")
     """Bearer token of the admin API, at least 16 bytes; empty: no API, and no operator's page."""
 
+    probe_targets: IceUrls = ()
+    """ICE URLs that `/probe?target=` tries as the doctor does, for Prometheus; needs `token`."""
+
     def contradictions(self) -> list[Problem]:
-        """A token that can be guessed."""
-        return [Problem("token", TOO_SHORT)] if self.token and _is_short(self.token) else []
+        """A token that can be guessed; probes for everyone."""
+        found = [Problem("token", TOO_SHORT)] if self.token and _is_short(self.token) else []
+        if self.probe_targets and not self.token:
+            found.append(Problem("probe_targets", f"probes need admin.token; {MAKE_ONE}"))
+        return found
 
 
 class LogSettings(Section):

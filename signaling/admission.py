@@ -48,6 +48,10 @@ class Admission:
         """Whether rooms are closed to those whom nobody lets in."""
         return self._tokens.required or self._back_end is not None
 
+    def revoke(self, user: str, until: float) -> None:
+        """Let a user in no more until then, whatever it shows. :param until: Unix time; 0: do."""
+        self._tokens.revoke(user, until)
+
     async def admit(self, token: str, room: str = "", name: str = "") -> Claims | None:
         """What a client may do; None where everybody may come in.
 
@@ -64,7 +68,9 @@ class Admission:
                     raise
         if self._back_end is None:
             return None
-        return await self._back_end.decide(token, room, name)
+        claims = await self._back_end.decide(token, room, name)
+        self._tokens.check_subject(claims, time.time())
+        return claims
 
 
 class JoinWebhook:

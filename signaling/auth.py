@@ -46,6 +46,11 @@ class Tokens:
         if not until:
             del self._revoked[subject]
 
+    def check_subject(self, claims: Claims, now: float) -> None:
+        """See that nobody revoked whom they are for. :raises BadToken:"""
+        if self._revoked.get(claims.subject, 0.0) > now:
+            raise BadToken("its subject was revoked")
+
     def set_secrets(self, secrets: Sequence[str]) -> None:
         """Check and mint with these from now on."""
         self._secrets = tuple(secrets)
@@ -84,8 +89,7 @@ class Tokens:
             else:
                 _check_times(payload, now)
                 claims = Claims(payload)
-                if self._revoked.get(claims.subject, 0.0) > now:
-                    raise BadToken("its subject was revoked")
+                self.check_subject(claims, now)
                 return claims
         raise BadToken(reason)
 

@@ -19,6 +19,7 @@ from signaling.broker.base import (
     Grant,
     MailboxFull,
     NotThere,
+    Revocation,
     RoomFull,
     SessionOver,
     SessionRecord,
@@ -125,6 +126,9 @@ class Hub:
         self._arrived = 0.0
         """When the message came that is being handled; 0 while none is."""
         self.draining = False
+        self.on_revoked: Callable[[Revocation], None] = lambda _: None
+        """Called for each revocation that is heard of; the relay of this process has to know."""
+        self._tasks: set[asyncio.Task[int]] = set()
         self._handlers: dict[type, Callable[[Session, Any], Awaitable[m.ServerMessage | None]]] = {
             m.Join: self._join,
             m.Leave: self._leave,
@@ -436,9 +440,14 @@ class Hub:
     async def remove(self, session: Session, code: CloseCode = CloseCode.REMOVED) -> None:
         """End a session now: it may not resume, and its rooms hear that it has left.
 
+        What it was handed of the relay's credentials ends as well, and what it relays.
+
         :raises Unavailable: the broker is away, and nothing has happened.
         """
         record = session.record
+        if code is CloseCode.REMOVED:
+            spent = self._ice.expiry(time.time())
+            await self.broker.revoke(Revocation(session.user, 0.0, spent))
         if session.connection is not None:
             # First of all: the broker, too, may cut the socket of a session that is over.
             session.connection.close(code, CUTS[code])
@@ -449,8 +458,29 @@ class Hub:
         await self.broker.close(record.session, reason)
         self._forget(session, reason)
 
-    async def revoke(self, user: str) -> int:
-        """End every session of a user at this node; gives their number. :raises Unavailable:"""
+    async def revoke(self, user: str, until: float) -> int:
+        """End a user's sessions at every node, and let it begin nothing until then (Unix time; 0:
+        let it begin again). Relays that hear of it end its allocations and credentials.
+
+        :returns: how many sessions of this node ended.
+        :raises Unavailable: the broker is away; at this node it is done.
+        """
+        self._admission.revoke(user, until)
+        ended = await self._end_all(user) if until else 0
+        spent = self._ice.expiry(time.time()) if until else 0.0
+        await self.broker.revoke(Revocation(user, until, spent))
+        return ended
+
+    def revoked(self, revocation: Revocation) -> None:
+        """Something was revoked, here or at another node."""
+        self._admission.revoke(revocation.user, revocation.until)
+        if revocation.until > time.time():
+            task = asyncio.create_task(self._end_all(revocation.user))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        self.on_revoked(revocation)
+
+    async def _end_all(self, user: str) -> int:
         meant = [session for session in list(self._sessions.values()) if session.user == user]
         for session in meant:
             await self.remove(session, CloseCode.UNAUTHORIZED)

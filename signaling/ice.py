@@ -4,11 +4,14 @@ Credentials are time-limited; the relay checks their expiry when an allocation b
 outlives them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from turn.auth.ephemeral import mint
+
+LOOK_AGAIN = 10
+"""Seconds after which the servers are asked for anew: a machine may get another address."""
 
 
 class Server(NamedTuple):
@@ -72,9 +75,10 @@ class IceGrant(NamedTuple):
 class IceProvider:
     """Hands out ICE servers."""
 
-    def __init__(self, servers: Sequence[Server], secret: str, ttl: int) -> None:
+    def __init__(self, servers: Callable[[], Sequence[Server]], secret: str, ttl: int) -> None:
         """Prepare to hand out.
 
+        :param servers: what is to be handed out, as it is now.
         :param secret: the relay's shared secret; "": its ``turn:`` entries are left out, because
             a browser refuses them without credentials.
         :param ttl: lifetime of credentials, in seconds.
@@ -83,15 +87,23 @@ class IceProvider:
         """Credentials handed out."""
         self.replace(servers, secret, ttl)
 
-    def replace(self, servers: Sequence[Server], secret: str, ttl: int) -> None:
+    def replace(self, servers: Callable[[], Sequence[Server]], secret: str, ttl: int) -> None:
         """Hand these out from now on; parameters as above."""
-        self._servers = tuple(servers)
+        self._find = servers
+        self._servers = servers()
+        self._found_at: float | None = None
         self._secret = secret
         self.ttl = ttl
 
+    def expiry(self, now: float) -> int:
+        """When credentials end that are handed out at ``now``; both Unix times."""
+        return int(now) + self.ttl
+
     def issue(self, name: str, now: float) -> IceGrant:
         """ICE servers for ``name`` (whom the relay's quota counts), as of the Unix time ``now``."""
-        expires_at = int(now) + self.ttl
+        if self._found_at is None or abs(now - self._found_at) > LOOK_AGAIN:
+            self._servers, self._found_at = self._find(), now
+        expires_at = self.expiry(now)
         username, password = mint(self._secret, name, expires_at) if self._secret else ("", "")
         entries: list[dict[str, Any]] = []
         uris: list[str] = []

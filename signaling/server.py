@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 from aiohttp import web
@@ -13,11 +13,10 @@ from config.schema import RedisSettings, SignalingSettings
 from signaling.admin import Peers, Rooms, SignalingFigures
 from signaling.admission import Admission, JoinWebhook
 from signaling.auth import Tokens
-from signaling.broker.base import Broker, Unavailable
+from signaling.broker.base import Revocation, Unavailable
+from signaling.broker.choose import choose_broker
 from signaling.broker.memory import MemoryBroker
-from signaling.broker.primary import Finder
 from signaling.broker.redis import RedisBroker
-from signaling.broker.waiting import WaitingEvents
 from signaling.http import Http
 from signaling.hub import Hub, HubSettings
 from signaling.ice import IceProvider
@@ -198,21 +197,31 @@ class SignalingService:
         )
 
     async def revoke(self, user: str, until: float) -> int:
-        """End the sessions of a user at this node, and take none of its tokens until then.
+        """End the sessions of a user at every node, and let it begin none until then.
+
+        Relays end its allocations and credentials: that of this process through
+        ``on_revoked``, others through Redis.
 
         :param user: the claim ``sub`` of its tokens; without tokens, a peer's id.
         :param until: Unix time.
         :raises ConnectionError: the broker is away; tokens are refused already.
         """
-        self._tokens.revoke(user, until)
         try:
-            return await self._hub.revoke(user)
+            return await self._hub.revoke(user, until)
         except Unavailable as error:
             raise ConnectionError(f"the broker is away: {error}") from None
 
     async def restore(self, user: str) -> None:
-        """Take a user's tokens again."""
-        self._tokens.revoke(user, 0.0)
+        """Let a user in again, at every node. :raises ConnectionError: the broker is away."""
+        await self.revoke(user, 0.0)
+
+    def on_revoked(self, heed: Callable[[str, float, float], object]) -> None:
+        """Have every revocation told, whichever node it began at: user, until, spent."""
+
+        def hear(revocation: Revocation) -> None:
+            heed(revocation.user, revocation.until, revocation.spent)
+
+        self._hub.on_revoked = hear
 
     async def stop(self) -> None:
         """Close every socket and stop serving."""
@@ -258,15 +267,9 @@ def _secrets(secrets: Sequence[SecretStr]) -> list[str]:
     return [secret.get_secret_value() for secret in secrets]
 
 
-def _broker(settings: SignalingSettings, redis: RedisSettings) -> Broker:
+def _broker(settings: SignalingSettings, redis: RedisSettings) -> MemoryBroker | RedisBroker:
     most = settings.max_queued_messages, settings.max_queued_bytes
-    address = redis.address()
-    if address is None:
-        return MemoryBroker(*most, WaitingEvents() if settings.webhook_url else None)
-    authority = str(redis.ca_certificate) if redis.ca_certificate else None
-    finder = Finder(address, "{" + redis.prefix + "}", authority)
-    webhooks = bool(settings.webhook_url)
-    return RedisBroker(finder, redis.prefix, *most, lease=redis.lease, webhooks=webhooks)
+    return choose_broker(redis, *most, webhooks=bool(settings.webhook_url))
 
 
 def _hub_settings(settings: SignalingSettings) -> HubSettings:

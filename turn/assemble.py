@@ -82,6 +82,7 @@ def limits(settings: TurnSettings) -> Limits:
         rates=Rates(
             settings.max_bytes_per_second,
             settings.max_bytes_per_second_per_user,
+            settings.max_bytes_per_second_per_address,
             settings.max_bytes_per_second_in_all,
         ),
     )

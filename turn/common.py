@@ -6,9 +6,12 @@ from typing import NamedTuple
 
 from turn.allocation.books import Books, OwnBooks
 from turn.allocation.elsewhere import NOWHERE, Elsewhere
+from turn.relay.shelf import NO_SHELF, Shelf, kept
 from turn.transport.addresses import local_addresses
 from turn.transport.limits import Cells
 from turn.transport.listeners import Bind
+from turn.transport.stream import bind_tcp
+from turn.transport.udp import bind_udp
 
 
 class Common(NamedTuple):
@@ -26,10 +29,14 @@ class Common(NamedTuple):
     bind: Bind = Bind()
     addresses: Callable[[], list[str]] = local_addresses
     """The machine's."""
+    shelf: Shelf = NO_SHELF
+    """Where its sockets outlive it."""
     watches: bool = True
     """Whether it finds out by itself when they change, or is told (``follow_addresses``)."""
 
 
-def alone() -> Common:
+def alone(shelf: Shelf = NO_SHELF) -> Common:
     """What a relay has that is the only one of its addresses."""
-    return Common(secrets.token_bytes(32), OwnBooks(), Cells.own(), Cells.own())
+    bind = Bind(kept(shelf, "udp", bind_udp), kept(shelf, "tcp", bind_tcp))
+    cells = Cells.own(), Cells.own()
+    return Common(secrets.token_bytes(32), OwnBooks(), *cells, bind=bind, shelf=shelf)

@@ -24,6 +24,7 @@ from turn.metrics import Gauges, TurnCollector
 from turn.relay.forward import Forwarder
 from turn.relay.poll import Poller
 from turn.relay.ports import RelayPorts
+from turn.relay.shelf import NO_SHELF
 from turn.routes import Carried, FiveTuple, Route, RouteTable
 from turn.stats import Stats
 from turn.telling import Tell, to_nobody
@@ -90,6 +91,7 @@ class TurnService:
             randbelow,
         )
         self._ports.tcp = settings.tcp_allocations
+        self._ports.shelf = common.shelf
         parts = Parts(
             self.policy,
             table,
@@ -221,6 +223,7 @@ class TurnService:
             if self._state:
                 self._state.close(remove=False)
             raise
+        self._common.shelf.clean()
         self.policy.reserve_ports(place.port for place in self.addresses)
         if self._common.watches:
             self._watch.start()
@@ -310,11 +313,18 @@ class TurnService:
         :param user: as the quota counts it: without the expiry of time-limited credentials.
         :param until: Unix time.
         """
-        return self._engine.revoke(user, until)
+        return self.heed(user, until)
+
+    def heed(self, user: str, until: float, spent: float = 0.0) -> int:
+        """The same at once, also where it was revoked elsewhere.
+
+        :param spent: credentials that end by this Unix time are of no use any more.
+        """
+        return self._engine.revoke(user, until, spent)
 
     async def restore(self, user: str) -> None:
         """Let a user that was revoked allocate again."""
-        self._engine.revoke(user, 0.0)
+        self.heed(user, 0.0)
 
     async def stop(self) -> None:
         """Close every allocation, connection and socket."""
@@ -334,6 +344,7 @@ class TurnService:
         if self._state is None:
             await self.stop()
         elif await self._end():
+            self._ports.shelf = NO_SHELF
             self._engine.leave()
             self._poller.stop(asyncio.get_running_loop())
             self._plane.leave()

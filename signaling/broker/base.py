@@ -17,6 +17,16 @@ from signaling.protocol.peerjs import Forwarded
 Directed = SignalOut | MessageOut | ByeOut | Forwarded
 
 
+class Revocation(msgspec.Struct, frozen=True):
+    """What an operator took from a user; times are Unix times in seconds."""
+
+    user: str
+    until: float
+    """It may begin nothing before then; 0: it may."""
+    spent: float
+    """Relay credentials of its that end by then are of no use any more; 0: they are."""
+
+
 class Listener(Protocol):
     """The node, as the broker sees it. Neither method may block."""
 
@@ -29,6 +39,9 @@ class Listener(Protocol):
         SLOW_READER: something could not be kept. REPLACED: the session went to another node.
         SESSION_OVER: it has ended, or is not this node's any more: the client comes back.
         """
+
+    def revoked(self, revocation: Revocation) -> None:
+        """Something was revoked, at whichever node; perhaps told again."""
 
 
 class Grant(msgspec.Struct, frozen=True):
@@ -186,6 +199,12 @@ class Broker(Protocol):
 
     async def reap(self, now: float) -> int:
         """End the sessions whose resume window is over; gives their number."""
+
+    async def revoke(self, revocation: Revocation) -> None:
+        """Tell every node, also one that comes later; end the user's sessions that are away.
+
+        Those whose sockets are at a node end when it hears of it. :raises Unavailable:
+        """
 
     async def take_events(self, most: int, lease: float) -> list[Queued]:
         """What is due for the webhooks: this node's to deliver, for so many seconds."""

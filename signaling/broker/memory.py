@@ -16,6 +16,7 @@ from signaling.broker.base import (
     NotThere,
     Queued,
     Resumption,
+    Revocation,
     RoomFull,
     SessionOver,
     SessionRecord,
@@ -179,6 +180,15 @@ class MemoryBroker:
     async def quiet_names(self, room: str) -> list[str]:
         """The names of those who are quietly in a room."""
         return self._rooms[room].quiet_names()[:1000] if room in self._rooms else []
+
+    async def revoke(self, revocation: Revocation) -> None:
+        """Tell this node; end the user's sessions that are away."""
+        if revocation.until:
+            for session, found in list(self._sessions.items()):
+                if found.record.user == revocation.user and not found.attached:
+                    await self.close(session, "revoked")
+        if self._listener is not None:
+            self._listener.revoked(revocation)
 
     # For webhooks --------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ step is one script (``lua/``), so that a node that dies leaves nothing half done
 import asyncio
 import random
 import secrets
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -24,6 +25,7 @@ from signaling.broker.base import (
     NotThere,
     Queued,
     Resumption,
+    Revocation,
     RoomFull,
     SessionOver,
     SessionRecord,
@@ -114,7 +116,7 @@ class RedisBroker:
             opened = await self._call(
                 "open", record.session, wire.record_bytes(record), record.peer,
                 record.secret_hash.hex(), round(record.grant.resume_window * 1000),
-                wire.user_text(record),
+                wire.text_of(record.user),
             )  # fmt: skip
         except BaseException:
             self._doubtful.add(record.session)
@@ -273,6 +275,12 @@ class RedisBroker:
             raise MailboxFull
         return reply == b"sent"
 
+    async def revoke(self, revocation: Revocation) -> None:
+        """Tell every node, and Redis for those that come later."""
+        user, until, spent = revocation.user, revocation.until, revocation.spent
+        life = max(0, round((max(until, spent) - time.time()) * 1000))
+        await self._call("revoke", user, wire.text_of(user), f"{until:.3f}", f"{spent:.3f}", life)
+
     # For webhooks --------------------------------------------------------------------------
 
     async def take_events(self, most: int, lease: float) -> list[Queued]:
@@ -303,8 +311,14 @@ class RedisBroker:
             if attached is not None and attached.owner == owner.decode():
                 slow = why == b"slow"
                 self._cut(attached, CloseCode.SLOW_READER if slow else CloseCode.REPLACED)
+        elif kind == b"r":
+            self._revoked(rest)
         else:
             self._woken.set()
+
+    def _revoked(self, data: bytes) -> None:
+        if self._listener is not None:
+            self._listener.revoked(wire.parse_revocation(data))
 
     def _arrived(self, session: str, seq: int, text: str) -> None:
         for woken in self._resuming.get(session, ()):
@@ -386,6 +400,8 @@ class RedisBroker:
                 random.uniform(0, spread),  # noqa: S311 - spreads load, no secret
                 self._cut, attached, CloseCode.SESSION_OVER,
             )  # fmt: skip
+        for text in await self._link.call("revocations", time.time()):
+            self._revoked(text)
         self._up = True
         await self._make_up()
 

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from signaling.broker.base import Directed, SessionRecord
+from signaling.broker.base import Directed, Revocation, SessionRecord
 from signaling.protocol.messages import PeerEntry, encode
 from signaling.room import PRESENT, SUSPENDED
 
@@ -26,6 +26,7 @@ class _Identity(msgspec.Struct):
 
 _encoder = msgspec.json.Encoder()
 _identity_decoder = msgspec.json.Decoder(_Identity)
+_revocation_decoder = msgspec.json.Decoder(Revocation)
 _record_decoder = msgspec.json.Decoder(SessionRecord)
 
 
@@ -44,9 +45,14 @@ def record_bytes(record: SessionRecord) -> bytes:
     return _encoder.encode(record)
 
 
-def user_text(record: SessionRecord) -> bytes:
-    """Whom the session is of, as JSON."""
-    return _encoder.encode(record.user)
+def text_of(value: str) -> bytes:
+    """A text as JSON."""
+    return _encoder.encode(value)
+
+
+def parse_revocation(data: bytes) -> Revocation:
+    """What was revoked, as ``revoke.lua`` writes it."""
+    return _revocation_decoder.decode(data)
 
 
 def parse_record(data: bytes) -> SessionRecord:

@@ -142,6 +142,15 @@ OPEN_ROOMS = (
             ],
         ),
         (
+            '[admin]\nprobe_targets = ["turn:a"]',
+            [
+                (
+                    "icebroker.toml:2: admin.probe_targets: probes need admin.token; make one "
+                    "with: openssl rand -base64 32"
+                )
+            ],
+        ),
+        (
             '[admin]\ntoken = "t"',
             [
                 (

@@ -77,7 +77,7 @@ async def stage(folder: Path, **signaling_settings: Any) -> AsyncIterator[Stage]
         "tls": f"turns:127.0.0.1:{tls_port}?transport=tcp",
     }
     relay = (urls["udp"], urls["tcp"], urls["tls"])
-    ice = IceProvider([Server((urls["stun"],)), Server(relay)], SECRET, 3600)
+    ice = IceProvider(lambda: [Server((urls["stun"],)), Server(relay)], SECRET, 3600)
     settings = {"listen": "127.0.0.1:0", **signaling_settings}
     signaling = SignalingService(SignalingSettings.model_validate(settings), ice)
     await turn.start()

@@ -16,23 +16,31 @@ from typing import Any
 from tests.interop.process import ROOT, STARTED_WITHIN, free_port
 from tests.redis_server import redis_server
 
+TOKEN = "the operator's token of the tests"
+SECRET = "the relay's secret of the tests"
+
 
 class Node:
-    """One ``icebroker signaling`` process."""
+    """One process: ``icebroker signaling``, or another command."""
 
-    def __init__(self, folder: Path, redis_url: str, settings: dict[str, Any]) -> None:
-        self.port, self.admin_port = free_port(), free_port()
+    def __init__(
+        self, folder: Path, redis_url: str, settings: dict[str, Any], command: str = "signaling"
+    ) -> None:
+        self.port, self.admin_port, self.turn_port = free_port(), free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
+        self.redis_url = redis_url
         self.log = folder / f"node-{self.port}.log"
         file = folder / f"node-{self.port}.toml"
         options = {"listen": f"127.0.0.1:{self.port}", **settings}
         lines = ["[signaling]", *(f"{name} = {json.dumps(v)}" for name, v in options.items())]
         lines += ["[redis]", f'url = "{redis_url}"']
-        lines += ["[admin]", f'listen = "127.0.0.1:{self.admin_port}"']
+        lines += ["[admin]", f'listen = "127.0.0.1:{self.admin_port}"', f'token = "{TOKEN}"']
+        lines += ["[turn]", f'listen = ["127.0.0.1:{self.turn_port}"]', f'secret = "{SECRET}"']
+        lines += ['allow_peers = ["127.0.0.0/8"]']
         file.write_text("\n".join(lines), "utf-8")
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "icebroker", "signaling", "-c", str(file)],
+                [sys.executable, "-m", "icebroker", command, "-c", str(file)],
                 cwd=ROOT, stdout=output, stderr=subprocess.STDOUT,
             )  # fmt: skip
 
@@ -56,6 +64,17 @@ class Node:
         samples = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
         return {name: float(value) for name, value in samples}
 
+    def operate(self, method: str, path: str, body: Any = None) -> Any:
+        """Ask the admin API; what it answers."""
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.admin_port}/api/v1/{path}",
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.loads(answer.read())
+
     def kill(self) -> None:
         """End it without a word, as the loss of its machine does."""
         self.process.kill()
@@ -72,12 +91,13 @@ class Node:
 
 
 @contextmanager
-def cluster(folder: Path, count: int = 2, **settings: Any) -> Iterator[list[Node]]:
-    """Running nodes."""
+def cluster(folder: Path, *commands: str, count: int = 2, **settings: Any) -> Iterator[list[Node]]:
+    """Running nodes. :param commands: what they are; none: ``count`` of signaling."""
     nodes: list[Node] = []
     with redis_server(folder / "redis") as redis:
         try:
-            nodes.extend(Node(folder, redis.url, settings) for _ in range(count))
+            kinds = commands or ("signaling",) * count
+            nodes.extend(Node(folder, redis.url, settings, kind) for kind in kinds)
             for node in nodes:
                 node.wait_ready()
             yield nodes

@@ -41,7 +41,7 @@ async def signaling(
     :param tell: hears of what happens.
     """
     settings = SignalingSettings.model_validate({"listen": "127.0.0.1:0", **changes})
-    ice = IceProvider(SERVERS, RELAY_SECRET, int(settings.ice_ttl))
+    ice = IceProvider(lambda: SERVERS, RELAY_SECRET, int(settings.ice_ttl))
     service = SignalingService(settings, ice, redis or default_broker.get(), tell)
     await service.start()
     try:

@@ -1,10 +1,21 @@
 """What every broker guarantees: one suite over the embedded one and every kind of Redis."""
 
+import asyncio
 import json
+import time
 
 import pytest
 
-from signaling.broker.base import MailboxFull, NotThere, RoomFull, SessionOver
+from signaling.broker.base import (
+    Grant,
+    MailboxFull,
+    NotThere,
+    Revocation,
+    RoomFull,
+    SessionOver,
+    SessionRecord,
+    Taken,
+)
 from signaling.protocol.errors import CloseCode
 from signaling.protocol.messages import NULL, ByeOut, SignalOut
 from tests.redis_sites import PREFIX, SITES
@@ -279,3 +290,162 @@ async def test_nothing_is_left_when_all_have_gone(world):
         await world.one.close(name, "left")
     assert world.one.counts() == (0, 0)
     assert await world.one.rooms_of("a") == []
+
+
+# Quiet members -----------------------------------------------------------------------------------
+
+
+async def quietly(broker, name, room, capacity=64):
+    """A session that is in a room without anybody's being told."""
+    await broker.open(SessionRecord(name, name.encode(), f"peer-{name}", name, Grant()))
+    assert await broker.join(name, room, NULL, capacity, quiet=True) == []
+
+
+async def test_who_is_quiet_sees_and_is_seen_by_the_quiet_only(world):
+    await begin(world.one, "a", "r")
+    await quietly(world.one, "q", "r")
+    await quietly(world.two, "p", "r")
+    await begin(world.two, "b", "r")
+    assert await world.one.join("a", "r", NULL, 64) != []
+    assert [peer.id for peer in await world.one.join("a", "r", NULL, 64)] == ["peer-b"]
+    assert await world.one.send("q", "peer-p", message("hush")) is True
+    for sender, to in (("a", "peer-q"), ("q", "peer-a")):
+        with pytest.raises(NotThere):
+            await world.one.send(sender, to, message("hi"))
+    await world.one.broadcast("a", message("all"))
+    await world.two.close("p", "left")
+    assert await world.heard("q") == []
+    assert [what for _, what, _ in await world.heard("p")] == ["hush"]
+    assert [what for _, what, _ in await world.heard("a")] == ["join"]
+    assert await world.one.quiet_names("r") == ["q"]
+
+
+async def test_the_quiet_count_where_a_room_has_a_capacity(world):
+    await quietly(world.one, "q", "r")
+    await begin(world.two, "a")
+    with pytest.raises(RoomFull):
+        await world.two.join("a", "r", NULL, 1)
+    await world.one.close("q", "left")
+    assert await world.two.join("a", "r", NULL, 1) == []
+    assert await world.two.quiet_names("r") == []
+
+
+async def test_a_name_is_one_session_s_and_free_again_after_it(world):
+    await quietly(world.one, "q", "r")
+    with pytest.raises(Taken):
+        await quietly(world.two, "q", "r")
+    await world.one.close("q", "left")
+    await quietly(world.two, "q", "r")
+
+
+async def test_whoever_does_not_know_what_it_saw_goes_on_after_what_was_acknowledged(world):
+    await begin(world.one, "a", "r")
+    await begin(world.one, "b", "r")
+    for number in range(3):
+        await world.one.send("a", "peer-b", message(number))
+    await world.settle()
+    await world.one.acknowledge("b", 2)
+    await world.one.suspend("b", world.now)
+    resumption = await world.two.resume("b", b"b", None)
+    assert [seq for seq, _ in resumption.missed] == [3]
+    assert resumption.seq == 2
+
+
+async def test_an_impatient_message_does_not_wait_for_who_is_away(world):
+    await begin(world.one, "a", "r")
+    await begin(world.two, "b", "r")
+    assert await world.one.send("a", "peer-b", message(1), patient=False) is True
+    await world.two.suspend("b", world.now)
+    with pytest.raises(NotThere):
+        await world.one.send("a", "peer-b", message(2), patient=False)
+    assert await world.one.send("a", "peer-b", message(3)) is False
+
+
+# Revocations -------------------------------------------------------------------------------------
+
+
+async def test_who_is_revoked_ends_where_it_is_away_and_every_node_hears_it(world):
+    await begin(world.one, "a", "r")
+    await begin(world.two, "b", "r", subject='u "1"')
+    await begin(world.two, "c", "r", subject="u2")
+    for away in "bc":
+        await world.two.suspend(away, world.now)
+    await world.settle()
+    world.forget()
+    word = Revocation('u "1"', time.time() + 60, time.time() + 30)
+    await world.one.revoke(word)
+    assert await world.presence("a") == ["leave"]
+    assert await world.two.resume("b", b"b", 0) is None
+    assert await world.two.resume("c", b"c", 0) is not None
+    heard = world.ear.revocations
+    assert len(heard) == (2 if world.one is not world.two else 1)
+    for one in heard:
+        assert one.user == word.user
+        assert one.until == pytest.approx(word.until, abs=0.002)
+        assert one.spent == pytest.approx(word.spent, abs=0.002)
+
+
+async def test_who_is_restored_is_told_of_too(world):
+    await world.one.revoke(Revocation("u", time.time() + 60, 0.0))
+    await world.one.revoke(Revocation("u", 0.0, 0.0))
+    await world.settle()
+    assert world.ear.revocations[-1] == Revocation("u", 0.0, 0.0)
+
+
+# What the webhooks are told ----------------------------------------------------------------------
+
+
+@pytest.fixture
+async def telling(site):
+    """Two nodes that keep what happens for the webhooks."""
+    if site is None:
+        async with memory_world(webhooks=True) as made:
+            yield made
+    else:
+        site.client.flushall()
+        async with redis_world(site, PREFIX, webhooks=True) as made:
+            yield made
+
+
+def told(events):
+    """(type, name, reason) of events."""
+    found = [json.loads(event.event) for event in events]
+    return [(e["type"], e["data"].get("name"), e["data"].get("reason")) for e in found]
+
+
+async def test_what_happened_waits_until_somebody_was_told(telling):
+    await begin(telling.one, "a", "r", subject="u")
+    await quietly(telling.two, "q", "r")
+    await telling.one.suspend("a", telling.now)
+    telling.later(WINDOW + 1)
+    await telling.reap()
+    await telling.two.close("q", "left")
+    first = await telling.two.take_events(3, lease=60)
+    rest = await telling.one.take_events(99, lease=60)
+    assert told(first + rest) == [
+        ("room.opened", None, None),
+        ("peer.joined", "a", ""),
+        ("peer.joined", "q", ""),
+        ("peer.suspended", "a", ""),
+        ("peer.left", "a", "timeout"),
+        ("peer.left", "q", "left"),
+        ("room.closed", None, None),
+    ]
+    assert json.loads(first[1].event)["data"] == {
+        "room": "r", "id": "peer-a", "name": "a", "meta": None, "user": "u", "reason": "",
+    }  # fmt: skip
+    assert await telling.one.take_events(99, lease=60) == []
+    await telling.one.retry_event(first[0].id, 0.0)
+    (again,) = await telling.two.take_events(99, lease=60)
+    assert (again.id, again.tries, again.event) == (first[0].id, 2, first[0].event)
+    await telling.two.end_events([event.id for event in first + rest])
+    await telling.one.retry_event(again.id, 0.0)
+    assert await telling.one.take_events(99, lease=60) == []
+
+
+async def test_what_was_taken_by_a_node_that_died_is_due_again(telling):
+    await begin(telling.one, "a", "r")
+    assert len(await telling.one.take_events(99, lease=0.05)) == 2
+    assert await telling.two.take_events(99, lease=60) == []
+    await asyncio.sleep(0.06)
+    assert [event.tries for event in await telling.two.take_events(99, lease=60)] == [2, 2]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from signaling.broker.base import NotThere, SessionOver, Unavailable
+from signaling.broker.base import NotThere, Revocation, SessionOver, Unavailable
 from signaling.protocol.errors import CloseCode
 from signaling.protocol.messages import NULL
 from tests.redis_server import RedisServer, redis_server
@@ -432,3 +432,24 @@ async def test_a_room_of_another_prefix_is_another_room(server, world):
         with pytest.raises(NotThere):
             await world.one.send("a", "peer-b", message("hi"))
         assert json.loads(json.dumps(await other.heard("b"))) == []
+
+
+async def test_a_node_that_comes_later_hears_what_is_revoked(server):
+    async with redis_world(server) as world:
+        now = time.time()
+        await world.one.revoke(Revocation("gone", now + 60, now + 30))
+        await world.one.revoke(Revocation("gone", 0.0, now + 90))  # what held goes on holding
+        await world.one.revoke(Revocation("kicked", 0.0, now + 90))
+        await world.one.revoke(Revocation("over", now + 0.05, 0.0))
+        await world.one.revoke(Revocation("restored", now + 60, 0.0))
+        await world.one.revoke(Revocation("restored", 0.0, 0.0))
+        await asyncio.sleep(0.1)
+        ear = Ear()
+        late = redis_broker(server, world.prefix)
+        await late.start(ear)
+        try:
+            found = {word.user: (word.until > now, word.spent > now) for word in ear.revocations}
+            assert found == {"gone": (True, True), "kicked": (False, True)}
+            assert server.without_ttl() == []
+        finally:
+            await late.stop()

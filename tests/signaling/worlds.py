@@ -9,10 +9,11 @@ from typing import Any
 from msgspec import Raw
 
 from config.redis import parse_redis_url
-from signaling.broker.base import Broker, Grant, SessionRecord
+from signaling.broker.base import Broker, Grant, Revocation, SessionRecord
 from signaling.broker.memory import MemoryBroker
 from signaling.broker.primary import Finder
 from signaling.broker.redis import RedisBroker
+from signaling.broker.waiting import WaitingEvents
 from signaling.protocol.errors import CloseCode
 from signaling.protocol.messages import NULL, MessageOut
 from tests.redis_server import RedisServer
@@ -27,11 +28,16 @@ class Ear:
 
     def __init__(self) -> None:
         self.delivered: list[tuple[str, int, str]] = []
+        self.revocations: list[Revocation] = []
         self.cuts: list[tuple[str, CloseCode]] = []
 
     def deliver(self, session: str, seq: int, text: str) -> None:
         """Keep it."""
         self.delivered.append((session, seq, text))
+
+    def revoked(self, revocation: Revocation) -> None:
+        """Keep it."""
+        self.revocations.append(revocation)
 
     def cut(self, session: str, code: CloseCode) -> None:
         """Keep it."""
@@ -77,10 +83,11 @@ class RedisWorld(World):
     """Two nodes that share a Redis."""
 
     def __init__(
-        self, one: RedisBroker, two: RedisBroker, ear: Ear, server: RedisServer | Site
+        self, one: RedisBroker, two: RedisBroker, ear: Ear, server: RedisServer | Site, prefix: str
     ) -> None:
         super().__init__(one, two, ear)
         self.nodes = (one, two)
+        self.prefix = prefix
         self._server = server
 
     async def settle(self) -> None:
@@ -98,9 +105,10 @@ class RedisWorld(World):
 
 
 @asynccontextmanager
-async def memory_world() -> AsyncIterator[World]:
+async def memory_world(*, webhooks: bool = False) -> AsyncIterator[World]:
     """The embedded broker."""
-    broker, ear = MemoryBroker(MOST_MESSAGES, MOST_BYTES), Ear()
+    waiting = WaitingEvents() if webhooks else None
+    broker, ear = MemoryBroker(MOST_MESSAGES, MOST_BYTES, waiting), Ear()
     await broker.start(ear)
     yield World(broker, broker, ear)
     await broker.stop()
@@ -123,7 +131,7 @@ async def redis_world(
     ear = Ear()
     await one.start(ear)
     await two.start(ear)
-    yield RedisWorld(one, two, ear, server)
+    yield RedisWorld(one, two, ear, server, prefix)
     await one.stop()
     await two.stop()
 

@@ -16,7 +16,8 @@ from msgspec import Struct
 
 log = structlog.get_logger("admin")
 
-API = "/api/"
+API = ("/api/", "/probe")
+"""What a token is asked for: the paths that begin so."""
 OPEN = frozenset({"/api/v1/openapi.json"})
 """What describes the API is no secret."""
 OFF = "the admin API is off; set admin.token to have it (openssl rand -base64 32)"

@@ -16,6 +16,7 @@ from turn.admin.guard import OFF, Guard
 from turn.admin.journal import Journal
 from turn.admin.lists import Lists
 from turn.admin.operation import Handler, Operation, Parameter
+from turn.admin.probing import Probe, Probing
 from turn.admin.service import Control, Service
 from turn.admin.stream import EventStream
 from turn.metrics import CONTENT_TYPE, ProcessCollector, exposition
@@ -43,6 +44,7 @@ class Admin:
         services: Sequence[Service],
         journal: Journal,
         control: Control,
+        probe: Probe | None = None,
     ) -> None:
         self._listen = settings.listen
         self._services = services
@@ -53,6 +55,7 @@ class Admin:
         self._guard = Guard("")
         self._drain = Drain(services)
         self._stream = EventStream(journal)
+        self._probing = Probing(settings.probe_targets, probe)
         actions = Actions(services, journal, control, self._drain)
         self.operations = [*actions.operations(), self._events()]
         for service in services:
@@ -66,6 +69,7 @@ class Admin:
                 web.get("/healthz", self._healthz),
                 web.get("/readyz", self._readyz),
                 web.get("/api/v1/openapi.json", self._openapi),
+                web.get("/probe", self._probing.serve),
                 *(web.get(path, self._file(PAGE / name)) for path, name in FILES.items()),
                 *(web.route(each.method, each.path, each.handler) for each in self.operations),
             ]
@@ -96,7 +100,8 @@ class Admin:
                         listen=str(self._listen))  # fmt: skip
 
     def reload(self, settings: AdminSettings) -> None:
-        """Go on with another token."""
+        """Go on with another token, and other targets to probe."""
+        self._probing.targets = settings.probe_targets
         self._guard.set_token(settings.token.get_secret_value())
         self._journal.switch(on=self._guard.on)
 

@@ -8,12 +8,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Protocol
 
-from turn.bandwidth import Twins
+from turn.bandwidth import Key, Twins
 from turn.codec.values import Address
 from turn.stats import DropReason
-
-Key = tuple[str, str]
-"""What is counted, and whose: ``("user", "alice")``."""
 
 
 class Want(NamedTuple):

@@ -18,6 +18,7 @@ from turn.allocation.replies import RecentReplies
 from turn.allocation.request import Outcome, Request, unknown_attributes
 from turn.allocation.restore import Kept, restore
 from turn.auth.authenticate import Authenticator, Identity, Now
+from turn.auth.ephemeral import expiry_of
 from turn.codec import registry
 from turn.codec.errors import Malformed, StunError
 from turn.codec.integrity import Integrity
@@ -53,7 +54,8 @@ class Engine:
         self._stats = parts.stats
         self._allocator = Allocator(parts)
         self._tell = parts.tell
-        self._revoked: dict[str, float] = {}
+        self._revoked: dict[str, tuple[float, float]] = {}
+        """User → until when it may begin nothing, by when credentials end that are spent."""
         self._replies = RecentReplies()
         self.table = parts.table
         self.draining = False
@@ -109,11 +111,14 @@ class Engine:
             raise StunError(508, why="the relay is draining, or sends everyone elsewhere")
         if not self._revoked:
             return
-        user = request.proved.user
-        until = self._revoked.get(user, 0.0)
+        proved = request.proved
+        until, spent = self._revoked.get(proved.user, (0.0, 0.0))
         if until > request.now.wall:
             raise StunError(403, why="an operator has revoked the user")
-        self._revoked.pop(user, None)
+        if 0 < expiry_of(proved.username) <= spent:
+            raise StunError(403, why="an operator has ended the credentials")
+        if spent < request.now.wall:
+            self._revoked.pop(proved.user, None)
 
     def _check_known(self, request: Request) -> None:
         able = known(self._allocator, request)
@@ -266,14 +271,25 @@ class Engine:
         self.table.set_limits(limits)
         self._allocator.reload(limits, options)
 
-    def revoke(self, user: str, until: float) -> int:
-        """Close every allocation of a user and refuse it others until then (Unix time).
+    def revoke(self, user: str, until: float, spent: float = 0.0) -> int:
+        """Close a user's allocations and refuse it others until then; both 0: let it begin again.
 
+        :param until: Unix time; 0: it may begin others.
+        :param spent: credentials that end by this Unix time are of no use any more, and what
+            was allocated with them is closed.
         :returns: how many were closed.
         """
-        self._revoked[user] = until
-        meant = [allocation for allocation in self.table if allocation.owner.user == user]
-        for allocation in meant if until else ():
+        if not until and not spent:
+            self._revoked.pop(user, None)
+            return 0
+        self._revoked[user] = until, spent
+        meant = [
+            allocation
+            for allocation in self.table
+            if allocation.owner.user == user
+            and (until or 0 < expiry_of(allocation.owner.username) <= spent)
+        ]
+        for allocation in meant:
             self._allocator.close(allocation, CloseReason.REVOKED)
         return len(meant)
 

@@ -193,11 +193,6 @@ class Allocation:
             "relayed": [str(relayed.relay.public) for relayed in self.relayed.values()],
         }
 
-    def channel_to(self, peer: Address) -> int:
-        """The channel number bound to a peer, or 0."""
-        route = self.routes.peers.get(peer)
-        return route.channel if route else 0
-
     def next_due(self) -> float:
         """When something of it expires next."""
         return min(

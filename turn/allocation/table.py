@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from ipaddress import ip_network
 from typing import NamedTuple
 
-from turn.allocation.books import Books, Key, OwnBooks, Want
+from turn.allocation.books import Books, OwnBooks, Want
 from turn.allocation.model import Allocation, Limits, Owner, Relay
+from turn.bandwidth import ALL, Key
 from turn.codec.errors import StunError
 from turn.codec.values import Address
 from turn.routes import FiveTuple
 from turn.stats import Stats
-
-ALL: Key = ("total", "")
 
 QUOTAS = {
     "user": "the user has turn.max_allocations_per_user",
@@ -68,10 +67,6 @@ class AllocationTable:
     def is_live_tcp_relay(self, address: Address) -> bool:
         """The same for TCP allocations (RFC 6062)."""
         return address in self._by_tcp_relayed
-
-    def has_allocation(self, user: str) -> bool:
-        """Whether a user has an allocation or a reservation."""
-        return self.books.has(("user", user))
 
     def set_limits(self, limits: Limits) -> None:
         """Hold new allocations to these from now on."""

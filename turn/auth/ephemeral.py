@@ -13,6 +13,12 @@ def mint(secret: str, name: str, expires_at: int) -> tuple[str, str]:
     return username, password_of(secret, username)
 
 
+def expiry_of(username: str) -> int:
+    """When a name ends that a secret signs, as Unix time; 0 for a name that does not end."""
+    expiry, colon, _ = username.partition(":")
+    return int(expiry[:20]) if colon and expiry.isascii() and expiry.isdigit() else 0
+
+
 def password_of(secret: str, username: str) -> str:
     """base64(HMAC-SHA1(secret, username)): what every TURN server and client expects."""
     mac = hmac.digest(secret.encode(), username.encode(), "sha1")

@@ -61,7 +61,8 @@ async def judge_trust(section: Section, target: Target, host: str, authority: Pa
     :param authority: a PEM file with another one that is trusted; None: the system's.
     """
     try:
-        context = ssl.create_default_context(cafile=authority)
+        # Reading all authorities takes so long that a relay would feel it.
+        context = await asyncio.to_thread(ssl.create_default_context, cafile=authority)
     except (OSError, ssl.SSLError) as error:
         section.skip("trust", f"{authority} cannot be read: {error}")
         return

@@ -10,7 +10,8 @@ from ipaddress import IPv6Address
 from socket import inet_aton
 from typing import NamedTuple, Self
 
-from turn.allocation.books import Books, Key, OwnBooks, Want
+from turn.allocation.books import Books, OwnBooks, Want
+from turn.bandwidth import Key
 
 CELLS = 1 << 18
 """2 MiB a limiter. Two sources share a cell with a chance of 1 in 262,144."""

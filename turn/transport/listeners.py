@@ -102,7 +102,11 @@ class Listeners:
         except OSError as error:
             raise explained(error, name, host, port) from None
         port = sock.getsockname()[1]
-        await listener.start(sock)
+        try:
+            await listener.start(sock)
+        except OSError as error:  # somebody bound the port as we did, and was first to listen
+            sock.close()
+            raise explained(error, name, host, port) from None
         self._streams.append(listener)
         self.listening.append(Listening(name, host, port))
 

@@ -10,6 +10,7 @@
 --   r:ROOM     hash    session → order of joining, "q" behind it for a quiet member;
 --                      "#" the counter of joins
 --   o:NODE     set     the sessions whose sockets it holds
+--   b          hash    user → what was revoked of it, as JSON; of no generation either (B)
 --   w:…        what became of rooms and peers, for webhooks, where there are any; not of one
 --              generation (see Q), so that it outlives a restart with its data:
 --              w:due zset ids by when they are due, in ms · w:event hash id → JSON ·
@@ -25,7 +26,9 @@ local NODE = ARGV[1]
 local MOST_MESSAGES, MOST_BYTES = tonumber(ARGV[2]), tonumber(ARGV[3])
 local LIFE = tonumber(ARGV[4]) -- ms that a key outlives its last refresh
 local MOST_REQUESTS = 256
-local Q = string.match(P, '^{[^}]*}:') .. 'w:'
+local TAG = string.match(P, '^{[^}]*}:')
+local Q = TAG .. 'w:'
+local B = TAG .. 'b'
 local MOST_WAITING = 10000 -- events for webhooks; the newest are not kept
 local WAITING_LIFE = 9 * 3600 * 1000
 local posted = 0 -- events of this call: what bounds the time that it takes

@@ -15,7 +15,7 @@ from turn.codec import registry
 from turn.codec.registry import Method
 from turn.codec.values import Address
 
-NOT_OF_THE_API = {"/metrics", "/healthz", "/readyz", "/api/v1/openapi.json", *FILES}
+NOT_OF_THE_API = {"/metrics", "/healthz", "/readyz", "/probe", "/api/v1/openapi.json", *FILES}
 UNTYPED = re.compile(r"\{(\w+)\}")
 
 

@@ -7,7 +7,8 @@ import pytest
 from tests.interop.process import free_port
 from tests.turn.live import relay
 from turn.codec.registry import MessageClass, Method
-from turn.transport.listeners import ListenError
+from turn.transport.listeners import Bind, ListenError
+from turn.transport.stream import bind_tcp
 
 
 def udp(service):
@@ -82,3 +83,20 @@ async def test_an_address_that_cannot_be_had_is_named(service, host, place):
     ) as error:
         await service._listeners.open_stream(host, 5, tls=None)
     assert error.value.errno
+
+
+async def test_a_port_that_another_was_first_to_listen_on_is_named(service):
+    listeners = service._listeners
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", 0))
+        port = other.getsockname()[1]
+
+        def bind(host: str, taken: int) -> socket.socket:
+            sock = bind_tcp(host, taken)
+            other.listen()
+            return sock
+
+        listeners._bind = Bind(tcp=bind)
+        with pytest.raises(ListenError, match=rf"cannot listen on 127\.0\.0\.1:{port} \(tcp\): "):
+            await listeners.open_stream("127.0.0.1", port, tls=None)

@@ -1,0 +1,25 @@
+"""Which broker the settings ask for."""
+
+from config.schema import RedisSettings
+from signaling.broker.memory import MemoryBroker
+from signaling.broker.primary import Finder
+from signaling.broker.redis import RedisBroker
+from signaling.broker.waiting import WaitingEvents
+
+
+def choose_broker(
+    redis: RedisSettings, most_messages: int, most_bytes: int, *, webhooks: bool = False
+) -> MemoryBroker | RedisBroker:
+    """The embedded broker, or Redis.
+
+    :param most_messages: that a mailbox holds; ``most_bytes`` likewise.
+    :param webhooks: somebody is to be told what becomes of rooms and peers.
+    """
+    address = redis.address()
+    if address is None:
+        return MemoryBroker(most_messages, most_bytes, WaitingEvents() if webhooks else None)
+    authority = str(redis.ca_certificate) if redis.ca_certificate else None
+    finder = Finder(address, "{" + redis.prefix + "}", authority)
+    return RedisBroker(
+        finder, redis.prefix, most_messages, most_bytes, lease=redis.lease, webhooks=webhooks
+    )

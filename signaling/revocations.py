@@ -1,0 +1,38 @@
+"""A relay without signaling beside it hears through Redis whom an operator revoked."""
+
+from collections.abc import Callable
+
+from config.schema import RedisSettings
+from signaling.broker.base import Revocation
+from signaling.broker.choose import choose_broker
+from signaling.protocol.errors import CloseCode
+
+
+class RevocationWatch:
+    """Listens as a node without sessions does; what it misses while Redis is away comes later."""
+
+    def __init__(self, redis: RedisSettings, heed: Callable[[str, float, float], object]) -> None:
+        """Prepare to listen. :param heed: takes user, until and spent of each revocation."""
+        self._broker = choose_broker(redis, 1, 1)
+        self._heed = heed
+
+    async def start(self) -> None:
+        """Begin to listen; also where Redis is away."""
+        await self._broker.start(self)
+
+    async def drain(self, _: float) -> None:
+        """Nothing: whoever is revoked now has to be heard of too."""
+
+    async def stop(self) -> None:
+        """Listen no more."""
+        await self._broker.stop()
+
+    def revoked(self, revocation: Revocation) -> None:
+        """Something was revoked."""
+        self._heed(revocation.user, revocation.until, revocation.spent)
+
+    def deliver(self, session: str, seq: int, text: str) -> None:
+        """Nothing: there are no sessions here."""
+
+    def cut(self, session: str, code: CloseCode) -> None:
+        """Nothing: there are no sessions here."""

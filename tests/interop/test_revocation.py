@@ -1,0 +1,140 @@
+"""An operator revokes a user, or removes a peer, at one node: it ends at every node and relay."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import aioice
+import jwt
+import pytest
+
+from signaling.client import Client, SignalingError
+from tests.interop.cluster import Node, cluster
+
+TOKEN_SECRET = "the secret of the join tokens, 32+"
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Node]]:
+    """Two of signaling, a relay of its own, and both services in one process; one Redis."""
+    folder = tmp_path_factory.mktemp("nodes")
+    commands = ("signaling", "signaling", "turn", "serve")
+    with cluster(folder, *commands, token_secret=TOKEN_SECRET, resume_window=30) as running:
+        yield running
+
+
+def token(user: str) -> str:
+    claims = {"room": "r", "sub": user, "name": user, "exp": time.time() + 60}
+    return jwt.encode(claims, TOKEN_SECRET, algorithm="HS256")
+
+
+def member(node: Node, user: str) -> Client:
+    return Client(f"ws://127.0.0.1:{node.port}/ws", token=token(user))
+
+
+async def allocate(relay: Node, joined: dict[str, Any]) -> aioice.Connection | None:
+    """Relay with the credentials of a ``joined``; None where the relay refuses."""
+    server = next(each for each in joined["iceServers"] if "credential" in each)
+    connection = aioice.Connection(
+        ice_controlling=True,
+        turn_server=("127.0.0.1", relay.turn_port),
+        turn_username=server["username"],
+        turn_password=server["credential"],
+        transport_policy=aioice.TransportPolicy.RELAY,
+    )
+    await connection.gather_candidates()
+    if connection.local_candidates:
+        return connection
+    await connection.close()
+    return None
+
+
+def closed(relay: Node) -> float:
+    return relay.metrics()['icebroker_turn_allocations_closed_total{reason="revoked"}']
+
+
+async def within(seconds: float, happened: Any) -> None:
+    async with asyncio.timeout(seconds):
+        while not happened():  # noqa: ASYNC110 - another process is asked
+            await asyncio.sleep(0.05)
+
+
+async def test_a_revoked_user_is_out_everywhere_at_once(nodes: list[Node]):
+    one, two, relay, both = nodes
+    async with member(one, "watcher") as watcher:
+        await watcher.join("r")
+        anna, anna_too, away = member(one, "anna"), member(two, "anna"), member(two, "anna")
+        joined = {}
+        for client in (anna, anna_too, away):
+            await client.__aenter__()
+            joined[client] = await client.join("r")
+        await away.drop()
+        away._task.cancel()  # it never comes back
+        relayed = [await allocate(place, joined[anna]) for place in (relay, both)]
+        assert all(relayed)
+        before = [closed(place) for place in (relay, both)]
+        began = time.monotonic()
+        answer = one.operate("PUT", "revocations/anna", {"seconds": 60})
+        assert answer["ended"] == {"signaling": 1}
+        left = []
+        async with asyncio.timeout(5):
+            async for event in watcher.events():
+                if event.get("event") == "leave":
+                    left.append((event["name"], event["reason"]))
+                    if len(left) == 3:
+                        break
+        assert left == [("anna", "revoked")] * 3
+        for place, count in zip((relay, both), before, strict=True):
+            await within(5, lambda place=place, count=count: closed(place) == count + 1)
+            assert await allocate(place, joined[anna]) is None
+        assert time.monotonic() - began < 8
+        for node in (one, two, both):
+            with pytest.raises(SignalingError, match="4503"):
+                async with member(node, "anna"):
+                    pass
+        # Whom it was lifted from comes in again, at a node that the operator never asked.
+        one.operate("DELETE", "revocations/anna")
+        await asyncio.sleep(0.2)
+        async with member(two, "anna") as again:
+            await again.join("r")
+        for client in (anna, anna_too, away):
+            await client.close()
+        for connection in relayed:
+            with contextlib.suppress(Exception):
+                await connection.close()
+
+
+async def test_a_removed_peer_takes_its_credentials_with_it(nodes: list[Node]):
+    one, two, relay, _ = nodes
+    async with member(one, "bert") as bert:
+        joined = await bert.join("r")
+        connection = await allocate(relay, joined)
+        assert connection is not None
+        before = closed(relay)
+        one.operate("DELETE", f"peers/{bert.peer}")
+        await within(5, lambda: closed(relay) == before + 1)
+        assert await allocate(relay, joined) is None
+        # The user is not revoked: with a token it may come again, to fresh credentials.
+        await asyncio.sleep(1.1)
+        async with member(two, "bert") as again:
+            fresh = await allocate(relay, await again.join("r"))
+            assert fresh is not None
+            await fresh.close()
+        with contextlib.suppress(Exception):
+            await connection.close()
+
+
+async def test_a_relay_that_starts_later_knows_too(tmp_path: Path):
+    with cluster(tmp_path, "signaling", token_secret=TOKEN_SECRET) as (node,):
+        async with member(node, "carl") as carl:
+            joined = await carl.join("r")
+            node.operate("PUT", "revocations/carl", {"seconds": 60})
+        relay = Node(tmp_path, node.redis_url, {}, "turn")
+        try:
+            relay.wait_ready()
+            assert await allocate(relay, joined) is None
+        finally:
+            relay.close()
