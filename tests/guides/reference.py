@@ -113,7 +113,7 @@ def metrics() -> str:
 def _services() -> tuple[Any, Any]:
     """Both, as they are before they start."""
     whole = Settings()
-    ice = IceProvider((), "", 3600)
+    ice = IceProvider(tuple, "", 3600)
     return TurnService(whole.turn), SignalingService(whole.signaling, ice, whole.redis)
 
 
