@@ -9,7 +9,7 @@ from tests.churn.subject import Holdings, subject
 from turn.allocation.replies import REPLY_LIFETIME
 
 ITEMS = 200
-"""Items in containers that may be more. Whatever leaks is an item of something, once each coming."""
+"""Items in containers that may be more. What leaks is an item of something, once each coming."""
 OBJECTS = 2_000
 """The same of objects: 64 allocations that have gone may still stand in the calendar."""
 MEMORY = 8 << 20
