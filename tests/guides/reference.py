@@ -11,9 +11,9 @@ from config.schema import Section, Settings
 from icebroker import app
 from signaling.ice import IceProvider
 from signaling.server import SignalingService
-from turn.admin import Admin
 from turn.admin.journal import Journal
-from turn.metrics import ProcessCollector
+from turn.admin.listener import Admin
+from turn.metrics import ProcessCollector, WorkerRow, worker_metrics
 from turn.server import TurnService
 from turn.stats import DropReason
 
@@ -21,6 +21,8 @@ ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "deploy/docs/reference"
 SAMPLE = ROOT / "config/icebroker.toml"
 MADE = "<!-- Made from the code by `make docs`: change it there. -->\n"
+OPEN_ENDED = {"version", "worker"}
+"""Labels whose values are not listed."""
 ABOUT_SETTINGS = f"""# Settings
 
 {MADE}
@@ -93,13 +95,14 @@ def metrics() -> str:
     text = [ABOUT_METRICS]
     relay, signaling = _services()
     relay.collector._gauges.certificate_expiry = lambda: 0.0  # else there is no such metric
-    for title, collector in (
-        ("The relay", relay.collector),
-        ("Signaling", signaling.collector),
-        ("The process", ProcessCollector("0", lambda: False)),
+    for title, families in (
+        ("The relay", relay.collector.collect()),
+        ("Its workers, where there are several", worker_metrics([WorkerRow(True, 0, 0, 0.0)])),
+        ("Signaling", signaling.collector.collect()),
+        ("The process", ProcessCollector("0", lambda: False).collect()),
     ):
         text.append(f"## {title}\n\n| Metric | Type | Labels | Meaning |\n|---|---|---|---|")
-        text += [_row(family) for family in collector.collect()]
+        text += [_row(family) for family in families]
         text.append("")
     text.append("## Why a packet was dropped\n")
     text.append("`icebroker_turn_dropped_packets_total{reason=…}`:\n")
@@ -122,7 +125,7 @@ def _row(family: Any) -> str:
     labels = []
     for label in getattr(family, "_labelnames", ()):
         seen = {sample.labels[label] for sample in family.samples if label in sample.labels}
-        values = ", ".join(f"`{value}`" for value in sorted(seen)) if label != "version" else ""
+        values = ", ".join(f"`{value}`" for value in sorted(seen)) if label not in OPEN_ENDED else ""
         labels.append(f"`{label}`: {values}" if values else f"`{label}`")
     name = f"`{family.name}{suffix}`"
     return f"| {name} | {family.type} | {'; '.join(labels)} | {family.documentation} |"

@@ -37,7 +37,13 @@ class Reservation(NamedTuple):
 class AllocationTable:
     """Finds allocations by client and by relayed address; counts them against the quotas."""
 
-    def __init__(self, limits: Limits, stats: Stats, books: Books | None = None) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        stats: Stats,
+        books: Books | None = None,
+        numbers: Iterator[int] | None = None,
+    ) -> None:
         self._limits = limits
         self._stats = stats
         self.books = books or OwnBooks()
@@ -48,7 +54,7 @@ class AllocationTable:
         self._reservations: dict[bytes, Reservation] = {}
         self._due: list[tuple[float, int, Allocation]] = []
         self._serial = 0
-        self._numbers = itertools.count(1)
+        self._numbers = numbers or itertools.count(1)
 
     def __len__(self) -> int:
         return len(self._by_client)
@@ -125,9 +131,9 @@ class AllocationTable:
     def remove(self, allocation: Allocation) -> None:
         """Give back everything that ``insert`` took."""
         del self._by_client[allocation.client]
-        self.books.give({ALL: 1})
         for relayed in allocation.relayed.values():
-            self.remove_relayed(allocation, relayed.relay)
+            self._unindex(allocation, relayed.relay)
+        self.books.give({ALL: 1} | shares_of(allocation, len(allocation.relayed)))
         allocation.due = 0.0
         if len(self._due) > 2 * len(self._by_client) + 64:  # mostly those that are gone
             self._due = [entry for entry in self._due if entry[0] == entry[2].due]
@@ -135,9 +141,12 @@ class AllocationTable:
 
     def remove_relayed(self, allocation: Allocation, relay: Relay) -> None:
         """Give back what one relayed address of an allocation took."""
+        self._unindex(allocation, relay)
+        self.books.give(shares_of(allocation, 1))
+
+    def _unindex(self, allocation: Allocation, relay: Relay) -> None:
         del self._index(allocation)[relay.address]
         self.books.closed(relay.address)
-        self.books.give({("user", allocation.owner.user): 1, place_of(allocation.client): 1})
 
     def move(self, allocation: Allocation, client: FiveTuple) -> None:
         """Find an allocation at another five-tuple from now on.
@@ -207,6 +216,11 @@ class AllocationTable:
 def place_of(client: FiveTuple) -> Key:
     """What counts the allocations of a client's address."""
     return "address", address_quota_key(client.client.host)
+
+
+def shares_of(allocation: Allocation, addresses: int) -> dict[Key, int]:
+    """What so many relayed addresses of an allocation count for."""
+    return {("user", allocation.owner.user): addresses, place_of(allocation.client): addresses}
 
 
 def address_quota_key(host: str) -> str:

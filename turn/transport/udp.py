@@ -155,8 +155,12 @@ class UdpListener:
             shared.stats.drop(DropReason.SEND_FAILED)
 
 
-def bind_udp(host: str, port: int) -> socket.socket:
-    """A bound, non-blocking socket. :raises OSError: with the kernel's reason."""
+def bind_udp(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """A bound, non-blocking socket.
+
+    :param shared: one of several on this address, among which the kernel divides the clients.
+    :raises OSError: with the kernel's reason.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     try:
@@ -167,6 +171,7 @@ def bind_udp(host: str, port: int) -> socket.socket:
             forbid_fragments(sock, False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, RECEIVE_BUFFER)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
         sock.bind((host, port))
     except OSError:
         sock.close()
