@@ -125,7 +125,9 @@ def _row(family: Any) -> str:
     labels = []
     for label in getattr(family, "_labelnames", ()):
         seen = {sample.labels[label] for sample in family.samples if label in sample.labels}
-        values = ", ".join(f"`{value}`" for value in sorted(seen)) if label not in OPEN_ENDED else ""
+        values = (
+            ", ".join(f"`{value}`" for value in sorted(seen)) if label not in OPEN_ENDED else ""
+        )
         labels.append(f"`{label}`: {values}" if values else f"`{label}`")
     name = f"`{family.name}{suffix}`"
     return f"| {name} | {family.type} | {'; '.join(labels)} | {family.documentation} |"
