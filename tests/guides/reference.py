@@ -7,7 +7,8 @@ from typing import Any
 
 import typer
 
-from config.schema import Section, Settings
+from config.schema import Settings
+from config.section import Section
 from icebroker import app
 from signaling.ice import IceProvider
 from signaling.server import SignalingService
