@@ -15,6 +15,7 @@ from tests.threats.half_open import HALF_A_REQUEST, half_a_hello, open_half, roo
 from tests.turn.live import UDP, Client
 from tests.turn.secure import TlsClient
 from turn.auth.credentials import long_term_key
+from turn.codec import registry
 from turn.codec.registry import MessageClass, Method
 
 EACH = 2500
@@ -36,6 +37,7 @@ async def allocate(kind: str, ports: dict[str, int]) -> float:
     reply = await client.request(Method.ALLOCATE, UDP)
     took = time.perf_counter() - begin
     assert reply.message_class == MessageClass.SUCCESS
+    await client.request(Method.REFRESH, (registry.LIFETIME, 0))
     client.close()
     return took
 
