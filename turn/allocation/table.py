@@ -84,12 +84,22 @@ class AllocationTable:
         :param shares: relayed addresses that it takes, one that it reserves with them.
         :raises StunError: 486 (Allocation Quota Reached) or 508 (Insufficient Capacity).
         """
+        user = Want(("user", owner.user), shares, self._limits.allocations_per_user)
+        self._set_aside(user, *self._here(client, shares))
+
+    def check_claim(self, client: FiveTuple) -> None:
+        """The same for a reserved port, whose share of the user's was taken with it.
+
+        Its client may come from another address than the one that it was reserved from.
+        """
+        self._set_aside(*self._here(client, 1))
+
+    def _here(self, client: FiveTuple, shares: int) -> tuple[Want, Want]:
         limits = self._limits
-        wants = (
-            Want(("user", owner.user), shares, limits.allocations_per_user),
-            Want(place_of(client), shares, limits.allocations_per_address),
-            Want(ALL, 1, limits.allocations),
-        )
+        place = Want(place_of(client), shares, limits.allocations_per_address)
+        return place, Want(ALL, 1, limits.allocations)
+
+    def _set_aside(self, *wants: Want) -> None:
         over = self.books.take(wants)
         if over:
             raise self.exceeded(over, 508 if over == "total" else 486)

@@ -61,6 +61,20 @@ class ReplyLimit:
         self._cells[cell] = full
         return True
 
+    def charge(self, host: str, now: float, seconds: float) -> None:
+        """Take so many seconds' worth: replies of another kind went to ``host``.
+
+        Else two kinds together would be more for a victim than either share allows. The bucket
+        may go into debt by this, by a second at most.
+        """
+        cell = hash((self._salt, network_of(host))) % CELLS
+        self._cells[cell] = min(max(self._cells[cell], now) + seconds, now + 2.0)
+
+    @property
+    def cost(self) -> float:
+        """What one reply takes, in seconds' worth."""
+        return self._cost
+
 
 class Places(Protocol):
     """How many connections a source has."""
