@@ -188,6 +188,8 @@ class WebSockets:
             await self._run(ws, network, dialogue)
         finally:
             self.connections -= 1
+            # After aiohttp has finished with them.
+            asyncio.get_running_loop().call_later(UNLINK_AFTER, _unlink, ws, request)
         return ws
 
     async def _prepare(self, ws: web.WebSocketResponse, request: web.Request, network: str) -> None:
@@ -271,6 +273,7 @@ class Native:
 
     async def begin(self, ws: web.WebSocketResponse, socket: Socket) -> Session | None:
         """Wait for a good hello; None where the socket ended without one."""
+        mistakes = 0
         async for frame in ws:
             if frame.type is WSMsgType.ERROR:
                 return None  # not a frame; aiohttp has closed the socket, and its code says why
@@ -292,17 +295,35 @@ class Native:
                 if error.code in REFUSALS:
                     socket.close(REFUSALS[error.code], error.message)
                     return None
+                mistakes += 1
+                if mistakes > MOST_BEFORE_HELLO:
+                    socket.close(CloseCode.FLOOD, "too many messages before a hello")
+                    return None
         return None
 
     async def receive(self, session: Session, text: str) -> None:
-        """Handle a text frame."""
+        """Handle a text frame. Who writes too many is read more slowly, until it is cut."""
+        refused = session.rate.refused
         await self._hub.receive(session, text)
+        if session.rate.refused > refused:
+            await asyncio.sleep(FLOOD_PAUSE)
 
     def ended(self, code: int | None) -> bool:
         """A page that goes away may come back: only 1000 is for good."""
         return code == CloseCode.NORMAL
 
 
+UNLINK_AFTER = 1.0
+"""Seconds."""
+AT_ONCE = 16
+"""Frames of one socket that are handled before others have a go."""
+FLOOD_PAUSE = 0.01
+"""Seconds after each message over the limit, so that a flood costs little until it is cut."""
+WS_LINKS = ("_req", "_reader", "_writer", "_payload_writer", "_exception")
+REQUEST_LINKS = ("_protocol", "_payload_writer", "_match_info", "_task")
+"""Attributes of aiohttp's objects that lead back to them; a test counts what is left."""
+MOST_BEFORE_HELLO = 8
+"""Messages that are no hello; who sends more is cut."""
 ENDS: dict[int, str] = {
     CloseCode.NORMAL: "left",
     WSCloseCode.GOING_AWAY: "page_gone",
@@ -326,12 +347,30 @@ def _reason(code: int | None, ws: web.WebSocketResponse) -> str:
     return ENDS.get(code or 0, "lost")
 
 
+def _unlink(ws: web.WebSocketResponse, request: web.Request) -> None:
+    """Break the cycles in which aiohttp leaves an ended WebSocket, so that it is freed at once.
+
+    The collector would have to look through all that live to find it, and stop for as long.
+    """
+    for thing, names in ((ws, WS_LINKS), (request, REQUEST_LINKS)):
+        for name in names:
+            if hasattr(thing, name):
+                setattr(thing, name, None)
+
+
 async def _read(
     ws: web.WebSocketResponse, socket: Socket, session: Session, dialogue: Dialogue
 ) -> None:
+    frames = 0
     async for frame in ws:
+        if socket.reason:
+            return  # what still comes in is nobody's business any more
         if frame.type is WSMsgType.TEXT:
             await dialogue.receive(session, frame.data)
+            frames += 1
+            if frames % AT_ONCE == 0:
+                # Frames that are here already are read without a pause: let the others have a go.
+                await asyncio.sleep(0)
         elif frame.type is WSMsgType.BINARY:
             socket.close(CloseCode.NOT_TEXT, "frames are text")
             return

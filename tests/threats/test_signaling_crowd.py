@@ -1,0 +1,144 @@
+"""Everything at once that clients can do wrong, beside clients that do nothing wrong."""
+
+import asyncio
+import contextlib
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.interop.cluster import Node
+from tests.interop.process import ROOT
+from tests.threats.crowd import ALLOWED, ORIGINS, ROOM, Crowd, keep, many
+from tests.threats.forged import FORGED, SECRET
+
+SILENT, STALLED, FLOODERS, LONG = 5_000, 1_000, 20, 20
+QUEUE = 64 << 10
+"""Bytes that the server keeps for a slow reader, twice: for its socket and in its mailbox."""
+PER_SOCKET = 24 << 10
+"""Bytes that a socket may cost beside that."""
+LASTS = 6.0
+"""Seconds that good clients are measured for amid all this."""
+LIMIT = 0.1
+"""Seconds that all but one in a hundred of their messages may take."""
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    """A node of its own, with limits that a test can reach."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < SILENT + STALLED + 1000:
+        pytest.skip("this machine allows a process too few descriptors (ulimit -Hn)")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    settings = {
+        "token_secret": SECRET, "allowed_origins": [ALLOWED], "max_queued_bytes": QUEUE,
+        "write_timeout": 3, "hello_timeout": 60,
+    }  # fmt: skip
+    made = Node(tmp_path, "", settings)
+    try:
+        made.wait_ready()
+        _prefer(made.process.pid)
+        yield made
+    finally:
+        made.close()
+
+
+class Good:
+    """Clients that do nothing wrong, and what they tell of how they fare."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    async def p99(self, seconds: float) -> tuple[float, int]:
+        """Of what was written and came in a while: how long all but one in a hundred took at
+        most, in seconds, and how many there were."""
+        await self._tell()
+        await asyncio.sleep(seconds)
+        delays = sorted(await self._tell())
+        return delays[len(delays) * 99 // 100], len(delays)
+
+    async def _tell(self) -> list[float]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(b"\n")
+        found: list[float] = json.loads(await self._process.stdout.readline())
+        return found
+
+
+@contextlib.asynccontextmanager
+async def good_clients(node: Node) -> AsyncIterator[Good]:
+    """Running ones."""
+    url = f"ws://127.0.0.1:{node.port}/ws"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.threats.good_clients", url, SECRET,
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, limit=1 << 24,
+    )  # fmt: skip
+    _prefer(process.pid)
+    try:
+        yield Good(process)
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        assert await process.wait() == 0
+
+
+def ran_and_waited(pid: int) -> tuple[int, int]:
+    """Nanoseconds that a process has had a processor, and has waited for one though it could run."""
+    ran, waited, _ = Path(f"/proc/{pid}/schedstat").read_text().split()
+    return int(ran), int(waited)
+
+
+def _prefer(pid: int) -> None:
+    """Measure a process and not what else this machine does: not least, playing the crowd."""
+    with contextlib.suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, pid, -15)
+
+
+def resident(node: Node) -> int:
+    """Bytes of memory that the node holds."""
+    pages = Path(f"/proc/{node.process.pid}/statm").read_text().split()[1]
+    return int(pages) * resource.getpagesize()
+
+
+async def test_good_clients_are_served_beside_all_the_others(node: Node) -> None:
+    crowd = Crowd(node.port)
+    async with good_clients(node) as good:
+        alone, _ = await good.p99(2)
+        before = resident(node)
+        await many(SILENT, crowd.silent)
+        await many(STALLED, crowd.stalled)
+        repeated = [crowd.flood] * FLOODERS + [crowd.long_header] * LONG
+        repeated += [crowd.forge] * 10 + [crowd.cross_site] * 5
+        doing = [keep(one) for one in repeated]
+        doing += [crowd.noisy(room) for room in range(STALLED // ROOM)]
+        tasks = [asyncio.ensure_future(each) for each in doing]
+        ran, waited = ran_and_waited(node.process.pid)
+        amid, count = await good.p99(LASTS)
+        ran, waited = (
+            now - then
+            for now, then in zip(ran_and_waited(node.process.pid), (ran, waited), strict=True)
+        )
+        grown = resident(node) - before
+        metrics = node.metrics()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        crowd.close()
+    print(f"p99 {amid:.4f} s, alone {alone:.4f} s; {count} messages; {grown >> 20} MiB more")
+    print(f"the node ran for {ran / 1e9:.2f} s and waited for {waited / 1e9:.2f} s")
+    print(dict(crowd.answers), dict(crowd.codes))
+    assert count > 500
+    # What the node waits for a processor is the machine's doing, not the crowd's.
+    assert amid < LIMIT * (ran + waited) / ran
+    assert grown < (SILENT + STALLED) * PER_SOCKET + STALLED * 2 * QUEUE
+    assert crowd.answers["101"] > SILENT + STALLED
+    assert crowd.answers["403"] >= len(ORIGINS)
+    assert crowd.codes[4503] >= len(FORGED)
+    assert crowd.codes[4504] > 0
+    assert crowd.codes[1009] > 0
+    assert metrics['icebroker_signaling_disconnects_total{reason="slow_reader"}'] > 0
