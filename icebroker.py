@@ -21,7 +21,7 @@ import typer
 from config.load import DEFAULT_FILE, ConfigError
 from config.load import load as load_settings
 from config.schema import Settings
-from config.systemd import Supervisor
+from config.systemd import DescriptorStore, Supervisor
 from config.values import parse_duration
 
 app = typer.Typer(
@@ -97,7 +97,7 @@ def serve(
         new = load_settings(config, None, defaults, ("turn", "signaling"), running)
         if lan:
             new = _with_lan_certificate(new)
-        turn_service.reload(new.turn)
+        _reload_turn(turn_service, new)
         _reload_signaling(signaling_service, new)
         return new
 
@@ -113,10 +113,37 @@ def turn(config: ConfigFile = None) -> None:
 
     def reload(running: Settings) -> Settings:
         new = load_settings(config, services=["turn"], running=running)
-        service.reload(new.turn)
+        _reload_turn(service, new)
         return new
 
     _run(_Process(settings, journal, [service], reload, _watches(settings, service)))
+
+
+@app.command()
+def kernel(
+    config: ConfigFile = None,
+    lend_to: Annotated[
+        str, typer.Option(help="User, by name or number, who may then write the routes.")
+    ] = "",
+    *,
+    once: Annotated[
+        bool, typer.Option("--once", help="Lend what another process has loaded, and end.")
+    ] = False,
+) -> None:
+    """Load the relay's kernel program, so that the relay itself needs no rights."""
+    from config.log import set_up
+    from turn.kernel.service import LoaderError, LoaderService, lend
+
+    settings = _load(config)
+    set_up(settings.log)
+    directory, user = Path(settings.turn.kernel_directory), _user(lend_to)
+    try:
+        if once:
+            lend(directory, os.getuid() if user is None else user)
+        else:
+            asyncio.run(LoaderService(directory, user).run())
+    except LoaderError as error:
+        _fail(str(error))
 
 
 @app.command()
@@ -179,12 +206,16 @@ def token(
 def doctor(
     urls: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[URL]...", help="turn:HOST:PORT?transport=udp, turns:…, stun:…"),
+        typer.Argument(
+            metavar="[URL]...",
+            help="turn:HOST:PORT?transport=udp, turns:…, https:…",
+        ),
     ] = None,
     config: ConfigFile = None,
     *,
     username: Annotated[str, typer.Option(help="For another's server; ours: from -c.")] = "",
     password: Annotated[str, typer.Option(envvar="DOCTOR_PASSWORD")] = "",
+    token: Annotated[str, typer.Option(help="A join token, for https: with tokens.")] = "",
     ca: Annotated[Path | None, typer.Option(help="PEM file of an authority to trust.")] = None,
     load: Annotated[bool, typer.Option(help="Send 1.6 Mbit/s through it for a second.")] = True,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds an answer may take.")] = 4.0,
@@ -198,21 +229,28 @@ def doctor(
     """
     from config.log import set_up
     from config.schema import LogSettings
-    from turn.doctor.examine import Options
+    from turn.doctor.examine import Options, examine_all
     from turn.doctor.report import EXIT_NOT_TRIED, Report
     from turn.doctor.target import Credentials, parse_url
 
     try:
         settings = load_settings(config)
         wanted = urls or [url for group in _relay_urls(settings) for url in group]
-        targets = [parse_url(url) for url in wanted]
+        pages = [url for url in wanted if url.startswith(("http://", "https://"))]
+        targets = [parse_url(url) for url in wanted if url not in pages]
     except (ConfigError, ValueError) as error:
         _fail(*getattr(error, "problems", [str(error)]), code=EXIT_NOT_TRIED)
     set_up(LogSettings(level="error"))
     known = Credentials(username, password) if password else _credentials(settings, username)
     options = Options(known, ca, load, timeout)
-    sections = asyncio.run(_examine(settings, targets, options, machine=not urls))
-    report = Report(sections)
+
+    async def examine() -> list[Any]:
+        sections = [] if urls else [await _examine_machine(settings)]
+        for page in pages:
+            sections += await _examine_signaling(page, token, options)
+        return sections + await examine_all(targets, options)
+
+    report = Report(asyncio.run(examine()))
     typer.echo(report.json() if as_json else report.text())
     raise typer.Exit(report.exit_code)
 
@@ -228,23 +266,36 @@ def _credentials(settings: Settings, name: str = "") -> Any:
     return Credentials()
 
 
-async def _examine(
-    settings: Settings, targets: Sequence[Any], options: Any, *, machine: bool
-) -> list[Any]:
+async def _examine_machine(settings: Settings) -> Any:
+    from signaling.examine import examine_redis
     from turn.doctor import host
+    from turn.doctor.report import Section
+
+    section = Section("this machine", "has what it needs")
+    host.relay(section, settings.turn)
+    section.take([await examine_redis(settings.redis)])
+    return section
+
+
+async def _examine_signaling(page: str, token: str, options: Any) -> list[Any]:
+    """Signaling, and each ICE server that it hands out, with the credentials that it gives."""
+    from signaling.examine import examine_signaling
     from turn.doctor.examine import examine_all
+    from turn.doctor.report import Section
+    from turn.doctor.target import Credentials, parse_url
 
-    sections = []
-    if machine:
-        from signaling.examine import examine_redis
-        from turn.doctor.report import Finding, Section, Status
-
-        section = Section("this machine", "has what it needs")
-        host.relay(section, settings.turn)
-        status, says, then = await examine_redis(settings.redis)
-        section.findings.append(Finding("redis", Status(status), says, then))
-        sections.append(section)
-    return sections + await examine_all(targets, options)
+    examined = await examine_signaling(page, token, options.authority)
+    sections = [Section(page)]
+    sections[0].take(examined.findings)
+    for server in examined.ice_servers:
+        shown = Credentials(server.username, server.credential)
+        try:
+            targets = [parse_url(url) for url in server.urls]
+        except ValueError as error:
+            sections[0].fail("ice-servers", str(error), "mend signaling.ice_servers")
+            continue
+        sections += await examine_all(targets, options._replace(credentials=shown))
+    return sections
 
 
 # Composition ---------------------------------------------------------------------------------
@@ -257,12 +308,27 @@ def _journal() -> Any:
 
 
 def _turn(settings: Settings, journal: Any) -> Any:
+    from turn.common import alone
+    from turn.relay.shelf import NO_SHELF
     from turn.server import TurnService
 
+    shelf = DescriptorStore.of(os.environ) or NO_SHELF
     redis = settings.redis.address()
     ports = {settings.signaling.listen.port, settings.admin.listen.port, 6379}
     ports |= {host.port for host in redis.hosts} if redis else set()
-    return TurnService(settings.turn, ports, tell=journal.tell)
+    if settings.turn.workers > 1:
+        from turn.workers.pool import WorkerPool
+
+        shelf.clean()  # of a single process before; workers do without
+        return WorkerPool(settings.turn, settings.log, ports, journal)
+    return TurnService(settings.turn, ports, alone(shelf), tell=journal.tell)
+
+
+def _reload_turn(service: Any, settings: Settings) -> None:
+    if settings.turn.workers > 1:
+        service.reload(settings.turn, settings.log)
+    else:
+        service.reload(settings.turn)
 
 
 def _watches(settings: Settings, relay: Any) -> list[Service]:
@@ -398,12 +464,12 @@ class _Process:
         beside: Sequence[Service] = (),
     ) -> None:
         """Set it up. :param beside: what runs along and is nothing that an operator looks at."""
-        from turn.admin import Admin
         from turn.admin.journal import JournalHandler
+        from turn.admin.listener import Admin
 
         self.settings = settings
         self._reload = reload
-        self._watcher = JournalHandler(journal)
+        self._watcher = JournalHandler(journal.tell)
         self.log_level: str = settings.log.level
         """The least important lines that are written."""
         self._set_up_log()
@@ -441,6 +507,9 @@ class _Process:
 
         set_level(level)
         self.log_level = level
+        for service in self.services:
+            if hasattr(service, "set_log_level"):  # it has processes of its own
+                service.set_log_level(level)
 
     async def _probe(self, url: str) -> bytes:
         from turn.doctor.examine import Options
@@ -502,6 +571,16 @@ def _load(config: Path | None, *services: str, defaults: dict[str, Any] | None =
         _fail(*error.problems)
 
 
+def _user(name: str) -> int | None:
+    """A user's number."""
+    import pwd
+
+    try:
+        return int(name) if name.isdecimal() else pwd.getpwnam(name).pw_uid if name else None
+    except KeyError:
+        _fail(f"--lend-to: there is no user {name}")
+
+
 def _seconds(text: str) -> int:
     try:
         return int(parse_duration(text))
@@ -517,7 +596,7 @@ def _fail(*problems: str, code: int = 1) -> NoReturn:
 
 def main() -> None:
     """Run the command line."""
-    # PyJWT's word on a token_secret of 16 to 31 bytes: config/schema.py says how long it has to be.
+    # PyJWT's word on a token_secret of 16 to 31 bytes: config.signaling says how long.
     warnings.filterwarnings("ignore", message="The HMAC key is .* bytes long")
     app()
 

@@ -1,15 +1,18 @@
 """What systemd is told of a service: that it is ready, that it lives, that it stops.
 
 The protocol of sd_notify(3): a datagram of ``KEY=VALUE`` lines to the socket that
-``$NOTIFY_SOCKET`` names. Where nobody asks to be told, nothing happens.
+``$NOTIFY_SOCKET`` names. Where nobody asks to be told, nothing happens. A supervisor may also keep
+descriptors while the service restarts (sd_pid_notify_with_fds(3), sd_listen_fds(3)).
 """
 
+import array
 import asyncio
 import os
 import socket
 from collections.abc import Mapping
 from typing import Self
 
+FIRST_DESCRIPTOR = 3
 MARGIN = 10.0
 """Seconds to stop in, beyond those that clients are given."""
 
@@ -58,3 +61,67 @@ class Supervisor:
             except OSError:
                 # A supervisor that cannot be told restarts us; calls must not end for it before.
                 return
+
+
+class DescriptorStore:
+    """Sockets that the supervisor keeps while the service restarts, by name.
+
+    It forgets them when the service stops for good.
+    """
+
+    def __init__(self, address: str, inherited: Mapping[str, int]) -> None:
+        """Know whom to give them.
+
+        :param address: as of ``Supervisor``.
+        :param inherited: what an earlier process put there: descriptors of ours by now.
+        """
+        self._address = "\0" + address[1:] if address.startswith("@") else address
+        self._inherited = dict(inherited)
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str]) -> Self | None:
+        """That of the service manager; None: it keeps nothing (``FileDescriptorStoreMax=``)."""
+        if not int(environment.get("FDSTORE", "0") or 0) or "NOTIFY_SOCKET" not in environment:
+            return None
+        inherited: dict[str, int] = {}
+        if environment.get("LISTEN_PID") == str(os.getpid()):
+            names = environment.get("LISTEN_FDNAMES", "").split(":")
+            for number in range(int(environment.get("LISTEN_FDS", "0"))):
+                descriptor = FIRST_DESCRIPTOR + number
+                os.set_inheritable(descriptor, False)
+                inherited[names[number] if number < len(names) else str(number)] = descriptor
+        return cls(environment["NOTIFY_SOCKET"], inherited)
+
+    def take(self, name: str) -> socket.socket | None:
+        """A socket that was put there by an earlier process; it stays there, too."""
+        descriptor = self._inherited.pop(name, None)
+        return None if descriptor is None else socket.socket(fileno=descriptor)
+
+    def put(self, name: str, sock: socket.socket) -> None:
+        """Keep a socket from now on."""
+        # Not to be let go of because of an ICMP error that waits in it (FDPOLL).
+        self._tell(f"FDSTORE=1\nFDNAME={name}\nFDPOLL=0", sock.fileno())
+
+    def drop(self, name: str) -> None:
+        """Keep it no more."""
+        self._tell(f"FDSTOREREMOVE=1\nFDNAME={name}")
+
+    def clean(self) -> None:
+        """Drop what was there before and has not been taken."""
+        for name, descriptor in self._inherited.items():
+            self.drop(name)
+            os.close(descriptor)
+        self._inherited.clear()
+
+    def close(self) -> None:
+        """Say no more; what is there stays."""
+        self._sock.close()
+
+    def _tell(self, text: str, *descriptors: int) -> None:
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))
+        try:
+            self._sock.sendmsg([text.encode()], [rights] if descriptors else [], 0, self._address)
+        except OSError:
+            # One that is not kept is opened anew after a restart, or a port is held for a while.
+            return

@@ -1,27 +1,182 @@
-"""Whether the nodes can meet: what ``icebroker doctor`` says of Redis."""
+"""What ``icebroker doctor`` says of signaling: is it there, does it let in, can the nodes meet."""
 
-from typing import NamedTuple
+import asyncio
+import json
+import ssl
+import time
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
+import aiohttp
 from redis.exceptions import AuthenticationError, RedisError
 
 from config.schema import RedisSettings
 from signaling.broker.primary import Finder, Unfit, identify
+from signaling.protocol import SUBPROTOCOL
+
+PATIENCE = aiohttp.ClientTimeout(total=8, sock_connect=4)
+ANSWER = 4.0
+SKEW = 60.0
+"""Seconds; time-limited credentials bear less than their lifetime."""
+NTP = "set both clocks by NTP (timedatectl set-ntp true)"
 
 
 class Finding(NamedTuple):
     """How it is; ``next`` says what to do where it is not well."""
 
+    check: str
     status: str
-    """ok · warn · fail"""
+    """ok · warn · fail · skip"""
     says: str
     next: str = ""
+
+
+class IceServer(NamedTuple):
+    """An entry of ``RTCConfiguration.iceServers``."""
+
+    urls: list[str]
+    username: str
+    credential: str
+
+
+class Examined(NamedTuple):
+    """What came of a signaling server."""
+
+    findings: list[Finding]
+    ice_servers: list[IceServer]
+    """As it hands them to browsers."""
+
+
+async def examine_signaling(base: str, token: str = "", authority: Path | None = None) -> Examined:
+    """Fetch the ICE servers and say hello, as a page does.
+
+    :param base: "https://icebroker.example.org", with whatever path the proxy has it under.
+    :param authority: PEM file of an authority that is trusted; None: the system's.
+    """
+    base = base.rstrip("/")
+    findings: list[Finding] = []
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    connector = aiohttp.TCPConnector(ssl=ssl.create_default_context(cafile=authority))
+    async with aiohttp.ClientSession(timeout=PATIENCE, connector=connector) as http:
+        try:
+            async with http.get(f"{base}/ice", headers=headers) as answer:
+                findings += _clock(answer.headers.get("Date", ""))
+                found, servers = await _ice(answer)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            return Examined([_unreachable(base, error)], [])
+        findings.append(found)
+        if found.status != "fail":
+            findings.append(await _hello(http, base, token))
+    if urlsplit(base).scheme == "http" and not _is_here(base):
+        findings.append(
+            Finding(
+                "https",
+                "warn",
+                "pages from there get no camera and no microphone: it is not HTTPS",
+                "put an HTTPS proxy before it, or set signaling.tls_certificate and tls_key",
+            )
+        )
+    return Examined(findings, servers)
+
+
+def _is_here(base: str) -> bool:
+    return urlsplit(base).hostname in {"localhost", "127.0.0.1", "::1"}
+
+
+def _unreachable(base: str, error: Exception) -> Finding:
+    host = urlsplit(base).netloc
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        why = getattr(error.certificate_error, "verify_message", str(error))
+        then = "give the server the whole chain, for this name, of an authority that browsers know"
+        return Finding("https", "fail", f"browsers refuse the certificate of {host}: {why}", then)
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        then = "add an A and an AAAA record for it, or mend its spelling"
+        return Finding("dns", "fail", f"the name {host} has no address", then)
+    if isinstance(error, aiohttp.ClientConnectorError):
+        reason = error.os_error.strerror or "no connection"
+        then = "start it, open its port, or mend the URL"
+        return Finding("http", "fail", f"nothing answers at {host}: {reason}", then)
+    then = "open its port in the firewalls between here and there, or look at the proxy's log"
+    return Finding(
+        "http", "fail", f"{host} does not answer: {str(error) or 'no answer in time'}", then
+    )
+
+
+def _clock(date: str) -> list[Finding]:
+    try:
+        skew = parsedate_to_datetime(date).timestamp() - time.time()
+    except ValueError:
+        return []
+    if abs(skew) < SKEW:
+        return []
+    says = f"the server's clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} ours"
+    return [Finding("clock", "warn", says, NTP)]
+
+
+async def _ice(answer: aiohttp.ClientResponse) -> tuple[Finding, list[IceServer]]:
+    if answer.status == 401:
+        then = "give a join token: --token (icebroker token ROOM makes one)"
+        return Finding("ice-servers", "skip", "ICE servers are for holders of a token", then), []
+    try:
+        servers = _servers_untrusted(json.loads(await answer.text()))
+    except (ValueError, KeyError, TypeError, AttributeError, aiohttp.ClientError):
+        says = f"GET /ice is answered by {answer.status}, and by no list of ICE servers"
+        then = "is the URL that of signaling? Behind a proxy: is its path passed on?"
+        return Finding("ice-servers", "fail", says, then), []
+    urls = [url for server in servers for url in server.urls]
+    if not any(url.startswith("turn") for url in urls):
+        says = "there is no relay among the ICE servers: calls between strict networks will fail"
+        return Finding("ice-servers", "warn", says, "set [turn], or signaling.ice_servers"), servers
+    return Finding("ice-servers", "ok", ", ".join(urls)), servers
+
+
+def _servers_untrusted(document: Any) -> list[IceServer]:
+    found = []
+    for server in document["iceServers"]:
+        urls = [server["urls"]] if isinstance(server["urls"], str) else list(server["urls"])
+        username, credential = server.get("username", ""), server.get("credential", "")
+        found.append(IceServer([str(url) for url in urls], str(username), str(credential)))
+    return found
+
+
+async def _hello(http: aiohttp.ClientSession, base: str, token: str) -> Finding:
+    began = time.monotonic()
+    try:
+        async with (
+            asyncio.timeout(ANSWER),
+            http.ws_connect(f"{base}/ws", protocols=(SUBPROTOCOL,), compress=0) as ws,
+        ):
+            await ws.send_json({"type": "hello", **({"token": token} if token else {})})
+            reply = await ws.receive_json()
+    except aiohttp.WSServerHandshakeError as error:
+        then = (
+            "the proxy has to pass the headers Upgrade and Connection on (nginx: "
+            "proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; "
+            "proxy_set_header Connection upgrade)"
+        )
+        if error.status in {429, 503}:
+            then = "it drains, or is full: try again, and look at its log"
+        says = f"the WebSocket is answered by {error.status}: nobody can join a room"
+        return Finding("websocket", "fail", says, then)
+    except (aiohttp.ClientError, TypeError, ValueError, TimeoutError, OSError) as error:
+        says = f"the WebSocket breaks off: {str(error) or 'no answer in time'}"
+        return Finding("websocket", "fail", says, "look at the logs of signaling and of the proxy")
+    seconds = time.monotonic() - began
+    if reply.get("type") == "welcome":
+        return Finding("websocket", "ok", f"says welcome in {seconds * 1000:.0f} ms")
+    if reply.get("code") == "unauthorized" and not token:
+        return Finding("websocket", "ok", "answers, and lets in holders of a token only")
+    says = f"hello is refused: {reply.get('message') or reply.get('code')}"
+    return Finding("websocket", "fail", says, "use a good token (icebroker token ROOM)")
 
 
 async def examine_redis(settings: RedisSettings) -> Finding:
     """Find the Redis of the settings and ask it what the broker would."""
     address = settings.address()
     if address is None:
-        return Finding("ok", "none is configured: this node stands alone")
+        return Finding("redis", "ok", "none is configured: this node stands alone")
     hosts = ", ".join(str(host) for host in address.hosts)
     authority = str(settings.ca_certificate) if settings.ca_certificate else None
     finder = Finder(address, "{" + settings.prefix + "}", authority)
@@ -30,20 +185,25 @@ async def examine_redis(settings: RedisSettings) -> Finding:
         async with finder.open(primary, "icebroker-doctor") as connection:
             identity = await identify(connection)
     except AuthenticationError as error:
-        return Finding("fail", f"Redis at {hosts} refuses the password: {error}", "mend redis.url")
+        says = f"Redis at {hosts} refuses the password: {error}"
+        return Finding("redis", "fail", says, "mend redis.url")
     except Unfit as error:
-        return Finding("fail", f"Redis at {hosts}: {error}", "see the comments of redis.url")
+        return Finding(
+            "redis", "fail", f"Redis at {hosts}: {error}", "see the comments of redis.url"
+        )
     except (RedisError, OSError) as error:
         why = str(error) or "no answer"
         return Finding(
+            "redis",
             "fail",
             f"Redis at {hosts} cannot be reached: {why}",
             "start it, open its port, or mend redis.url; until then nobody can join a room",
         )
     if not identity.keeps:
         return Finding(
+            "redis",
             "warn",
             f"Redis at {primary} forgets keys when its memory is full",
             "CONFIG SET maxmemory-policy noeviction",
         )
-    return Finding("ok", f"{primary} is the primary, and fit")
+    return Finding("redis", "ok", f"{primary} is the primary, and fit")

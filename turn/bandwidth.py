@@ -1,4 +1,4 @@
-"""How many bytes may pass: token buckets for an allocation, a user and the whole relay.
+"""How many bytes may pass: token buckets for an allocation, a user, an address, the whole relay.
 
 A packet passes where each of its buckets holds enough, and then takes from each; else it is
 dropped under the name of the bucket that was empty. Nobody is cut off.
@@ -69,67 +69,69 @@ class Rates(NamedTuple):
 
     allocation: int = 0
     user: int = 0
+    address: int = 0
     total: int = 0
 
 
 Twins = tuple[Budget, Budget]
 """A bucket for each way: to peers, to the client."""
-Share = Callable[[tuple[str, str], int, DropReason], Twins | None]
+Key = tuple[str, str]
+"""What is counted, and whose: ``("user", "alice")``, ``("address", "192.0.2.7")``."""
+ALL: Key = ("total", "")
+Share = Callable[[Key, int, DropReason], Twins | None]
 """The buckets that this process has together with others, for somebody; None: it has its own."""
 Pair = tuple[Budgets | None, Budgets | None]
 """For packets to peers, and for packets to the client; None: no limit."""
 
 
-def nothing_shared(key: tuple[str, str], rate: int, reason: DropReason) -> None:
+def nothing_shared(key: Key, rate: int, reason: DropReason) -> None:
     """A process that has no others beside it (``Share``)."""
 
 
 class Bandwidth:
-    """Hands out buckets: an allocation's own, its user's and everyone's."""
+    """Hands out buckets: an allocation's own, its user's, its address's and everyone's."""
 
     def __init__(self, rates: Rates, share: Share = nothing_shared) -> None:
         self._rates = rates
         self._share = share
-        self._users: dict[str, tuple[ByteBudget, ByteBudget]] = {}
-        self._total: tuple[ByteBudget, ByteBudget] | None = None
+        self._held: dict[Key, tuple[ByteBudget, ByteBudget]] = {}
 
-    def of(self, user: str, now: float) -> Pair:
-        """The buckets of a new allocation of ``user``."""
+    def of(self, user: str, place: Key, now: float) -> Pair:
+        """The buckets of a new allocation.
+
+        :param place: the client's address, as quotas count it.
+        """
         rates = self._rates
-        pairs: list[Twins] = []
+        twins: list[Twins] = []
         if rates.allocation:
-            pairs.append(_pair(rates.allocation, DropReason.BANDWIDTH, now))
-        if rates.user:
-            pairs.append(self._of_user(user, now))
-        if rates.total:
-            pairs.append(self._of_all(now))
-        if not pairs:
+            twins.append(_pair(rates.allocation, DropReason.BANDWIDTH, now))
+        for key, rate, reason in (
+            (("user", user), rates.user, DropReason.USER_BANDWIDTH),
+            (place, rates.address, DropReason.ADDRESS_BANDWIDTH),
+            (ALL, rates.total, DropReason.TOTAL_BANDWIDTH),
+        ):
+            if rate:
+                twins.append(self._together(key, rate, reason, now))
+        if not twins:
             return None, None
-        return Budgets(*(out for out, _ in pairs)), Budgets(*(back for _, back in pairs))
+        return Budgets(*(out for out, _ in twins)), Budgets(*(back for _, back in twins))
 
-    def _of_user(self, user: str, now: float) -> Twins:
-        rate, reason = self._rates.user, DropReason.USER_BANDWIDTH
-        shared = self._share(("user", user), rate, reason)
-        if shared is None and user not in self._users:
-            self._users[user] = _pair(rate, reason, now)
-        return shared or self._users[user]
+    def _together(self, key: Key, rate: int, reason: DropReason, now: float) -> Twins:
+        """The buckets of all who go by a key."""
+        shared = self._share(key, rate, reason)
+        if shared is None and key not in self._held:
+            self._held[key] = _pair(rate, reason, now)
+        return shared or self._held[key]
 
-    def _of_all(self, now: float) -> Twins:
-        rate, reason = self._rates.total, DropReason.TOTAL_BANDWIDTH
-        shared = self._share(("total", ""), rate, reason)
-        if shared is None:
-            shared = self._total = self._total or _pair(rate, reason, now)
-        return shared
-
-    def forget(self, is_active: Callable[[str], bool], now: float) -> None:
-        """Let go of users without allocations whose buckets are full, as new ones would be."""
+    def forget(self, is_active: Callable[[Key], bool], now: float) -> None:
+        """Let go of those without allocations whose buckets are full, as new ones would be."""
         idle = [
-            user
-            for user, pair in self._users.items()
-            if not is_active(user) and all(budget.holds(budget.rate, now) for budget in pair)
+            key
+            for key, twins in self._held.items()
+            if not is_active(key) and all(budget.holds(budget.rate, now) for budget in twins)
         ]
-        for user in idle:
-            del self._users[user]
+        for key in idle:
+            del self._held[key]
 
 
 def _pair(rate: int, reason: DropReason, now: float) -> tuple[ByteBudget, ByteBudget]:

@@ -26,6 +26,7 @@ class DropReason(StrEnum):
     BANDWIDTH = "bandwidth"
     """Over the rate of its allocation."""
     USER_BANDWIDTH = "user_bandwidth"
+    ADDRESS_BANDWIDTH = "address_bandwidth"
     TOTAL_BANDWIDTH = "total_bandwidth"
     TOO_MANY_CONNECTIONS = "too_many_connections"
     """A connection over its address's share of those that proved nothing."""

@@ -16,6 +16,7 @@ from tests.interop.process import free_port
 from tests.shell import PATIENCE, Ports, Shell
 
 UNIT = Path(__file__).parents[2] / "deploy/systemd/icebroker@.service"
+KERNEL = UNIT.with_name("icebroker-kernel.service")
 
 
 @pytest.fixture
@@ -48,6 +49,26 @@ def test_the_unit_is_one_that_systemd_understands(unit: Path):
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_the_loaders_unit_is_one_too(tmp_path: Path):
+    made = tmp_path / KERNEL.name
+    made.write_text(KERNEL.read_text().replace("/opt/icebroker/bin/icebroker", "/bin/true"))
+    done = subprocess.run(
+        [need("systemd-analyze"), "verify", str(made)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    # What it mounts has to be seen outside.
+    assert not re.search(r"^(Protect|Private|ReadOnly|Inaccessible)\w+=", made.read_text(), re.M)
+
+
+def test_both_units_speak_of_the_loader_as_it_is(tmp_path: Path):
+    for text in (UNIT.read_text(), KERNEL.read_text()):
+        for options in re.findall(r"^Exec\w+=[-+]*\S+/icebroker kernel(.*) -c \S+$", text, re.M):
+            done = Shell(tmp_path).run("kernel", *options.split(), "--help")
+            assert done.code == 0
+    assert "icebroker kernel" in UNIT.read_text()
 
 
 def test_the_relay_is_exposed_to_no_more_than_it_needs(unit: Path):

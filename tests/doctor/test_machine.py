@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from config.schema import RedisSettings, TurnSettings
+from config.schema import RedisSettings
+from config.turn import TurnSettings
 from signaling.examine import examine_redis
 from tests.interop.process import free_port, relay
 from tests.redis_server import redis_server
@@ -130,7 +131,7 @@ def test_without_a_url_it_looks_at_our_own(shell: Shell) -> None:
     assert "a secret of this very test" not in done.out
 
 
-@pytest.mark.parametrize("arguments", [("http://a.example",), ("-c", "no-such-file.toml")])
+@pytest.mark.parametrize("arguments", [("ftp://a.example",), ("-c", "no-such-file.toml")])
 def test_what_cannot_be_tried_is_not_taken_for_ill(
     shell: Shell, arguments: tuple[str, ...]
 ) -> None:

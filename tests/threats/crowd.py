@@ -107,6 +107,16 @@ class Crowd:
         _, writer = await self.open(origin=next(self._origins))
         writer.close()
 
+    @property
+    def had_enough(self) -> bool:
+        """Whether each was turned away as it should be: every origin, every token, some floods."""
+        return (
+            self.answers["403"] >= len(ORIGINS)
+            and self.codes[4503] >= len(FORGED)
+            and self.codes[4504] > 0
+            and self.codes[1009] > 0
+        )
+
     # Inside --------------------------------------------------------------------------------
 
     async def open(

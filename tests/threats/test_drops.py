@@ -49,8 +49,8 @@ CASES = [
      indication(Address("127.255.255.255", 9))),  # broadcast, which no socket of ours may send
 ]  # fmt: skip
 ELSEWHERE = {
-    "reply_limit", "too_many_connections", "client_backlog", "user_bandwidth", "total_bandwidth",
-    "no_proxy_header",
+    "reply_limit", "too_many_connections", "client_backlog", "user_bandwidth",
+    "address_bandwidth", "total_bandwidth", "no_proxy_header",
 }  # fmt: skip
 """Shown by test_reflection, test_streams, and the tests of the transports and of bandwidth."""
 

@@ -30,7 +30,7 @@ def test_a_bucket_holds_a_second_and_fills_as_time_passes():
 
 @given(st.lists(st.tuples(st.integers(0, 3000), st.floats(0, 0.5)), max_size=100))
 def test_never_more_passes_than_the_rate_and_one_second(packets):
-    sending, _ = Bandwidth(Rates(allocation=1000)).of("alice", 0.0)
+    sending, _ = Bandwidth(Rates(allocation=1000)).of("alice", ("address", "192.0.2.7"), 0.0)
     now, passed = 0.0, 0
     for size, pause in packets:
         now += pause
@@ -62,6 +62,30 @@ def test_a_new_allocation_brings_no_new_bytes():
     assert len(two.relay.sent) == 1
 
 
+def test_an_address_has_a_rate_whoever_its_users_are():
+    world = World(Limits(rates=Rates(address=1000)))
+    one, other = ready(world), ready(world, "bob", "pw2")
+    elsewhere = world.client(host="192.0.2.99")
+    assert code_of(elsewhere.allocate()) == 0
+    elsewhere.permit(PEER)
+    for client in (one, other, elsewhere):
+        client.send_indication(PEER, bytes(600))
+    assert [len(client.relay.sent) for client in (one, other, elsewhere)] == [1, 0, 1]
+    assert world.stats.drops == {DropReason.ADDRESS_BANDWIDTH: 1}
+
+
+def test_the_buckets_of_those_who_are_gone_are_let_go():
+    world = World(Limits(rates=Rates(user=1000, address=1000, total=1000)))
+    ready(world).send_indication(PEER, bytes(1000))
+    held = world.engine._allocator._bandwidth._held
+    assert len(held) == 3
+    world.engine.close_all()
+    world.sleep(0.5)
+    assert len(held) == 3, "not full yet: a new allocation would get too much"
+    world.sleep(1)
+    assert held == {}
+
+
 def test_the_whole_relay_has_a_rate_and_each_way_its_own():
     world = World(Limits(rates=Rates(total=1000)))
     one, other = ready(world), ready(world, "bob", "pw2")
@@ -80,14 +104,3 @@ def test_a_packet_that_one_bucket_refuses_takes_from_none():
     for client in (one, two):
         client.send_indication(PEER, bytes(500))
     assert [len(client.relay.sent) for client in (one, two)] == [1, 1]
-
-
-def test_users_that_are_gone_leave_nothing_behind():
-    world = World(Limits(rates=Rates(user=1000)))
-    bandwidth = world.engine._allocator._bandwidth
-    ready(world).send_indication(PEER, bytes(10))
-    world.engine.expire(world.monotonic)
-    assert len(bandwidth._users) == 1
-    world.engine.close_all()
-    world.sleep(2)
-    assert len(bandwidth._users) == 0

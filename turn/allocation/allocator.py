@@ -22,7 +22,7 @@ from turn.allocation.model import (
 from turn.allocation.options import NOTHING_MORE, Options
 from turn.allocation.policy import PeerPolicy
 from turn.allocation.record import Journal, NoJournal
-from turn.allocation.table import AllocationTable, Reservation
+from turn.allocation.table import AllocationTable, Reservation, place_of
 from turn.bandwidth import Bandwidth
 from turn.codec import registry
 from turn.codec.errors import StunError
@@ -96,7 +96,7 @@ class Allocator:
 
         :param relays: at most one of each family.
         """
-        sending, receiving = self._bandwidth.of(owner.user, now)
+        sending, receiving = self._bandwidth.of(owner.user, place_of(client), now)
         is_stream, family_of_client = client.transport.is_stream, family_of(client.client)
         allocation = Allocation(client, owner, self._routes.open(client), now)
         for relay in relays:
@@ -323,7 +323,7 @@ class Allocator:
     def forget(self, now: float) -> None:
         """Let go of what was kept for users that are gone, and of connections nobody claims."""
         self.connections.expire(now)
-        self._bandwidth.forget(self.table.has_allocation, now)
+        self._bandwidth.forget(self.table.books.has, now)
 
     def report_icmp(self, allocation: Allocation, peer: Address, icmp: Icmp, now: float) -> None:
         """Tell the client of an ICMP error, if it may hear of that peer (RFC 8656 §11.5)."""

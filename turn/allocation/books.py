@@ -8,12 +8,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Protocol
 
-from turn.bandwidth import Twins
+from turn.bandwidth import Key, Twins
 from turn.codec.values import Address
 from turn.stats import DropReason
-
-Key = tuple[str, str]
-"""What is counted, and whose: ``("user", "alice")``."""
 
 
 class Want(NamedTuple):
@@ -48,6 +45,9 @@ class Books(Protocol):
 
     def is_live(self, relayed: Address) -> bool:
         """Whether another worker has an allocation that relays from this address."""
+
+    def ports_in_use(self, host: str) -> int:
+        """Ports of a relay address that others hold, as far as that is known."""
 
     def budgets(self, key: Key, rate: int, reason: DropReason) -> Twins | None:
         """The byte budgets of something that is counted here, each way, where they are shared."""
@@ -89,6 +89,10 @@ class OwnBooks:
     def is_live(self, relayed: Address) -> bool:
         """There is no other worker."""
         return False
+
+    def ports_in_use(self, host: str) -> int:
+        """There is no other worker."""
+        return 0
 
     def budgets(self, key: Key, rate: int, reason: DropReason) -> Twins | None:
         """They are this process's own."""

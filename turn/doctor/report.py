@@ -62,6 +62,11 @@ class Section(Struct):
         """It was not tried."""
         self.findings.append(Finding(check, Status.SKIP, says, then))
 
+    def take(self, found: Iterable[tuple[str, str, str, str]]) -> None:
+        """Take over what was found elsewhere: check, status, sentence, next step."""
+        for check, status, says, then in found:
+            self.findings.append(Finding(check, Status(status), says, then))
+
     def of(self, status: Status) -> list[Finding]:
         """The findings that went so."""
         return [finding for finding in self.findings if finding.status is status]

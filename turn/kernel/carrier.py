@@ -5,7 +5,6 @@ family, no limit to its bandwidth. All other packets go through user space.
 """
 
 import asyncio
-import errno
 import secrets
 import sys
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from turn.kernel.bpf import BpfError
 from turn.kernel.hops import Hops, Passage
 from turn.kernel.inherited import Inherited
 from turn.kernel.layout import INDEX, PORTS_PER_WORD, WORD, Way
-from turn.kernel.loader import attach
+from turn.kernel.loader import attach, explained
 from turn.kernel.meters import Meters
 from turn.kernel.plane import NOTHING, Unavailable
 from turn.kernel.rtnetlink import Netlink, News
@@ -69,7 +68,7 @@ class KernelPlane:
             try:
                 self._open(undo, directory, keep)
             except OSError as error:
-                raise Unavailable(_explained(error)) from None
+                raise Unavailable(explained(error)) from None
             self._undo = undo.pop_all()
         self._offloads: dict[Route, Offload] = {}
         self._waiting: set[Route] = set()
@@ -281,9 +280,3 @@ def ways_of(route: Route) -> tuple[Way, Way]:
         Way(client, server, relayed, peer, named=route.peer),
         Way(peer, relayed, server, client, header=header),
     )
-
-
-def _explained(error: OSError) -> str:
-    if error.errno == errno.EPERM:
-        return f"it needs root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN ({error.strerror})"
-    return error.strerror or str(error)

@@ -168,3 +168,10 @@ def _pins(directory: Path, *, make: bool) -> Pins | None:
         if make:
             log.warning("what the kernel carries ends with this process", reason=str(error))
         return None
+
+
+def explained(error: OSError) -> str:
+    """Why the kernel refused, and what would help."""
+    if error.errno == errno.EPERM:
+        return f"it needs root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN ({error.strerror})"
+    return error.strerror or str(error)

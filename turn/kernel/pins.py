@@ -17,8 +17,6 @@ from typing import NamedTuple
 from turn.kernel.bpf import Map, Shape, open_pinned, pin
 from turn.kernel.layout import LAYOUT
 
-BPFFS = Path("/sys/fs/bpf")
-"""Where systemd mounts one."""
 NETWORK = Path("/proc/thread-self/ns/net")
 BPFFS_MAGIC = 0xCAFE4A11
 STATFS_BYTES = 256
@@ -172,11 +170,20 @@ def _be_in_bpffs(directory: Path) -> None:
     there = next(path for path in (directory, *directory.parents) if path.exists())
     if _is_bpffs(there):
         return
-    place = BPFFS if BPFFS in directory.parents and BPFFS.is_dir() else directory
-    place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if _libc.mount(b"bpf", os.fsencode(place), b"bpf", 0, None):
+    directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+    if _is_in_own_mounts():
+        text = f"a bpffs at {directory} would go with this process's mounts: mount one outside"
+        raise OSError(errno.EXDEV, text)
+    if _libc.mount(b"bpf", os.fsencode(directory), b"bpf", 0, b"mode=0711"):
         error = ctypes.get_errno()
-        raise OSError(error, f"mounting a bpffs at {place}: {os.strerror(error)}")
+        raise OSError(error, f"mounting a bpffs at {directory}: {os.strerror(error)}")
+
+
+def _is_in_own_mounts() -> bool:
+    """Whether what is mounted here is seen by this process and its children only."""
+    with suppress(OSError):
+        return Path("/proc/self/ns/mnt").stat().st_ino != Path("/proc/1/ns/mnt").stat().st_ino
+    return False
 
 
 def _is_bpffs(path: Path) -> bool:

@@ -12,11 +12,14 @@ from turn.codec.values import Address, Family
 from turn.relay.forward import Forwarder
 from turn.relay.icmp import prepare
 from turn.relay.poll import Poller
+from turn.relay.shelf import NO_SHELF, Shelf, name_of
 from turn.relay.sockets import RelaySocket
 from turn.relay.tcp import TcpRelaySocket, tcp_socket
 
 RANDOM_TRIES = 16
 """Ports to try at random before the whole range is searched from a random place."""
+KIND = "relay"
+"""What the names of its sockets begin with on a shelf."""
 SOCKET_FAMILIES = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
 NOT_THIS_PORT = {errno.EADDRINUSE, errno.EACCES}
 
@@ -43,6 +46,10 @@ class RelayPorts:
         self._poller, self._forwarder = make
         self._random_below = random_below
         self._used: defaultdict[str, set[int]] = defaultdict(set)
+        self.in_use_at: Callable[[str], int] = lambda host: len(self._used[host])
+        """How many ports of an address are known to be in use, others' with them."""
+        self.shelf: Shelf = NO_SHELF
+        """Where sockets outlive the process."""
         self.tcp = False
         """Whether TCP allocations are to be had."""
         self.set_addresses(addresses)
@@ -102,11 +109,13 @@ class RelayPorts:
 
         :param public: the host that its client was told.
         """
-        family = Family.IPV6 if ":" in address.host else Family.IPV4
-        sock = _socket(family)
-        if not _bind(sock, *address):
-            sock.close()
-            raise NoPort
+        sock = self.shelf.take(name_of(KIND, *address))
+        if sock is None:
+            sock = _socket(Family.IPV6 if ":" in address.host else Family.IPV4)
+            if not _bind(sock, *address):
+                sock.close()
+                raise NoPort
+            self.shelf.put(name_of(KIND, *address), sock)
         self._used[address.host].add(address.port)
         told = Address(public, address.port)
         return RelaySocket(sock, told, self._poller, self._forwarder, self._closed)
@@ -126,6 +135,10 @@ class RelayPorts:
         sock.close()
         raise NoPort
 
+    def adopt(self, sock: socket.socket) -> RelaySocket:
+        """Relay from a socket that another process has opened."""
+        return self._relay(sock)
+
     def _host(self, family: Family, server: str) -> str:
         """Where the client asked, if we relay from there: on a LAN that is the reachable one."""
         hosts = self._addresses[family]
@@ -136,7 +149,7 @@ class RelayPorts:
         used = self._used[host]
         first = self._first + (self._first % step)
         count = (self._last - first) // step + 1
-        if count <= 0 or len(used) > self._last - self._first:
+        if count <= 0 or max(len(used), self.in_use_at(host)) >= self.size:
             return
         start = self._random_below(count)
         tries = chain(
@@ -152,10 +165,13 @@ class RelayPorts:
         host, port = sock.getsockname()[:2]
         public = self._public_of.get(host, host)
         self._used[host].add(port)
+        self.shelf.put(name_of(KIND, host, port), sock)
         return RelaySocket(sock, Address(public, port), self._poller, self._forwarder, self._closed)
 
     def _closed(self, relay: RelaySocket | TcpRelaySocket) -> None:
         self._used[relay.address.host].discard(relay.address.port)
+        if not relay.is_tcp:
+            self.shelf.drop(name_of(KIND, *relay.address))
 
 
 def _socket(family: Family) -> socket.socket:

@@ -4,7 +4,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -57,35 +57,49 @@ def bpffs(folder: Path) -> Iterator[Path]:
 
 
 class Process:
-    """The relay's process."""
+    """The relay's process, or the loader's."""
 
-    def __init__(self, network: Network, folder: Path, plane: str = "kernel") -> None:
-        self.file = file = folder / "icebroker.toml"
-        file.write_text(CONFIGURATION.format(network=network, folder=folder, plane=plane))
+    def __init__(
+        self, network: Network, folder: Path, plane: str = "kernel", command: str = "turn"
+    ) -> None:
+        self.file = folder / f"{command}.toml"
+        self.file.write_text(CONFIGURATION.format(network=network, folder=folder, plane=plane))
         self._namespace = f"--net=/run/netns/{network.server.namespace}"
-        self._command = [sys.executable, "-m", "icebroker", "turn", "-c", str(file)]
-        self._log = folder / "log"
+        self._name = command
+        self._log = folder / f"{command}-{id(self)}.log"
         self._process: subprocess.Popen[bytes]
 
-    def start(self, *wrapper: str) -> None:
+    def start(self, *wrapper: str, options: Sequence[str] = ()) -> None:
         """Start it, as far as the fork. :param wrapper: what runs the command."""
+        command = [sys.executable, "-m", "icebroker", self._name, "-c", str(self.file), *options]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                ["nsenter", self._namespace, *wrapper, *self._command],
-                cwd=ROOT,
-                stdout=log,
-                stderr=log,
+                ["nsenter", self._namespace, *wrapper, *command], cwd=ROOT, stdout=log, stderr=log
             )
+
+    @property
+    def has_log(self) -> bool:
+        """Whether it was ever started."""
+        return self._log.exists()
 
     @property
     def log(self) -> str:
         """What it and those before it said."""
         return self._log.read_text()
 
-    def end(self, how: signal.Signals) -> None:
+    def wait(self, happened: Callable[[], object]) -> None:
+        """Wait until something is so while it runs."""
+        deadline = time.monotonic() + PATIENCE
+        while not happened():
+            assert self._process.poll() is None, self.log
+            assert time.monotonic() < deadline, self.log
+            time.sleep(0.02)
+
+    def end(self, how: signal.Signals, *, wait: bool = True) -> None:
         """Send a signal, and see it end."""
         self._process.send_signal(how)
-        self._process.wait(PATIENCE)
+        if wait:
+            self._process.wait(PATIENCE)
 
     def stop(self) -> None:
         """Stop it, however it is."""

@@ -1,0 +1,132 @@
+"""What the doctor says of signaling, in front of which somebody may have put a proxy."""
+
+import datetime
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from signaling.examine import Examined, Finding, examine_signaling
+from tests.doctor.lab import certificate
+from tests.interop.process import free_port
+from tests.signaling.live import signaling, url
+from tests.signaling.test_admin import TOKEN_SECRET, token
+
+Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def by_check(examined: Examined) -> dict[str, Finding]:
+    return {one.check: one for one in examined.findings}
+
+
+async def test_a_server_that_is_well() -> None:
+    async with signaling() as service:
+        examined = await examine_signaling(url(service))
+    assert {one.check: one.status for one in examined.findings} == {
+        "ice-servers": "ok",
+        "websocket": "ok",
+    }
+    assert [server.urls for server in examined.ice_servers] == [
+        ["stun:127.0.0.1:3478"],
+        ["turn:127.0.0.1:3478?transport=udp"],
+    ]
+    assert examined.ice_servers[1].credential
+
+
+async def test_a_server_with_tokens() -> None:
+    async with signaling(token_secret=TOKEN_SECRET) as service:
+        without = by_check(await examine_signaling(url(service)))
+        assert (without["ice-servers"].status, without["websocket"].status) == ("skip", "ok")
+        assert "--token" in without["ice-servers"].next
+        wrong = by_check(await examine_signaling(url(service), "wrong"))
+        assert (wrong["websocket"].status, "token" in wrong["websocket"].next) == ("fail", True)
+        good = by_check(await examine_signaling(url(service), token("anna")))
+        assert {one.status for one in good.values()} == {"ok"}
+
+
+async def test_nothing_there() -> None:
+    (found,) = (await examine_signaling(f"http://127.0.0.1:{free_port()}")).findings
+    assert (found.check, found.status) == ("http", "fail")
+    assert "nothing answers" in found.says
+
+
+async def test_no_such_name() -> None:
+    (found,) = (await examine_signaling("https://no-such-host.invalid")).findings
+    assert (found.check, found.status) == ("dns", "fail")
+
+
+@asynccontextmanager
+async def proxy(
+    answers: dict[str, Answer], tls: ssl.SSLContext | None = None
+) -> AsyncIterator[str]:
+    """Something that stands where signaling should."""
+    app = web.Application()
+    for path, answer in answers.items():
+        app.router.add_get(path, answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+    host, port = runner.addresses[0][:2]
+    try:
+        yield f"{'https' if tls else 'http'}://{host}:{port}"
+    finally:
+        await runner.cleanup()
+
+
+def ice(document: Any = None, **headers: str) -> Answer:
+    body = {"iceServers": [{"urls": "turn:127.0.0.1"}]} if document is None else document
+
+    async def answer(_: web.Request) -> web.StreamResponse:
+        return web.json_response(body, headers=headers)
+
+    return answer
+
+
+async def refuse(_: web.Request) -> web.StreamResponse:
+    return web.Response(status=400, text='Can "Upgrade" only to "WebSocket".')
+
+
+async def test_a_proxy_that_passes_no_websocket() -> None:
+    async with proxy({"/ice": ice(), "/ws": refuse}) as base:
+        found = by_check(await examine_signaling(base))["websocket"]
+    assert (found.status, "answered by 400" in found.says) == ("fail", True)
+    assert "proxy_set_header Upgrade" in found.next
+
+
+async def test_a_clock_that_is_wrong() -> None:
+    late = datetime.datetime.now(datetime.UTC) - datetime.timedelta(minutes=10)
+    async with proxy({"/ice": ice(Date=format_datetime(late, usegmt=True))}) as base:
+        found = by_check(await examine_signaling(base))["clock"]
+    assert (found.status, "behind ours" in found.says, "NTP" in found.next) == ("warn", True, True)
+
+
+@pytest.mark.parametrize(
+    "document", [[], {}, {"iceServers": 5}, {"iceServers": [{}]}, {"iceServers": [{"urls": 5}]}]
+)
+async def test_what_is_no_list_of_ice_servers(document: Any) -> None:
+    async with proxy({"/ice": ice(document)}) as base:
+        found = by_check(await examine_signaling(base))["ice-servers"]
+    assert (found.status, "by no list of ICE servers" in found.says) == ("fail", True)
+
+
+async def test_no_relay_among_them() -> None:
+    async with proxy({"/ice": ice({"iceServers": [{"urls": "stun:a"}]})}) as base:
+        found = by_check(await examine_signaling(base))["ice-servers"]
+    assert (found.status, "no relay" in found.says) == ("warn", True)
+
+
+async def test_a_certificate_that_nobody_knows(tmp_path: Path) -> None:
+    pem, key = certificate(tmp_path, "127.0.0.1")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem, key)
+    async with proxy({"/ice": ice(), "/ws": refuse}, context) as base:
+        (found,) = (await examine_signaling(base)).findings
+        assert (found.check, found.status) == ("https", "fail")
+        assert "self-signed" in found.says
+        trusted = by_check(await examine_signaling(base, "", Path(pem)))
+        assert trusted["ice-servers"].status == "ok"

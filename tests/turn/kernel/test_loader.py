@@ -1,0 +1,136 @@
+"""The relay without a right, and a small process that has them: who may die, and who may not."""
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.turn.kernel.hosts import Network
+from tests.turn.kernel.restarts import Call, Process, bpffs
+from turn.codec.registry import Method
+
+WITHOUT_RIGHTS = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs")
+RIGHTS = "-all,+bpf,+perfmon,+net_admin,+chown"
+
+
+@pytest.fixture(name="folder")
+def folder_fixture(need_kernel: None, tmp_path: Path) -> Iterator[Path]:
+    with bpffs(tmp_path / "bpf"):
+        yield tmp_path
+
+
+@pytest.fixture(name="loader")
+def loader_fixture(three: Network, folder: Path) -> Iterator[Process]:
+    loader = Process(three, folder, command="kernel")
+    begin(loader)
+    yield loader
+    loader.stop()
+
+
+@pytest.fixture(name="relay")
+def relay_fixture(three: Network, folder: Path, loader: Process) -> Iterator[Process]:
+    process = Process(three, folder)
+    process.start(*WITHOUT_RIGHTS)
+    yield process
+    process.stop()
+    print(process.log)
+
+
+@pytest.fixture(name="call")
+def call_fixture(three: Network, relay: Process) -> Iterator[Call]:
+    call = Call(three)
+    call.begin()
+    yield call
+    call.close()
+
+
+def begin(loader: Process) -> None:
+    """Start the loader with the rights that it needs, and see it at work."""
+    before = loader.log.count("attached") if loader.has_log else 0
+    loader.start("setpriv", f"--bounding-set={RIGHTS}", "--inh-caps=-all")
+    loader.wait(lambda: loader.log.count('"attached"') > before)
+
+
+def carry_on(call: Call, seconds: float = 0.15) -> None:
+    end = time.monotonic() + seconds
+    call.go_on(lambda: time.monotonic() > end)
+
+
+def test_a_relay_without_rights_has_its_packets_carried(relay: Process, call: Call):
+    assert '"plane": "kernel", "reason": "at lo, s0, s1, kept' in relay.log
+    relay.end(signal.SIGSTOP, wait=False)  # so it is not user space that carries
+    carry_on(call)
+    call.wait(lambda: not call.missing)
+    relay.end(signal.SIGCONT, wait=False)
+
+
+def test_either_may_die(relay: Process, loader: Process, call: Call):
+    relay.end(signal.SIGKILL)
+    carry_on(call)
+    relay.start(*WITHOUT_RIGHTS)
+    call.ask(Method.REFRESH, calling=True)
+    loader.end(signal.SIGKILL)
+    carry_on(call)
+    begin(loader)
+    carry_on(call)
+    call.wait(lambda: not call.missing)
+
+
+def test_the_relay_starts_though_the_loader_is_dead(relay: Process, loader: Process, call: Call):
+    loader.end(signal.SIGKILL)
+    relay.end(signal.SIGKILL)
+    relay.start(*WITHOUT_RIGHTS)
+    call.ask(Method.REFRESH, calling=True)
+    call.wait(lambda: not call.missing)
+    assert relay.log.count('"plane": "kernel"') == 2
+
+
+def test_when_the_loader_stops_user_space_carries(relay: Process, loader: Process, call: Call):
+    loader.end(signal.SIGTERM)
+    call.step(1)
+    call.wait(lambda: not call.missing)
+
+
+def test_a_second_loader_ends_and_says_why(three: Network, folder: Path, loader: Process):
+    second = Process(three, folder, command="kernel")
+    second.start()
+    assert second._process.wait(10) == 1
+    assert "another process keeps the program" in second.log
+
+
+def test_a_second_relay_cannot_write_into_the_maps_of_the_first(
+    three: Network, folder: Path, relay: Process, call: Call, tmp_path: Path
+):
+    other = Process(three, folder, plane="auto")
+    text = other.file.read_text().replace(":3478", ":3500").replace("/state", "/other")
+    other.file = folder / "other.toml"
+    other.file.write_text(text)
+    other.start(*WITHOUT_RIGHTS)
+    other.wait(lambda: '"plane": "userspace"' in other.log)
+    carry_on(call)
+    call.wait(lambda: not call.missing)
+    other.stop()
+
+
+def test_what_nobody_has_loaded_cannot_be_lent(three: Network, folder: Path):
+    process = Process(three, folder, command="kernel")
+    process.start(options=("--once", "--lend-to", "0"))
+    assert process._process.wait(10) == 1
+    assert "nothing to lend" in process.log
+
+
+def test_no_rights_no_loader(three: Network, folder: Path):
+    process = Process(three, folder, command="kernel")
+    process.start(*WITHOUT_RIGHTS)
+    assert process._process.wait(10) == 1
+    assert "CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN" in process.log
+    assert "Traceback" not in process.log
+
+
+def test_after_the_loaders_end_nothing_is_left(three: Network, folder: Path, loader: Process):
+    loader.end(signal.SIGTERM)
+    assert not (folder / "bpf" / "relay").exists()
+    shown = three.server.run("tc", "filter", "show", "dev", "s0", "ingress")
+    assert shown == ""
