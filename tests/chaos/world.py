@@ -195,3 +195,12 @@ async def until(
     while not condition():
         assert time.monotonic() < deadline, f"it did not come to be within {within} s\n{story()}"
         await asyncio.sleep(0.05)
+
+
+async def serving(nodes: Sequence[Node], *, yes: bool = True) -> None:
+    """Wait until all nodes say that they may be sent clients, or that they may not."""
+    deadline = time.monotonic() + RECOVERY
+    # In a thread: the wires, by which the nodes reach Redis, are of this loop.
+    while any([await asyncio.to_thread(node.ready) is not yes for node in nodes]):
+        assert time.monotonic() < deadline, f"not all nodes said {yes} within {RECOVERY} s"
+        await asyncio.sleep(0.05)
