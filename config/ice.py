@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from config.schema import TurnSettings
+from config.turn import TurnSettings
 from config.values import Endpoint
 
 UrlGroup = tuple[str, ...]

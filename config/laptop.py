@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
-from config.schema import SignalingSettings
+from config.signaling import SignalingSettings
 
 LAN_PORT = 8443
 

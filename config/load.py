@@ -23,7 +23,8 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from config.schema import Section, Settings
+from config.schema import Settings
+from config.section import Section
 from config.where import Location, line_of
 
 DEFAULT_FILE = Path("icebroker.toml")

@@ -9,7 +9,8 @@ import structlog
 from aiohttp import web
 from pydantic import SecretStr
 
-from config.schema import RedisSettings, SignalingSettings
+from config.schema import RedisSettings
+from config.signaling import SignalingSettings
 from signaling.admin import Peers, Rooms, SignalingFigures
 from signaling.admission import Admission, JoinWebhook
 from signaling.auth import Tokens
@@ -162,6 +163,9 @@ class SignalingService:
         if not self._broker.is_up():
             problems.append("the broker cannot be reached")
         return problems
+
+    async def refresh(self) -> None:
+        """Nothing: the collector tells what is true when it is asked."""
 
     async def drain(self, seconds: float) -> None:
         """Turn new sockets away and ask the open ones to move, until all have or time is up."""

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from config.schema import IceServer, Settings
+from config.schema import Settings
+from config.signaling import IceServer
 from config.values import Endpoint
 
 NO_KEY = "no such key; `config/icebroker.toml` shows every one"

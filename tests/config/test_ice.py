@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from config.ice import relay_urls
-from config.schema import TurnSettings
+from config.turn import TurnSettings
 
 MACHINE = ["192.0.2.1", "192.0.2.2", "2001:db8::1"]
 FILES = {"tls_certificate": "c.pem", "tls_key": "k.pem"}

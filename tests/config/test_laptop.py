@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from config.laptop import banner, defaults, notes
-from config.schema import SignalingSettings
+from config.signaling import SignalingSettings
 
 FACTS: dict[str, Any] = {
     "version": "1.2.3",

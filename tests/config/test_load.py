@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from config.load import ConfigError, load
-from config.schema import IceServer, Settings
+from config.schema import Settings
+from config.signaling import IceServer
 from config.values import Endpoint
 
 NO_KEY = "no such key; `config/icebroker.toml` shows every one"

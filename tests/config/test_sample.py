@@ -8,7 +8,8 @@ import pytest
 from pydantic.fields import FieldInfo
 
 from config.load import load
-from config.schema import Section, Settings
+from config.schema import Settings
+from config.section import Section
 
 SAMPLE = Path(__file__).parents[2] / "config" / "icebroker.toml"
 

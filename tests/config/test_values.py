@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config import values
-from config.schema import TurnSettings
+from config.turn import TurnSettings
 from config.values import Endpoint, ExternalAddress, PortRange
 
 GOOD = [

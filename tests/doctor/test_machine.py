@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from config.schema import RedisSettings, TurnSettings
+from config.schema import RedisSettings
+from config.turn import TurnSettings
 from signaling.examine import examine_redis
 from tests.interop.process import free_port, relay
 from tests.redis_server import redis_server

@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
-from config.schema import SignalingSettings, TurnSettings
+from config.signaling import SignalingSettings
+from config.turn import TurnSettings
 from signaling.ice import IceProvider, Server
 from signaling.server import SignalingService
 from turn.server import TurnService

@@ -66,6 +66,13 @@ async def test_it_shows_what_goes_on_and_ends_what_it_is_told_to(stage, page, co
     assert await page.title() == "Icebroker operator"
     assert await page.locator("[data-testid=peers] img").count() == 0
 
+    await page.click("[data-testid=allocations] >> text=Details")
+    await page.wait_for_selector("#details[open]")
+    assert '"username": "alice"' in await page.inner_text("[data-testid=details]")
+    await page.click("[data-testid=close]")
+    await page.click("[data-testid=rooms] >> text=Who")
+    assert await page.input_value("input[name=rooms]") == "demo"
+
     other = await connect(port_of(turn))
     await other.allocate()
     await page.wait_for_selector("[data-testid=events] >> text=allocation created")

@@ -11,7 +11,8 @@ from typing import Any
 import aiohttp
 from pydantic import SecretStr
 
-from config.schema import RedisSettings, SignalingSettings
+from config.schema import RedisSettings
+from config.signaling import SignalingSettings
 from signaling.ice import IceProvider, Server
 from signaling.protocol import SUBPROTOCOL
 from signaling.server import SignalingService

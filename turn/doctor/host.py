@@ -5,7 +5,7 @@ import socket
 from contextlib import closing
 from pathlib import Path
 
-from config.schema import TurnSettings
+from config.turn import TurnSettings
 from turn import assemble
 from turn.doctor.report import Section
 from turn.kernel.plane import NullPlane

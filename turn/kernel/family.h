@@ -61,7 +61,7 @@ INLINE struct OF(way) *OF(find_named)(struct __sk_buff *skb, const struct OF(hea
         return 0;
     const struct stun *head = data + START;
     const __be32 *words = data + START;
-    step->front = INDICATION;
+    step->taken_front = INDICATION;
     if (!is_plain_send(head, data + START + INDICATION - PAD, STUN_FAMILY, ntohs(old->udp.len), step))
         return 0;
     struct OF(name) name = {
@@ -78,44 +78,41 @@ INLINE struct OF(way) *OF(find_named)(struct __sk_buff *skb, const struct OF(hea
 #pragma unroll
     for (__u32 i = 0; i < INDICATION / 4; i++)
         step->sum += GONE(words[i]);
-    if (step->tail) { /* padding, which may hold anything */
-        __u32 word, kept = PAD - step->tail;
+    if (step->taken_tail) { /* padding, which may hold anything */
+        __u32 word, kept = PAD - step->taken_tail;
         if (load(skb, START + INDICATION + step->payload - kept, &word, sizeof word))
             return 0;
         step->sum += GONE(word >> 8 * kept << 8 * kept);
     }
-    __u32 behind = ntohs(old->udp.len) - UDP - step->front - step->payload - step->tail;
+    __u32 behind = ntohs(old->udp.len) - UDP - INDICATION - step->payload - step->taken_tail;
     if (behind) {
         __u64 gone = 0;
         if (behind == FINGERPRINT_BYTES)
             gone = fingerprint_of(skb, START, ntohs(old->udp.len) - UDP);
         if (!gone)
             return 0;
-        step->tail += behind;
+        step->taken_tail += behind;
         step->sum += gone;
     }
     return lookup(&OF(names), &name);
 }
 
-/* The way of a packet from a peer: into ChannelData, or a Data indication. */
-INLINE struct OF(way) *OF(find_peer)(const struct OF(head) *old, struct step *step)
+/* The way of a packet from a peer, by the addresses that it has or would have. */
+INLINE struct OF(way) *OF(find_peer)(const void *source, const void *destination, __be16 source_port,
+                                     __be16 destination_port)
 {
-    struct OF(key) key = {.source_port = old->udp.source, .destination_port = old->udp.dest};
-    COPY(key.source, &old->ip.saddr);
-    COPY(key.destination, &old->ip.daddr);
-    struct OF(way) *way = lookup(&OF(ways), &key);
-    if (!way)
-        return 0;
-    wrap_in_channel(way->channel, ntohs(old->udp.len), step);
+    struct OF(key) key = {.source_port = source_port, .destination_port = destination_port};
+    COPY(key.source, source);
+    COPY(key.destination, destination);
+    return lookup(&OF(ways), &key);
+}
+
+INLINE void OF(wrap)(const struct OF(way) *way, struct step *step)
+{
     if (way->channel)
-        return way;
-    step->front = INDICATION;
-    step->tail = -step->payload & (PAD - 1);
-    step->sum = htons(step->payload) + htons(INDICATION - STUN + step->payload + step->tail);
-#pragma unroll
-    for (__u32 i = 0; i < INDICATION / 4; i++)
-        step->sum += way->header[i];
-    return way;
+        wrap_in_channel(way->channel, step);
+    else
+        wrap_in_indication(way->header, INDICATION, step);
 }
 
 /* Write what stands before the payload, and who gets it. 0: it cannot be. */
@@ -123,7 +120,7 @@ INLINE int OF(write)(struct __sk_buff *skb, const struct OF(head) *new, const st
                      const struct step *step, const struct hop *ahead)
 {
     void *data;
-    if (!step->wraps) {
+    if (!step->put_front) {
         if (!view(skb, START, &data))
             return 0;
     } else if (way->channel) {
@@ -138,7 +135,7 @@ INLINE int OF(write)(struct __sk_buff *skb, const struct OF(head) *new, const st
         struct stun *header = data + START;
         struct data *last = data + START + INDICATION - PAD;
         __builtin_memcpy(header, way->header, INDICATION);
-        header->length = htons(INDICATION - STUN + step->payload + step->tail);
+        header->length = htons(INDICATION - STUN + step->payload + step->put_tail);
         last->length = htons(step->payload);
     }
     *(struct OF(head) *)(data + ETHERNET) = *new;
@@ -153,34 +150,50 @@ INLINE int OF(relay)(struct __sk_buff *skb)
     if (!view(skb, START + CHANNEL, &data) || !OF(is_plain)(skb, data + ETHERNET))
         return UP;
     struct OF(head) old = *(struct OF(head) *)(data + ETHERNET), new;
-    struct OF(way) *way;
-    struct step step;
-    if (!is_listening(old.udp.dest))
-        way = OF(find_peer)(&old, &step);
-    else if (*(__be16 *)(data + START) != htons(SEND_TYPE))
-        way = OF(find_channel)(&old, data + START, &step);
-    else
-        way = OF(find_named)(skb, &old, &step);
-    if (!way)
+    struct OF(way) *way, *next = 0;
+    struct step step = {};
+    if (!is_listening(old.udp.dest)) {
+        way = OF(find_peer)(&old.ip.saddr, &old.ip.daddr, old.udp.source, old.udp.dest);
+        if (!way)
+            return UP;
+        step.payload = ntohs(old.udp.len) - UDP;
+        OF(wrap)(way, &step);
+    } else {
+        if (*(__be16 *)(data + START) != htons(SEND_TYPE))
+            way = OF(find_channel)(&old, data + START, &step);
+        else
+            way = OF(find_named)(skb, &old, &step);
+        if (!way)
+            return UP;
+        /* The peer may be a client of this relay: what would come out there, at once. */
+        if (is_local(way->ahead))
+            next = OF(find_peer)(way->source, way->destination, way->source_port,
+                                 way->destination_port);
+        if (next)
+            OF(wrap)(next, &step);
+    }
+    struct OF(way) *last = next ? next : way;
+    struct meter *meter = living(way->meter), *next_meter = next ? living(next->meter) : meter;
+    if (!meter || !next_meter || !came_from(way->behind, skb->ifindex))
         return UP;
-    struct meter *meter;
-    struct hop *ahead = admit(skb->ifindex, way->meter, way->behind, way->ahead,
-                              sizeof old.ip + length_after(&step), &meter);
+    struct hop *ahead =
+        next_hop(last->ahead, sizeof old.ip + length_after(&step), skb->ifindex);
     if (!ahead)
         return UP;
-    OF(readdress)(&old, &new, way, &step);
-    OF(rewrite_udp)(&old, &new, way, &step);
+    OF(readdress)(&old, &new, last, &step);
+    OF(rewrite_udp)(&old, &new, last, &step);
     int resized = resize(skb, ETHERNET + offsetof(struct OF(head), udp.check), old.udp.check, &step);
     if (resized == UNCHANGED)
         return UP;
     if (resized == PSEUDO)
         new.udp.check = fold(OF(sum_of_addresses)(&new) + new.udp.len + htons(IPPROTO_UDP));
-    if (resized == SPOILED || !OF(write)(skb, &new, way, &step, ahead)) {
+    if (resized == SPOILED || !OF(write)(skb, &new, last, &step, ahead)) {
         __sync_fetch_and_add(&meter->spoiled, 1);
         return TC_ACT_SHOT;
     }
-    __sync_fetch_and_add(&meter->packets, 1);
-    __sync_fetch_and_add(&meter->bytes, step.payload);
+    count(meter, step.payload);
+    if (next)
+        count(next_meter, step.payload);
     return ahead->local ? TC_ACT_OK : redirect(ahead->device, 0);
 }
 

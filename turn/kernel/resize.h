@@ -23,40 +23,50 @@ INLINE int is_partial(struct __sk_buff *skb, __u32 offset, __u16 checksum, int *
     return 0;
 }
 
+/* Padding is zero: what is added by making the packet longer is, what is left of the old is not. */
+INLINE int clear_padding(struct __sk_buff *skb, __u32 at, const struct step *step)
+{
+    __u32 zero = 0, size = step->put_tail;
+    if (!step->taken_tail || size < 1 || size >= PAD)
+        return 0;
+    return store(skb, at, &zero, size, 0);
+}
+
 /* Make or close the gap before the payload by moving the payload: with CHECKSUM_PARTIAL the socket
- * buffer remembers where the UDP header is, and it has to stay there. Padding that is made is zero. */
+ * buffer remembers where the UDP header is, and it has to stay there. */
 INLINE int shift_payload(struct __sk_buff *skb, __u32 start, const struct step *step)
 {
-    __u32 zero = 0, size = step->payload;
+    __u32 zero = 0, size = step->payload, length = skb->len;
+    __u32 from = start + step->taken_front, to = start + step->put_front;
+    __u32 end = to + size + step->put_tail;
     struct scratch *page = lookup(&scratch, &zero);
     if (!page || size < 1 || size > SHIFTED)
         return UNCHANGED;
-    __u32 from = step->wraps ? start : start + step->front;
-    __u32 to = step->wraps ? start + step->front : start;
-    if (load(skb, from, page->words, size))
+    if (from != to && load(skb, from, page->words, size))
         return UNCHANGED;
-    if (step->wraps && resize_tail(skb, to + size + step->tail, 0))
+    if (end > length && resize_tail(skb, end, 0))
         return UNCHANGED;
-    if (store(skb, to, page->words, size, 0))
+    if (from != to && store(skb, to, page->words, size, 0))
         return SPOILED;
-    if (!step->wraps && resize_tail(skb, to + size, 0))
+    if (end < length && resize_tail(skb, end, 0))
         return SPOILED;
-    return PSEUDO;
+    return clear_padding(skb, to + size, step) ? SPOILED : PSEUDO;
 }
 
 /* The same by moving the headers: what is longest stays where it is. The tail grows first and
  * shrinks last, as taking away what was added gives back the packet as it was. */
-INLINE int shift_headers(struct __sk_buff *skb, const struct step *step)
+INLINE int shift_headers(struct __sk_buff *skb, __u32 start, const struct step *step)
 {
-    __u32 tail = step->tail, length = skb->len;
-    __s32 change = step->wraps ? (__s32)step->front : -(__s32)step->front;
-    if (step->wraps && tail && resize_tail(skb, length + tail, 0))
+    __u32 length = skb->len, end = start + step->put_front + step->payload;
+    __s32 front = step->put_front - step->taken_front;
+    __s32 tail = step->put_tail - step->taken_tail;
+    if (tail > 0 && resize_tail(skb, length + tail, 0))
         return UNCHANGED;
-    if (resize_head(skb, change, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_NO_CSUM_RESET))
-        return step->wraps && tail && resize_tail(skb, length, 0) ? SPOILED : UNCHANGED;
-    if (!step->wraps && tail && resize_tail(skb, length - step->front - tail, 0))
+    if (front && resize_head(skb, front, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_NO_CSUM_RESET))
+        return tail > 0 && resize_tail(skb, length, 0) ? SPOILED : UNCHANGED;
+    if (tail < 0 && resize_tail(skb, length + front + tail, 0))
         return SPOILED;
-    return WHOLE;
+    return clear_padding(skb, end, step) ? SPOILED : WHOLE;
 }
 
 /* Make room for the new headers, or take room away, and say which checksum belongs there: WHOLE, or
@@ -71,7 +81,7 @@ INLINE int resize(struct __sk_buff *skb, __u32 at, __u16 checksum, const struct 
         return SPOILED;
     if (partial)
         return shift_payload(skb, start, step);
-    int moved = shift_headers(skb, step);
+    int moved = shift_headers(skb, start, step);
     /* Nothing was moved; undo the trial. */
     if (moved == UNCHANGED && checksum && store(skb, at, &checksum, sizeof checksum, 0))
         return SPOILED;

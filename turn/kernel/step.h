@@ -44,13 +44,13 @@ struct scratch {
 };
 MAP(scratch, PERCPU_ARRAY, __u32, struct scratch, 1, 0);
 
-/* What is to become of a packet that has a way. */
+/* What is to become of a packet that has a way: what stands around its payload is taken away, and
+ * something else is put there. */
 struct step {
-    __u32 payload; /* bytes */
-    __u32 front;   /* bytes of header before it, that are put there or taken away */
-    __u32 tail;    /* bytes of padding behind it, likewise */
-    __u64 sum;     /* of what is put there, or taken away, as the UDP checksum sees it */
-    int wraps;     /* 1: headers are put there; 0: they are taken away */
+    __u32 payload;                 /* bytes */
+    __u32 taken_front, taken_tail; /* bytes of header before it, of padding behind it */
+    __u32 put_front, put_tail;
+    __u64 sum; /* of both, as the UDP checksum sees what goes and what comes */
 };
 
 INLINE int is_listening(__be16 port)
@@ -60,48 +60,70 @@ INLINE int is_listening(__be16 port)
     return word && (*word >> (number & 63) & 1);
 }
 
-/* Where the packet goes, or 0: its time is over, it came from elsewhere, or there is no way there. */
-INLINE struct hop *admit(__u32 device, __u32 meter_index, __u32 behind_index, __u32 ahead_index,
-                         __u32 ip_length, struct meter **metered)
+/* The meter of a way, or 0: its time is over. */
+INLINE struct meter *living(__u32 index)
 {
-    struct meter *meter = lookup(&meters, &meter_index);
-    if (!meter || meter->expires <= coarse_now())
-        return 0;
-    struct hop *behind = lookup(&hops, &behind_index);
-    if (!behind || behind->device != device)
-        return 0;
-    struct hop *ahead = lookup(&hops, &ahead_index);
+    struct meter *meter = lookup(&meters, &index);
+    return meter && meter->expires > coarse_now() ? meter : 0;
+}
+
+/* Whether a packet has come in where its sender would be reached. */
+INLINE int came_from(__u32 index, __u32 device)
+{
+    struct hop *behind = lookup(&hops, &index);
+    return behind && behind->device == device;
+}
+
+/* Whether packets go to this machine itself. */
+INLINE int is_local(__u32 index)
+{
+    struct hop *ahead = lookup(&hops, &index);
+    return ahead && ahead->local;
+}
+
+/* Where a packet goes, or 0: there is no way there for one so long. */
+INLINE struct hop *next_hop(__u32 index, __u32 ip_length, __u32 device)
+{
+    struct hop *ahead = lookup(&hops, &index);
     if (!ahead || !ahead->device || ip_length > ahead->mtu)
         return 0;
     /* Up the stack of this machine with a source address that is its own: only lo may. */
-    if (ahead->local && ahead->device != device)
-        return 0;
-    *metered = meter;
-    return ahead;
+    return ahead->local && ahead->device != device ? 0 : ahead;
 }
 
-/* A payload without its channel header (RFC 8656 §12.4); 0: it has none, or is not plain (padded,
- * empty). Gives the channel number. */
+INLINE void count(struct meter *meter, __u32 payload)
+{
+    __sync_fetch_and_add(&meter->packets, 1);
+    __sync_fetch_and_add(&meter->bytes, payload);
+}
+
+/* A payload out of ChannelData (RFC 8656 §12.4); 0: it is none, or is not plain (padded, empty).
+ * Gives the channel number. */
 INLINE __be16 unwrap_channel(const __be16 *header, __u32 udp_length, struct step *step)
 {
     step->payload = ntohs(header[1]);
-    step->front = CHANNEL;
-    step->tail = 0;
+    step->taken_front = CHANNEL;
     step->sum = GONE16(header[0]) + GONE16(header[1]);
-    step->wraps = 0;
     if ((ntohs(header[0]) & 0xc000) != 0x4000 || !step->payload ||
         step->payload + UDP + CHANNEL != udp_length)
         return 0;
     return header[0];
 }
 
-INLINE void wrap_in_channel(__be16 channel, __u32 udp_length, struct step *step)
+INLINE void wrap_in_channel(__be16 channel, struct step *step)
 {
-    step->payload = udp_length - UDP;
-    step->front = CHANNEL;
-    step->tail = 0;
-    step->sum = channel + htons(step->payload);
-    step->wraps = 1;
+    step->put_front = CHANNEL;
+    step->sum += channel + htons(step->payload);
+}
+
+INLINE void wrap_in_indication(const __be32 *header, const __u32 size, struct step *step)
+{
+    step->put_front = size;
+    step->put_tail = -step->payload & (PAD - 1);
+    step->sum += htons(step->payload) + htons(size - STUN + step->payload + step->put_tail);
+#pragma unroll
+    for (__u32 i = 0; i < size / 4; i++)
+        step->sum += header[i];
 }
 
 /* The head of a Send or Data indication of the plain shape, as far as both families have it. */
@@ -123,20 +145,19 @@ struct data {
 INLINE int is_plain_send(const struct stun *head, const struct data *data, __u32 family,
                          __u32 udp_length, struct step *step)
 {
-    __u32 size = step->front - STUN - 2 * PAD;
+    __u32 size = step->taken_front - STUN - 2 * PAD;
     step->payload = ntohs(data->length);
-    step->tail = -step->payload & (PAD - 1);
-    step->wraps = 0;
+    step->taken_tail = -step->payload & (PAD - 1);
     return head->type == htons(SEND_TYPE) && head->cookie == htonl(COOKIE) &&
            head->attribute == htons(PEER_ADDRESS) && head->size == htons(size) && !head->zero &&
            head->family == family && data->attribute == htons(DATA) && step->payload &&
            ntohs(head->length) + UDP + STUN == udp_length &&
-           step->front + step->payload + step->tail + UDP <= udp_length;
+           step->taken_front + step->payload + step->taken_tail + UDP <= udp_length;
 }
 
 INLINE __u32 length_after(const struct step *step)
 {
-    return UDP + step->payload + (step->wraps ? step->front + step->tail : 0);
+    return UDP + step->payload + step->put_front + step->put_tail;
 }
 
 #endif

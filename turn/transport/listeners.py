@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import structlog
 
-from config.schema import TurnSettings
+from config.turn import TurnSettings
 from turn.codec.values import Address
 from turn.routes import Send
 from turn.transport.stream import StreamListener, StreamShared, bind_tcp

@@ -1,7 +1,8 @@
 """Which routes the kernel takes, and which it leaves to user space: both get there."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -9,10 +10,13 @@ import pytest
 
 from tests.turn.kernel.hosts import HostClient, Network, Relay, relay
 from tests.turn.kernel.script import CHANNEL, body, channel_data
+from tests.turn.kernel.test_equal import offloads
 from tests.turn.live import UDP
 from turn.codec import registry
-from turn.codec.registry import Method
+from turn.codec.message import build, parse_untrusted
+from turn.codec.registry import MessageClass, Method
 from turn.codec.values import Address
+from turn.kernel.carrier import LOOK
 
 Allocated = Callable[..., tuple[HostClient, list[Address]]]
 V4, V6 = (registry.REQUESTED_ADDRESS_FAMILY, 1), (registry.REQUESTED_ADDRESS_FAMILY, 2)
@@ -60,18 +64,90 @@ def offloaded(running: Relay) -> int:
     return int(running.call(lambda: len(plane._offloads)))
 
 
-def test_two_clients_of_one_relay_meet(running: Relay, allocated: Allocated):
-    (one, (first,)), (other, (second,)) = allocated(), allocated()
-    bind(one, second)
-    bind(other, first)
-    for number in range(6):
-        one.sock.send(channel_data(body(100 + number)))
-        assert other.sock.recv(2048) == channel_data(body(100 + number))
-        other.sock.send(channel_data(body(80 + number)))
-        assert one.sock.recv(2048) == channel_data(body(80 + number))
-    # Out of the relay into itself goes through user space, which alone may use its own addresses;
-    # from there to the other client the kernel carries.
-    assert carried(running) >= 8
+def named(peer: Address, body: bytes) -> bytes:
+    """A Send indication, padded with what nobody else should see."""
+    attributes = (registry.XOR_PEER_ADDRESS, peer), (registry.DATA, body)
+    data = build(Method.SEND, MessageClass.INDICATION, bytes(12), attributes)
+    padding = -len(body) & 3
+    return data[: len(data) - padding] + b"\xde" * padding
+
+
+class Half:
+    """One of two clients of the same relay that talk to each other."""
+
+    def __init__(self, client: HostClient, other: Address, *, channel: bool) -> None:
+        self.client, self.other, self.has_channel = client, other, channel
+        if channel:
+            bind(client, other)
+        else:
+            client.sock.setblocking(False)
+            permit = client.request(Method.CREATE_PERMISSION, (registry.XOR_PEER_ADDRESS, other))
+            assert asyncio.run(permit).get(registry.ERROR_CODE) is None
+            client.sock.settimeout(3)
+
+    def send(self, body: bytes) -> None:
+        wrapped = channel_data(body) if self.has_channel else named(self.other, body)
+        self.client.sock.send(wrapped)
+
+    def hears(self, body: bytes) -> None:
+        data = self.client.sock.recv(2048)
+        if self.has_channel:
+            assert data == channel_data(body)
+            return
+        message = parse_untrusted(data)
+        assert message.get(registry.XOR_PEER_ADDRESS) == self.other
+        assert message.get(registry.DATA) == body
+        assert data[len(data) - (-len(body) & 3) :] == bytes(-len(body) & 3)
+
+
+@pytest.mark.parametrize("ipv6", [False, True], ids=["IPv4", "IPv6"])
+@pytest.mark.parametrize("partial", [False, True], ids=["whole checksums", "partial checksums"])
+@pytest.mark.parametrize("channels", [(True, True), (True, False), (False, False)])
+def test_two_clients_of_one_relay_meet_in_the_kernel(
+    three: Network,
+    running: Relay,
+    allocated: Allocated,
+    ipv6: bool,
+    partial: bool,
+    channels: tuple[bool, bool],
+):
+    offloads(three, client=partial, segmentation=False)
+    family = V6 if ipv6 else V4
+    (one, (first,)), (two, (second,)) = (allocated(family, ipv6=ipv6) for _ in range(2))
+    halves = Half(one, second, channel=channels[0]), Half(two, first, channel=channels[1])
+
+    def talk(sizes: Iterable[int]) -> None:
+        for size in sizes:
+            for half, other in (halves, halves[::-1]):
+                half.send(body(size))
+                other.hears(body(size))
+
+    talk([100] * 5)  # by user space; then both routes are worth the kernel
+    time.sleep(2 * LOOK)
+    assert offloaded(running) == 2
+    before = carried(running)
+    sizes = (1, 2, 3, 4, 5, 6, 7, 99, 1000, 1200, 1400)
+    talk(sizes)
+    assert carried(running) == before + 4 * len(sizes)  # from the one and to the other, both ways
+
+
+def test_a_client_whose_permission_is_over_hears_nobody(
+    three: Network, running: Relay, allocated: Allocated
+):
+    (one, (first,)), (two, (second,)) = allocated(), allocated()
+    halves = Half(one, second, channel=True), Half(two, first, channel=True)
+    for half, other in (halves, halves[::-1]) * 3:
+        half.send(body(50))
+        other.hears(body(50))
+    before = carried(running)
+    assert before
+    two.sock.setblocking(False)
+    two.do(two.request(Method.REFRESH, (registry.LIFETIME, 0)))
+    two.sock.settimeout(0.2)
+    halves[0].send(body(50))
+    with pytest.raises(TimeoutError):
+        two.sock.recv(2048)
+    assert carried(running) == before
 
 
 @pytest.mark.parametrize("ipv6", [False, True], ids=["IPv4 to IPv6", "IPv6 to IPv4"])

@@ -1,0 +1,310 @@
+"""The settings of the relay."""
+
+import base64
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from config.section import (
+    MAKE_ONE,
+    TOO_SHORT,
+    Count,
+    Duration,
+    Positive,
+    Problem,
+    Section,
+    is_short,
+)
+from config.tls import unusable
+from config.values import (
+    Addresses,
+    Endpoint,
+    Endpoints,
+    ExternalAddresses,
+    HostText,
+    Networks,
+    Passwords,
+    PemFile,
+    PortRange,
+    PortRangeText,
+    PreparedText,
+    Seconds,
+    Secrets,
+)
+
+
+def _is_aes_key(text: str) -> bool:
+    try:
+        return len(base64.b64decode(text, validate=True)) in {16, 32}
+    except ValueError:
+        return False
+
+
+def _are_opposite(ends: Sequence[Endpoint]) -> bool:
+    pairs = list(zip(ends[::2], ends[1::2], strict=False))
+    return len(ends) == 2 * len(pairs) and all(
+        one.host != other.host
+        and one.port != other.port
+        and (":" in one.host) == (":" in other.host)
+        and not (one.is_wildcard or other.is_wildcard)
+        for one, other in pairs
+    )
+
+
+class TurnSettings(Section):
+    """The STUN/TURN relay."""
+
+    fixed = frozenset(
+        {
+            "listen",
+            "listen_tls",
+            "listen_dtls",
+            "proxy_protocol_from",
+            "nat_discovery",
+            "data_plane",
+            "state_directory",
+            "kernel_directory",
+            "workers",
+        }
+    )
+
+    listen: Endpoints = (Endpoint("0.0.0.0", 3478), Endpoint("::", 3478))  # noqa: S104 - a server
+    """Addresses for STUN and TURN over UDP and TCP; a wildcard is each of the machine's."""
+
+    listen_tls: Endpoints = ()
+    """Addresses for TURN over TLS, for example "0.0.0.0:5349"; needs the two files below."""
+
+    listen_dtls: Endpoints = ()
+    """Addresses for TURN over DTLS."""
+
+    tls_certificate: PemFile = None
+    """PEM file with the certificate and its chain."""
+
+    tls_key: PemFile = None
+    """PEM file with the certificate's private key."""
+
+    hostname: HostText = ""
+    """The DNS name that clients reach the relay by; ICE URLs carry it (`turns:` needs one)."""
+
+    realm: Annotated[PreparedText, Field(min_length=1, max_length=127)] = "icebroker"
+    """The realm of the long-term credentials (RFC 8489 §9.2)."""
+
+    proxy_protocol_from: Networks = ()
+    """Load balancers in front of `listen` and `listen_tls`: whatever comes from these networks
+    begins with a PROXY protocol v2 header, which names the client."""
+
+    relay_addresses: Addresses = ()
+    """Addresses to relay from; empty: the machine's own (loopback if it has no other)."""
+
+    external_addresses: ExternalAddresses = ()
+    """Public address in place of the relay address behind 1:1 NAT: "PUBLIC" or "PUBLIC/LOCAL"."""
+
+    relay_ports: PortRangeText = PortRange(49152, 65535)
+    """UDP ports to relay from, both ends included."""
+
+    secret: Secrets = ()
+    """Shared secret of the time-limited credentials, or a list of them while rotating (the first
+    one mints, all are accepted). At least 16 bytes each."""
+
+    users: Passwords = {}  # noqa: RUF012 - pydantic copies it
+    """Static users: name = password."""
+
+    third_party_name: PreparedText = ""
+    """What authorization servers call this relay; they seal tokens for that name (RFC 7635)."""
+
+    third_party_keys: Passwords = {}  # noqa: RUF012 - as above
+    """Keys shared with them, by key id, in Base64: 32 bytes for AES-256-GCM, 16 for AES-128-GCM."""
+
+    auth_minimum: Literal["sha1", "sha256"] = "sha1"
+    """`sha256` refuses clients that know only MD5 and HMAC-SHA1 (RFC 8489 §9.2): every browser."""
+
+    open: bool = False
+    """Allow a public address without `secret` or `users`: a relay for everyone. Don't."""
+
+    allow_peers: Networks = ()
+    """Networks to relay to although the safe defaults refuse them."""
+
+    deny_peers: Networks = ()
+    """Networks never to relay to; stronger than `allow_peers`."""
+
+    tcp_allocations: bool = False
+    """Let users have relayed addresses that TCP peers connect with (RFC 6062). No browser asks."""
+
+    mobility: bool = False
+    """Let clients take an allocation along when they change networks (RFC 8016)."""
+
+    nat_discovery: Endpoints = ()
+    """Two of this machine's addresses with another port each, for NAT behaviour discovery
+    (RFC 5780); four, a pair of each family."""
+
+    alternate_servers: Endpoints = ()
+    """Other relays, by address, that clients over UDP and TCP are sent to (RFC 8489 §10)."""
+
+    alternate_servers_tls: Endpoints = ()
+    """The same for clients over TLS and DTLS."""
+
+    alternate_domain: HostText = ""
+    """The name in the certificates of `alternate_servers_tls`; empty: the one clients know."""
+
+    redirect: Literal["full", "always"] = "full"
+    """Which clients are sent there: those that find no room here or a relay that is draining, or
+    all of them."""
+
+    open_private_peers: bool = False
+    """Relay to private networks (10/8, 100.64/10, 172.16/12, 192.168/16, fc00::/7) too: for a
+    laptop or a LAN."""
+
+    max_allocations_per_user: Count = 12
+    """Allocations that one user may hold at a time; 0: no limit."""
+
+    max_allocations_per_address: Count = 100
+    """Allocations that one client address (an IPv6 /64) may hold at a time; 0: no limit."""
+
+    max_allocations: Count = 0
+    """Allocations in all; 0: as many as there are ports."""
+
+    max_permissions: Positive = 64
+    """Permissions that one allocation may hold."""
+
+    max_channels: Positive = 64
+    """Channels that one allocation may hold."""
+
+    max_lifetime: Duration = 3600
+    """The longest lifetime that an allocation is granted at a time, in seconds (RFC 8656 §7.2)."""
+
+    max_bytes_per_second: Count = 0
+    """Bytes of payload a second that one allocation may relay, each way; 0: no limit."""
+
+    max_bytes_per_second_per_user: Count = 0
+    """The same for all allocations of one user together; 0: no limit."""
+
+    max_bytes_per_second_per_address: Count = 0
+    """The same for all allocations of one client address (an IPv6 /64) together; 0: no limit."""
+
+    max_bytes_per_second_in_all: Count = 0
+    """The same for the whole relay; 0: no limit."""
+
+    max_unauthenticated_per_address: Positive = 64
+    """TCP and TLS connections of one address that have not proved who they are."""
+
+    max_unproved_replies_per_second: Positive = 20
+    """Replies a second to one address (an IPv6 /64) that has not proved to be itself, so that
+    nobody is flooded through us; more than 20 may be needed where many clients share one."""
+
+    max_bindings_per_second: Positive = 50
+    """The same for STUN Binding responses."""
+
+    first_request_timeout: Duration = 10
+    """A TCP or TLS connection that has sent no valid request by then is closed, in seconds."""
+
+    nonce_lifetime: Duration = 3600
+    """How long a nonce is good; clients renew it unseen (438), in seconds."""
+
+    data_plane: Literal["auto", "kernel", "userspace"] = "auto"
+    """What carries relayed packets; `auto` takes the fastest plane that works here."""
+
+    state_directory: str = ""
+    """Folder where live allocations are recorded, so that they outlive a restart or a crash; empty:
+    `$RUNTIME_DIRECTORY` (systemd sets it), or else they end with the process."""
+
+    kernel_directory: str = "/run/icebroker/bpf"
+    """Folder that keeps the kernel plane at work while the process restarts: a bpffs is mounted
+    there unless it is in one."""
+
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
+    """Processes that share the listening addresses, each on a core of its own."""
+
+    drain_timeout: Seconds = 30
+    """How long live allocations may go on after SIGTERM before they are closed, in seconds."""
+
+    def contradictions(self) -> list[Problem]:
+        """What several processes cannot do; TLS and DTLS without their files; wrong users."""
+        found = self._not_with_workers()
+        has_pair = self.tls_certificate and self.tls_key
+        if self.listen_tls and not has_pair:
+            found.append(Problem("listen_tls", "TLS needs tls_certificate and tls_key, PEM files"))
+        if self.listen_dtls and not has_pair:
+            text = "DTLS needs tls_certificate and tls_key, PEM files"
+            found.append(Problem("listen_dtls", text))
+        if not _are_opposite(self.nat_discovery):
+            text = "wants pairs of addresses of one family that differ in host and in port"
+            found.append(Problem("nat_discovery", text))
+        found += self._redirect_problems()
+        found += self._third_party_problems()
+        for name, password in self.users.items():
+            if not name or ":" in name:
+                found.append(Problem("users", f"{name!r} is no user name: no colon, not empty"))
+            if not password.get_secret_value():
+                found.append(Problem("users", f"the password of {name!r} is empty"))
+        return found
+
+    def _not_with_workers(self) -> list[Problem]:
+        """What several processes cannot do together."""
+        if self.workers == 1:
+            return []
+        found = []
+        if self.data_plane == "kernel":
+            text = (
+                "the kernel relays on all cores by itself; set workers = 1, or another data_plane"
+            )
+            found.append(Problem("data_plane", text))
+        if self.tcp_allocations:
+            text = (
+                "the connections of a TCP allocation would come to different workers; "
+                "set workers = 1"
+            )
+            found.append(Problem("tcp_allocations", text))
+        if self.mobility:
+            text = "a client would show its ticket to another worker; set workers = 1"
+            found.append(Problem("mobility", text))
+        return found
+
+    def _third_party_problems(self) -> list[Problem]:
+        found = [
+            Problem("third_party_keys", f"{kid!r} is no Base64 of 16 or 32 bytes")
+            for kid, key in self.third_party_keys.items()
+            if not _is_aes_key(key.get_secret_value())
+        ]
+        if self.third_party_keys and not self.third_party_name:
+            found.append(Problem("third_party_keys", "needs third_party_name"))
+        return found
+
+    def _redirect_problems(self) -> list[Problem]:
+        found = [
+            Problem(name, "wants addresses and ports that clients can reach")
+            for name in ("alternate_servers", "alternate_servers_tls")
+            if any(place.is_wildcard or not place.port for place in getattr(self, name))
+        ]
+        somewhere = self.alternate_servers or self.alternate_servers_tls
+        if self.redirect == "always" and not somewhere:
+            text = '"always" needs alternate_servers to send clients to'
+            found.append(Problem("redirect", text))
+        return found
+
+    def dangers(self) -> list[Problem]:
+        """Nothing to listen on or with; a relay that strangers can reach and use."""
+        found = [Problem(*why) for why in unusable(self.tls_certificate, self.tls_key)]
+        if self.listen_dtls and find_spec("OpenSSL") is None:
+            text = "DTLS needs pyOpenSSL; install it with: pip install 'icebroker[dtls]'"
+            found.append(Problem("listen_dtls", text))
+        endpoints = (*self.listen, *self.listen_tls, *self.listen_dtls, *self.nat_discovery)
+        if not endpoints:
+            text = "listen, listen_tls and listen_dtls are all empty: nobody could come in"
+            return [*found, Problem("listen", text)]
+        if self.open or all(endpoint.is_loopback for endpoint in endpoints):
+            return found
+        if any(is_short(secret) for secret in self.secret):
+            return [*found, Problem("secret", TOO_SHORT)]
+        if self.secret or self.users or self.third_party_keys:
+            return found
+        return [
+            *found,
+            Problem(
+                "secret",
+                "the relay is open to other machines, but neither turn.secret nor turn.users is "
+                f"set: anyone could relay through this machine. Set turn.secret ({MAKE_ONE}), "
+                "listen on 127.0.0.1 only, or set turn.open = true if that is what you want",
+            ),
+        ]
