@@ -160,11 +160,11 @@ async def _begun_anew(chaos: World, before: set[str]) -> None:
 
 
 GROUPS = {
-    "deaths": (drops, death, two_deaths),
-    "absences": (sleep, nap, drain, cut, hold),
-    "redis": (redis_sleeps, redis_forgets, redis_restarts),
+    "deaths": ((drops, death, two_deaths), 3),
+    "absences": ((sleep, nap, drain, cut, hold), 2),
+    "redis": ((redis_sleeps, redis_forgets, redis_restarts), 2),
 }
-"""Each group has nodes and a Redis of its own, and plays while the others do."""
+"""Name: (scenarios, nodes). Each group has a Redis of its own, and plays while the others do."""
 
 
 @pytest.mark.timeout(60 + 60 * ROUNDS)
@@ -173,9 +173,10 @@ async def test_every_promise_is_kept(tmp_path):
     print(f"CHAOS_SEED={seed}")  # a failure shows it
 
     async def play(name: str) -> None:
-        async with world(tmp_path / name, seed) as chaos:
+        scenarios, nodes = GROUPS[name]
+        async with world(tmp_path / name, seed, nodes) as chaos:
             for _ in range(ROUNDS):
-                for scenario in GROUPS[name]:
+                for scenario in scenarios:
                     print(f"{name}: {scenario.__name__}")
                     await chaos.play(scenario)
 
