@@ -8,15 +8,17 @@ PURE   := turn/codec/*,turn/auth/*,turn/allocation/*,turn/routes.py,turn/bandwid
 KERNEL_OBJECT := turn/kernel/relay.bpf.o
 MULTIARCH = $(shell gcc -print-multiarch 2>/dev/null)
 
-.PHONY: help serve test check bench kernel protocol format clean
+.PHONY: help serve test check bench bench-signaling kernel protocol docs format clean
 
 help:
 	@echo "make serve   run the relay and signaling on embedded defaults (ARGS=--lan opens it to the LAN)"
 	@echo "make test    install what the tests need, and run them all (ARGS='tests/turn -k policy' for some)"
 	@echo "make check   format, lint, types, import contracts, tests with coverage: what CI runs"
 	@echo "make bench   what a packet costs, beside coturn and plain forwarding (needs root)"
+	@echo "make bench-signaling  what a message costs, beside the PeerJS server; delivery across nodes"
 	@echo "make kernel  rebuild the BPF object of the kernel plane (needs clang)"
 	@echo "make protocol rewrite the JSON Schema and the AsyncAPI document of signaling"
+	@echo "make docs    rewrite the reference pages of deploy/docs"
 	@echo "make format  put the code into shape"
 	@echo "make clean   remove what these commands made"
 
@@ -43,9 +45,16 @@ kernel:
 	@clang -O2 -g0 -Wall -Wextra -Werror -target bpfel -mcpu=v3 -I/usr/include/$(MULTIARCH) \
 		-c turn/kernel/relay.bpf.c -o $(KERNEL_OBJECT)
 
+docs: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.guides.reference
+
 bench: $(VENV)/.installed-dev
 	@tests/install.sh
 	$(BIN)/python -m tests.bench $(ARGS)
+
+bench-signaling: $(VENV)/.installed-dev
+	@tests/install.sh
+	$(BIN)/python -m tests.bench.signaling $(ARGS)
 
 protocol: $(VENV)/.installed
 	$(BIN)/python -m signaling.protocol.schema

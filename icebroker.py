@@ -96,7 +96,7 @@ def serve(
         new = load_settings(config, None, defaults, ("turn", "signaling"), running)
         if lan:
             new = _with_lan_certificate(new)
-        turn_service.reload(new.turn)
+        _reload_turn(turn_service, new)
         _reload_signaling(signaling_service, new)
         return new
 
@@ -112,7 +112,7 @@ def turn(config: ConfigFile = None) -> None:
 
     def reload(running: Settings) -> Settings:
         new = load_settings(config, services=["turn"], running=running)
-        service.reload(new.turn)
+        _reload_turn(service, new)
         return new
 
     _run(_Process(settings, journal, [service], reload, _watches(settings, service)))
@@ -315,7 +315,19 @@ def _turn(settings: Settings, journal: Any) -> Any:
     redis = settings.redis.address()
     ports = {settings.signaling.listen.port, settings.admin.listen.port, 6379}
     ports |= {host.port for host in redis.hosts} if redis else set()
+    if settings.turn.workers > 1:
+        from turn.workers.pool import WorkerPool
+
+        shelf.clean()  # of a single process before; workers do without
+        return WorkerPool(settings.turn, settings.log, ports, journal)
     return TurnService(settings.turn, ports, alone(shelf), tell=journal.tell)
+
+
+def _reload_turn(service: Any, settings: Settings) -> None:
+    if settings.turn.workers > 1:
+        service.reload(settings.turn, settings.log)
+    else:
+        service.reload(settings.turn)
 
 
 def _watches(settings: Settings, relay: Any) -> list[Service]:
@@ -448,12 +460,12 @@ class _Process:
         beside: Sequence[Service] = (),
     ) -> None:
         """Set it up. :param beside: what runs along and is nothing that an operator looks at."""
-        from turn.admin import Admin
         from turn.admin.journal import JournalHandler
+        from turn.admin.listener import Admin
 
         self.settings = settings
         self._reload = reload
-        self._watcher = JournalHandler(journal)
+        self._watcher = JournalHandler(journal.tell)
         self.log_level: str = settings.log.level
         """The least important lines that are written."""
         self._set_up_log()
@@ -491,6 +503,9 @@ class _Process:
 
         set_level(level)
         self.log_level = level
+        for service in self.services:
+            if hasattr(service, "set_log_level"):  # it has processes of its own
+                service.set_log_level(level)
 
     async def _probe(self, url: str) -> bytes:
         from turn.doctor.examine import Options

@@ -15,6 +15,7 @@ def set_up(settings: LogSettings, watcher: logging.Handler | None = None) -> Non
     """
     console = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,  # which worker it is, where there are several
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

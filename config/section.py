@@ -10,7 +10,6 @@ from config.values import Seconds
 MINIMUM_SECRET_BYTES = 16
 MAKE_ONE = "make one with: openssl rand -base64 32"
 TOO_SHORT = f"the secret is shorter than {MINIMUM_SECRET_BYTES} bytes; {MAKE_ONE}"
-NOT_BUILT = "is not in this version of Icebroker yet (CHANGELOG.md says what is)"
 
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]

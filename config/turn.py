@@ -9,7 +9,6 @@ from pydantic import Field
 
 from config.section import (
     MAKE_ONE,
-    NOT_BUILT,
     TOO_SHORT,
     Count,
     Duration,
@@ -214,17 +213,15 @@ class TurnSettings(Section):
     """Folder that keeps the kernel plane at work while the process restarts: a bpffs is mounted
     there unless it is in one."""
 
-    workers: Positive = 1
-    """Processes that share the listening addresses."""
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
+    """Processes that share the listening addresses, each on a core of its own."""
 
     drain_timeout: Seconds = 30
     """How long live allocations may go on after SIGTERM before they are closed, in seconds."""
 
     def contradictions(self) -> list[Problem]:
-        """Workers are for later; TLS and DTLS need their files."""
-        found = []
-        if self.workers != 1:
-            found.append(Problem("workers", f"more than one process {NOT_BUILT}"))
+        """What several processes cannot do; TLS and DTLS without their files; wrong users."""
+        found = self._not_with_workers()
         has_pair = self.tls_certificate and self.tls_key
         if self.listen_tls and not has_pair:
             found.append(Problem("listen_tls", "TLS needs tls_certificate and tls_key, PEM files"))
@@ -241,6 +238,27 @@ class TurnSettings(Section):
                 found.append(Problem("users", f"{name!r} is no user name: no colon, not empty"))
             if not password.get_secret_value():
                 found.append(Problem("users", f"the password of {name!r} is empty"))
+        return found
+
+    def _not_with_workers(self) -> list[Problem]:
+        """What several processes cannot do together."""
+        if self.workers == 1:
+            return []
+        found = []
+        if self.data_plane == "kernel":
+            text = (
+                "the kernel relays on all cores by itself; set workers = 1, or another data_plane"
+            )
+            found.append(Problem("data_plane", text))
+        if self.tcp_allocations:
+            text = (
+                "the connections of a TCP allocation would come to different workers; "
+                "set workers = 1"
+            )
+            found.append(Problem("tcp_allocations", text))
+        if self.mobility:
+            text = "a client would show its ticket to another worker; set workers = 1"
+            found.append(Problem("mobility", text))
         return found
 
     def _third_party_problems(self) -> list[Problem]:

@@ -94,7 +94,7 @@ class Peers:
         """One in a line."""
         return _entry(thing)
 
-    def inspect(self, thing: Present, now: float) -> PeerDetails:
+    async def inspect(self, thing: Present, now: float) -> PeerDetails:
         """All of it."""
         grant = thing.session.record.grant
         return PeerDetails(
@@ -132,7 +132,7 @@ class Rooms:
         """One in a line."""
         return RoomEntry(**_room_fields(*thing))
 
-    def inspect(self, thing: tuple[str, list[Present]], now: float) -> RoomDetails:
+    async def inspect(self, thing: tuple[str, list[Present]], now: float) -> RoomDetails:
         """With everyone in it."""
         members = [_entry(present) for present in thing[1]]
         return RoomDetails(**_room_fields(*thing), members=members)

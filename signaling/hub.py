@@ -29,7 +29,7 @@ from signaling.ice import IceProvider
 from signaling.protocol import FEATURES, peerjs
 from signaling.protocol import messages as m
 from signaling.protocol.errors import CloseCode, ErrorCode, ProtocolError
-from signaling.session import RateLimit, RecentRequests
+from signaling.session import RateLimit
 from signaling.stats import PATHS, Stats, Tell, to_nobody
 
 ICE_PUSH_AT = 0.6
@@ -85,7 +85,6 @@ class Session:
         self.record = record
         self.connection: Connection | None = connection
         self.rate = rate
-        self.recent = RecentRequests()
         self.sent = 0
         """The ``seq`` of the last event handed to the socket."""
         self.ice_due: float | None = None
@@ -259,41 +258,30 @@ class Hub:
             if not session.rate.allow(arrived):
                 self._refuse_flood(session)
             message = m.parse_untrusted(text)
-            if isinstance(message, m.Hello):
+            request_id = getattr(message, "id", None)
+            handle = self._handlers.get(type(message))
+            if handle is None:
                 raise ProtocolError(ErrorCode.BAD_MESSAGE, "hello was said already")
             self._stats.messages[str(message.__struct_config__.tag)] += 1
-            request_id = getattr(message, "id", None)
-            answer = session.recent.get(request_id) if request_id else None
-            if answer is None:
-                reply = await self._handle(session, message)
-                answer = m.encode(reply) if reply else None
-                # What asks for something (join, ice) may be done twice, and its answer be long.
-                if request_id and answer and isinstance(reply, m.Ok):
-                    session.recent.put(request_id, answer)
+            reply = await handle(session, message)
+            answer = m.encode(reply) if reply else None
+        except Unavailable:
+            answer = self._refused(session, ProtocolError(ErrorCode.UNAVAILABLE, AWAY), request_id)
         except ProtocolError as error:
-            self._stats.dropped[error.code] += 1
-            refused = {**session.facts(), "code": error.code, "why": error.message}
-            self.tell("message_refused", refused)
-            answer = m.encode(
-                m.Error(
-                    error.code, error.message, error.retryable,
-                    request_id or m.id_of_untrusted(text),
-                )
-            )  # fmt: skip
+            answer = self._refused(session, error, request_id or m.id_of_untrusted(text))
         except SessionOver:
             if session.connection:
                 session.connection.close(CloseCode.SESSION_OVER, CUTS[CloseCode.SESSION_OVER])
             return
+        finally:
+            self._arrived = 0.0
         if answer and session.connection:
             session.connection.send(answer, arrived)
 
-    async def _handle(self, session: Session, message: m.ClientMessage) -> m.ServerMessage | None:
-        try:
-            return await self._handlers[type(message)](session, message)
-        except Unavailable:
-            raise ProtocolError(ErrorCode.UNAVAILABLE, AWAY) from None
-        finally:
-            self._arrived = 0.0
+    def _refused(self, session: Session, error: ProtocolError, request_id: str | None) -> str:
+        self._stats.dropped[error.code] += 1
+        self.tell("message_refused", {**session.facts(), "code": error.code, "why": error.message})
+        return m.encode(m.Error(error.code, error.message, error.retryable, request_id))
 
     def _refuse_flood(self, session: Session) -> None:
         if session.rate.refused > MOST_REFUSED and session.connection:

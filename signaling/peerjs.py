@@ -28,12 +28,12 @@ from signaling.broker.base import (
     Unavailable,
 )
 from signaling.hub import CUTS, Hub, Session, hash_of
+from signaling.outbox import Socket
 from signaling.protocol import peerjs
 from signaling.protocol.errors import CloseCode, ErrorCode, ProtocolError
 from signaling.protocol.messages import NULL
 from signaling.protocol.peerjs import FORWARDED, ClientFrame, Forwarded, Kind
 from signaling.stats import Stats
-from signaling.websocket import Socket
 
 PATIENCE = 5.0
 """Seconds that a message waits for a recipient who is not there, before EXPIRE."""

@@ -24,10 +24,11 @@ from signaling.ice import IceProvider
 from signaling.lifecycle import Lifecycle
 from signaling.metrics import Gauges, SignalingCollector
 from signaling.origin import OriginPolicy
+from signaling.outbox import SocketSettings
 from signaling.peerjs import PeerJs, PeerJsSettings
 from signaling.stats import PATHS, Stats, Tell, to_nobody
 from signaling.webhook import Poster
-from signaling.websocket import SocketSettings, WebSockets
+from signaling.websocket import WebSockets
 
 log = structlog.get_logger("signaling")
 
@@ -162,6 +163,9 @@ class SignalingService:
         if not self._broker.is_up():
             problems.append("the broker cannot be reached")
         return problems
+
+    async def refresh(self) -> None:
+        """Nothing: the collector tells what is true when it is asked."""
 
     async def drain(self, seconds: float) -> None:
         """Turn new sockets away and ask the open ones to move, until all have or time is up."""

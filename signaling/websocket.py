@@ -1,34 +1,21 @@
-"""A client's WebSocket: frames in, a bounded queue of frames out, and a name for every end."""
+"""The sockets of clients: who may have one, what is said over it, and a name for every end."""
 
 import asyncio
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from collections import Counter
+from typing import Protocol
 
 import structlog
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from signaling.hub import Hub, Session
+from signaling.outbox import Socket, SocketSettings
 from signaling.protocol import SUBPROTOCOL
 from signaling.protocol import messages as m
 from signaling.protocol.errors import CloseCode, ErrorCode, ProtocolError
 from signaling.stats import Stats
 
 log = structlog.get_logger("signaling")
-
-
-class SocketSettings(NamedTuple):
-    """What a socket is told of the settings; times in seconds."""
-
-    heartbeat: float
-    hello_timeout: float
-    write_timeout: float
-    max_message_bytes: int
-    max_queued_messages: int
-    max_queued_bytes: int
-    max_unauthenticated_per_address: int
-    max_connections: int
 
 
 class Dialogue(Protocol):
@@ -47,104 +34,6 @@ class Dialogue(Protocol):
 
     def ended(self, code: int | None) -> bool:
         """The socket has ended; whether a client that closes with this code leaves for good."""
-
-
-class Socket:
-    """One connection: what the hub sends waits here until the client has read what was before."""
-
-    def __init__(
-        self,
-        ws: web.WebSocketResponse,
-        settings: SocketSettings,
-        stats: Stats,
-        *,
-        native: bool = True,
-    ) -> None:
-        self.native = native
-        self.on_idle: Callable[[], None] | None = None
-        """Called when everything that was queued has been written."""
-        self._ws = ws
-        self._settings = settings
-        self._stats = stats
-        self._queue: deque[tuple[str, float]] = deque()
-        self._queued_bytes = 0
-        self._uncounted = 0
-        """Frames at the head of the queue that the limits do not count."""
-        self._wake = asyncio.Event()
-        self._end: tuple[CloseCode, str] | None = None
-        self.reason = ""
-        """Why it ended, where we ended it."""
-
-    def begin(self, texts: Sequence[str]) -> None:
-        """Queue the first frames: a welcome, and all that the session missed.
-
-        A mailbox has bounded these already. Counted here once more, one that is full would cut
-        each socket that comes for it, and could never be had.
-        """
-        now = time.monotonic()
-        self._queue.extend((text, now) for text in texts)
-        self._uncounted = len(texts)
-        self._wake.set()
-
-    def send(self, text: str, since: float) -> None:
-        """Queue a text frame; over the limits the socket is cut and the session may resume."""
-        if self._end is not None:
-            return
-        settings = self._settings
-        too_many = len(self._queue) - self._uncounted >= settings.max_queued_messages
-        if too_many or self._queued_bytes + len(text) > settings.max_queued_bytes:
-            self.close(CloseCode.SLOW_READER, "the client reads too slowly")
-            return
-        self._queue.append((text, since))
-        self._queued_bytes += len(text)
-        self._wake.set()
-
-    def close(self, code: CloseCode, reason: str) -> None:
-        """Close the socket soon, without what is still queued where it reads too slowly."""
-        if self._end is None:
-            self._end = (code, reason)
-            self.reason = code.name.lower()
-            self._wake.set()
-
-    async def write(self) -> None:
-        """Write what is queued until the socket ends; runs as a task of its own."""
-        try:
-            while True:
-                while self._queue and not self._too_slow:
-                    text, since = self._next()
-                    async with asyncio.timeout(self._settings.write_timeout):
-                        await self._ws.send_str(text)
-                    self._stats.delivery.observe(time.monotonic() - since)
-                if self._end is not None:
-                    break
-                if self.on_idle is not None:
-                    self.on_idle()
-                self._wake.clear()
-                await self._wake.wait()
-            code, reason = self._end
-            async with asyncio.timeout(self._settings.write_timeout):
-                await self._ws.close(code=code, message=reason.encode())
-        except (TimeoutError, ConnectionError, RuntimeError):
-            # RuntimeError: aiohttp's word for a write after the peer's close.
-            self.reason = self.reason or "write_failed"
-            self._abort()
-
-    def _next(self) -> tuple[str, float]:
-        text, since = self._queue.popleft()
-        if self._uncounted:
-            self._uncounted -= 1
-        else:
-            self._queued_bytes -= len(text)
-        return text, since
-
-    @property
-    def _too_slow(self) -> bool:
-        return self._end is not None and self._end[0] is CloseCode.SLOW_READER
-
-    def _abort(self) -> None:
-        request = self._ws._req  # noqa: SLF001 - aiohttp has no public way to drop a connection
-        if request is not None and request.transport is not None:
-            request.transport.abort()
 
 
 class WebSockets:
@@ -222,7 +111,6 @@ class WebSockets:
 
     async def _run(self, ws: web.WebSocketResponse, network: str, dialogue: Dialogue) -> None:
         socket = Socket(ws, self.settings, self._stats, native=dialogue.native)
-        writer = asyncio.create_task(socket.write())
         session: Session | None = None
         try:
             try:
@@ -235,19 +123,14 @@ class WebSockets:
             if session is not None:
                 await _read(ws, socket, session, dialogue)
         finally:
-            reason = await self._finish(ws, socket, writer)
+            reason = await self._finish(ws, socket)
             if session is not None:
                 gone = dialogue.ended(ws.close_code) and not socket.reason
                 await self._hub.lost(session, socket, for_good=gone or reason in FOR_GOOD)
 
-    async def _finish(
-        self, ws: web.WebSocketResponse, socket: Socket, writer: "asyncio.Task[None]"
-    ) -> str:
+    async def _finish(self, ws: web.WebSocketResponse, socket: Socket) -> str:
         """Let the last frames out; why it ended."""
-        if socket.reason and not ws.closed:
-            await asyncio.wait({writer}, timeout=self.settings.write_timeout)
-        writer.cancel()
-        await asyncio.wait({writer})
+        await socket.finish()
         reason = socket.reason or _reason(ws.close_code, ws)
         self._stats.disconnects[reason] += 1
         log.debug("socket ended", reason=reason, code=ws.close_code)
@@ -320,6 +203,10 @@ FOR_GOOD = frozenset({"flood", "unauthorized", "not_text", "removed"})
 """Ends after which the session may not go on."""
 
 
+ENDED = frozenset({WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR})
+"""What aiohttp gives instead of a frame when there will be none any more."""
+
+
 def _reason(code: int | None, ws: web.WebSocketResponse) -> str:
     if isinstance(ws.exception(), TimeoutError):
         return "heartbeat"
@@ -329,9 +216,13 @@ def _reason(code: int | None, ws: web.WebSocketResponse) -> str:
 async def _read(
     ws: web.WebSocketResponse, socket: Socket, session: Session, dialogue: Dialogue
 ) -> None:
-    async for frame in ws:
+    receive, handle = ws.receive, dialogue.receive
+    while True:
+        frame = await receive()
         if frame.type is WSMsgType.TEXT:
-            await dialogue.receive(session, frame.data)
+            await handle(session, frame.data)
         elif frame.type is WSMsgType.BINARY:
             socket.close(CloseCode.NOT_TEXT, "frames are text")
+            return
+        elif frame.type in ENDED:
             return

@@ -13,6 +13,9 @@ faketime:faketime
 ethtool:ethtool
 gcc:gcc
 haproxy:haproxy
+nginx:nginx-light
+jq:jq
+openssl:openssl
 clang:clang
 curl:curl
 systemd-analyze:systemd

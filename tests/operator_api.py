@@ -8,8 +8,8 @@ from typing import Any
 import aiohttp
 
 from config.schema import AdminSettings
-from turn.admin import Admin
 from turn.admin.journal import Journal
+from turn.admin.listener import Admin
 
 TOKEN = "the operator's token of the tests"
 

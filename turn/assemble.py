@@ -22,7 +22,6 @@ from turn.auth.third_party import ThirdParty
 from turn.bandwidth import Rates
 from turn.codec.integrity import Integrity
 from turn.codec.values import Address, Family
-from turn.kernel.carrier import KernelPlane
 from turn.kernel.plane import NullPlane, Plane, Unavailable
 from turn.state import State
 from turn.transport.addresses import relay_candidates
@@ -121,11 +120,16 @@ def udp_endpoints(settings: TurnSettings) -> list[tuple[str, int]]:
     return [*listen, *(found.addresses if found else ())]
 
 
-def state(settings: TurnSettings, environment: Mapping[str, str] = os.environ) -> State | None:
-    """Where allocations outlive the process; None: nowhere."""
+def state_folder(settings: TurnSettings, environment: Mapping[str, str] = os.environ) -> str:
+    """Where allocations outlive the process; "": nowhere."""
     # systemd gives one folder for each name in RuntimeDirectory; the first is for this.
     given = environment.get("RUNTIME_DIRECTORY", "").partition(":")[0]
-    folder = settings.state_directory or given
+    return settings.state_directory or given
+
+
+def state(settings: TurnSettings, environment: Mapping[str, str] = os.environ) -> State | None:
+    """The folder where allocations outlive the process, if there is one."""
+    folder = state_folder(settings, environment)
     return State(Path(folder)) if folder else None
 
 
@@ -146,6 +150,8 @@ def data_plane(settings: TurnSettings, *, keep: bool = False) -> Plane:
     """
     if settings.data_plane == "userspace":
         return NullPlane("as configured")
+    from turn.kernel.carrier import KernelPlane  # noqa: PLC0415 - what user space never needs
+
     try:
         plane = KernelPlane(Path(settings.kernel_directory), keep=keep)
     except Unavailable as error:
@@ -196,6 +202,13 @@ def external_pairs(
         hosts = [local] if local else relays[family][:1]
         pairs += [(public, host) for host in hosts]
     return pairs
+
+
+def public_relay_addresses(settings: TurnSettings, own: list[str]) -> list[str]:
+    """The addresses that peers see packets come from, as clients are told."""
+    relays = relay_addresses(settings, own)
+    public_of = {local: public for public, local in external_pairs(settings, relays)}
+    return [public_of.get(host, host) for hosts in relays.values() for host in hosts]
 
 
 class Certificate:

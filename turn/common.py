@@ -1,14 +1,14 @@
 """What a relay has in common with others that share its addresses; alone, it has it to itself."""
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from turn.allocation.books import Books, OwnBooks
 from turn.allocation.elsewhere import NOWHERE, Elsewhere
 from turn.relay.shelf import NO_SHELF, Shelf, kept
 from turn.transport.addresses import local_addresses
-from turn.transport.limits import Cells
+from turn.transport.limits import Cells, OwnPlaces, Places
 from turn.transport.listeners import Bind
 from turn.transport.stream import bind_tcp
 from turn.transport.udp import bind_udp
@@ -22,9 +22,12 @@ class Common(NamedTuple):
     books: Books
     replies: Cells
     bindings: Cells
+    strangers: Places
     random_bytes: Callable[[int], bytes] = secrets.token_bytes
     """Makes tokens. What a worker makes begins with its number, so that the others know whose
     it is."""
+    numbers: Iterator[int] | None = None
+    """What allocations are called by; None: from 1."""
     elsewhere: Elsewhere = NOWHERE
     bind: Bind = Bind()
     addresses: Callable[[], list[str]] = local_addresses
@@ -39,4 +42,4 @@ def alone(shelf: Shelf = NO_SHELF) -> Common:
     """What a relay has that is the only one of its addresses."""
     bind = Bind(kept(shelf, "udp", bind_udp), kept(shelf, "tcp", bind_tcp))
     cells = Cells.own(), Cells.own()
-    return Common(secrets.token_bytes(32), OwnBooks(), *cells, bind=bind, shelf=shelf)
+    return Common(secrets.token_bytes(32), OwnBooks(), *cells, OwnPlaces(), bind=bind, shelf=shelf)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 from prometheus_client import CollectorRegistry
 from prometheus_client import ProcessCollector as OfTheKernel
@@ -13,7 +13,10 @@ from prometheus_client.registry import Collector
 from turn.routes import Carried, RouteTable
 from turn.stats import DropReason, Stats
 
-__all__ = ["CONTENT_TYPE", "Collector", "Gauges", "ProcessCollector", "TurnCollector", "exposition"]
+__all__ = [
+    "CONTENT_TYPE", "Collector", "Gauges", "Metric", "ProcessCollector", "TurnCollector",
+    "WorkerRow", "exposition", "worker_metrics",
+]  # fmt: skip
 
 PREFIX = "icebroker_"
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -104,6 +107,35 @@ class TurnCollector(Collector):
         labels = ("direction", "plane")
         yield _counter("turn_relay_packets", "Packets relayed.", labels, packets)
         yield _counter("turn_relay_bytes", "Bytes of payload relayed.", labels, octets)
+
+
+class WorkerRow(NamedTuple):
+    """How one of several worker processes goes."""
+
+    up: bool
+    restarts: int
+    allocations: int
+    cpu_seconds: float
+
+
+def worker_metrics(rows: Iterable[WorkerRow]) -> Iterator[Metric]:
+    """The metrics of each worker, by its number."""
+    listed = list(rows)
+    label = ("worker",)
+    up = GaugeMetricFamily(PREFIX + "turn_worker_up", "1 while a worker serves.", labels=label)
+    live = GaugeMetricFamily(
+        PREFIX + "turn_worker_allocations", "Live allocations of a worker.", labels=label
+    )
+    cpu = CounterMetricFamily(
+        PREFIX + "turn_worker_cpu_seconds", "CPU time of a worker's processes.", labels=label
+    )
+    for number, row in enumerate(listed):
+        up.add_metric([str(number)], int(row.up))
+        live.add_metric([str(number)], row.allocations)
+        cpu.add_metric([str(number)], row.cpu_seconds)
+    yield from (up, live, cpu)
+    restarts = {number: row.restarts for number, row in enumerate(listed)}
+    yield _counter("turn_worker_restarts", "Workers that died and were replaced.", label, restarts)
 
 
 class ProcessCollector(Collector):

@@ -2,21 +2,24 @@
 
 import asyncio
 import resource
+import socket
 import time
-from collections import Counter
 from collections.abc import Iterable
 from secrets import randbelow
+from typing import cast
 
 import structlog
 
 from config.turn import TurnSettings
 from turn import assemble
-from turn.admin.relay import Allocations, RelayFigures, Traffic
+from turn.admin.relay import Allocations, RelayFigures, figures_of
 from turn.allocation.allocator import Parts
 from turn.allocation.engine import Engine
+from turn.allocation.model import Owner, Relay
 from turn.allocation.policy import PeerPolicy
 from turn.allocation.record import NoJournal
 from turn.allocation.table import AllocationTable
+from turn.codec.errors import StunError
 from turn.codec.values import Address
 from turn.common import Common, alone
 from turn.kernel.plane import NullPlane, Plane
@@ -25,6 +28,7 @@ from turn.relay.forward import Forwarder
 from turn.relay.poll import Poller
 from turn.relay.ports import RelayPorts
 from turn.relay.shelf import NO_SHELF
+from turn.relay.sockets import RelaySocket
 from turn.routes import Carried, FiveTuple, Route, RouteTable
 from turn.stats import Stats
 from turn.telling import Tell, to_nobody
@@ -73,7 +77,7 @@ class TurnService:
         self._reserved_ports = tuple(reserved_ports)
         self._state = assemble.state(settings)
         limits = assemble.limits(settings)
-        table = AllocationTable(limits, stats, common.books)
+        table = AllocationTable(limits, stats, common.books, common.numbers)
         relays = assemble.relay_addresses(settings, self._addresses)
         external = assemble.external_pairs(settings, relays)
         self.policy = PeerPolicy(
@@ -90,6 +94,7 @@ class TurnService:
             (self._poller, self._forwarder),
             randbelow,
         )
+        self._ports.in_use_at = common.books.ports_in_use
         self._ports.tcp = settings.tcp_allocations
         self._ports.shelf = common.shelf
         parts = Parts(
@@ -124,7 +129,7 @@ class TurnService:
                 ConnectionLimit(
                     settings.max_unauthenticated_per_address,
                     settings.first_request_timeout,
-                    common.books,
+                    common.strangers,
                 ),
                 proxies,
             ),
@@ -134,17 +139,14 @@ class TurnService:
         self._plane: Plane = NullPlane("not started")
         self._certificate: assemble.Certificate | None = None
         self._ticker: asyncio.Task[None] | None = None
-        self.collector = TurnCollector(
-            stats,
-            self._routes,
-            Gauges(
-                lambda: len(table),
-                lambda: self.ports_in_use,
-                lambda: (self._ports.size, self._ports.free),
-                lambda: self._certificate.expires if self._certificate else None,
-                self._carried,
-            ),
+        self.gauges = Gauges(
+            lambda: len(table),
+            lambda: self.ports_in_use,
+            lambda: (self._ports.size, self._ports.free),
+            lambda: self._certificate.expires if self._certificate else None,
+            self._carried,
         )
+        self.collector = TurnCollector(stats, self._routes, self.gauges)
 
     @property
     def draining(self) -> bool:
@@ -155,6 +157,14 @@ class TurnService:
     def ports_in_use(self) -> int:
         """Relay ports that are open now."""
         return self._ports.in_use
+
+    @property
+    def routes(self) -> RouteTable:
+        """Its live routes, which count for themselves."""
+        return self._routes
+
+    async def refresh(self) -> None:
+        """Nothing: the collector tells what is true when it is asked."""
 
     def _carried(self) -> Carried:
         # The plane is opened by ``start``, after the collector was made.
@@ -178,10 +188,7 @@ class TurnService:
     @property
     def relay_addresses(self) -> list[str]:
         """The addresses that peers see packets come from, as clients are told."""
-        relays = assemble.relay_addresses(self._settings, self._addresses)
-        pairs = assemble.external_pairs(self._settings, relays)
-        public_of = {local: public for public, local in pairs}
-        return [public_of.get(host, host) for hosts in relays.values() for host in hosts]
+        return assemble.public_relay_addresses(self._settings, self._addresses)
 
     async def start(self) -> None:
         """Open the sockets and begin to serve.
@@ -284,24 +291,14 @@ class TurnService:
 
     def figures(self) -> RelayFigures:
         """How it goes, in numbers."""
-        stats = self.stats
-        responses: Counter[str] = Counter()
-        for (_, code), count in stats.responses.items():
-            responses[str(code)] += count
-        return RelayFigures(
+        return figures_of(
+            self.stats,
+            {"userspace": self._routes.in_user_space(), "kernel": self._carried()},
             allocations=len(self._engine.table),
             ports=self._ports.size,
             ports_free=self._ports.free,
             plane=self.plane,
             plane_reason=self.plane_reason,
-            relayed={
-                "userspace": _traffic(self._routes.in_user_space()),
-                "kernel": _traffic(self._carried()),
-            },
-            dropped={str(reason): count for reason, count in stats.drops.items()},
-            responses=dict(responses),
-            created=sum(stats.allocations_created.values()),
-            closed=dict(stats.allocations_closed),
             certificate_not_after=self._certificate.expires if self._certificate else None,
             listening=[f"{it.protocol} {Address(it.host, it.port)}" for it in self.addresses],
             relay_addresses=self.relay_addresses,
@@ -368,6 +365,32 @@ class TurnService:
                 self._engine.restore_route(client, peer, time.monotonic())
         self._plane.restored()
 
+    # Beside other workers --------------------------------------------------------------------
+
+    def hand_over(self, token: bytes, owner: Owner) -> socket.socket | None:
+        """Let go of a reserved port that a client of another worker shows the token of."""
+        try:
+            relay = self._engine.table.claim(token, owner)
+        except StunError:
+            return None
+        return cast("RelaySocket", relay).detach()
+
+    def take_over(self, sock: socket.socket) -> Relay:
+        """Relay from a port that another worker let go of."""
+        return self._ports.adopt(sock)
+
+    def relay_gone(self, relayed: Address) -> None:
+        """Another worker's relayed address is released: nobody here sends there any more."""
+        self._routes.remove_to(relayed)
+
+    def check_own_peers(self) -> None:
+        """End the routes to our own addresses that lead nowhere since a worker died."""
+        own = self.policy.own_addresses
+        peers = {r.wire_peer: r.peer for r in self._routes.all() if r.wire_peer.host in own}
+        for wire_peer, peer in peers.items():
+            if not self.policy.allows(peer):
+                self._routes.remove_to(wire_peer)
+
     async def _tick(self) -> None:
         ticks = 0
         while True:
@@ -388,12 +411,6 @@ class TurnService:
         self.policy.own_addresses = self._addresses
         self._ports.set_addresses(assemble.relay_addresses(self._settings, self._addresses))
         self._listeners.follow(self._addresses)
-
-
-def _traffic(carried: Carried) -> Traffic:
-    return Traffic(
-        carried.sent_packets + carried.received_packets, carried.sent_bytes + carried.received_bytes
-    )
 
 
 def _raise_descriptor_limit() -> None:

@@ -222,8 +222,11 @@ class MemoryBroker:
         recipient = self._sessions_of_peers.get(to)
         if recipient is None or recipient == session:
             raise NotThere
-        shared = sender.rooms & self._sessions[recipient].rooms
-        if not any(self._rooms[name].sees(session, recipient) for name in shared):
+        theirs = self._sessions[recipient].rooms
+        for name in sender.rooms:
+            if name in theirs and self._rooms[name].sees(session, recipient):
+                break
+        else:
             raise NotThere
         if not patient and not self._sessions[recipient].attached:
             raise NotThere

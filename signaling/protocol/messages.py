@@ -57,7 +57,7 @@ class Leave(msgspec.Struct, tag="leave"):
     room: str
 
 
-class Signal(msgspec.Struct, tag="signal"):
+class Signal(msgspec.Struct, tag="signal", gc=False):
     """WebRTC negotiation for one peer: exactly one of description, candidate, candidates."""
 
     id: str
@@ -69,7 +69,7 @@ class Signal(msgspec.Struct, tag="signal"):
     forged: Any = field(name="from", default=UNSET)
 
 
-class Message(msgspec.Struct, tag="message"):
+class Message(msgspec.Struct, tag="message", gc=False):
     """Application data for a peer, or for everyone in the sender's rooms."""
 
     id: str
@@ -84,7 +84,7 @@ class Bye(msgspec.Struct, tag="bye"):
     to: str | None = None
 
 
-class Ack(msgspec.Struct, tag="ack"):
+class Ack(msgspec.Struct, tag="ack", gc=False):
     """Everything up to ``seq`` has arrived."""
 
     seq: Seq
@@ -160,7 +160,7 @@ class PeerEvent(msgspec.Struct, tag="peer"):
     seq: int = 0
 
 
-class SignalOut(msgspec.Struct, tag="signal", omit_defaults=True):
+class SignalOut(msgspec.Struct, tag="signal", omit_defaults=True, gc=False):
     """A peer's signal."""
 
     sender: str = field(name="from")
@@ -170,7 +170,7 @@ class SignalOut(msgspec.Struct, tag="signal", omit_defaults=True):
     seq: int = 0
 
 
-class MessageOut(msgspec.Struct, tag="message"):
+class MessageOut(msgspec.Struct, tag="message", gc=False):
     """A peer's application data."""
 
     sender: str = field(name="from")
@@ -185,7 +185,7 @@ class ByeOut(msgspec.Struct, tag="bye"):
     seq: int = 0
 
 
-class Ok(msgspec.Struct, tag="ok"):
+class Ok(msgspec.Struct, tag="ok", gc=False):
     """A request is done; ``status`` of a signal or message: delivered or queued."""
 
     id: str
@@ -281,20 +281,33 @@ def _explained(text: str | bytes, error: msgspec.ValidationError) -> ProtocolErr
 
 
 def _check_lengths(message: ClientMessage) -> None:
-    for name, (least, most) in LENGTHS.items():
-        value = getattr(message, name, None)
-        if isinstance(value, str) and len(value) > most:
+    for name, least, most in _TEXTS[type(message)]:
+        value = getattr(message, name)
+        if value is None or least <= len(value) <= most:
+            continue
+        if value:
             raise ProtocolError(ErrorCode.BAD_MESSAGE, f"`{name}` is longer than {most} characters")
-        if isinstance(value, str) and len(value) < least:
-            raise ProtocolError(ErrorCode.BAD_MESSAGE, f"`{name}` is empty")
-    if isinstance(message, Join) and len(message.meta) > MOST_META:
+        raise ProtocolError(ErrorCode.BAD_MESSAGE, f"`{name}` is empty")
+    if isinstance(message, Signal):
+        if _parts(message) != 1:
+            raise ProtocolError(
+                ErrorCode.BAD_MESSAGE,
+                "a signal has one of `description`, `candidate` and `candidates`",
+            )
+    elif isinstance(message, Join) and len(message.meta) > MOST_META:
         raise ProtocolError(ErrorCode.BAD_MESSAGE, f"`meta` is longer than {MOST_META} bytes")
-    if isinstance(message, Signal) and _parts(message) != 1:
-        raise ProtocolError(
-            ErrorCode.BAD_MESSAGE,
-            "a signal has one of `description`, `candidate` and `candidates`",
-        )
+
+
+_TEXTS = {
+    kind: tuple((name, *LENGTHS[name]) for name in kind.__struct_fields__ if name in LENGTHS)
+    for kind in ClientMessage.__args__
+}
+"""Type: (field, least, most) of the texts in it."""
 
 
 def _parts(signal: Signal) -> int:
-    return sum(getattr(signal, part) is not UNSET for part in SIGNAL_PARTS)
+    return (
+        (signal.description is not UNSET)
+        + (signal.candidate is not UNSET)
+        + (signal.candidates is not UNSET)
+    )

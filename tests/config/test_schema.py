@@ -8,7 +8,6 @@ from config.schema import Settings
 from config.turn import TurnSettings
 from config.values import Endpoint
 
-LATER = "is not in this version of Icebroker yet (CHANGELOG.md says what is)"
 GOOD = "a secret of 16 or more bytes"
 SHORT = "the secret is shorter than 16 bytes; make one with: openssl rand -base64 32"
 NEEDS_FILES = "needs tls_certificate and tls_key, PEM files"
@@ -33,8 +32,21 @@ OPEN_ROOMS = (
             [f"icebroker.toml:2: turn.listen_dtls: DTLS {NEEDS_FILES}"],
         ),
         (
-            "[turn]\nworkers = 2",
-            [f"icebroker.toml:2: turn.workers: more than one process {LATER}"],
+            '[turn]\nworkers = 2\ndata_plane = "kernel"\ntcp_allocations = true\nmobility = true',
+            [
+                (
+                    "icebroker.toml:3: turn.data_plane: the kernel relays on all cores by itself; "
+                    "set workers = 1, or another data_plane"
+                ),
+                (
+                    "icebroker.toml:4: turn.tcp_allocations: the connections of a TCP allocation "
+                    "would come to different workers; set workers = 1"
+                ),
+                (
+                    "icebroker.toml:5: turn.mobility: a client would show its ticket to another "
+                    "worker; set workers = 1"
+                ),
+            ],
         ),
         (
             '[turn]\nalternate_servers = ["0.0.0.0:3478"]',

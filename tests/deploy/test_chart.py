@@ -50,6 +50,7 @@ LARGEST: dict[str, Any] = {
         "podAnnotations": {"a": "b"},
     },
     "redis": {"enabled": True},
+    "admin": {"enabled": True},
     "metrics": {
         "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
         "prometheusRule": {"enabled": True},
@@ -168,6 +169,10 @@ def test_the_pods_start_with_settings_that_are_good(render, changes, tmp_path):
         settings = load(None, environment | {"ICEBROKER_ADMIN__LISTEN": address})
         assert settings.turn.hostname == "turn.example.org"
         assert settings.admin.listen == ("192.0.2.1", 9641)
+        assert bool(settings.admin.token) == (changes is LARGEST)
+        (secret,) = (v["secret"] for v in template["spec"]["volumes"] if v["name"] == "secrets")
+        keys = {item["key"] for item in secret["items"]}
+        assert ("admin" in keys) == (changes is LARGEST)
         (metrics,) = (p for p in container["ports"] if p["name"] == "metrics")
         assert metrics["containerPort"] == settings.admin.listen.port
         drain = getattr(settings, service).drain_timeout

@@ -34,7 +34,7 @@ SERVER, CLIENT = "5.5.5.1", "5.5.5.2"
 NOWHERE = "5.5.5.77"
 """An address that nobody has."""
 SECRET, USER, PASSWORD = "the shared secret of the lab", "alice", "secretpw"
-PATIENCE = 1.2
+PATIENCE = 2.0
 STARTED_WITHIN = 15.0
 
 
@@ -62,10 +62,12 @@ class Lab:
         command = ["ip", "netns", "exec", self.server.namespace, "nft", "flush", "ruleset"]
         subprocess.run(command, check=True)
 
-    def examine(self, url: str, credentials: Credentials, **options: Any) -> Section:
-        """What the doctor finds, from the client's host."""
+    def examine(
+        self, url: str, credentials: Credentials, *, at_server: bool = False, **options: Any
+    ) -> Section:
+        """What the doctor finds, from the client's host or from the server's own."""
         wanted = Options(credentials, **{"load": False, "patience": PATIENCE, **options})
-        with self.client.inside():
+        with (self.server if at_server else self.client).inside():
             return asyncio.run(examine(parse_url(url), wanted))
 
     @contextmanager

@@ -248,6 +248,16 @@ def test_a_clock_that_is_wrong(
     assert "NTP" in found[0].next
 
 
+def test_a_relay_that_refuses_itself_is_not_called_closed(hosts: Lab, tmp_path: Path) -> None:
+    with icebroker(hosts, tmp_path):
+        section = hosts.examine(UDP, GOOD, at_server=True)
+    assert section.passed, tell(section)
+    (echo,) = (one for one in section.findings if one.check == "echo")
+    assert echo.status is Status.SKIP
+    assert "the relay's own machine" in echo.says
+    assert "on another machine" in echo.next
+
+
 class Page(http.server.BaseHTTPRequestHandler):
     """A web server, to be taken for a relay."""
 

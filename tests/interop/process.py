@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from config.certificate import self_signed
 
 ROOT = Path(__file__).parents[2]
+ICEBROKER = (sys.executable, "-X", "dev", "-m", "icebroker")
 STARTED_WITHIN = 30.0
 """Seconds, on a machine that is busy with other tests."""
 
@@ -90,12 +91,12 @@ def _toml(value: Any) -> str:
 
 @contextmanager
 def icebroker(
-    arguments: list[str], admin_port: int, log: Path
+    arguments: list[str], admin_port: int, log: Path, *, command: Sequence[str] = ICEBROKER
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """Run a command of ours until it is ready; see that it ends in peace."""
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-X", "dev", "-m", "icebroker", *arguments],
+            [*command, *arguments],
             cwd=ROOT,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -8,6 +8,7 @@ import pytest
 import redis
 
 from signaling.broker.base import Unavailable
+from signaling.broker.scripts import FOLDER
 from signaling.protocol.errors import CloseCode
 from signaling.protocol.messages import NULL
 from tests.redis_sites import ACL, KNOWN_AS, PASSWORD, PREFIX, cluster, plain, sentinels, tls
@@ -64,6 +65,17 @@ def test_a_script_may_do_no_more_than_its_node(as_icebroker):
         sha = as_icebroker.script_load(line)
         with pytest.raises(redis.exceptions.ResponseError, match=r"user executing the script"):
             as_icebroker.evalsha(sha, 1, "{icebroker}:x")
+
+
+def test_a_node_may_do_what_its_scripts_do_and_its_links_need():
+    texts = [path.read_text() for path in FOLDER.glob("*.lua")]
+    called = {name.lower() for text in texts for name in re.findall(r"redis\.call\('(\w+)'", text)}
+    granted = {rule[1:] for rule in ACL.read_text().split() if rule.startswith("+")}
+    assert granted - called == {
+        "auth", "hello", "ping", "select", "client|setname", "info", "cluster|slots",
+        "script|load", "evalsha", "ssubscribe", "sunsubscribe",
+    }  # fmt: skip
+    assert called <= granted
 
 
 def test_the_shipped_user_cannot_log_in_before_it_has_a_password():

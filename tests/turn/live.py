@@ -5,7 +5,7 @@ import secrets
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from config.turn import TurnSettings
 from turn.auth.credentials import long_term_key
@@ -17,6 +17,7 @@ from turn.codec.registry import MessageClass, Method
 from turn.codec.values import Address
 from turn.server import TurnService
 from turn.telling import Tell, to_nobody
+from turn.transport.listeners import Listening
 
 UDP = (registry.REQUESTED_TRANSPORT, 17)
 PATIENCE = 2.0
@@ -51,7 +52,15 @@ async def relay(tell: Tell = to_nobody, /, **changes: Any) -> AsyncIterator[Turn
         await service.stop()
 
 
-def port_of(service: TurnService, protocol: str = "udp") -> int:
+class Listens(Protocol):
+    """A relay, in one process or several."""
+
+    @property
+    def addresses(self) -> list[Listening]:
+        """Where it listens."""
+
+
+def port_of(service: Listens, protocol: str = "udp") -> int:
     """The port that the relay took."""
     return next(place.port for place in service.addresses if place.protocol == protocol)
 

@@ -1,5 +1,1 @@
 """What operators have of a process: metrics, health, the API and the page that is made with it."""
-
-from turn.admin.listener import Admin
-
-__all__ = ["Admin"]

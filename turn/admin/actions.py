@@ -1,5 +1,6 @@
 """What the API does to the process as a whole, and how it goes."""
 
+import asyncio
 import resource
 import time
 from collections.abc import Awaitable, Sequence
@@ -153,6 +154,7 @@ class Actions:
     # Looking -------------------------------------------------------------------------------
 
     async def _get_status(self, _: web.Request) -> web.Response:
+        await asyncio.gather(*(service.refresh() for service in self._services))
         problems = {service.name: service.ready() for service in self._services}
         usage = resource.getrusage(resource.RUSAGE_SELF)
         return answer(

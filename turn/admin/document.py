@@ -20,7 +20,8 @@ MEANINGS = {
 }
 ABOUT = (
     "What an operator sees of one Icebroker process and can do to it. Everything is of this "
-    "process alone: behind a load balancer, ask each node."
+    "process alone: behind a load balancer, ask each node. Only a revocation holds wherever nodes "
+    "share a Redis."
 )
 REF = "#/components/schemas/{name}"
 

@@ -5,6 +5,7 @@ There is no cookie and so no CSRF: what a browser adds by itself proves nothing 
 
 import hashlib
 import hmac
+import time
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from urllib.parse import urlsplit
@@ -21,6 +22,8 @@ API = ("/api/", "/probe")
 OPEN = frozenset({"/api/v1/openapi.json"})
 """What describes the API is no secret."""
 OFF = "the admin API is off; set admin.token to have it (openssl rand -base64 32)"
+TELL_EVERY = 10.0
+"""Seconds between two lines of the log about wrong tokens."""
 HEADERS = {
     "Server": "icebroker",
     "Cache-Control": "no-store",
@@ -60,6 +63,8 @@ class Guard:
     """Holds the token; stands before every request."""
 
     def __init__(self, token: str) -> None:
+        self._wrong = 0
+        self._told = -TELL_EVERY
         self.set_token(token)
 
     def set_token(self, token: str) -> None:
@@ -106,8 +111,16 @@ class Guard:
         good = hmac.compare_digest(_digest(token.strip()), self._digest)
         if scheme.lower() != "bearer" or not good:
             if token:
-                log.warning("wrong token", remote=request.remote)
+                self._tell_wrong(request)
             raise ApiError(401, "send the header: Authorization: Bearer <admin.token>")
+
+    def _tell_wrong(self, request: web.Request) -> None:
+        # Whoever guesses must not fill the log with it.
+        self._wrong += 1
+        now = time.monotonic()
+        if now - self._told >= TELL_EVERY:
+            log.warning("wrong token", remote=request.remote, times=self._wrong)
+            self._told, self._wrong = now, 0
 
 
 def answer(body: Struct, status: int = 200) -> web.Response:

@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from turn.telling import Facts
+from turn.telling import Facts, Tell
 
 MOST_KEPT = 512
 MOST_REASONS = 64
@@ -144,9 +144,9 @@ class Journal:
 class JournalHandler(logging.Handler):
     """Takes warnings and errors of the log into the journal."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, tell: Tell) -> None:
         super().__init__(logging.WARNING)
-        self._journal = journal
+        self._tell = tell
 
     def emit(self, record: logging.LogRecord) -> None:
         """Take one; what another thread logs is for the log alone."""
@@ -159,7 +159,7 @@ class JournalHandler(logging.Handler):
         else:
             told, text = {}, record.getMessage()
         facts = {"level": record.levelname.lower(), "logger": record.name, "text": text, **told}
-        self._journal.tell("log", facts)
+        self._tell("log", facts)
 
 
 META = frozenset({"event", "level", "logger", "timestamp", "exc_info", "stack_info"})

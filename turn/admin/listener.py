@@ -1,5 +1,6 @@
 """The admin listener of a process: metrics, health, the API and the operator's page."""
 
+import asyncio
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -138,6 +139,7 @@ class Admin:
         return handle
 
     async def _metrics(self, _: web.Request) -> web.Response:
+        await asyncio.gather(*(service.refresh() for service in self._services))
         collectors = [self._process, *(service.collector for service in self._services)]
         return web.Response(body=exposition(collectors), headers={"Content-Type": CONTENT_TYPE})
 

@@ -61,7 +61,7 @@ class Lists:
             Operation("GET", path, f"list{upper}s", f"List {collection.name}.",
                       self._list, self._page, query, refusals=(400,)),
             Operation("GET", f"{path}/{{id}}", f"inspect{upper}", f"All of one {noun}.",
-                      self._inspect, collection.details, (one,), refusals=(404,)),
+                      self._inspect, collection.details, (one,), refusals=(404, 503)),
             Operation("DELETE", f"{path}/{{id}}", f"end{upper}", collection.ends,
                       self._end, Ended, (one,), refusals=(404, 503)),
         ]  # fmt: skip
@@ -75,7 +75,7 @@ class Lists:
 
     async def _inspect(self, request: web.Request) -> web.Response:
         thing = await self._find(request)
-        return answer(self._collection.inspect(thing, time.monotonic()))
+        return answer(await now_or_503(self._collection.inspect(thing, time.monotonic())))
 
     async def _end(self, request: web.Request) -> web.Response:
         thing = await self._find(request)

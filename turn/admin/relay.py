@@ -1,5 +1,6 @@
 """The relay as an operator sees it: its figures and its allocations."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ from turn.allocation.allocator import CloseReason
 from turn.allocation.engine import Engine
 from turn.allocation.model import Allocation
 from turn.routes import Carried, RouteTable
+from turn.stats import Stats
 
 
 class Traffic(Struct, frozen=True):
@@ -42,6 +44,27 @@ class RelayFigures(Struct, frozen=True, kw_only=True):
     """Unix time; null without TLS."""
     listening: list[str]
     relay_addresses: list[str]
+
+
+def figures_of(stats: Stats, relayed: Mapping[str, Carried], **rest: Any) -> RelayFigures:
+    """The figures that come of counters, and all the others."""
+    responses: Counter[str] = Counter()
+    for (_, code), count in stats.responses.items():
+        responses[str(code)] += count
+    return RelayFigures(
+        relayed={plane: _traffic(carried) for plane, carried in relayed.items()},
+        dropped={str(reason): count for reason, count in stats.drops.items()},
+        responses=dict(responses),
+        created=sum(stats.allocations_created.values()),
+        closed=dict(stats.allocations_closed),
+        **rest,
+    )
+
+
+def _traffic(carried: Carried) -> Traffic:
+    return Traffic(
+        carried.sent_packets + carried.received_packets, carried.sent_bytes + carried.received_bytes
+    )
 
 
 class AllocationEntry(Struct, frozen=True, kw_only=True):
@@ -107,7 +130,7 @@ class Allocations:
         """One in a line."""
         return AllocationEntry(**self._fields(thing, now))
 
-    def inspect(self, thing: Allocation, now: float) -> AllocationDetails:
+    async def inspect(self, thing: Allocation, now: float) -> AllocationDetails:
         """With everyone that it may exchange packets with."""
         routes = [
             RouteEntry(

@@ -28,7 +28,7 @@ class Collection(Protocol):
     def summarize(self, thing: Any, now: float) -> Struct:
         """A thing of the snapshot in a line. :param now: monotonic time."""
 
-    def inspect(self, thing: Any, now: float) -> Struct:
+    async def inspect(self, thing: Any, now: float) -> Struct:
         """All of it."""
 
     async def end(self, thing: Any) -> None:
@@ -46,6 +46,9 @@ class Service(Protocol):
 
     def ready(self) -> list[str]:
         """What keeps it from being sent traffic, one sentence each; empty: nothing."""
+
+    async def refresh(self) -> None:
+        """Have the collector and the figures say what is true now, if they do not anyway."""
 
     def figures(self) -> Struct:
         """How it goes, in numbers."""

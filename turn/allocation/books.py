@@ -46,6 +46,9 @@ class Books(Protocol):
     def is_live(self, relayed: Address) -> bool:
         """Whether another worker has an allocation that relays from this address."""
 
+    def ports_in_use(self, host: str) -> int:
+        """Ports of a relay address that others hold, as far as that is known."""
+
     def budgets(self, key: Key, rate: int, reason: DropReason) -> Twins | None:
         """The byte budgets of something that is counted here, each way, where they are shared."""
 
@@ -86,6 +89,10 @@ class OwnBooks:
     def is_live(self, relayed: Address) -> bool:
         """There is no other worker."""
         return False
+
+    def ports_in_use(self, host: str) -> int:
+        """There is no other worker."""
+        return 0
 
     def budgets(self, key: Key, rate: int, reason: DropReason) -> Twins | None:
         """They are this process's own."""

@@ -65,6 +65,7 @@ def _begin_on_fetched(
 ) -> Attributes:
     for relay in relays:
         _check_fragments(request, family_of(relay.address))
+    allocator.table.check_claim(request.client)
     return _begin(allocator, request, owner, relays)
 
 
@@ -120,6 +121,7 @@ def _relays_for(
         return _open_both(allocator, request, owner)
     if token is not None:  # its share of the quota was taken when it was reserved
         _check_fragments(request, family_of(allocator.table.reserved(token, owner).address))
+        allocator.table.check_claim(request.client)
         return [allocator.table.claim(token, owner)], ()
     family = Family.IPV4 if wanted is None else wanted
     if family not in allocator.opener.families:

@@ -70,11 +70,14 @@ class Request:
 
 def allocation_of(allocator: Allocator, request: Request) -> Allocation:
     """The live allocation that a request is about. :raises StunError: 437, 441."""
+    now = request.now.monotonic
     allocation = allocator.table.get(request.client)
-    if allocation is None or allocation.expires <= request.now.monotonic:
+    if allocation is None or allocation.expires <= now:
         raise StunError(437)
     if allocation.owner.username != request.proved.username:
         raise StunError(441)
+    if any(relayed.expires <= now for relayed in allocation.relayed.values()):
+        allocator.expire_parts(allocation, now)  # of two, one is over and not swept up yet
     return allocation
 
 

@@ -37,7 +37,13 @@ class Reservation(NamedTuple):
 class AllocationTable:
     """Finds allocations by client and by relayed address; counts them against the quotas."""
 
-    def __init__(self, limits: Limits, stats: Stats, books: Books | None = None) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        stats: Stats,
+        books: Books | None = None,
+        numbers: Iterator[int] | None = None,
+    ) -> None:
         self._limits = limits
         self._stats = stats
         self.books = books or OwnBooks()
@@ -48,7 +54,7 @@ class AllocationTable:
         self._reservations: dict[bytes, Reservation] = {}
         self._due: list[tuple[float, int, Allocation]] = []
         self._serial = 0
-        self._numbers = itertools.count(1)
+        self._numbers = numbers or itertools.count(1)
 
     def __len__(self) -> int:
         return len(self._by_client)
@@ -78,12 +84,22 @@ class AllocationTable:
         :param shares: relayed addresses that it takes, one that it reserves with them.
         :raises StunError: 486 (Allocation Quota Reached) or 508 (Insufficient Capacity).
         """
+        user = Want(("user", owner.user), shares, self._limits.allocations_per_user)
+        self._set_aside(user, *self._here(client, shares))
+
+    def check_claim(self, client: FiveTuple) -> None:
+        """The same for a reserved port, whose share of the user's was taken with it.
+
+        Its client may come from another address than the one that it was reserved from.
+        """
+        self._set_aside(*self._here(client, 1))
+
+    def _here(self, client: FiveTuple, shares: int) -> tuple[Want, Want]:
         limits = self._limits
-        wants = (
-            Want(("user", owner.user), shares, limits.allocations_per_user),
-            Want(place_of(client), shares, limits.allocations_per_address),
-            Want(ALL, 1, limits.allocations),
-        )
+        place = Want(place_of(client), shares, limits.allocations_per_address)
+        return place, Want(ALL, 1, limits.allocations)
+
+    def _set_aside(self, *wants: Want) -> None:
         over = self.books.take(wants)
         if over:
             raise self.exceeded(over, 508 if over == "total" else 486)
@@ -125,9 +141,9 @@ class AllocationTable:
     def remove(self, allocation: Allocation) -> None:
         """Give back everything that ``insert`` took."""
         del self._by_client[allocation.client]
-        self.books.give({ALL: 1})
         for relayed in allocation.relayed.values():
-            self.remove_relayed(allocation, relayed.relay)
+            self._unindex(allocation, relayed.relay)
+        self.books.give({ALL: 1} | shares_of(allocation, len(allocation.relayed)))
         allocation.due = 0.0
         if len(self._due) > 2 * len(self._by_client) + 64:  # mostly those that are gone
             self._due = [entry for entry in self._due if entry[0] == entry[2].due]
@@ -135,9 +151,12 @@ class AllocationTable:
 
     def remove_relayed(self, allocation: Allocation, relay: Relay) -> None:
         """Give back what one relayed address of an allocation took."""
+        self._unindex(allocation, relay)
+        self.books.give(shares_of(allocation, 1))
+
+    def _unindex(self, allocation: Allocation, relay: Relay) -> None:
         del self._index(allocation)[relay.address]
         self.books.closed(relay.address)
-        self.books.give({("user", allocation.owner.user): 1, place_of(allocation.client): 1})
 
     def move(self, allocation: Allocation, client: FiveTuple) -> None:
         """Find an allocation at another five-tuple from now on.
@@ -207,6 +226,11 @@ class AllocationTable:
 def place_of(client: FiveTuple) -> Key:
     """What counts the allocations of a client's address."""
     return "address", address_quota_key(client.client.host)
+
+
+def shares_of(allocation: Allocation, addresses: int) -> dict[Key, int]:
+    """What so many relayed addresses of an allocation count for."""
+    return {("user", allocation.owner.user): addresses, place_of(allocation.client): addresses}
 
 
 def address_quota_key(host: str) -> str:

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+from turn.codec.errors import Malformed
 from turn.doctor import admission, certificate, ice, reach, relaying
 from turn.doctor.client import Forged, NotStun, Refused, Relayed, Silent, TurnClient
 from turn.doctor.report import Section
@@ -44,22 +45,38 @@ async def examine(target: Target, options: Options) -> Section:
     hosts = await reach.resolve(section, target)
     if not hosts:
         return section
-    host = hosts[0]
+    try:
+        await _examine_address(section, target, hosts[0], options)
+    except Malformed as error:
+        section.fail(
+            "stun", f"an answer is malformed: {error}", "update the server, or tell its makers"
+        )
+    except OSError as error:
+        section.fail(
+            "port",
+            f"the server takes no more connections: {error.strerror or 'no answer in time'}",
+            "does a limit of its own keep us out? Look at its log",
+        )
+    for host in hosts[1:]:
+        await reach.try_other(section, target, host, options.patience)
+    return section
+
+
+async def _examine_address(section: Section, target: Target, host: str, options: Options) -> None:
     wire = await reach.open_wire(section, target, host, options.patience)
     if wire is None:
-        return section
+        return
     await _judge_certificate(section, target, host, wire, options)
     client = TurnClient(wire, options.patience)
     try:
         if not await reach.answers(section, target, host, client):
-            return section
+            return
         if target.transport is Transport.UDP:
             await reach.nat(section, target, host)
         if target.relays:
             await _Relay(section, target, host, options).examine(client)
     finally:
         await client.close()
-    return section
 
 
 async def _judge_certificate(

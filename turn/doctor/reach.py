@@ -1,6 +1,7 @@
 """Can the server be reached at all: names, ports, an answer, and what NAT is on the way."""
 
 import asyncio
+import errno
 import socket
 import ssl
 import time
@@ -18,6 +19,7 @@ from turn.routes import Transport
 
 SECOND_LOOK = 2.0
 """Seconds that a further look at a silent port may take."""
+NO_ROUTE = {errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 SLOW = 0.3
 """Seconds after which an answer is slow for calls."""
 
@@ -152,6 +154,45 @@ async def answers(section: Section, target: Target, host: str, client: TurnClien
             "use a relay nearer to its users: each relayed packet takes this way",
         )
     return True
+
+
+async def try_other(section: Section, target: Target, host: str, patience: float) -> None:
+    """Whether a further address of the name answers: clients take whichever they like."""
+    check = "ipv6" if ":" in host else "ipv4"
+    try:
+        async with asyncio.timeout(patience):
+            wire = await open_quietly(target, host)
+    except OSError as error:
+        if error.errno in NO_ROUTE:
+            section.skip(check, f"this machine has no way to {host}")
+        else:
+            _tell_dead(section, check, target, host)
+        return
+    client = TurnClient(wire, patience)
+    try:
+        await client.binding()
+    except Refused:
+        section.ok(check, f"{host} answers too")
+    except OSError as error:
+        if error.errno in NO_ROUTE:
+            section.skip(check, f"this machine has no way to {host}")
+        else:
+            _tell_dead(section, check, target, host)
+    except (Silent, NotStun):
+        _tell_dead(section, check, target, host)
+    else:
+        section.ok(check, f"{host} answers too")
+    finally:
+        await client.close()
+
+
+def _tell_dead(section: Section, check: str, target: Target, host: str) -> None:
+    section.warn(
+        check,
+        f"{target.host} is also {host}, where nothing answers: some clients will try it, and wait",
+        "have the server listen there, open the firewall for it, or take the address out of the "
+        "DNS",
+    )
 
 
 async def _explain_silence(section: Section, target: Target, host: str) -> None:

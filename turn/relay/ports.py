@@ -46,6 +46,8 @@ class RelayPorts:
         self._poller, self._forwarder = make
         self._random_below = random_below
         self._used: defaultdict[str, set[int]] = defaultdict(set)
+        self.in_use_at: Callable[[str], int] = lambda host: len(self._used[host])
+        """How many ports of an address are known to be in use, others' with them."""
         self.shelf: Shelf = NO_SHELF
         """Where sockets outlive the process."""
         self.tcp = False
@@ -133,6 +135,10 @@ class RelayPorts:
         sock.close()
         raise NoPort
 
+    def adopt(self, sock: socket.socket) -> RelaySocket:
+        """Relay from a socket that another process has opened."""
+        return self._relay(sock)
+
     def _host(self, family: Family, server: str) -> str:
         """Where the client asked, if we relay from there: on a LAN that is the reachable one."""
         hosts = self._addresses[family]
@@ -143,7 +149,7 @@ class RelayPorts:
         used = self._used[host]
         first = self._first + (self._first % step)
         count = (self._last - first) // step + 1
-        if count <= 0 or len(used) > self._last - self._first:
+        if count <= 0 or max(len(used), self.in_use_at(host)) >= self.size:
             return
         start = self._random_below(count)
         tries = chain(

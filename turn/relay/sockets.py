@@ -58,6 +58,11 @@ class RelaySocket:
         read = self._read if self._sock.family == socket.AF_INET else self._read_ipv6
         self._poller.add(self._sock, read)
 
+    def detach(self) -> socket.socket:
+        """Let go of the socket without closing it, before ``start``: another process has it."""
+        self._on_close(self)
+        return self._sock
+
     def close(self) -> None:
         """Release the port; no packet comes or goes any more."""
         self._poller.remove(self._sock)

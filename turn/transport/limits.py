@@ -5,13 +5,10 @@ Memory is fixed whatever the number of sources: a table of cells that sources ar
 
 import secrets
 from array import array
-from collections.abc import MutableSequence
+from collections import Counter
 from ipaddress import IPv6Address
 from socket import inet_aton
-from typing import NamedTuple, Self
-
-from turn.allocation.books import Books, OwnBooks, Want
-from turn.bandwidth import Key
+from typing import NamedTuple, Protocol, Self
 
 CELLS = 1 << 18
 """2 MiB a limiter. Two sources share a cell with a chance of 1 in 262,144."""
@@ -30,7 +27,7 @@ def network_of(host: str) -> int:
 class Cells(NamedTuple):
     """What a ``ReplyLimit`` writes to; several workers may share one, and its salt."""
 
-    times: MutableSequence[float]
+    times: "array[float] | memoryview[float]"
     salt: int
 
     @classmethod
@@ -64,31 +61,70 @@ class ReplyLimit:
         self._cells[cell] = full
         return True
 
+    def charge(self, host: str, now: float, seconds: float) -> None:
+        """Take so many seconds' worth: replies of another kind went to ``host``.
+
+        Else two kinds together would be more for a victim than either share allows. The bucket
+        may go into debt by this, by a second at most.
+        """
+        cell = hash((self._salt, network_of(host))) % CELLS
+        self._cells[cell] = min(max(self._cells[cell], now) + seconds, now + 2.0)
+
+    @property
+    def cost(self) -> float:
+        """What one reply takes, in seconds' worth."""
+        return self._cost
+
+
+class Places(Protocol):
+    """How many connections a source has."""
+
+    def count(self, network: int) -> int:
+        """Of this network (``network_of``)."""
+
+    def add(self, network: int, amount: int) -> None:
+        """Count so many in, or out."""
+
+
+class OwnPlaces:
+    """Those of this process, which has no others beside it."""
+
+    def __init__(self) -> None:
+        self._open: Counter[int] = Counter()
+
+    def count(self, network: int) -> int:
+        """Of this network."""
+        return self._open.get(network, 0)
+
+    def add(self, network: int, amount: int) -> None:
+        """Count in or out; of those who have left nothing is remembered."""
+        self._open[network] += amount
+        if not self._open[network]:
+            del self._open[network]
+
 
 class ConnectionLimit:
     """What connections that have not proved who they are may cost: how many of them, how long."""
 
-    def __init__(self, most: int, timeout: float, books: Books | None = None) -> None:
+    def __init__(self, most: int, timeout: float, places: Places | None = None) -> None:
         self.most = most
         """Of one address."""
         self.timeout = timeout
         """Seconds until the first valid request; also for the TLS handshake."""
-        self._books = books or OwnBooks()
         self.open = 0
         """Of all addresses, here."""
+        self._places = places or OwnPlaces()
 
     def enter(self, host: str) -> bool:
         """Count one in; False, and not counted, where the address has its share."""
-        if self._books.take((Want(_strangers_of(host), 1, self.most),)):
+        network = network_of(host)
+        if self._places.count(network) >= self.most:
             return False
+        self._places.add(network, 1)
         self.open += 1
         return True
 
     def leave(self, host: str) -> None:
         """Count one out that was counted in."""
+        self._places.add(network_of(host), -1)
         self.open -= 1
-        self._books.give({_strangers_of(host): 1})
-
-
-def _strangers_of(host: str) -> Key:
-    return "strangers", f"{network_of(host):x}"

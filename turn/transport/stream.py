@@ -326,8 +326,12 @@ class StreamListener:
             await self._server.wait_closed()
 
 
-def bind_tcp(host: str, port: int) -> socket.socket:
-    """A bound socket. :raises OSError: with the kernel's reason."""
+def bind_tcp(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """A bound socket.
+
+    :param shared: one of several on this address, among which the kernel divides the clients.
+    :raises OSError: with the kernel's reason.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
@@ -336,6 +340,7 @@ def bind_tcp(host: str, port: int) -> socket.socket:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
         sock.bind((host, port))
     except OSError:
         sock.close()

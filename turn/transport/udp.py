@@ -3,6 +3,7 @@
 import errno
 import socket
 import time
+from functools import partial
 from typing import NamedTuple
 
 from turn.allocation.engine import Engine
@@ -18,11 +19,12 @@ from turn.routes import Endpoint, FiveTuple, RouteTable, Send, Transport
 from turn.stats import DropReason, Stats
 from turn.transport.limits import ReplyLimit
 from turn.transport.proxies import Proxies, UdpProxied
+from turn.transport.queues import make_room, requests_apart
 
 READS_PER_EVENT = 32
 """Datagrams in a row before the relay sockets' turn."""
 RECEIVE_BUFFER = 4 << 20
-"""Bytes; the kernel grants what net.core.rmem_max allows. All clients share this one socket."""
+"""Bytes; all clients share this one socket. See ``make_room``."""
 SEND_INDICATION = b"\x00\x16"
 BINDING_SUCCESS = b"\x01\x01"
 
@@ -41,6 +43,20 @@ class Shared(NamedTuple):
     """By our address: how a reply leaves from another one than was asked (RFC 5780)."""
     proxies: Proxies
 
+    def may_reply(self, reply: bytes, host: str, now: float) -> bool:
+        """Whether a reply may go to a host that has proved nothing; it is counted then.
+
+        An error takes of the Bindings' share too, so that a victim gets no more bytes of both
+        than of errors alone. Not the other way: however many Bindings a NAT's clients ask for,
+        they are challenged, and get to the relay.
+        """
+        if reply[:2] == BINDING_SUCCESS:
+            return self.bindings.allow(host, now)
+        if not self.replies.allow(host, now):
+            return False
+        self.bindings.charge(host, now, self.replies.cost)
+        return True
+
 
 class UdpListener:
     """One UDP socket on one local address, so that replies leave by the address that was asked."""
@@ -57,7 +73,14 @@ class UdpListener:
         self._clients = shared.routes.of_listener(Transport.UDP, self.address)
         shared.senders[self.address] = self._send
         self._proxied = UdpProxied(shared.engine, sock, self.address)
-        shared.poller.add(sock, self._read_proxied if shared.proxies else self._read)
+        self._requests = requests_apart(sock)
+        read = self._read_proxied if shared.proxies else self._read
+        for each in self._sockets:
+            shared.poller.add(each, partial(read, each))
+
+    @property
+    def _sockets(self) -> tuple[socket.socket, ...]:
+        return (self._sock, self._requests) if self._requests else (self._sock,)
 
     def tick(self) -> None:
         """Nothing: over UDP the clients retransmit."""
@@ -65,13 +88,14 @@ class UdpListener:
     def close(self) -> None:
         """Stop listening."""
         del self._shared.senders[self.address]
-        self._shared.poller.remove(self._sock)
-        self._sock.close()
+        for each in self._sockets:
+            self._shared.poller.remove(each)
+            each.close()
 
-    def _read(self) -> int:
+    def _read(self, sock: socket.socket) -> int:
         """Read what waits, up to a bound; gives the number of datagrams."""
         forwarder, clip = self._forwarder, self._clip
-        receive, room, clients = self._sock.recvfrom_into, forwarder.room, self._clients
+        receive, room, clients = sock.recvfrom_into, forwarder.room, self._clients
         now = time.monotonic()
         for count in range(READS_PER_EVENT):
             try:
@@ -90,12 +114,12 @@ class UdpListener:
                 self._shared.stats.drop(DropReason.NOT_OURS if size else DropReason.EMPTY)
         return READS_PER_EVENT
 
-    def _read_proxied(self) -> int:
+    def _read_proxied(self, sock: socket.socket) -> int:
         """The same where some datagrams come through proxies."""
         room, now = self._forwarder.room, time.monotonic()
         for count in range(READS_PER_EVENT):
             try:
-                size, source = self._sock.recvfrom_into(room)
+                size, source = sock.recvfrom_into(room)
             except BlockingIOError:
                 return count
             except OSError:
@@ -141,11 +165,9 @@ class UdpListener:
             return
         if reply is None:
             return
-        if not reply.proved:
-            limit = shared.bindings if reply.data[:2] == BINDING_SUCCESS else shared.replies
-            if not limit.allow(source.host, now):
-                shared.stats.drop(DropReason.REPLY_LIMIT)
-                return
+        if not reply.proved and not shared.may_reply(reply.data, source.host, now):
+            shared.stats.drop(DropReason.REPLY_LIMIT)
+            return
         by = shared.senders.get(reply.origin) if reply.origin else send
         try:
             if by is None:
@@ -155,8 +177,12 @@ class UdpListener:
             shared.stats.drop(DropReason.SEND_FAILED)
 
 
-def bind_udp(host: str, port: int) -> socket.socket:
-    """A bound, non-blocking socket. :raises OSError: with the kernel's reason."""
+def bind_udp(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """A bound, non-blocking socket.
+
+    :param shared: one of several on this address, among which the kernel divides the clients.
+    :raises OSError: with the kernel's reason.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     try:
@@ -165,8 +191,8 @@ def bind_udp(host: str, port: int) -> socket.socket:
         else:
             # The DF bit of a peer's packet is not known: it counts as clear (RFC 8656 §14).
             forbid_fragments(sock, False)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, RECEIVE_BUFFER)
+        make_room(sock, RECEIVE_BUFFER)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
         sock.bind((host, port))
     except OSError:
         sock.close()

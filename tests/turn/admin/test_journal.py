@@ -77,7 +77,7 @@ async def test_off_it_keeps_nothing():
 def test_warnings_of_the_log_are_kept():
     journal = a_journal()
     logger = logging.getLogger("a library")
-    handler = JournalHandler(journal)
+    handler = JournalHandler(journal.tell)
     logger.addHandler(handler)
     try:
         logger.warning("it is %s", "broken")

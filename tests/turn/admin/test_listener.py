@@ -9,8 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from config.schema import AdminSettings
 from tests.operator_api import FakeControl
 from tests.turn.live import port_of, relay
-from turn.admin import Admin
 from turn.admin.journal import Journal
+from turn.admin.listener import Admin
 from turn.codec.registry import Method
 
 

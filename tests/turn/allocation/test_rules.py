@@ -177,6 +177,14 @@ class TestAddresses:
         world.sleep(29.9)
         assert code_of(world.client().allocate(token)) == 0
 
+    def test_a_reserved_port_is_of_the_addresss_share_when_it_is_claimed(self):
+        world = World(Limits(allocations_per_address=2))
+        reply = world.client().allocate((registry.EVEN_PORT, True))
+        token = (registry.RESERVATION_TOKEN, reply.get(registry.RESERVATION_TOKEN))
+        assert code_of(world.client().allocate()) == 0
+        assert code_of(world.client().allocate(token)) == 486
+        assert code_of(world.client(host="192.0.2.8").allocate(token)) == 0
+
     def test_a_peer_that_is_no_address_gets_400_and_installs_nothing(self, world):
         client = world.client()
         client.allocate()
@@ -317,6 +325,16 @@ class TestLifetimes:
         client.send_indication(PEER, b"one")
         client.channel_data(0x4000, b"two")
         assert [payload for payload, _ in client.relay.sent] == [b"one", b"two"]
+
+    def test_of_two_families_one_is_over_at_its_very_moment(self, world):
+        client = world.client()
+        client.allocate(BOTH)
+        client.refresh((registry.LIFETIME, 1800), (registry.REQUESTED_ADDRESS_FAMILY, Family.IPV4))
+        world.monotonic += 600  # and the engine has not looked at the clock yet
+        assert code_of(client.permit(PEER6)) == 443
+        assert code_of(client.refresh()) == 0  # of all that there is: it brings nothing back
+        assert code_of(client.bind(0x4000, PEER6)) == 443
+        assert code_of(client.bind(0x4000, PEER)) == 0
 
     def test_permissions_of_one_allocation_are_none_of_another(self, world):
         one, two = world.client(), world.client()

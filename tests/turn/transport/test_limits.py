@@ -102,3 +102,31 @@ class TestConnections:
 )
 def test_what_is_one_source(one, other, same):
     assert (network_of(one) == network_of(other)) is same
+
+
+class TestTwoKinds:
+    """Errors and Bindings to one host."""
+
+    def test_errors_take_of_the_bindings_share(self):
+        bindings = ReplyLimit(50)
+        for number in range(20):
+            bindings.charge("192.0.2.1", 100.0 + number / 1e6, 1 / 20)
+        assert not bindings.allow("192.0.2.1", 100.0)
+        assert bindings.allow("192.0.2.2", 100.0)
+
+    def test_while_errors_go_out_at_their_rate_no_binding_does(self):
+        errors, bindings, allowed = ReplyLimit(20), ReplyLimit(50), [0, 0]
+        for tick in range(5000):  # one of each every millisecond, for 5 s
+            now = 100.0 + tick / 1000
+            if errors.allow("192.0.2.1", now):
+                allowed[0] += 1
+                bindings.charge("192.0.2.1", now, errors.cost)
+            allowed[1] += bindings.allow("192.0.2.1", now)
+        assert allowed[0] == 20 + 5 * 20
+        assert allowed[1] < 50
+
+    def test_the_debt_is_never_more_than_a_second(self):
+        bindings = ReplyLimit(50)
+        for _ in range(1000):
+            bindings.charge("192.0.2.1", 100.0, 1 / 20)
+        assert sum(bindings.allow("192.0.2.1", 102.0) for _ in range(60)) == 50

@@ -71,7 +71,7 @@ async def test_what_is_not_ours_is_counted_and_gets_no_answer(connect):
 async def test_a_source_that_proves_nothing_draws_a_bounded_number_of_replies(connect):
     async with relay(max_unproved_replies_per_second=20, max_bindings_per_second=50) as service:
         client = await connect(port_of(service))
-        for method, most in ((Method.ALLOCATE, 20), (Method.BINDING, 50)):
+        for method, most in ((Method.BINDING, 50), (Method.ALLOCATE, 20)):
             for _ in range(200):
                 await client.send(client.encode(method))
             replies = 0

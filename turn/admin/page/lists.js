@@ -10,8 +10,8 @@ const cursors = { allocations: "", rooms: "", peers: "" };
 const following = { allocations: null, rooms: null, peers: null };
 const recent = [];
 
-/** What a table's buttons do: `end(kind, id, question)` asks first. */
-export function makeLists({ end, restore, failed }) {
+/** What a table's buttons do: `end(kind, id, question)` asks first, `look(kind, id)` shows all of one. */
+export function makeLists({ look, end, restore, failed }) {
   const columns = {
     allocations: [
       { name: "User", of: (a) => a.user },
@@ -22,12 +22,14 @@ export function makeLists({ end, restore, failed }) {
       { name: "To peers", of: (a) => scaled(a.sent_bytes, "B"), number: true },
       { name: "From peers", of: (a) => scaled(a.received_bytes, "B"), number: true },
       { name: "Peers", of: (a) => a.permissions, number: true },
+      { name: "", button: "Details", of: (a) => look("allocations", a.id) },
       { name: "", button: "End", of: (a) => end("allocations", a.id, `End the allocation of ${a.user} at ${a.client}? Its call goes on only if it finds another path.`) },
     ],
     rooms: [
       { name: "Room", of: (r) => r.id },
       { name: "Peers", of: (r) => r.peers, number: true },
       { name: "Connected", of: (r) => r.connected, number: true },
+      { name: "", button: "Who", of: (r) => only("peers", { rooms: r.id }) },
       { name: "", button: "Close", of: (r) => end("rooms", r.id, `Remove everyone from the room ${r.id}?`) },
     ],
     peers: [
@@ -35,6 +37,8 @@ export function makeLists({ end, restore, failed }) {
       { name: "User", of: (p) => p.user, mono: true },
       { name: "Rooms", of: (p) => p.rooms.join(", ") },
       { name: "", of: (p) => (p.connected ? "" : "away") },
+      { name: "", button: "Relay", of: (p) => only("allocations", { user: p.user }) },
+      { name: "", button: "Details", of: (p) => look("peers", p.id) },
       { name: "", button: "Remove", of: (p) => end("peers", p.id, `Remove ${p.name || p.user}?`) },
     ],
   };
@@ -72,6 +76,15 @@ export function makeLists({ end, restore, failed }) {
     document.querySelector(`[data-next=${kind}]`).disabled = page.next === null;
     document.querySelector(`[data-first=${kind}]`).disabled = !cursors[kind];
     document.querySelector(`[data-next=${kind}]`).parentElement.hidden = page.next === null && !cursors[kind];
+  }
+
+  /** Filter a list, and bring it into view. */
+  function only(kind, filters) {
+    const form = document.querySelector(`form[data-list=${kind}]`);
+    form.reset();
+    for (const [name, value] of Object.entries(filters)) form.elements[name].value = value;
+    form.requestSubmit();
+    $(`s-${kind}`).scrollIntoView({ block: "nearest" });
   }
 
   for (const kind of Object.keys(cursors)) {

@@ -13,6 +13,7 @@ let status;
 
 const lists = makeLists({
   failed: tell,
+  look: (kind, id) => inspect(kind, id).catch(tell),
   end: (kind, id, question) => act(question, () => ask(`${kind}/${encodeURIComponent(id)}`, { method: "DELETE" })),
   restore: (user) => act(`Let ${user} begin again?`, () => ask(`revocations/${encodeURIComponent(user)}`, { method: "DELETE" })),
 });
@@ -76,6 +77,13 @@ function tell(error, lost = false) {
   $("notice").hidden = false;
   if (!error.status) $("state").className = "badge bad";
   if (!error.status) $("state").textContent = "no answer";
+}
+
+async function inspect(kind, id) {
+  const found = await ask(`${kind}/${encodeURIComponent(id)}`);
+  $("details-name").textContent = `${kind.slice(0, -1)} ${id}`;
+  $("details-text").textContent = JSON.stringify(found, null, 2);
+  $("details").showModal();
 }
 
 async function act(question, doing) {

@@ -76,4 +76,8 @@ readinessProbe:
   value: "$(POD_IP):{{ .Values.metrics.port }}"
 - name: ICEBROKER_TURN__SECRET_FILE
   value: /run/secrets/icebroker/turn
+{{- if .Values.admin.enabled }}
+- name: ICEBROKER_ADMIN__TOKEN_FILE
+  value: /run/secrets/icebroker/admin
+{{- end }}
 {{- end -}}

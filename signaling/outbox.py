@@ -1,0 +1,191 @@
+"""A socket's outbox: bounded, and written by as few system calls as there can be."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from aiohttp import web
+
+from signaling.protocol.errors import CloseCode
+from signaling.stats import Stats
+
+WRITTEN_AT_ONCE = 65536
+"""Bytes after which a reader that is slow has to show that it reads at all."""
+
+
+class SocketSettings(NamedTuple):
+    """What a socket is told of the settings; times in seconds."""
+
+    heartbeat: float
+    hello_timeout: float
+    write_timeout: float
+    max_message_bytes: int
+    max_queued_messages: int
+    max_queued_bytes: int
+    max_unauthenticated_per_address: int
+    max_connections: int
+
+
+class Socket:
+    """One connection: what the hub sends waits here until the client has read what was before."""
+
+    def __init__(
+        self,
+        ws: web.WebSocketResponse,
+        settings: SocketSettings,
+        stats: Stats,
+        *,
+        native: bool = True,
+    ) -> None:
+        self.native = native
+        self.on_idle: Callable[[], None] | None = None
+        """Called when everything that was queued has been written."""
+        self.reason = ""
+        """Why it ended, where we ended it."""
+        self._ws = ws
+        self._loop = asyncio.get_running_loop()
+        self._settings = settings
+        self._stats = stats
+        self._queue: list[tuple[str, float]] = []
+        self._queued_bytes = 0
+        self._uncounted = 0
+        """Frames at the head of the queue that the limits do not count."""
+        self._flushes = False
+        """Whether ``_flush`` is about to run."""
+        self._end: tuple[CloseCode, str] | None = None
+        self._waiter: asyncio.Task[None] | None = None
+        """Waits for a reader that is slow, and for the end; most sockets never need it."""
+
+    def begin(self, texts: Sequence[str]) -> None:
+        """Queue the first frames: a welcome, and all that the session missed.
+
+        A mailbox has bounded these already. Counted here once more, one that is full would cut
+        each socket that comes for it, and could never be had.
+        """
+        now = time.monotonic()
+        self._queue.extend((text, now) for text in texts)
+        self._uncounted = len(texts)
+        self._flush_soon()
+
+    def send(self, text: str, since: float) -> None:
+        """Queue a text frame; over the limits the socket is cut and the session may resume."""
+        if self._end is not None:
+            return
+        settings = self._settings
+        too_many = len(self._queue) - self._uncounted >= settings.max_queued_messages
+        if too_many or self._queued_bytes + len(text) > settings.max_queued_bytes:
+            self.close(CloseCode.SLOW_READER, "the client reads too slowly")
+            return
+        self._queue.append((text, since))
+        self._queued_bytes += len(text)
+        self._flush_soon()
+
+    def close(self, code: CloseCode, reason: str) -> None:
+        """Close the socket soon, without what is still queued where it reads too slowly."""
+        if self._end is None:
+            self._end = (code, reason)
+            self.reason = code.name.lower()
+            self._wait()
+
+    async def finish(self) -> None:
+        """Let the last frames out, where there is somebody to read them."""
+        if self._waiter is not None:
+            if self.reason and not self._ws.closed:
+                await asyncio.wait({self._waiter}, timeout=self._settings.write_timeout)
+            self._waiter.cancel()
+            await asyncio.wait({self._waiter})
+
+    # Inside --------------------------------------------------------------------------------
+
+    def _flush_soon(self) -> None:
+        """Have written at once what is queued until then.
+
+        Two turns of the loop: in the first those handle their messages whose sockets were read
+        together with this one, and in the second those that were read meanwhile.
+        """
+        if not self._flushes:
+            self._flushes = True
+            self._loop.call_soon(self._loop.call_soon, self._flush)
+
+    def _flush(self) -> None:
+        """Write what is queued, by one system call: it costs more than all else for a message."""
+        self._flushes = False
+        request = self._ws._req  # noqa: SLF001 - aiohttp writes one frame at a time
+        if request is None or request.transport is None or self._ws.closed or self._too_slow:
+            return  # whoever reads will find out
+        if not request.protocol.writing_paused:
+            request.transport.write(b"".join(self._take()))
+        if request.protocol.writing_paused or self._queue:
+            self._wait()
+        elif self.on_idle is not None:
+            self.on_idle()
+
+    def _take(self) -> list[bytes]:
+        """Frames from the head of the queue, with their headers, as many as are written at once."""
+        frames: list[bytes] = []
+        size = taken = 0
+        now, observe = time.monotonic(), self._stats.delivery.observe
+        for text, since in self._queue:
+            if size >= WRITTEN_AT_ONCE:
+                break
+            taken += 1
+            if taken > self._uncounted:
+                self._queued_bytes -= len(text)
+            payload = text.encode()
+            frames += (_header(len(payload)), payload)
+            size += len(payload)
+            observe(now - since)
+        del self._queue[:taken]
+        self._uncounted = max(0, self._uncounted - taken)
+        return frames
+
+    def _wait(self) -> None:
+        if self._waiter is None or self._waiter.done():
+            self._waiter = asyncio.create_task(self._wait_and_close())
+
+    async def _wait_and_close(self) -> None:
+        """Write the rest as it is read; then close, where it is to end."""
+        try:
+            while not self._too_slow and (self._queue or self._paused):
+                async with asyncio.timeout(self._settings.write_timeout):
+                    await self._request.protocol._drain_helper()  # noqa: SLF001 - not public
+                self._flush()
+            if self._end is not None:
+                code, reason = self._end
+                async with asyncio.timeout(self._settings.write_timeout):
+                    await self._ws.close(code=code, message=reason.encode())
+        except (TimeoutError, ConnectionError, RuntimeError):
+            # RuntimeError: aiohttp's word for a write after the peer's close.
+            self.reason = self.reason or "write_failed"
+            self._abort()
+
+    @property
+    def _request(self) -> web.BaseRequest:
+        """What the socket came from. :raises ConnectionError: it is closed."""
+        request = self._ws._req  # noqa: SLF001
+        if request is None or request.transport is None or self._ws.closed:
+            raise ConnectionResetError
+        return request
+
+    @property
+    def _paused(self) -> bool:
+        return bool(self._request.protocol.writing_paused)
+
+    @property
+    def _too_slow(self) -> bool:
+        return self._end is not None and self._end[0] is CloseCode.SLOW_READER
+
+    def _abort(self) -> None:
+        request = self._ws._req  # noqa: SLF001 - aiohttp has no public way to drop a connection
+        if request is not None and request.transport is not None:
+            request.transport.abort()
+
+
+def _header(size: int) -> bytes:
+    """What stands before a text of a server: one frame, whole, not masked (RFC 6455 §5.2)."""
+    if size < 126:
+        return bytes((0x81, size))
+    if size < 65536:
+        return b"\x81\x7e" + size.to_bytes(2, "big")
+    return b"\x81\x7f" + size.to_bytes(8, "big")

@@ -1,0 +1,175 @@
+"""The guides: every block is run, every link leads somewhere, every name is one that exists."""
+
+import asyncio
+import re
+import ssl
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from config.load import load
+from config.schema import Settings
+from signaling.client import Client
+from tests.conftest import need, need_root
+from tests.guides.guide import GUIDES, ROOT, Block, blocks, headings, kinds, links, with_secrets
+from tests.guides.reference import PAGES
+from tests.guides.stand import Stand, stand
+from tests.interop.process import free_port, running
+from tests.namespaces import inside, namespaces, run
+
+TRIED = {"sh", "toml", "nginx", "haproxy", "nft", "promql"}
+
+
+@pytest.fixture(scope="module", name="machine")
+def machine_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
+    """One machine for all; the guides leave it as it was."""
+    with stand(tmp_path_factory.mktemp("machine")) as made:
+        yield made
+
+
+def test_every_kind_of_block_is_tried():
+    assert kinds() <= TRIED
+
+
+@pytest.mark.parametrize("block", blocks("sh"), ids=str)
+def test_a_shell_does_what_it_says(machine: Stand, block: Block):
+    for program in ("curl", "jq", "openssl", "ss"):
+        need(program)
+    if block.text.startswith("#!"):
+        (machine.folder / "script").write_text(machine.here(block.text))
+        done = machine.run(f"sh {machine.folder}/script")
+    else:
+        done = machine.run(block.text)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout or done.stderr or "systemctl reload" in block.text or ">" in block.text
+    if "systemctl reload" in block.text:
+        machine.wait_for_log("configuration reloaded")
+    if "-X POST" in block.text:  # its guide takes it back a block later; here each stands alone
+        machine.run(
+            'curl -fsS -X DELETE -H "Authorization: Bearer $TOKEN" http://127.0.0.1:9641/api/v1/drain'
+        )
+
+
+@pytest.mark.parametrize("block", blocks("toml"), ids=str)
+def test_a_configuration_is_good(machine: Stand, tmp_path: Path, block: Block):
+    file = tmp_path / "icebroker.toml"
+    file.write_text(machine.here(with_secrets(block.text)))
+    services = [name for name in ("turn", "signaling") if f"[{name}]" in block.text]
+    load(file, environment={}, services=services)
+
+
+@pytest.mark.parametrize("block", blocks("promql"), ids=str)
+def test_a_query_is_one_that_prometheus_takes(tmp_path: Path, block: Block):
+    rules = tmp_path / "rules.yml"
+    rule = {"record": "guide", "expr": block.text}
+    rules.write_text(yaml.safe_dump({"groups": [{"name": "guide", "rules": [rule]}]}))
+    done = subprocess.run(
+        [need("promtool"), "check", "rules", rules], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("block", blocks("haproxy"), ids=str)
+def test_haproxy_takes_its_block(tmp_path: Path, block: Block):
+    file = tmp_path / "haproxy.cfg"
+    file.write_text(block.text)
+    done = subprocess.run(
+        [need("haproxy"), "-c", "-f", file], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("block", blocks("nft"), ids=str)
+def test_nftables_takes_its_block(tmp_path: Path, block: Block):
+    need_root("a network namespace")
+    need("nft")
+    name = f"ib-{tmp_path.name}"[:24]
+    with namespaces([name]), inside(name):
+        run("nft", "-f", "-", given=block.text)
+
+
+@pytest.mark.parametrize("block", blocks("nginx"), ids=str)
+def test_people_meet_through_nginx(machine: Stand, tmp_path: Path, block: Block):
+    port = free_port()
+    server = machine.here(block.text).replace("listen 443", f"listen 127.0.0.1:{port}")
+    paths = "".join(
+        f"{kind}_temp_path {tmp_path}/{kind};\n"
+        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    file = tmp_path / "nginx.conf"
+    file.write_text(
+        f"daemon off;\npid {tmp_path}/pid;\nerror_log {tmp_path}/error.log;\n"
+        f"events {{}}\nhttp {{\naccess_log off;\n{paths}{server}}}\n"
+    )
+    trust = ssl.create_default_context(cafile=str(machine.folder / "cert.pem"))
+    token = machine.run("icebroker token demo -c /etc/icebroker/icebroker.toml").stdout.strip()
+    with running(need("nginx"), "-p", str(tmp_path), "-c", str(file)):
+        page = wait_for(f"https://127.0.0.1:{port}/", trust)
+        assert "Icebroker" in page
+        asyncio.run(meet(f"wss://127.0.0.1:{port}/ws", token, trust))
+
+
+async def meet(url: str, token: str, trust: ssl.SSLContext) -> None:
+    async with (
+        Client(url, token=token, name="Anna", ssl=trust) as anna,
+        Client(url, token=token, name="Bo", ssl=trust) as bo,
+    ):
+        await anna.join("demo")
+        (other,) = (await bo.join("demo"))["peers"]
+        assert await bo.message("hello", to=other["id"]) == "delivered"
+
+
+def wait_for(url: str, trust: ssl.SSLContext) -> str:
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            with urllib.request.urlopen(url, context=trust, timeout=2) as page:
+                return str(page.read().decode())
+        except urllib.error.URLError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def test_a_websocket_that_a_proxy_spoils_is_answered_as_the_guide_says(machine: Stand):
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(f"http://127.0.0.1:{machine.signaling}/ws")
+    assert refused.value.code in {400, 426}
+    refused.value.close()
+
+
+# Names and links -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "deploy/README.md", *GUIDES], ids=str)
+def test_every_link_leads_somewhere(page: Path):
+    for file, heading in links(page):
+        assert file.exists(), file
+        if heading:
+            assert heading in headings(file), f"{file}#{heading}"
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda guide: guide.stem)
+def test_every_name_exists(guide: Path):
+    text = guide.read_text("utf-8")
+    known = (PAGES / "metrics.md").read_text()
+    for name in set(re.findall(r"\b(?:icebroker|process)_[a-z_]+\b", text)):
+        is_credential = name.startswith("icebroker_turn__")
+        assert is_credential or f"`{name}`" in known, name
+    sections = {name: type(getattr(Settings(), name)) for name in Settings.model_fields}
+    files = {"secret", "toml"}  # icebroker.toml, turn.secret as a file
+    for section, key in set(re.findall(r"`(turn|signaling|redis|admin|log)\.(\w+)`", text)):
+        assert key in sections[section].model_fields or key in files, f"{section}.{key}"
+
+
+def test_every_guide_is_in_the_list():
+    listed = {file.resolve() for file, _ in links(ROOT / "deploy/docs/README.md")}
+    assert {page for page in (*GUIDES, *PAGES.glob("*.md")) if page.name != "README.md"} <= listed
+    assert (ROOT / "deploy/docs/README.md") in {
+        file.resolve() for file, _ in links(ROOT / "README.md")
+    }

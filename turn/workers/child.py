@@ -1,0 +1,257 @@
+"""A worker: the relay in a process of its own. ``python -m turn.workers.child DESCRIPTOR``.
+
+It hears everything from the pool over one socket, and ends with it. Signals are the pool's: a
+terminal or a supervisor sends them to all of us at once, and clients are to be drained first.
+"""
+
+import asyncio
+import itertools
+import os
+import signal
+import socket
+import sys
+from collections.abc import Coroutine, Sequence
+
+import structlog
+import uvloop
+from msgspec import Struct
+
+from config.log import set_level, set_up
+from turn.admin.journal import JournalHandler
+from turn.allocation.model import Owner
+from turn.assemble import StartError
+from turn.codec.values import Address
+from turn.common import Common
+from turn.server import TurnService
+from turn.workers.answers import Answers, Events
+from turn.workers.books import SharedBooks, SharedPlaces
+from turn.workers.frozen import thawed
+from turn.workers.ledger import Ledger
+from turn.workers.link import Link
+from turn.workers.memory import Memory
+from turn.workers.messages import (
+    STEP,
+    TO_WORKER,
+    Addresses,
+    Claim,
+    Claimed,
+    Drain,
+    Drained,
+    End,
+    Failed,
+    Gone,
+    Inspect,
+    Level,
+    List,
+    Lost,
+    Place,
+    Reload,
+    Report,
+    Resume,
+    Revoke,
+    Setup,
+    Socket,
+    Start,
+    Started,
+    Stop,
+    Watch,
+)
+from turn.workers.others import Others, as_socket
+from turn.workers.sockets import Handed
+
+log = structlog.get_logger("turn")
+
+IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Child:
+    """One worker."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._over = asyncio.Event()
+        self._link = Link(sock, TO_WORKER, self._heard, self._over.set)
+        self._events = Events(self._link.send)
+        self._watcher = JournalHandler(self._events.tell)
+        self._leave = True
+        """Whether another process goes on; so it is also where the pool has died."""
+        self._early: list[tuple[Struct, list[int]]] = []
+        """What was said before the relay was there to hear it."""
+        self._handed = Handed()
+        self._addresses: list[str] = []
+        self._setup: Setup
+        self._common: Common
+        self._others: Others
+        self._answers: Answers
+        self._service: TurnService | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.failure: BaseException | None = None
+
+    async def run(self) -> None:
+        """Serve until the pool says stop, or is gone."""
+        await self._over.wait()
+        for task in list(self._tasks):
+            task.cancel()
+        if self._service is not None:
+            await (self._service.leave() if self._leave else self._service.stop())
+        self._handed.close()
+        self._link.close()
+
+    def _heard(self, message: Struct, descriptors: list[int]) -> None:
+        """Do what the pool says."""
+        service = self._service
+        match message:
+            case Setup():
+                self._set_up(message, descriptors)
+            case Socket(kind, host, port):
+                self._handed.put(kind, host, port, descriptors[0])
+            case Start():
+                self._spawn(self._start())
+            case Stop(leave):
+                self._leave = leave
+                self._over.set()
+            case _ if service is None:
+                self._early.append((message, descriptors))
+            case Report() | List() | Inspect() | End() | Revoke() | Resume() | Watch() | Level():
+                self._operate(service, message)
+            case _:
+                self._serve(service, message, descriptors)
+
+    def _operate(self, service: TurnService, message: Struct) -> None:
+        """Do what an operator wants of a relay that runs."""
+        match message:
+            case Report(number):
+                self._answers.report(number)
+            case Resume():
+                service.resume()
+            case Watch(on):
+                self._events.on = on
+            case Level(level):
+                set_level(level)
+            case _:
+                self._spawn(self._answers.answer(message))
+
+    def _serve(self, service: TurnService, message: Struct, descriptors: list[int]) -> None:
+        """Do what the pool says to a relay that runs."""
+        match message:
+            case Gone(host, port):
+                service.relay_gone(Address(host, port))
+            case Claim():
+                self._hand_over(service, message)
+            case Claimed(number):
+                sock = as_socket(descriptors)
+                self._others.answered(number, service.take_over(sock) if sock else None)
+            case Lost():
+                service.check_own_peers()
+            case Addresses(addresses):
+                self._addresses = addresses
+                service.follow_addresses()
+            case Reload(settings):
+                self._reload(service, settings)
+            case Drain(seconds):
+                self._spawn(self._drain(service, seconds))
+
+    # Beginning ------------------------------------------------------------------------------
+
+    def _set_up(self, setup: Setup, descriptors: list[int]) -> None:
+        memory = Memory(descriptors[0], setup.workers)
+        ledger = Ledger(memory, setup.secret)
+        books = SharedBooks(ledger, setup.worker, self._tell_gone)
+        self._setup = setup
+        self._addresses = setup.addresses
+        self._others = Others(setup.worker, setup.workers, books, self._link.send)
+        replies, bindings = memory.cells(setup.salt)
+        self._common = Common(
+            setup.key,
+            books,
+            replies,
+            bindings,
+            SharedPlaces(memory, setup.worker, setup.salt),
+            random_bytes=lambda size: bytes([setup.worker]) + os.urandom(size - 1),
+            numbers=itertools.count(setup.first_number, STEP),
+            elsewhere=self._others,
+            bind=self._handed.bind,
+            addresses=lambda: self._addresses,
+            watches=False,
+        )
+
+    async def _start(self) -> None:
+        setup = self._setup
+        structlog.contextvars.bind_contextvars(worker=setup.worker)
+        try:
+            with thawed(setup.settings) as (turn, logs):
+                set_up(logs, self._watcher)
+                own = {"state_directory": setup.state}
+                service = TurnService(
+                    turn.model_copy(update=own),
+                    setup.reserved_ports,
+                    self._common,
+                    tell=self._events.tell,
+                )
+                await service.start()
+        except (StartError, OSError) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            self._link.send(Failed(reason))
+            return
+        self._service = service
+        self._answers = Answers(service, self._link.send)
+        if setup.draining:
+            await service.drain(0)
+        for user, revocation in setup.revoked.items():
+            service.heed(user, *revocation)
+        for early in self._early:
+            self._heard(*early)
+        self._link.send(Started([Place(*place) for place in service.addresses]))
+
+    # Going on -------------------------------------------------------------------------------
+
+    def _reload(self, service: TurnService, settings: bytes) -> None:
+        with thawed(settings) as (turn, logs):
+            set_up(logs, self._watcher)
+            service.reload(turn)
+
+    async def _drain(self, service: TurnService, seconds: float) -> None:
+        await service.drain(seconds)
+        self._link.send(Drained())
+
+    def _hand_over(self, service: TurnService, claim: Claim) -> None:
+        sock = service.hand_over(claim.token, Owner(claim.username, claim.user))
+        answer = Claimed(claim.number, claim.asking)
+        if sock is None:
+            self._link.send(answer)
+        else:
+            with sock:
+                self._link.send(answer, [sock.fileno()])
+
+    def _tell_gone(self, relayed: Address, workers: Sequence[int]) -> None:
+        self._link.send(Gone(*relayed, list(workers)))
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self.failure = task.exception()
+            self._over.set()
+
+
+def main() -> None:
+    """Run a worker until its pool lets it go."""
+    for number in IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+    sock = socket.socket(fileno=int(sys.argv[1]))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_live(sock))
+
+
+async def _live(sock: socket.socket) -> None:
+    child = Child(sock)
+    await child.run()
+    if child.failure is not None:
+        raise child.failure
+
+
+if __name__ == "__main__":
+    main()

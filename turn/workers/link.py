@@ -1,0 +1,158 @@
+"""A link between the pool and a worker: messages, and descriptors beside them.
+
+```
+length of the body 4 | descriptors that come with it 1 | body (MessagePack, ``messages``)
+```
+Over a Unix stream socket: the descriptors of a message arrive with its first byte, or before.
+"""
+
+import array
+import asyncio
+import os
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+HEAD = struct.Struct("!IB")
+READ_BYTES = 1 << 16
+MOST_DESCRIPTORS = 4
+"""Of one message."""
+LARGEST = 256 << 20
+"""A snapshot of 65,536 allocations is far below."""
+
+Received = Callable[[msgspec.Struct, list[int]], None]
+"""Takes a message and its descriptors, which it owns."""
+
+
+class Link:
+    """One end."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        decoder: msgspec.msgpack.Decoder[msgspec.Struct],
+        received: Received,
+        lost: Callable[[], None],
+    ) -> None:
+        """Take over a connected socket.
+
+        :param decoder: what the other end may say.
+        :param lost: called once, when the other end is gone or talks nonsense.
+        """
+        sock.setblocking(False)
+        self._sock = sock
+        self._decoder = decoder
+        self._received = received
+        self._lost = lost
+        self._buffer = bytearray()
+        self._descriptors: deque[int] = deque()
+        self._unsent: deque[tuple[memoryview, Sequence[int]]] = deque()
+        self._open = True
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(sock, self._read)
+
+    def send(self, message: msgspec.Struct, descriptors: Sequence[int] = ()) -> None:
+        """Send a message; nothing happens where the other end is gone.
+
+        :param descriptors: sent as copies: the caller keeps its own, and may close them at once.
+        """
+        if not self._open:
+            return
+        body = msgspec.msgpack.encode(message)
+        data = memoryview(HEAD.pack(len(body), len(descriptors)) + body)
+        copies = [os.dup(descriptor) for descriptor in descriptors]
+        self._unsent.append((data, copies))
+        if len(self._unsent) == 1:
+            self._write()
+
+    def close(self) -> None:
+        """End it; ``lost`` is not called any more."""
+        if self._open:
+            self._open = False
+            self._loop.remove_reader(self._sock)
+            self._loop.remove_writer(self._sock)
+            self._sock.close()
+            for _, copies in self._unsent:
+                _close(copies)
+            _close(self._descriptors)
+
+    def _write(self) -> None:
+        try:
+            while self._unsent:
+                data, copies = self._unsent[0]
+                sent = (
+                    socket.send_fds(self._sock, [data], copies)
+                    if copies
+                    else (self._sock.send(data))
+                )
+                _close(copies)
+                if sent == len(data):
+                    self._unsent.popleft()
+                else:
+                    self._unsent[0] = (data[sent:], ())
+        except BlockingIOError:
+            self._loop.add_writer(self._sock, self._write)
+        except OSError:
+            self._end()
+        else:
+            self._loop.remove_writer(self._sock)
+
+    def _read(self) -> None:
+        try:
+            data, descriptors = self._receive()
+        except BlockingIOError:
+            return
+        except OSError:
+            data, descriptors = b"", []
+        self._descriptors += descriptors
+        if not data:
+            self._end()
+            return
+        self._buffer += data
+        try:
+            while self._open and self._take():
+                pass
+        except (msgspec.MsgspecError, ValueError):
+            self._end()
+
+    def _receive(self) -> tuple[bytes, list[int]]:
+        found = array.array("i")
+        room = socket.CMSG_SPACE(MOST_DESCRIPTORS * found.itemsize)
+        data, ancillary, flags, _ = self._sock.recvmsg(READ_BYTES, room, socket.MSG_CMSG_CLOEXEC)
+        for level, kind, content in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                found.frombytes(content[: len(content) - len(content) % found.itemsize])
+        if flags & socket.MSG_CTRUNC:  # the process has no descriptors left
+            _close(found)
+            raise OSError("descriptors were lost")
+        return data, list(found)
+
+    def _take(self) -> bool:
+        """Take one message out of what was read, if it is whole. :raises ValueError: nonsense."""
+        if len(self._buffer) < HEAD.size:
+            return False
+        length, count = HEAD.unpack_from(self._buffer)
+        if length > LARGEST or count > MOST_DESCRIPTORS:
+            raise ValueError("no message of ours")
+        end = HEAD.size + length
+        if len(self._buffer) < end:
+            return False
+        if count > len(self._descriptors):
+            raise ValueError("descriptors are missing")
+        message = self._decoder.decode(bytes(self._buffer[HEAD.size : end]))
+        del self._buffer[:end]
+        self._received(message, [self._descriptors.popleft() for _ in range(count)])
+        return True
+
+    def _end(self) -> None:
+        if self._open:
+            self.close()
+            self._lost()
+
+
+def _close(descriptors: Sequence[int] | deque[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
