@@ -31,10 +31,12 @@ from turn.doctor.target import Credentials, parse_url
 from turn.doctor.wire import UdpWire
 
 SERVER, CLIENT = "5.5.5.1", "5.5.5.2"
+SECOND = "5.5.5.3"
+"""Of the server too."""
 NOWHERE = "5.5.5.77"
 """An address that nobody has."""
 SECRET, USER, PASSWORD = "the shared secret of the lab", "alice", "secretpw"
-PATIENCE = 1.2
+PATIENCE = 2.0
 STARTED_WITHIN = 15.0
 
 
@@ -57,15 +59,29 @@ class Lab:
             input=table, text=True, check=True,
         )  # fmt: skip
 
-    def open_firewall(self) -> None:
-        """Let everything in again."""
-        command = ["ip", "netns", "exec", self.server.namespace, "nft", "flush", "ruleset"]
-        subprocess.run(command, check=True)
+    def symmetric_nat(self) -> None:
+        """Have what leaves the client's host take another port for each destination."""
+        table = (
+            "table ip doctor {\n  chain output {\n    type nat hook postrouting priority 100;\n"
+            "    oif c0 masquerade fully-random\n  }\n}\n"
+        )
+        subprocess.run(
+            ["ip", "netns", "exec", self.client.namespace, "nft", "-f", "-"],
+            input=table, text=True, check=True,
+        )  # fmt: skip
 
-    def examine(self, url: str, credentials: Credentials, **options: Any) -> Section:
-        """What the doctor finds, from the client's host."""
+    def open_firewall(self) -> None:
+        """Let everything through again, as it is."""
+        for host in (self.server, self.client):
+            command = ["ip", "netns", "exec", host.namespace, "nft", "flush", "ruleset"]
+            subprocess.run(command, check=True)
+
+    def examine(
+        self, url: str, credentials: Credentials, *, at_server: bool = False, **options: Any
+    ) -> Section:
+        """What the doctor finds, from the client's host or from the server's own."""
         wanted = Options(credentials, **{"load": False, "patience": PATIENCE, **options})
-        with self.client.inside():
+        with (self.server if at_server else self.client).inside():
             return asyncio.run(examine(parse_url(url), wanted))
 
     @contextmanager
@@ -103,6 +119,7 @@ def lab() -> Iterator[Lab]:
         for host in (one.server, one.client):
             run("ip", "-n", host.namespace, "addr", "add", "dev", host.device, f"{host.ipv4}/24")
             run("ip", "-n", host.namespace, "link", "set", host.device, "up")
+        run("ip", "-n", one.server.namespace, "addr", "add", "dev", "s0", f"{SECOND}/24")
         yield one
     finally:
         for host in (one.server, one.client):

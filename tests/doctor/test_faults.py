@@ -17,6 +17,7 @@ from tests.conftest import need, need_root
 from tests.doctor.lab import (
     NOWHERE,
     PASSWORD,
+    SECOND,
     SECRET,
     SERVER,
     USER,
@@ -246,6 +247,37 @@ def test_a_clock_that_is_wrong(
     assert [one.status for one in found] == [status], tell(section)
     assert words in found[0].says
     assert "NTP" in found[0].next
+
+
+def test_a_relay_that_refuses_itself_is_not_called_closed(hosts: Lab, tmp_path: Path) -> None:
+    with icebroker(hosts, tmp_path):
+        section = hosts.examine(UDP, GOOD, at_server=True)
+    assert section.passed, tell(section)
+    (echo,) = (one for one in section.findings if one.check == "echo")
+    assert echo.status is Status.SKIP
+    assert "the relay's own machine" in echo.says
+    assert "on another machine" in echo.next
+
+
+@pytest.mark.parametrize("server", SERVERS)
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_the_kind_of_nat(hosts: Lab, tmp_path: Path, server: str, *, symmetric: bool) -> None:
+    places = [f"{SERVER}:3478", f"{SECOND}:3479"]
+    start = (
+        icebroker(hosts, tmp_path, nat_discovery=places)
+        if server == "ours"
+        else coturn(hosts, tmp_path, "un--no-rfc5780", "-L", SECOND)
+    )
+    if symmetric:
+        hosts.symmetric_nat()
+    with start:
+        section = hosts.examine(UDP, GOOD)
+    assert section.passed, tell(section)
+    (nat,) = (one for one in section.findings if one.check == "nat")
+    if symmetric:
+        assert (nat.status, "(symmetric)" in nat.says) == (W, True), tell(section)
+    else:
+        assert (nat.status, "one mapping" in nat.says) == (Status.OK, True), tell(section)
 
 
 class Page(http.server.BaseHTTPRequestHandler):

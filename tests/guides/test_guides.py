@@ -173,3 +173,34 @@ def test_every_guide_is_in_the_list():
     assert (ROOT / "deploy/docs/README.md") in {
         file.resolve() for file, _ in links(ROOT / "README.md")
     }
+
+
+WORDS = (
+    "configuration reloaded",
+    "configuration refused; the one in use stays",
+    "the credential has expired",
+    "the password is not the user's, or turn.secret did not make it",
+    "an operator has revoked the user",
+    "pages of this origin may not connect",
+    "its port is closed from outside",
+)
+"""What the guides have the service say."""
+
+
+@pytest.mark.parametrize("words", WORDS)
+def test_the_service_speaks_as_the_guides_say(words: str):
+    sources = [ROOT / "icebroker.py", *(ROOT / "turn").rglob("*.py"), *ROOT.glob("signaling/*.py")]
+    assert any(words in _without_breaks(file) for file in sources)
+    assert any(words in _without_breaks(guide) for guide in GUIDES)
+
+
+def _without_breaks(file: Path) -> str:
+    """The text, with strings and sentences that go on in the next line made whole."""
+    return re.sub(r'"?\n\s*f?"?', " ", file.read_text("utf-8")).replace("  ", " ")
+
+
+def test_every_alert_that_is_named_exists():
+    alerts = (ROOT / "deploy/prometheus/alerts.yml").read_text()
+    for guide in GUIDES:
+        for name in re.findall(r"`(Icebroker[A-Z]\w+)`", guide.read_text("utf-8")):
+            assert f"alert: {name}\n" in alerts

@@ -1,7 +1,9 @@
 """The operator's page in Chromium: what it shows of both services, and what its buttons do."""
 
 import pytest
+import pytest_asyncio
 
+from tests.conftest import need
 from tests.interop.browser import chromium
 from tests.operator_api import TOKEN, operator
 from tests.signaling.live import signaling, sockets
@@ -12,15 +14,18 @@ from turn.codec.registry import Method
 HOSTILE = "<img src=x onerror=\"document.title='owned'\">"
 
 
-@pytest.fixture
-async def browser(need):
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser():
     """Debian's Chromium."""
     need("chromium")
     async with chromium() as one:
         yield one
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def stage():
     """Both services, their operator, and what opens sockets."""
     journal = Journal()
@@ -33,7 +38,7 @@ async def stage():
         yield turn, api, join
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def page(browser):
     """A page, and whatever it complains of."""
     one = await (await browser.new_context()).new_page()

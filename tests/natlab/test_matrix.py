@@ -10,6 +10,7 @@ from tests.natlab.lab import Call, Cell, check, run, table
 from tests.natlab.networks import IPV6, KINDS, LAN, NO_UDP, OPEN, PROXY, RESTRICTED, SYMMETRIC
 from tests.natlab.peers import PatientConnection
 
+pytestmark = pytest.mark.timeout(300)  # the first test waits for all cells
 LANES = 4
 PAGES = ("chromium", "chromium")
 CELLS = (

@@ -2,12 +2,14 @@
 
 import asyncio
 import ssl
+import time
 
 import pytest
 
 from config.certificate import self_signed
 from tests.turn.live import UDP, Client, port_of, relay, settings
 from turn.assemble import StartError
+from turn.auth.ephemeral import mint
 from turn.codec import registry
 from turn.codec.message import build
 from turn.codec.registry import MessageClass, Method
@@ -128,3 +130,25 @@ async def test_the_share_of_strangers_changes(connect):
         service.reload(settings(max_bindings_per_second=1000))
         for _ in range(5):
             assert code_of(await client.request(Method.BINDING)) == 0
+
+
+async def test_a_secret_that_is_rotated_or_has_leaked():
+    old, new = "a secret of thirty-two characters", "another secret, long enough for all"
+    async with relay(secret=old) as service:
+        client = Client(*mint(old, "carol", int(time.time()) + 60))
+        await client.connect(port_of(service))
+        await client.allocate()
+        service.reload(settings(secret=[new, old]))
+        assert await refreshed(client) == 0
+        service.reload(settings(secret=new))
+        assert await refreshed(client) == 401
+        client.close()
+
+
+async def refreshed(client: Client) -> int:
+    """What a Refresh is answered, once the client has the nonce that goes with the secret."""
+    reply = await client.request(Method.REFRESH)
+    if code_of(reply) == 438:
+        client.nonce = reply.get(registry.NONCE)
+        reply = await client.request(Method.REFRESH)
+    return int(code_of(reply))

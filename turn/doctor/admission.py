@@ -151,22 +151,7 @@ async def _explain_401(
 ) -> None:
     realm = refusal.reply.get(registry.REALM) or ""
     if credentials.secret:
-        ahead = await _clock_ahead(credentials, reconnect)
-        if ahead is not None:
-            low, high = ahead
-            section.fail(
-                "clock",
-                f"the server's clock is ahead of ours by {_span(low)} to {_span(high)}: "
-                "fresh credentials have expired for it",
-                "set both clocks by NTP (timedatectl set-ntp true)",
-            )
-            return
-        section.fail(
-            "credentials",
-            "the server refuses credentials made with our secret (401)",
-            "use the same secret on both sides (turn.secret; coturn: static-auth-secret; its "
-            f"realm is {realm!r}), without spaces or line ends around it",
-        )
+        await _explain_secret(section, realm, credentials, reconnect)
         return
     expiry, _, name = credentials.username.partition(":")
     if expiry.isdigit() and name and float(expiry[:15]) < time.time():
@@ -188,6 +173,27 @@ async def _explain_401(
             f"the server refuses the user name or the password (401, realm {realm!r})",
             "mend the one that is wrong; both are case-sensitive",
         )
+
+
+async def _explain_secret(
+    section: Section, realm: str, credentials: Credentials, reconnect: Reconnect
+) -> None:
+    ahead = await _clock_ahead(credentials, reconnect)
+    if ahead is not None:
+        low, high = ahead
+        section.fail(
+            "clock",
+            f"the server's clock is ahead of ours by {_span(low)} to {_span(high)}: "
+            "fresh credentials have expired for it",
+            "set both clocks by NTP (timedatectl set-ntp true)",
+        )
+        return
+    section.fail(
+        "credentials",
+        "the server refuses credentials made with our secret (401)",
+        "use the same secret on both sides (turn.secret; coturn: static-auth-secret; its "
+        f"realm is {realm!r}), without spaces or line ends around it",
+    )
 
 
 async def _clock_ahead(

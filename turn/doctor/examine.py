@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from turn.codec.errors import Malformed
-from turn.doctor import admission, certificate, ice, reach, relaying
+from turn.doctor import admission, certificate, ice, nat, reach, relaying
 from turn.doctor.client import Forged, NotStun, Refused, Relayed, Silent, TurnClient
 from turn.doctor.report import Section
 from turn.doctor.target import Credentials, Target
@@ -72,7 +72,7 @@ async def _examine_address(section: Section, target: Target, host: str, options:
         if not await reach.answers(section, target, host, client):
             return
         if target.transport is Transport.UDP:
-            await reach.nat(section, target, host)
+            await nat.tell_kind(section, target, host)
         if target.relays:
             await _Relay(section, target, host, options).examine(client)
     finally:

@@ -4,7 +4,7 @@ import asyncio
 import statistics
 import struct
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import NamedTuple
 
@@ -81,32 +81,46 @@ def look_at_address(section: Section, relayed: Relayed, host: str) -> bool:
     return False
 
 
-async def echo(section: Section, client: TurnClient, relayed: Relayed, host: str,
-               outside: Outside | None) -> None:  # fmt: skip
+async def echo(
+    section: Section, client: TurnClient, relayed: Relayed, host: str, outside: Outside | None
+) -> None:
     """Send to the relayed address from outside, and back."""
     if outside is None:
-        section.skip("echo", "the server answers no STUN over UDP, so there is no peer here to "
-                     "try with")  # fmt: skip
+        section.skip(
+            "echo", "the server answers no STUN over UDP, so there is no peer here to try with"
+        )
         return
     if family_of(outside.mapped) != family_of(relayed.address):
         section.skip("echo", "the relayed address is of another family than this machine's")
         return
     try:
-        await client.permit(outside.mapped.host)
+        # As Chromium does; what goes out below goes as Firefox sends it.
+        await client.bind(outside.mapped)
     except Refused as refusal:
-        section.skip(
-            "echo",
-            f"the server does not relay to this machine, {outside.mapped.host} ({refusal}), so "
-            "nothing can be sent there and back from here",
-            "run the doctor on a machine with a public address",
-        )
+        _tell_refused(section, refusal, outside.mapped.host, {relayed.address.host, host})
         return
     except (Silent, NotStun, Forged, OSError) as error:
-        section.fail("echo", f"CreatePermission was not answered ({error})", "look at its log")
+        section.fail("echo", f"ChannelBind was not answered ({error})", "look at its log")
         return
-    came_in = await _in(client, relayed, outside)
-    went_out = await _out(client, outside)
-    _judge_echo(section, relayed, host, came_in=came_in, went_out=went_out)
+    seen = await _in(client, relayed, outside)
+    went_out = await _out(client, outside, seen or outside.mapped)
+    _judge_echo(section, relayed, host, came_in=seen is not None, went_out=went_out)
+
+
+def _tell_refused(section: Section, refusal: Refused, us: str, server: set[str]) -> None:
+    if us in server:
+        section.skip(
+            "echo",
+            f"this is the relay's own machine, which it rightly refuses as a peer ({refusal})",
+            "run the doctor on another machine: only from there are the firewalls in the way",
+        )
+    else:
+        section.skip(
+            "echo",
+            f"the server does not relay to this machine, {us} ({refusal}), so nothing can be sent "
+            "there and back from here",
+            "run the doctor on a machine with a public address",
+        )
 
 
 def _judge_echo(
@@ -139,20 +153,26 @@ def _judge_echo(
     )
 
 
-async def _in(client: TurnClient, relayed: Relayed, outside: Outside) -> bool:
+async def _in(client: TurnClient, relayed: Relayed, outside: Outside) -> Address | None:
+    """Send to the relayed address; where the relay saw it come from, None: it did not arrive."""
     for number in range(TRIES):
         outside.transport.sendto(b"doctor %d" % number, relayed.address)
         await asyncio.sleep(BETWEEN)
         if not client.data.empty():
-            return True
-    return await _soon(client.data.get())
+            break
+    try:
+        async with asyncio.timeout(WAIT):
+            peer, _ = await client.data.get()
+    except TimeoutError:
+        return None
+    return peer
 
 
-async def _out(client: TurnClient, outside: Outside) -> bool:
+async def _out(client: TurnClient, outside: Outside, peer: Address) -> bool:
     arrived = asyncio.ensure_future(_heard(outside.inbox, b"doctor back"))
     try:
         for _ in range(TRIES):
-            await client.send(outside.mapped, b"doctor back")
+            await client.send(peer, b"doctor back")
             await asyncio.wait({arrived}, timeout=BETWEEN)
             if arrived.done():
                 return True
@@ -171,15 +191,6 @@ async def _heard(inbox: Inbox, wanted: bytes) -> None:
                 return
         except OSError:
             continue
-
-
-async def _soon(waiting: Awaitable[object]) -> bool:
-    try:
-        async with asyncio.timeout(WAIT):
-            await waiting
-    except TimeoutError:
-        return False
-    return True
 
 
 async def private_peers(section: Section, client: TurnClient, host: str) -> None:
@@ -204,9 +215,11 @@ async def private_peers(section: Section, client: TurnClient, host: str) -> None
     says = f"users can reach {names} through the relay"
     then = (
         "take them out of turn.allow_peers and set turn.open_private_peers = false (coturn: "
-        "denied-peer-ip=10.0.0.0-10.255.255.255 and so on; no-multicast-peers)"
+        "denied-peer-ip=10.0.0.0-10.255.255.255 and so on)"
     )
     on_a_lan = ip_address(host).is_private and not set(allowed) & set(WORST)
+    if on_a_lan:
+        then = f"as it should be for a laptop or a LAN; on the internet, {then}"
     (section.warn if on_a_lan else section.fail)("private", says, then)
 
 
