@@ -246,7 +246,9 @@ class SignalingService:
 
     async def _tick(self) -> None:
         while True:
+            due = time.monotonic() + TICK
             await asyncio.sleep(TICK)
+            self._websockets.lag = time.monotonic() - due
             await self._hub.tick()
 
     def _tls_context(self) -> ssl.SSLContext | None:

@@ -1,6 +1,7 @@
 """The sockets of clients: who may have one, what is said over it, and a name for every end."""
 
 import asyncio
+import random
 import time
 from collections import Counter
 from typing import Protocol
@@ -16,6 +17,12 @@ from signaling.protocol.errors import CloseCode, ErrorCode, ProtocolError
 from signaling.stats import Stats
 
 log = structlog.get_logger("signaling")
+
+
+MOST_LAG = 0.5
+"""Seconds that this process may be behind its clock before it turns new clients away."""
+LATER = 5
+"""Seconds after which those who are turned away may come again, at most; each at its own time."""
 
 
 class Dialogue(Protocol):
@@ -46,6 +53,9 @@ class WebSockets:
         self._stats = stats
         self._strangers: Counter[str] = Counter()
         self.connections = 0
+        self.lag = 0.0
+        """Seconds by which this process is behind its clock, as it was seen last. In a storm of
+        clients those who are in go first: one that is let in and not answered would come again."""
 
     async def serve(
         self, request: web.Request, network: str, dialogue: Dialogue | None = None
@@ -93,11 +103,12 @@ class WebSockets:
         self, request: web.Request, network: str, dialogue: Dialogue
     ) -> web.Response | None:
         most = self.settings.max_connections
-        if self._hub.draining or (most and self.connections >= most):
+        full = most and self.connections >= most
+        if self._hub.draining or full or self.lag > MOST_LAG:
             return web.Response(
                 status=503,
                 text="busy: try again elsewhere or later\n",
-                headers={"Retry-After": "2"},
+                headers={"Retry-After": str(random.randint(1, LATER))},  # noqa: S311 - spreads load
             )
         if self._strangers[network] >= self.settings.max_unauthenticated_per_address:
             return web.Response(
