@@ -280,6 +280,22 @@ def test_the_kind_of_nat(hosts: Lab, tmp_path: Path, server: str, *, symmetric: 
         assert (nat.status, "one mapping" in nat.says) == (Status.OK, True), tell(section)
 
 
+def test_a_relay_of_ipv6_alone(hosts: Lab, tmp_path: Path) -> None:
+    address = hosts.server.ipv6
+    with icebroker(
+        hosts,
+        tmp_path,
+        listen=[f"[{address}]:3478"],
+        relay_addresses=[address],
+        allow_peers=["fd00::/8"],
+    ):
+        section = hosts.examine(f"turn:[{address}]", GOOD, load=True)
+    found = {one.check: one for one in section.findings}
+    assert found["echo"].status is found["loss"].status is Status.OK, tell(section)
+    assert (found["private"].status, "fc00::/7" in found["private"].says) == (F, True)
+    assert (found["family"].status, "IPv6 addresses only" in found["family"].says) == (W, True)
+
+
 class Page(http.server.BaseHTTPRequestHandler):
     """A web server, to be taken for a relay."""
 

@@ -24,9 +24,16 @@ FORBIDDEN = {
     "100.64.0.1": "100.64.0.0/10",
 }
 """Peers that no stranger should reach through a relay."""
+FORBIDDEN_IPV6 = {
+    "::1": "the server itself (::1)",
+    "::ffff:169.254.169.254": "the cloud's metadata (169.254.169.254, as IPv6)",
+    "fd00::1": "fc00::/7",
+    "fe80::1": "fe80::/10",
+    "64:ff9b::a00:1": "10.0.0.0/8, by NAT64",
+}
 DISCARD = 9
 """A port that nothing bad can come of."""
-WORST = ("127.0.0.1", "169.254.169.254")
+WORST = ("127.0.0.1", "169.254.169.254", "::1", "::ffff:169.254.169.254")
 TRIES, BETWEEN, WAIT = 5, 0.1, 1.0
 PACKETS, PAYLOAD, PAUSE = 200, 1000, 0.005
 """Of the measurement: 1.6 Mbit/s for a second, what a video call takes."""
@@ -193,10 +200,12 @@ async def _heard(inbox: Inbox, wanted: bytes) -> None:
             continue
 
 
-async def private_peers(section: Section, client: TurnClient, host: str) -> None:
+async def private_peers(section: Section, client: TurnClient, relayed: Relayed, host: str) -> None:
     """Whether the relay keeps its users out of the networks behind it."""
     allowed: list[str] = []
-    for peer in FORBIDDEN:
+    is_ipv6 = ":" in relayed.address.host
+    forbidden = FORBIDDEN_IPV6 if is_ipv6 else FORBIDDEN
+    for peer in forbidden:
         try:
             # A channel, not a permission: that is for an address whatever the port, and a relay
             # whose own address it is may grant it and carry nothing there but relayed traffic.
@@ -211,7 +220,7 @@ async def private_peers(section: Section, client: TurnClient, host: str) -> None
     if not allowed:
         section.ok("private", "private networks, the server itself and cloud metadata are refused")
         return
-    names = ", ".join(FORBIDDEN[peer] for peer in allowed)
+    names = ", ".join(forbidden[peer] for peer in allowed)
     says = f"users can reach {names} through the relay"
     then = (
         "take them out of turn.allow_peers and set turn.open_private_peers = false (coturn: "
