@@ -68,7 +68,7 @@ async def admit(
         return None
     shown = credentials.at(time.time() + TTL) if credentials.secret else credentials
     try:
-        relayed = await client.allocate(shown)
+        relayed = await _allocate(section, client, shown)
     except Refused as refusal:
         if refusal.code == 401:
             await _explain_401(section, refusal, credentials, reconnect)
@@ -82,6 +82,22 @@ async def admit(
         await _others_are_refused(section, shown, credentials, reconnect)
         return relayed
     return None
+
+
+async def _allocate(section: Section, client: TurnClient, shown: Credentials) -> Relayed:
+    """An allocation as browsers ask for it: of IPv4; of IPv6 where there is no other."""
+    try:
+        return await client.allocate(shown)
+    except Refused as refusal:
+        if refusal.code != 440:
+            raise
+    relayed = await client.allocate(shown, Family.IPV6)
+    section.warn(
+        "family",
+        "the relay has IPv6 addresses only (440), and clients ask for IPv4 unless told otherwise",
+        "add an IPv4 address to turn.relay_addresses",
+    )
+    return relayed
 
 
 def _explain_broken(section: Section, error: Exception) -> None:
