@@ -8,13 +8,14 @@ PURE   := turn/codec/*,turn/auth/*,turn/allocation/*,turn/routes.py,turn/bandwid
 KERNEL_OBJECT := turn/kernel/relay.bpf.o
 MULTIARCH = $(shell gcc -print-multiarch 2>/dev/null)
 
-.PHONY: help serve test check bench bench-signaling kernel protocol docs format clean
+.PHONY: help serve test check bench bench-workers bench-signaling kernel protocol docs format clean
 
 help:
 	@echo "make serve   run the relay and signaling on embedded defaults (ARGS=--lan opens it to the LAN)"
 	@echo "make test    install what the tests need, and run them all (ARGS='tests/turn -k policy' for some)"
 	@echo "make check   format, lint, types, import contracts, tests with coverage: what CI runs"
 	@echo "make bench   what a packet costs, beside coturn and plain forwarding (needs root)"
+	@echo "make bench-workers  what a second worker process brings, and what sharing costs (needs root)"
 	@echo "make bench-signaling  what a message costs, beside the PeerJS server; delivery across nodes"
 	@echo "make kernel  rebuild the BPF object of the kernel plane (needs clang)"
 	@echo "make protocol rewrite the JSON Schema and the AsyncAPI document of signaling"
@@ -51,6 +52,10 @@ docs: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev
 	@tests/install.sh
 	$(BIN)/python -m tests.bench $(ARGS)
+
+bench-workers: $(VENV)/.installed-dev
+	@tests/install.sh
+	$(BIN)/python -m tests.bench.workers $(ARGS)
 
 bench-signaling: $(VENV)/.installed-dev
 	@tests/install.sh

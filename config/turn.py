@@ -256,9 +256,6 @@ class TurnSettings(Section):
                 "set workers = 1"
             )
             found.append(Problem("tcp_allocations", text))
-        if self.mobility:
-            text = "a client would show its ticket to another worker; set workers = 1"
-            found.append(Problem("mobility", text))
         return found
 
     def _third_party_problems(self) -> list[Problem]:

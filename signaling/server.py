@@ -1,6 +1,7 @@
 """The composition root of signaling: the one place that wires it; start, drain, stop."""
 
 import asyncio
+import resource
 import ssl
 import time
 from collections.abc import Callable, Sequence
@@ -116,6 +117,8 @@ class SignalingService:
         :raises StartError: the certificate is not usable.
         :raises OSError: the address cannot be listened on.
         """
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # each socket is a descriptor
         tls = self._tls = self._tls_context()
         await self._broker.start(self._hub)
         await self._runner.setup()
@@ -243,7 +246,9 @@ class SignalingService:
 
     async def _tick(self) -> None:
         while True:
+            due = time.monotonic() + TICK
             await asyncio.sleep(TICK)
+            self._websockets.lag = time.monotonic() - due
             await self._hub.tick()
 
     def _tls_context(self) -> ssl.SSLContext | None:

@@ -97,8 +97,8 @@ class RateLimit:
         self._burst = burst
         self._tokens = float(burst)
         self._updated = now
-        self.refused = 0
-        """Messages refused since the last one that was not."""
+        self.refused = 0.0
+        """Messages refused lately; forgotten half as fast as messages are let through."""
 
     def delay(self, now: float) -> float:
         """Count one more message; the seconds to wait so that it is within the limit."""
@@ -113,9 +113,10 @@ class RateLimit:
             self.refused += 1
             return False
         self._tokens -= 1
-        self.refused = 0
         return True
 
     def _refill(self, now: float) -> None:
-        self._tokens = min(self._burst, self._tokens + (now - self._updated) * self._rate)
+        refill = (now - self._updated) * self._rate
+        self._tokens = min(self._burst, self._tokens + refill)
+        self.refused = max(0.0, self.refused - refill / 2)
         self._updated = now

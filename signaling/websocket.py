@@ -1,6 +1,7 @@
 """The sockets of clients: who may have one, what is said over it, and a name for every end."""
 
 import asyncio
+import random
 import time
 from collections import Counter
 from typing import Protocol
@@ -16,6 +17,12 @@ from signaling.protocol.errors import CloseCode, ErrorCode, ProtocolError
 from signaling.stats import Stats
 
 log = structlog.get_logger("signaling")
+
+
+MOST_LAG = 0.5
+"""Seconds that this process may be behind its clock before it turns new clients away."""
+LATER = 5
+"""Seconds after which those who are turned away may come again, at most; each at its own time."""
 
 
 class Dialogue(Protocol):
@@ -46,6 +53,9 @@ class WebSockets:
         self._stats = stats
         self._strangers: Counter[str] = Counter()
         self.connections = 0
+        self.lag = 0.0
+        """Seconds by which this process is behind its clock, as it was seen last. In a storm of
+        clients those who are in go first: one that is let in and not answered would come again."""
 
     async def serve(
         self, request: web.Request, network: str, dialogue: Dialogue | None = None
@@ -77,6 +87,8 @@ class WebSockets:
             await self._run(ws, network, dialogue)
         finally:
             self.connections -= 1
+            # After aiohttp has finished with them.
+            asyncio.get_running_loop().call_later(UNLINK_AFTER, _unlink, ws, request)
         return ws
 
     async def _prepare(self, ws: web.WebSocketResponse, request: web.Request, network: str) -> None:
@@ -91,11 +103,12 @@ class WebSockets:
         self, request: web.Request, network: str, dialogue: Dialogue
     ) -> web.Response | None:
         most = self.settings.max_connections
-        if self._hub.draining or (most and self.connections >= most):
+        full = most and self.connections >= most
+        if self._hub.draining or full or self.lag > MOST_LAG:
             return web.Response(
                 status=503,
                 text="busy: try again elsewhere or later\n",
-                headers={"Retry-After": "2"},
+                headers={"Retry-After": str(random.randint(1, LATER))},  # noqa: S311 - spreads load
             )
         if self._strangers[network] >= self.settings.max_unauthenticated_per_address:
             return web.Response(
@@ -154,6 +167,7 @@ class Native:
 
     async def begin(self, ws: web.WebSocketResponse, socket: Socket) -> Session | None:
         """Wait for a good hello; None where the socket ended without one."""
+        mistakes = 0
         async for frame in ws:
             if frame.type is WSMsgType.ERROR:
                 return None  # not a frame; aiohttp has closed the socket, and its code says why
@@ -175,17 +189,35 @@ class Native:
                 if error.code in REFUSALS:
                     socket.close(REFUSALS[error.code], error.message)
                     return None
+                mistakes += 1
+                if mistakes > MOST_BEFORE_HELLO:
+                    socket.close(CloseCode.FLOOD, "too many messages before a hello")
+                    return None
         return None
 
     async def receive(self, session: Session, text: str) -> None:
-        """Handle a text frame."""
+        """Handle a text frame. Who writes too many is read more slowly, until it is cut."""
+        refused = session.rate.refused
         await self._hub.receive(session, text)
+        if session.rate.refused > refused:
+            await asyncio.sleep(FLOOD_PAUSE)
 
     def ended(self, code: int | None) -> bool:
         """A page that goes away may come back: only 1000 is for good."""
         return code == CloseCode.NORMAL
 
 
+UNLINK_AFTER = 1.0
+"""Seconds."""
+AT_ONCE = 16
+"""Frames of one socket that are handled before others have a go."""
+FLOOD_PAUSE = 0.01
+"""Seconds after each message over the limit, so that a flood costs little until it is cut."""
+WS_LINKS = ("_req", "_reader", "_writer", "_payload_writer", "_exception")
+REQUEST_LINKS = ("_protocol", "_payload_writer", "_match_info", "_task")
+"""Attributes of aiohttp's objects that lead back to them; a test counts what is left."""
+MOST_BEFORE_HELLO = 8
+"""Messages that are no hello; who sends more is cut."""
 ENDS: dict[int, str] = {
     CloseCode.NORMAL: "left",
     WSCloseCode.GOING_AWAY: "page_gone",
@@ -213,14 +245,32 @@ def _reason(code: int | None, ws: web.WebSocketResponse) -> str:
     return ENDS.get(code or 0, "lost")
 
 
+def _unlink(ws: web.WebSocketResponse, request: web.Request) -> None:
+    """Break the cycles in which aiohttp leaves an ended WebSocket, so that it is freed at once.
+
+    The collector would have to look through all that live to find it, and stop for as long.
+    """
+    for thing, names in ((ws, WS_LINKS), (request, REQUEST_LINKS)):
+        for name in names:
+            if hasattr(thing, name):
+                setattr(thing, name, None)
+
+
 async def _read(
     ws: web.WebSocketResponse, socket: Socket, session: Session, dialogue: Dialogue
 ) -> None:
     receive, handle = ws.receive, dialogue.receive
+    frames = 0
     while True:
         frame = await receive()
+        if socket.reason:
+            return  # what still comes in is nobody's business any more
         if frame.type is WSMsgType.TEXT:
             await handle(session, frame.data)
+            frames += 1
+            if frames % AT_ONCE == 0:
+                # Frames that are here already are read without a pause: let the others have a go.
+                await asyncio.sleep(0)
         elif frame.type is WSMsgType.BINARY:
             socket.close(CloseCode.NOT_TEXT, "frames are text")
             return

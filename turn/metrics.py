@@ -22,7 +22,7 @@ PREFIX = "icebroker_"
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 TRANSPORTS = ("udp", "tcp", "tls", "dtls")
 FAMILIES = ("ipv4", "ipv6")
-CLOSE_REASONS = ("released", "expired", "disconnected", "shutdown", "operator", "revoked")
+CLOSE_REASONS = ("released", "expired", "disconnected", "shutdown", "operator", "revoked", "moved")
 QUOTAS = ("user", "address", "total", "ports", "permissions", "channels", "connections")
 AUTH_RESULTS = ("ok", "unauthorized", "stale_nonce", "bad_request")
 

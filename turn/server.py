@@ -14,10 +14,11 @@ from config.turn import TurnSettings
 from turn import assemble
 from turn.admin.relay import Allocations, RelayFigures, figures_of
 from turn.allocation.allocator import Parts
+from turn.allocation.elsewhere import Shown
 from turn.allocation.engine import Engine
 from turn.allocation.model import Owner, Relay
 from turn.allocation.policy import PeerPolicy
-from turn.allocation.record import NoJournal
+from turn.allocation.record import NoJournal, Record, record_of
 from turn.allocation.table import AllocationTable
 from turn.codec.errors import StunError
 from turn.codec.values import Address
@@ -374,6 +375,20 @@ class TurnService:
         except StunError:
             return None
         return cast("RelaySocket", relay).detach()
+
+    def let_go(self, shown: Shown) -> tuple[Record, list[socket.socket]]:
+        """Let go of an allocation that a client of another worker shows the ticket of.
+
+        What its new address is counted for stays counted here for a moment: never by none.
+
+        :raises StunError: it may not have it.
+        """
+        engine = self._engine
+        allocation, held = engine.hand_over(shown, time.monotonic())
+        relays = [relayed.relay for relayed in allocation.relayed.values()]
+        record = record_of(allocation)
+        asyncio.get_running_loop().call_later(TICK, engine.table.books.give, held)
+        return record, [cast("RelaySocket", relay).detach() for relay in relays]
 
     def take_over(self, sock: socket.socket) -> Relay:
         """Relay from a port that another worker let go of."""

@@ -60,14 +60,15 @@ def running(name: str, folder: Path, place: Place) -> Iterator[int]:
     with (folder / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
     try:
-        _wait_listening(process)
+        wait_listening(process)
         yield process.pid
     finally:
         process.terminate()
         process.wait(15)
 
 
-def _wait_listening(process: "subprocess.Popen[bytes]") -> None:
+def wait_listening(process: "subprocess.Popen[bytes]") -> None:
+    """Wait until a relay listens. :raises RuntimeError: it does not."""
     deadline = time.monotonic() + 15
     listening = ["ip", "netns", "exec", SERVER, "ss", "-Hlnu", "sport", "=", ":3478"]
     while not subprocess.run(listening, capture_output=True, check=True).stdout:

@@ -12,6 +12,9 @@ from pathlib import Path
 
 from tests.interop.process import ROOT, _wait_ready, free_port
 
+DRAIN = 2.0
+"""Seconds that clients have to move from a node that is asked to end."""
+
 
 class Node:
     """One ``icebroker signaling``; it keeps its ports over restarts."""
@@ -29,7 +32,7 @@ class Node:
             "max_messages_per_second": 1000,
             "max_message_burst": 1000,
             "max_unauthenticated_per_address": 100,
-            "drain_timeout": 3,
+            "drain_timeout": DRAIN,
             "pages": False,
         }
         lines = ["[signaling]", *(f"{k} = {json.dumps(v)}" for k, v in signaling.items())]

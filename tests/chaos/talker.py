@@ -181,6 +181,10 @@ class Talker:
                 self._note("roster", peer["id"])
         elif kind == "peer" and message["event"] != "update":
             self._note(message["event"], message["id"])
+        elif kind == "goaway":
+            asyncio.get_running_loop().call_later(
+                message["deadline"] * self._dice.random(), _abort, ws
+            )
         elif kind == "message":
             data = message["data"]
             self.log.append(Line("got", message["from"], data["sender"], data["number"]))

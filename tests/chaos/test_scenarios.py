@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.chaos.cluster import DRAIN
 from tests.chaos.world import (
     LEASE,
     RECOVERY,
@@ -18,6 +19,7 @@ from tests.chaos.world import (
     TICK,
     WINDOW,
     World,
+    serving,
     until,
     world,
     world_on,
@@ -84,6 +86,16 @@ async def nap(chaos: World) -> None:
     node.wake()
 
 
+async def drain(chaos: World) -> None:
+    """A node is stopped as operators do it: its clients move, and nobody is told of anything."""
+    node = chaos.nodes[0]
+    node.drain()
+    await until(node.ended, DRAIN + SLACK + TICK)
+    await chaos.vanish()
+    node.start()
+    await asyncio.to_thread(node.wait_ready)
+
+
 async def cut(chaos: World) -> None:
     """A node is cut off from Redis; its clients stay."""
     others = chaos.elsewhere()
@@ -92,7 +104,7 @@ async def cut(chaos: World) -> None:
     await chaos.told(others, "suspended", lost, SUSPENDED_WITHIN)
     await asyncio.sleep(chaos.dice.uniform(0, WINDOW))
     chaos.wires[0].mend()
-    await until(chaos.nodes[0].ready, RECOVERY)
+    await serving(chaos.nodes[:1])
 
 
 async def hold(chaos: World) -> None:
@@ -100,7 +112,7 @@ async def hold(chaos: World) -> None:
     chaos.wires[0].hold()
     await asyncio.sleep(chaos.dice.uniform(0.1, PATIENCE_OF_NODES + LEASE + 1))
     chaos.wires[0].mend()
-    await until(chaos.nodes[0].ready, RECOVERY)
+    await serving(chaos.nodes[:1])
 
 
 async def redis_sleeps(chaos: World) -> None:
@@ -109,7 +121,7 @@ async def redis_sleeps(chaos: World) -> None:
     await chaos.vanish()
     await asyncio.sleep(chaos.dice.uniform(0.1, PATIENCE_OF_NODES + LEASE))
     chaos.server.wake()
-    await until(lambda: all(node.ready() for node in chaos.nodes), RECOVERY)
+    await serving(chaos.nodes)
 
 
 async def redis_forgets(chaos: World) -> None:
@@ -148,11 +160,11 @@ async def _begun_anew(chaos: World, before: set[str]) -> None:
 
 
 GROUPS = {
-    "deaths": (drops, death, two_deaths),
-    "absences": (sleep, nap, cut, hold),
-    "redis": (redis_sleeps, redis_forgets, redis_restarts),
+    "deaths": ((drops, death, two_deaths), 3),
+    "absences": ((sleep, nap, drain, cut, hold), 2),
+    "redis": ((redis_sleeps, redis_forgets, redis_restarts), 2),
 }
-"""Each group has nodes and a Redis of its own, and plays while the others do."""
+"""Name: (scenarios, nodes). Each group has a Redis of its own, and plays while the others do."""
 
 
 @pytest.mark.timeout(60 + 60 * ROUNDS)
@@ -161,9 +173,10 @@ async def test_every_promise_is_kept(tmp_path):
     print(f"CHAOS_SEED={seed}")  # a failure shows it
 
     async def play(name: str) -> None:
-        async with world(tmp_path / name, seed) as chaos:
+        scenarios, nodes = GROUPS[name]
+        async with world(tmp_path / name, seed, nodes) as chaos:
             for _ in range(ROUNDS):
-                for scenario in GROUPS[name]:
+                for scenario in scenarios:
                     print(f"{name}: {scenario.__name__}")
                     await chaos.play(scenario)
 

@@ -1,4 +1,4 @@
-"""Three nodes, the Redis that they share, and the wires between them: what a scenario breaks."""
+"""Some nodes, the Redis that they share, and the wires between them: what a scenario breaks."""
 
 import asyncio
 import itertools
@@ -157,17 +157,17 @@ class World:
 
 
 @asynccontextmanager
-async def world(folder: Path, seed: int) -> AsyncIterator[World]:
-    """Three nodes that serve."""
+async def world(folder: Path, seed: int, nodes: int = 3) -> AsyncIterator[World]:
+    """Nodes that serve."""
     async with AsyncExitStack() as stack:
         server = stack.enter_context(redis_server(folder / "redis"))
-        wires = [Wire(server.port) for _ in range(3)]
+        wires = [Wire(server.port) for _ in range(nodes)]
         for wire in wires:
             await wire.start()
             stack.push_async_callback(wire.stop)
         urls = [f"redis://127.0.0.1:{wire.port}" for wire in wires]
-        nodes = await _in_thread(stack, folder, urls)
-        yield World(nodes, wires, server, random.Random(seed))
+        started = await _in_thread(stack, folder, urls)
+        yield World(started, wires, server, random.Random(seed))
 
 
 @asynccontextmanager
@@ -194,4 +194,13 @@ async def until(
     deadline = time.monotonic() + within
     while not condition():
         assert time.monotonic() < deadline, f"it did not come to be within {within} s\n{story()}"
+        await asyncio.sleep(0.05)
+
+
+async def serving(nodes: Sequence[Node], *, yes: bool = True) -> None:
+    """Wait until all nodes say that they may be sent clients, or that they may not."""
+    deadline = time.monotonic() + RECOVERY
+    # In a thread: the wires, by which the nodes reach Redis, are of this loop.
+    while any([await asyncio.to_thread(node.ready) is not yes for node in nodes]):
+        assert time.monotonic() < deadline, f"not all nodes said {yes} within {RECOVERY} s"
         await asyncio.sleep(0.05)

@@ -32,7 +32,7 @@ OPEN_ROOMS = (
             [f"icebroker.toml:2: turn.listen_dtls: DTLS {NEEDS_FILES}"],
         ),
         (
-            '[turn]\nworkers = 2\ndata_plane = "kernel"\ntcp_allocations = true\nmobility = true',
+            '[turn]\nworkers = 2\ndata_plane = "kernel"\ntcp_allocations = true',
             [
                 (
                     "icebroker.toml:3: turn.data_plane: the kernel relays on all cores by itself; "
@@ -41,10 +41,6 @@ OPEN_ROOMS = (
                 (
                     "icebroker.toml:4: turn.tcp_allocations: the connections of a TCP allocation "
                     "would come to different workers; set workers = 1"
-                ),
-                (
-                    "icebroker.toml:5: turn.mobility: a client would show its ticket to another "
-                    "worker; set workers = 1"
                 ),
             ],
         ),

@@ -20,7 +20,7 @@ CANARY = "canary-that-nobody-must-see"
         f'[turn]\nusers = ["{CANARY}"]',
         f'[turn.users]\n"a:b" = "{CANARY}"',
         f'[turn.users]\na = ["{CANARY}"]',
-        f'[turn]\nworkers = 2\nmobility = true\nsecret = "{CANARY}"\nusers = {{a = "{CANARY}"}}',
+        f'[turn]\nworkers = 65\nsecret = "{CANARY}"\nusers = {{a = "{CANARY}"}}',
         f'[signaling]\ntoken_secret = ["{CANARY}", ""]',
         f'[signaling]\ntoken_secret = "{CANARY}"\nallowed_origins = ["*"]',
         f'[[signaling.ice_servers]]\ncredential = "{CANARY}"',

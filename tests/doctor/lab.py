@@ -120,6 +120,9 @@ def lab() -> Iterator[Lab]:
             run("ip", "-n", host.namespace, "addr", "add", "dev", host.device, f"{host.ipv4}/24")
             run("ip", "-n", host.namespace, "link", "set", host.device, "up")
         run("ip", "-n", one.server.namespace, "addr", "add", "dev", "s0", f"{SECOND}/24")
+        for host in (one.server, one.client):
+            ipv6 = ("addr", "add", "dev", host.device, f"{host.ipv6}/64", "nodad")
+            run("ip", "-n", host.namespace, *ipv6)
         yield one
     finally:
         for host in (one.server, one.client):

@@ -8,7 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -26,21 +26,27 @@ class Node:
     def __init__(
         self, folder: Path, redis_url: str, settings: dict[str, Any], command: str = "signaling"
     ) -> None:
+        self.redis_url = redis_url
+        self._folder = folder
+        self._settings = settings
+        self._command = command
+        self._start()
+
+    def _start(self) -> None:
         self.port, self.admin_port, self.turn_port = free_port(), free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.redis_url = redis_url
-        self.log = folder / f"node-{self.port}.log"
-        file = folder / f"node-{self.port}.toml"
-        options = {"listen": f"127.0.0.1:{self.port}", **settings}
+        self.log = self._folder / f"node-{self.port}.log"
+        file = self._folder / f"node-{self.port}.toml"
+        options = {"listen": f"127.0.0.1:{self.port}", **self._settings}
         lines = ["[signaling]", *(f"{name} = {json.dumps(v)}" for name, v in options.items())]
-        lines += ["[redis]", f'url = "{redis_url}"']
+        lines += ["[redis]", f'url = "{self.redis_url}"']
         lines += ["[admin]", f'listen = "127.0.0.1:{self.admin_port}"', f'token = "{TOKEN}"']
         lines += ["[turn]", f'listen = ["127.0.0.1:{self.turn_port}"]', f'secret = "{SECRET}"']
         lines += ['allow_peers = ["127.0.0.0/8"]']
         file.write_text("\n".join(lines), "utf-8")
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "icebroker", command, "-c", str(file)],
+                [sys.executable, "-m", "icebroker", self._command, "-c", str(file)],
                 cwd=ROOT, stdout=output, stderr=subprocess.STDOUT,
             )  # fmt: skip
 
@@ -48,7 +54,10 @@ class Node:
         """Wait until it may be sent clients."""
         deadline = time.monotonic() + STARTED_WITHIN
         while time.monotonic() < deadline:
-            assert self.process.poll() is None, self.log.read_text()
+            if self.process.poll() is not None:
+                # Somebody else's connection may have got a port that was free a moment ago.
+                assert "already in use" in self.log.read_text(), self.log.read_text()
+                self._start()
             with (
                 suppress(urllib.error.URLError, OSError),
                 urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/readyz", timeout=1),
@@ -74,6 +83,14 @@ class Node:
         )
         with urllib.request.urlopen(request, timeout=10) as answer:
             return json.loads(answer.read())
+
+    def sleep(self) -> None:
+        """Have it do nothing, with all connections open."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def wake(self) -> None:
+        """Have it go on."""
+        self.process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """End it without a word, as the loss of its machine does."""
@@ -109,7 +126,7 @@ def cluster(folder: Path, *commands: str, count: int = 2, **settings: Any) -> It
 class Balancer:
     """Carries each connection to the first of its nodes that takes it."""
 
-    def __init__(self, nodes: Sequence[Node]) -> None:
+    def __init__(self, nodes: Iterable[Node]) -> None:
         self.url = ""
         self.nodes = list(nodes)
         self._open: set[asyncio.Task[None]] = set()
@@ -162,7 +179,7 @@ async def _carry(source: asyncio.StreamReader, to: asyncio.StreamWriter) -> None
 
 
 @asynccontextmanager
-async def balancer(nodes: Sequence[Node]) -> AsyncIterator[Balancer]:
+async def balancer(nodes: Iterable[Node]) -> AsyncIterator[Balancer]:
     """Start one; the nodes in the order in which they are tried."""
     made = Balancer(nodes)
     server = await asyncio.start_server(made.accept, "127.0.0.1", 0)

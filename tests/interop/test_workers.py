@@ -12,7 +12,7 @@ from tests.interop.test_uclient import LINES, Bench, all_came_back
 
 WANTED = (
     "udp", "udp-many", "udp-pair", "udp-pair-send", "udp-large", "tcp-pair", "tls", "tls-pair",
-    "dtls-pair", "ipv6-pair", "ipv6-relay", "secret-tcp",
+    "dtls-pair", "ipv6-pair", "ipv6-relay", "secret-tcp", "mobility", "mobility-tcp",
 )  # fmt: skip
 
 
@@ -28,6 +28,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
             workers=2,
             max_unproved_replies_per_second=1000,
             max_allocations_per_address=0,
+            mobility=True,
         ) as server,
     ):
         yield Bench(server, peer_port)

@@ -79,5 +79,14 @@ def test_a_burst_and_then_the_rate():
     assert sum(limit.allow(0.0) for _ in range(200)) == 100
     assert limit.refused == 100
     assert sum(limit.allow(1.0) for _ in range(200)) == 50
+    assert limit.refused == 100 - 25 + 150  # half as many are forgotten as are let through
     assert limit.allow(1.1)
+    assert limit.refused == 225 - 2.5
+    assert limit.allow(99.0)
     assert limit.refused == 0
+
+
+def test_whoever_has_to_wait_is_told_how_long():
+    limit = RateLimit(rate=50, burst=2, now=0.0)
+    assert [limit.delay(0.0) for _ in range(4)] == pytest.approx([0, 0, 0.02, 0.04])
+    assert limit.delay(10.0) == 0

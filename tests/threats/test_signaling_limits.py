@@ -1,6 +1,7 @@
 """Clients that cost more than they should: silent sockets, slow readers, floods of events."""
 
 import asyncio
+import gc
 import tracemalloc
 
 import aiohttp
@@ -139,3 +140,37 @@ async def test_a_flood_ends_one_socket_and_no_other():
         assert await flooder.closed() == 4504
         await until(lambda: service.stats.disconnects["flood"] == 1)
         assert service.stats.dropped["rate_limited"] >= 100
+
+
+@pytest.mark.parametrize("ending", ["left", "lost", "silent"])
+async def test_a_socket_that_ended_leaves_nothing_for_the_collector(ending):
+    """Garbage in cycles makes the collector look through all that live: everybody waits for it."""
+    async with signaling() as service, sockets(service) as connect:
+
+        async def come_and_go():
+            one = await connect()
+            if ending != "silent":
+                await one.hello()
+                await one.join("r")
+            if ending == "left":
+                await one.ws.close()
+            else:
+                one.ws._response.connection.transport.abort()
+
+        await come_and_go()
+        await asyncio.sleep(1.2)
+        gc.collect()
+        gc.disable()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            for _ in range(5):
+                await come_and_go()
+            await until(lambda: service._websockets.connections == 0)
+            await asyncio.sleep(1.2)
+            gc.collect()
+            server_side = [type(thing).__module__ for thing in gc.garbage]
+            assert not [name for name in server_side if name.startswith(("aiohttp.web", "signal"))]
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()

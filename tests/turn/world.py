@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from turn.allocation.allocator import Parts
+from turn.allocation.books import Books
 from turn.allocation.connections import Connected
+from turn.allocation.elsewhere import NOWHERE, Elsewhere
 from turn.allocation.engine import Engine
 from turn.allocation.model import Gate, Limits, NoPort
 from turn.allocation.options import NOTHING_MORE, Options
@@ -250,13 +252,15 @@ class World:
         minimum: Integrity = Integrity.SHA1,
         options: Options = NOTHING_MORE,
         third_party: ThirdParty | None = None,
+        books: Books | None = None,
+        elsewhere: Elsewhere = NOWHERE,
     ) -> None:
         self.monotonic = 1000.0
         self.wall = 1_800_000_000.0
         self.stats = Stats()
         self.routes = RouteTable(self.stats)
         self.opener = FakeOpener(self)
-        table = AllocationTable(limits, self.stats)
+        table = AllocationTable(limits, self.stats, books)
         self.policy = PeerPolicy(rules, {SERVER.host}, table.is_live_relay, table.is_live_tcp_relay)
         authenticator = Authenticator(
             REALM,
@@ -271,7 +275,7 @@ class World:
         counter = itertools.count(1)
         parts = Parts(
             self.policy, table, self.routes, self.opener, limits, self.stats,
-            lambda size: next(counter).to_bytes(size), options,
+            lambda size: next(counter).to_bytes(size), options, elsewhere,
         )  # fmt: skip
         self.engine = Engine(authenticator, parts)
         self.forwarder = Forwarder(self.stats, self.engine.route_to)

@@ -8,7 +8,8 @@ import hmac
 import time
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from urllib.parse import urlsplit
+from ipaddress import ip_address
+from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 import structlog
@@ -22,6 +23,7 @@ API = ("/api/", "/probe")
 OPEN = frozenset({"/api/v1/openapi.json"})
 """What describes the API is no secret."""
 OFF = "the admin API is off; set admin.token to have it (openssl rand -base64 32)"
+NOWHERE = SplitResult("", "", "", "", "")
 TELL_EVERY = 10.0
 """Seconds between two lines of the log about wrong tokens."""
 HEADERS = {
@@ -62,7 +64,9 @@ class ApiError(Exception):
 class Guard:
     """Holds the token; stands before every request."""
 
-    def __init__(self, token: str) -> None:
+    def __init__(self, token: str, *, is_loopback: bool) -> None:
+        """Prepare. :param is_loopback: only this machine can reach the listener."""
+        self._is_loopback = is_loopback
         self._wrong = 0
         self._told = -TELL_EVERY
         self.set_token(token)
@@ -80,6 +84,7 @@ class Guard:
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Let a request through, or answer it; every answer gets the headers."""
         try:
+            self._check_host(request)
             if request.path.startswith(API):
                 self._admit(request)
             response = await handler(request)
@@ -98,12 +103,22 @@ class Guard:
             response.headers.update(HEADERS)
         return response
 
+    def _check_host(self, request: web.Request) -> None:
+        """See that nobody's DNS name leads here (DNS rebinding). :raises ApiError: 421.
+
+        A page elsewhere can have its own name resolve to 127.0.0.1, and then read what it asks
+        for as its own: the metrics, say, which need no token.
+        """
+        name = _split(f"//{request.host}").hostname or ""
+        if self._is_loopback and name != "localhost" and not _is_address(name):
+            raise ApiError(421, "use http://127.0.0.1 or http://localhost here")
+
     def _admit(self, request: web.Request) -> None:
         """Let nobody else in. :raises ApiError: 403, 401, or 404 where there is no API."""
         if self._digest is None:
             raise ApiError(404, OFF)
         origin = request.headers.get(hdrs.ORIGIN)
-        if origin is not None and urlsplit(origin).netloc != request.host:
+        if origin is not None and _split(origin).netloc != request.host:
             raise ApiError(403, "pages of another origin may not use this API")
         if request.path in OPEN:
             return
@@ -132,6 +147,21 @@ def answer(body: Struct, status: int = 200) -> web.Response:
 def error_code(status: int) -> str:
     """What a program is told: ``not_found``."""
     return HTTPStatus(status).phrase.lower().replace(" ", "_")
+
+
+def _split(text: str) -> SplitResult:
+    try:
+        return urlsplit(text)
+    except ValueError:
+        return NOWHERE
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _digest(token: str) -> bytes:

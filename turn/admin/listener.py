@@ -53,7 +53,7 @@ class Admin:
         self._process = ProcessCollector(
             version("icebroker"), lambda: any(service.draining for service in services)
         )
-        self._guard = Guard("")
+        self._guard = Guard("", is_loopback=settings.listen.is_loopback)
         self._drain = Drain(services)
         self._stream = EventStream(journal)
         self._probing = Probing(settings.probe_targets, probe)

@@ -50,6 +50,8 @@ class CloseReason(StrEnum):
     """By hand."""
     REVOKED = "revoked"
     """Its user may not use the relay any more."""
+    MOVED = "moved"
+    """Its client goes on with it at another worker."""
 
 
 class Parts(NamedTuple):
@@ -151,6 +153,15 @@ class Allocator:
         self._stats.allocations_closed[reason] += 1
         carried = allocation.routes.carried._asdict()
         self._tell("allocation_closed", {**allocation.facts(), "reason": reason, **carried})
+
+    def hand_over(self, allocation: Allocation) -> None:
+        """Let go of an allocation whose relayed addresses another worker goes on with."""
+        self.journal.drop(allocation)
+        self._routes.close(allocation.client, allocation.routes)
+        self.table.remove(allocation, handed_over=True)
+        self._by_ticket.pop(allocation.ticket, None)
+        self._stats.allocations_closed[CloseReason.MOVED] += 1
+        self._tell("allocation_closed", {**allocation.facts(), "reason": CloseReason.MOVED})
 
     def close_family(self, allocation: Allocation, family: Family, reason: CloseReason) -> None:
         """End one relayed address of an allocation, and all of it where it was the last one."""

@@ -43,6 +43,9 @@ class Books(Protocol):
     def closed(self, relayed: Address) -> None:
         """It does no more."""
 
+    def handed_over(self, relayed: Address) -> None:
+        """Another worker goes on with it: it stays a peer of whoever sends there."""
+
     def is_live(self, relayed: Address) -> bool:
         """Whether another worker has an allocation that relays from this address."""
 
@@ -85,6 +88,9 @@ class OwnBooks:
 
     def closed(self, relayed: Address) -> None:
         """Nobody else has to know."""
+
+    def handed_over(self, relayed: Address) -> None:
+        """There is no other worker."""
 
     def is_live(self, relayed: Address) -> bool:
         """There is no other worker."""

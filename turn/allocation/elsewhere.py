@@ -1,15 +1,46 @@
-"""Ports that another worker holds: the client that has the token came to this one."""
+"""What another worker holds, and its client came to this one: reserved ports, allocations."""
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
 
 from turn.allocation.model import Owner, Relay
+from turn.allocation.record import Record
 
+
+class Moved(NamedTuple):
+    """An allocation that this worker may go on with."""
+
+    record: Record
+    relays: Sequence[Relay]
+    """Its relayed addresses, ours from now on."""
+
+
+class Shown(NamedTuple):
+    """A ticket that a client shows (RFC 8016), and who it is."""
+
+    ticket: bytes
+    owner: Owner
+    host: str
+    """The client's address now."""
+
+
+Arrived = Callable[[Moved | int], None]
+"""Told of an allocation, or of the error code of the reply."""
 Fetched = Callable[[Relay | None], None]
 """Told of a port that is ours from now on; None: it was not to be had."""
 
 
-class Elsewhere(Protocol):
+class Tickets(Protocol):
+    """The same for allocations that clients take along (RFC 8016)."""
+
+    def holds_ticket(self, ticket: bytes) -> bool:
+        """Whether one of the other workers made this ticket."""
+
+    def fetch_allocation(self, shown: Shown, done: Arrived) -> None:
+        """Have an allocation handed over. ``done`` is called later, once."""
+
+
+class Elsewhere(Tickets, Protocol):
     """The other workers."""
 
     def holds(self, token: bytes) -> bool:
@@ -29,6 +60,14 @@ class Nowhere:
     def fetch(self, token: bytes, owner: Owner, done: Fetched) -> None:
         """There is nothing to fetch."""
         done(None)
+
+    def holds_ticket(self, ticket: bytes) -> bool:
+        """Nobody did."""
+        return False
+
+    def fetch_allocation(self, shown: Shown, done: Arrived) -> None:
+        """There is nothing to fetch."""
+        done(400)
 
 
 NOWHERE = Nowhere()

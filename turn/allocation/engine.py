@@ -4,12 +4,14 @@ A request passes the same steps in the same order whatever its method; ``HANDLER
 particular to one; ``_reject`` builds every failure. The engine knows neither sockets nor clocks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
+from turn.allocation import mobility
 from turn.allocation.allocator import Allocator, CloseReason, Parts
 from turn.allocation.connections import PeerStream
+from turn.allocation.elsewhere import Shown
 from turn.allocation.handlers import HANDLERS, known
 from turn.allocation.model import Allocation, Limits
 from turn.allocation.options import Options
@@ -19,6 +21,7 @@ from turn.allocation.request import Outcome, Request, unknown_attributes
 from turn.allocation.restore import Kept, restore
 from turn.auth.authenticate import Authenticator, Identity, Now
 from turn.auth.ephemeral import expiry_of
+from turn.bandwidth import Key
 from turn.codec import registry
 from turn.codec.errors import Malformed, StunError
 from turn.codec.integrity import Integrity
@@ -258,6 +261,17 @@ class Engine:
     def restore(self, kept: Sequence[Kept], now: float) -> list[Allocation]:
         """Go on with what another process began, before the first message is handled."""
         return restore(self._allocator, kept, now)
+
+    def hand_over(self, shown: Shown, now: float) -> tuple[Allocation, Mapping[Key, int]]:
+        """Let another worker go on with an allocation.
+
+        :returns: the allocation, and what is to be given back once it is there.
+        :raises StunError: it may not have it; 486, the client's new address has its share.
+        """
+        allocation = mobility.shown_elsewhere(self._allocator, shown, now)
+        held = self.table.make_room(allocation, shown.host)
+        self._allocator.hand_over(allocation)
+        return allocation, held
 
     def restore_route(self, client: FiveTuple, peer: Address, now: float) -> None:
         """Write the route of indications again, if the client still has the permission."""

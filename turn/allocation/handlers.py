@@ -196,10 +196,21 @@ def _open_both(
     return relays, tuple((registry.ADDRESS_ERROR_CODE, failure) for failure in failures)
 
 
-def refresh(allocator: Allocator, request: Request) -> Attributes:
+def refresh(allocator: Allocator, request: Request) -> Attributes | None:
     """Move the end of an allocation, or end it now (RFC 8656 §8.2)."""
+    if mobility.is_elsewhere(allocator, request):
+        mobility.fetch(
+            allocator, request, lambda moved: _refresh(allocator, request, moved, moving=True)
+        )
+        return None
     moving = mobility.holder(allocator, request)
     allocation = moving or allocation_of(allocator, request)
+    return _refresh(allocator, request, allocation, moving=moving is not None)
+
+
+def _refresh(
+    allocator: Allocator, request: Request, allocation: Allocation, *, moving: bool
+) -> Attributes:
     number = request.message.get(registry.REQUESTED_ADDRESS_FAMILY)
     if number is not None and number not in allocation.relayed:
         raise StunError(443)

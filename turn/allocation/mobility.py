@@ -5,12 +5,19 @@ owner's credentials as well. The move is made by the Refresh itself: its nonce w
 address, so the client is there.
 """
 
+from collections.abc import Callable
+
 from turn.allocation.allocator import Allocator
-from turn.allocation.model import Allocation
+from turn.allocation.elsewhere import Moved, Shown
+from turn.allocation.model import Allocation, Owner
 from turn.allocation.request import Request
+from turn.allocation.restore import Kept, restore
 from turn.codec import registry
 from turn.codec.errors import StunError
 from turn.codec.registry import Attributes
+
+GoOn = Callable[[Allocation], Attributes]
+"""What a Refresh does to an allocation, and what it answers."""
 
 
 def begin(allocator: Allocator, request: Request, allocation: Allocation) -> Attributes:
@@ -48,10 +55,59 @@ def holder(allocator: Allocator, request: Request) -> Allocation | None:
     return allocation
 
 
+def is_elsewhere(allocator: Allocator, request: Request) -> bool:
+    """Whether a Refresh shows the ticket of another worker. :raises StunError: 437."""
+    ticket = request.message.get(registry.MOBILITY_TICKET)
+    if not ticket or not allocator.options.mobility or not allocator.elsewhere.holds_ticket(ticket):
+        return False
+    if allocator.table.get(request.client) is not None:
+        raise StunError(437)
+    return True
+
+
+def fetch(allocator: Allocator, request: Request, go_on: GoOn) -> None:
+    """Have the allocation handed over by that worker, and go on with it here."""
+
+    def arrived(moved: Moved | int) -> None:
+        if isinstance(moved, int):
+            request.answer(StunError(moved))
+            return
+        kept = Kept(moved.record, moved.relays, request.send, request.client)
+        (allocation,) = restore(allocator, [kept], request.now.monotonic)
+        try:
+            request.answer(go_on(allocation))
+        except StunError as error:
+            request.answer(error)
+
+    ticket = request.message.get(registry.MOBILITY_TICKET) or b""
+    identity, client = request.proved, request.client
+    owner = Owner(identity.username, identity.user)
+    shown = Shown(ticket, owner, client.client.host)
+    allocator.elsewhere.fetch_allocation(shown, arrived)
+
+
+def shown_elsewhere(allocator: Allocator, shown: Shown, now: float) -> Allocation:
+    """The allocation of a ticket that a client shows to another worker.
+
+    :raises StunError: as ``holder``.
+    """
+    allocation = allocator.of_ticket(shown.ticket)
+    if allocation is None:
+        raise StunError(400)
+    if allocation.expires <= now:
+        raise StunError(437)
+    if allocation.owner.username != shown.owner.username:
+        raise StunError(441)
+    if allocation.is_tcp:
+        raise StunError(400)
+    return allocation
+
+
 def move(allocator: Allocator, request: Request, allocation: Allocation) -> Attributes:
     """Go on with an allocation where the Refresh came from; gives the next ticket.
 
     :raises StunError: 486, the new address has its share of allocations.
     """
-    allocator.move(allocation, request.client, request.send)
+    if allocation.client != request.client:  # else it has come from another worker
+        allocator.move(allocation, request.client, request.send)
     return ((registry.MOBILITY_TICKET, allocator.issue_ticket(allocation)),)

@@ -7,7 +7,7 @@ from turn.allocation.allocator import Allocator
 from turn.allocation.model import Allocation, Owner, Relay
 from turn.allocation.record import Record, channels_of
 from turn.codec.values import family_of
-from turn.routes import Send
+from turn.routes import FiveTuple, Send
 
 
 class Kept(NamedTuple):
@@ -18,6 +18,8 @@ class Kept(NamedTuple):
     """Its relayed addresses that could be had again, at least one."""
     send: Send
     """How its client is reached."""
+    client: FiveTuple | None = None
+    """Where its client is now; None: where it was."""
 
 
 def restore(allocator: Allocator, kept: Sequence[Kept], now: float) -> list[Allocation]:
@@ -33,7 +35,8 @@ def restore(allocator: Allocator, kept: Sequence[Kept], now: float) -> list[Allo
 def _begin(allocator: Allocator, kept: Kept) -> Allocation:
     record = kept.record
     owner = Owner(record.username, record.user)
-    allocation = allocator.create(record.five_tuple, owner, kept.relays, kept.send, record.created)
+    client = kept.client or record.five_tuple
+    allocation = allocator.create(client, owner, kept.relays, kept.send, record.created)
     ends = {relayed.address: relayed.expires for relayed in record.relayed}
     for relayed in allocation.relayed.values():
         relayed.expires = ends[relayed.relay.address]

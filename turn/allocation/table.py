@@ -2,7 +2,7 @@
 
 import heapq
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from ipaddress import ip_network
 from typing import NamedTuple
 
@@ -138,11 +138,14 @@ class AllocationTable:
             self._count(place)
         self.schedule(allocation)
 
-    def remove(self, allocation: Allocation) -> None:
-        """Give back everything that ``insert`` took."""
+    def remove(self, allocation: Allocation, *, handed_over: bool = False) -> None:
+        """Give back everything that ``insert`` took.
+
+        :param handed_over: another worker goes on with it.
+        """
         del self._by_client[allocation.client]
         for relayed in allocation.relayed.values():
-            self._unindex(allocation, relayed.relay)
+            self._unindex(allocation, relayed.relay, handed_over=handed_over)
         self.books.give({ALL: 1} | shares_of(allocation, len(allocation.relayed)))
         allocation.due = 0.0
         if len(self._due) > 2 * len(self._by_client) + 64:  # mostly those that are gone
@@ -154,9 +157,26 @@ class AllocationTable:
         self._unindex(allocation, relay)
         self.books.give(shares_of(allocation, 1))
 
-    def _unindex(self, allocation: Allocation, relay: Relay) -> None:
+    def _unindex(self, allocation: Allocation, relay: Relay, *, handed_over: bool = False) -> None:
         del self._index(allocation)[relay.address]
-        self.books.closed(relay.address)
+        if handed_over:
+            self.books.handed_over(relay.address)
+        else:
+            self.books.closed(relay.address)
+
+    def make_room(self, allocation: Allocation, host: str) -> Mapping[Key, int]:
+        """Count an allocation at its client's other address, before it is anywhere there.
+
+        :returns: what is to be given back once it is.
+        :raises StunError: 486, the new address has its share.
+        """
+        before, after = place_of(allocation.client), ("address", address_quota_key(host))
+        shares = len(allocation.relayed)
+        if before == after:
+            return {}
+        if self.books.take((Want(after, shares, self._limits.allocations_per_address),)):
+            raise self.exceeded("address", 486)
+        return {after: shares}
 
     def move(self, allocation: Allocation, client: FiveTuple) -> None:
         """Find an allocation at another five-tuple from now on.

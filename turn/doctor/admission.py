@@ -68,7 +68,7 @@ async def admit(
         return None
     shown = credentials.at(time.time() + TTL) if credentials.secret else credentials
     try:
-        relayed = await client.allocate(shown)
+        relayed = await _allocate(section, client, shown)
     except Refused as refusal:
         if refusal.code == 401:
             await _explain_401(section, refusal, credentials, reconnect)
@@ -82,6 +82,22 @@ async def admit(
         await _others_are_refused(section, shown, credentials, reconnect)
         return relayed
     return None
+
+
+async def _allocate(section: Section, client: TurnClient, shown: Credentials) -> Relayed:
+    """An allocation as browsers ask for it: of IPv4; of IPv6 where there is no other."""
+    try:
+        return await client.allocate(shown)
+    except Refused as refusal:
+        if refusal.code != 440:
+            raise
+    relayed = await client.allocate(shown, Family.IPV6)
+    section.warn(
+        "family",
+        "the relay has IPv6 addresses only (440), and clients ask for IPv4 unless told otherwise",
+        "add an IPv4 address to turn.relay_addresses",
+    )
+    return relayed
 
 
 def _explain_broken(section: Section, error: Exception) -> None:
@@ -151,22 +167,7 @@ async def _explain_401(
 ) -> None:
     realm = refusal.reply.get(registry.REALM) or ""
     if credentials.secret:
-        ahead = await _clock_ahead(credentials, reconnect)
-        if ahead is not None:
-            low, high = ahead
-            section.fail(
-                "clock",
-                f"the server's clock is ahead of ours by {_span(low)} to {_span(high)}: "
-                "fresh credentials have expired for it",
-                "set both clocks by NTP (timedatectl set-ntp true)",
-            )
-            return
-        section.fail(
-            "credentials",
-            "the server refuses credentials made with our secret (401)",
-            "use the same secret on both sides (turn.secret; coturn: static-auth-secret; its "
-            f"realm is {realm!r}), without spaces or line ends around it",
-        )
+        await _explain_secret(section, realm, credentials, reconnect)
         return
     expiry, _, name = credentials.username.partition(":")
     if expiry.isdigit() and name and float(expiry[:15]) < time.time():
@@ -188,6 +189,27 @@ async def _explain_401(
             f"the server refuses the user name or the password (401, realm {realm!r})",
             "mend the one that is wrong; both are case-sensitive",
         )
+
+
+async def _explain_secret(
+    section: Section, realm: str, credentials: Credentials, reconnect: Reconnect
+) -> None:
+    ahead = await _clock_ahead(credentials, reconnect)
+    if ahead is not None:
+        low, high = ahead
+        section.fail(
+            "clock",
+            f"the server's clock is ahead of ours by {_span(low)} to {_span(high)}: "
+            "fresh credentials have expired for it",
+            "set both clocks by NTP (timedatectl set-ntp true)",
+        )
+        return
+    section.fail(
+        "credentials",
+        "the server refuses credentials made with our secret (401)",
+        "use the same secret on both sides (turn.secret; coturn: static-auth-secret; its "
+        f"realm is {realm!r}), without spaces or line ends around it",
+    )
 
 
 async def _clock_ahead(

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from turn.codec.errors import Malformed
-from turn.doctor import admission, certificate, ice, reach, relaying
+from turn.codec.values import Family, family_of
+from turn.doctor import admission, certificate, ice, nat, reach, relaying
 from turn.doctor.client import Forged, NotStun, Refused, Relayed, Silent, TurnClient
 from turn.doctor.report import Section
 from turn.doctor.target import Credentials, Target
@@ -72,7 +73,7 @@ async def _examine_address(section: Section, target: Target, host: str, options:
         if not await reach.answers(section, target, host, client):
             return
         if target.transport is Transport.UDP:
-            await reach.nat(section, target, host)
+            await nat.tell_kind(section, target, host)
         if target.relays:
             await _Relay(section, target, host, options).examine(client)
     finally:
@@ -111,10 +112,10 @@ class _Relay:
             await self._echo(client, relayed)
         else:
             section.skip("echo", "nobody can send to that address")
-        await relaying.private_peers(section, client, self._host)
+        await relaying.private_peers(section, client, relayed, self._host)
         if options.load:
             await self._measure(client, relayed)
-        await self._meet()
+        await self._meet(family_of(relayed.address))
 
     async def _echo(self, client: TurnClient, relayed: Relayed) -> None:
         outside = await relaying.open_outside(self._host, USUAL_PORT, self._target.port)
@@ -129,15 +130,18 @@ class _Relay:
             try:
                 other = await self._connect()
                 stack.push_async_callback(other.close)
-                second = await other.allocate(self._shown())
+                second = await other.allocate(self._shown(), family_of(relayed.address))
             except (Refused, Silent, NotStun, Forged, OSError) as error:
                 self._section.warn("loss", f"a second allocation was refused ({error})",
                                    "a call wants several at a time: raise the quota")  # fmt: skip
                 return
             await relaying.measure(self._section, client, relayed, other, second)
 
-    async def _meet(self) -> None:
+    async def _meet(self, family: Family) -> None:
         section, target = self._section, self._target
+        if family is Family.IPV6:
+            section.skip("ice", "aioice asks for relayed addresses of IPv4 only")
+            return
         if target.transport is Transport.DTLS:
             section.skip("ice", "aioice speaks no DTLS to a relay, and no browser does")
         elif target.transport is Transport.TLS and self._options.authority is not None:

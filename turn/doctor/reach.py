@@ -9,15 +9,15 @@ from ipaddress import ip_address
 
 from turn.codec import registry
 from turn.codec.errors import Malformed
+from turn.codec.message import Message
 from turn.codec.values import Address
 from turn.doctor.client import NotStun, Refused, Silent, TurnClient
-from turn.doctor.probe import binding_over
 from turn.doctor.report import Section
 from turn.doctor.target import Target
-from turn.doctor.wire import Inbox, StreamWire, UdpWire, Wire, unverified
+from turn.doctor.wire import StreamWire, UdpWire, Wire, unverified
 from turn.routes import Transport
 
-SECOND_LOOK = 2.0
+SECOND_LOOK = 4.0
 """Seconds that a further look at a silent port may take."""
 NO_ROUTE = {errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 SLOW = 0.3
@@ -133,7 +133,10 @@ async def answers(section: Section, target: Target, host: str, client: TurnClien
         else:
             await _explain_other(section, target, host, "it closed the connection")
         return False
-    seconds = time.monotonic() - began
+    return _tell_answer(section, client, reply, time.monotonic() - began)
+
+
+def _tell_answer(section: Section, client: TurnClient, reply: Message, seconds: float) -> bool:
     mapped = reply.get(registry.XOR_MAPPED_ADDRESS) or reply.get(registry.MAPPED_ADDRESS)
     software = reply.get(registry.SOFTWARE)
     by = f" ({software})" if software else ""
@@ -230,53 +233,6 @@ async def _explain_other(section: Section, target: Target, host: str, why: str) 
             f"{place} is no STUN server: {why}",
             "see what listens there: a web server or a proxy in the way?",
         )
-
-
-async def nat(section: Section, target: Target, host: str) -> None:
-    """What the NAT does with one socket and two destinations (RFC 5780 §4.3)."""
-    loop = asyncio.get_running_loop()
-    transport, inbox = await loop.create_datagram_endpoint(
-        Inbox, family=socket.AF_INET6 if ":" in host else socket.AF_INET,
-        local_addr=("::" if ":" in host else "0.0.0.0", 0),  # noqa: S104 - both ways out
-    )  # fmt: skip
-    try:
-        first, other = await _mapping(transport, inbox, Address(host, target.port))
-        if first is None:
-            return
-        if other is None:
-            section.skip(
-                "nat",
-                "this server has one address, so the NAT's kind cannot be told",
-                "try a server with RFC 5780, or two servers",
-            )
-            return
-        second, _ = await _mapping(transport, inbox, other)
-    finally:
-        transport.close()
-    if second is None:
-        section.skip(
-            "nat",
-            f"the server's other address {other} does not answer",
-            "open it in the firewall, or take it out of the server's settings",
-        )
-    elif first == second:
-        section.ok("nat", "keeps one mapping for all destinations: direct paths are likely")
-    else:
-        section.warn(
-            "nat",
-            f"makes a mapping for each destination (symmetric): {first}, {second}",
-            "nothing to mend at the server; calls from here often need the relay",
-        )
-
-
-async def _mapping(
-    transport: asyncio.DatagramTransport, inbox: Inbox, server: Address
-) -> tuple[Address | None, Address | None]:
-    """Where a server sees a socket, and which other address it has."""
-    reply = await binding_over(transport, inbox, server)
-    if reply is None:
-        return None, None
-    return reply.get(registry.XOR_MAPPED_ADDRESS), reply.get(registry.OTHER_ADDRESS)
 
 
 async def _tcp_answers(host: str, port: int) -> bool:

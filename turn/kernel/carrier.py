@@ -80,7 +80,7 @@ class KernelPlane:
         undo.callback(self._netlink.close)
         self._news = News()
         undo.callback(self._news.close)
-        self._attached = attach(directory, keep=keep)
+        self._attached = attach(self._netlink, directory, keep=keep)
         failed = undo.enter_context(ExitStack())
         failed.callback(self._attached.close)
         self._maps = self._attached.maps

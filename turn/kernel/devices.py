@@ -11,19 +11,26 @@ from collections.abc import Collection
 
 import structlog
 
+from turn.kernel import filters
 from turn.kernel.bpf import attach_tcx, device_of, update_link
 from turn.kernel.pins import Pinned, Pins
-from turn.kernel.rtnetlink import Link
+from turn.kernel.rtnetlink import Link, Netlink
 
 log = structlog.get_logger("turn")
+
+
+FILTER = -1
+"""In place of a link's descriptor: the program is attached as a filter of tc."""
+NO_TCX = {errno.EINVAL, errno.EOPNOTSUPP}
 
 
 class Devices:
     """Keeps a program attached where it should be."""
 
-    def __init__(self, program: int, pins: Pins | None = None) -> None:
+    def __init__(self, program: int, netlink: Netlink, pins: Pins | None = None) -> None:
         """Begin; links that another process pinned run this program from now on."""
         self._program = program
+        self._netlink = netlink
         self._pins = pins
         self._attached: dict[int, tuple[str, int]] = {}
         self._refused: dict[int, OSError] = {}
@@ -63,7 +70,8 @@ class Devices:
     def leave(self) -> None:
         """Let go of what is pinned, for another process; the rest ends."""
         for _, link in self._attached.values():
-            os.close(link)
+            if link != FILTER:
+                os.close(link)
         self._attached.clear()
 
     def _adopt(self, pinned: Pinned) -> None:
@@ -85,7 +93,7 @@ class Devices:
 
     def _attach(self, link: Link) -> None:
         try:
-            descriptor = attach_tcx(self._program, link.device)
+            descriptor = self._attach_program(link.device)
         except OSError as error:
             if error.errno == errno.ENODEV:  # gone while we looked
                 return
@@ -94,12 +102,29 @@ class Devices:
                         reason=error.strerror)  # fmt: skip
             return
         self._attached[link.device] = (link.name, descriptor)
-        if self._pins:
+        if self._pins and descriptor != FILTER:
             self._pins.drop_link(link.device)
             self._pins.pin_link(link.device, link.name, descriptor)
 
+    def _attach_program(self, device: int) -> int:
+        """By tcx, or where there is none (before Linux 6.6) as a filter."""
+        try:
+            descriptor = attach_tcx(self._program, device)
+        except OSError as error:
+            if error.errno not in NO_TCX:
+                raise
+            filters.attach(self._netlink, self._program, device)
+            return FILTER
+        # One of a process that could not have tcx, or that was killed.
+        filters.detach(self._netlink, device)
+        return descriptor
+
     def _release(self, index: int) -> None:
         _, link = self._attached.pop(index)
+        if link == FILTER:
+            with contextlib.suppress(OSError):  # the device is gone, and the filter with it
+                filters.detach(self._netlink, index)
+            return
         if self._pins:
             self._pins.drop_link(index)
         with contextlib.suppress(OSError):

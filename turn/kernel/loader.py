@@ -15,7 +15,7 @@ from turn.kernel.bpf import Map
 from turn.kernel.devices import Devices
 from turn.kernel.pins import Pins
 from turn.kernel.program import load, shapes
-from turn.kernel.rtnetlink import Link
+from turn.kernel.rtnetlink import Link, Netlink
 
 log = structlog.get_logger("turn")
 
@@ -44,7 +44,7 @@ class Attached(Protocol):
 class Loader:
     """The program, loaded and attached by this process."""
 
-    def __init__(self, pins: Pins | None = None) -> None:
+    def __init__(self, netlink: Netlink, pins: Pins | None = None) -> None:
         """Load it; ``follow`` attaches it.
 
         :param pins: names that outlive this process; what they stand for is gone on with.
@@ -63,7 +63,7 @@ class Loader:
             self.maps = program.maps
             if pins and kept is None:
                 pins.pin_maps(program.maps)
-            self._devices = Devices(program.fd, pins)
+            self._devices = Devices(program.fd, netlink, pins)
             undo.callback(self._devices.close)
             self._undo = undo.pop_all()
 
@@ -131,7 +131,7 @@ class Lent:
     leave = close
 
 
-def attach(directory: Path | None, *, keep: bool) -> Attached:
+def attach(netlink: Netlink, directory: Path | None, *, keep: bool) -> Attached:
     """Have the program at work: what a process with rights lends, or else of our own.
 
     :param directory: in a bpffs, where what is lent would be.
@@ -145,18 +145,30 @@ def attach(directory: Path | None, *, keep: bool) -> Attached:
         try:
             pins.make()
             pins.lock_maps()
-            return Loader(pins)
+            return Loader(netlink, pins)
         except OSError as error:
             pins.close()
             if error.errno not in {errno.EPERM, errno.EACCES}:
                 log.warning("what the kernel carries ends with this process", reason=str(error))
     try:
-        return Loader()
+        return Loader(netlink)
     except OSError as error:
         if pins and error.errno in {errno.EPERM, errno.EACCES}:
             with suppress(OSError):  # whoever lent it has died, and it works all the same
                 return Lent(pins)
         raise
+
+
+def clean(directory: Path) -> None:
+    """Take away what a process has pinned that was killed, as nobody goes on with it.
+
+    What another process keeps stays; without the rights for it, nothing happens.
+    """
+    pins = _pins(directory, make=False) if directory.exists() else None
+    if pins is None or pins.is_kept():
+        return
+    with suppress(OSError):
+        pins.clear()
 
 
 def _pins(directory: Path, *, make: bool) -> Pins | None:

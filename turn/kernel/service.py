@@ -54,7 +54,7 @@ class LoaderService:
                 undo.callback(self._netlink.close)
                 self._news = News()
                 undo.callback(self._news.close)
-                self._loader = Loader(Pins(directory))
+                self._loader = Loader(self._netlink, Pins(directory))
                 if user is not None:
                     self._loader.lend(user)
             except Taken:

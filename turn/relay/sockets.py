@@ -59,7 +59,8 @@ class RelaySocket:
         self._poller.add(self._sock, read)
 
     def detach(self) -> socket.socket:
-        """Let go of the socket without closing it, before ``start``: another process has it."""
+        """Let go of the socket without closing it: another process goes on with it."""
+        self._poller.remove(self._sock)
         self._on_close(self)
         return self._sock
 

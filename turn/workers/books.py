@@ -98,6 +98,20 @@ class SharedBooks:
         if asked:
             self._tell(relayed, asked)
 
+    def handed_over(self, relayed: Address) -> None:
+        """Say that another worker has it, and that we want to know when it ends."""
+        ledger = self._ledger
+        ledger.lock()
+        try:
+            place = ledger.find(_relay(relayed))
+            if place is not None:
+                ledger.set(place, self._worker, ASKED)
+            ports = ledger.find(ports_of(relayed.host))
+            if ports is not None:
+                ledger.add(ports, self._worker, -1)
+        finally:
+            ledger.unlock()
+
     def is_live(self, relayed: Address) -> bool:
         """Whether another worker relays from there; if so, it tells us when that ends."""
         ledger, key = self._ledger, _relay(relayed)

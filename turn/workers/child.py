@@ -18,8 +18,10 @@ from msgspec import Struct
 
 from config.log import set_level, set_up
 from turn.admin.journal import JournalHandler
+from turn.allocation.elsewhere import Moved, Shown
 from turn.allocation.model import Owner
 from turn.assemble import StartError
+from turn.codec.errors import StunError
 from turn.codec.values import Address
 from turn.common import Common
 from turn.server import TurnService
@@ -54,9 +56,11 @@ from turn.workers.messages import (
     Start,
     Started,
     Stop,
+    Take,
+    Taken,
     Watch,
 )
-from turn.workers.others import Others, as_socket
+from turn.workers.others import Others, as_sockets
 from turn.workers.sockets import Handed
 
 log = structlog.get_logger("turn")
@@ -138,8 +142,13 @@ class Child:
             case Claim():
                 self._hand_over(service, message)
             case Claimed(number):
-                sock = as_socket(descriptors)
-                self._others.answered(number, service.take_over(sock) if sock else None)
+                socks = as_sockets(descriptors)
+                self._others.answered(number, service.take_over(socks[0]) if socks else None)
+            case Take():
+                self._let_go(service, message)
+            case Taken(number, _, code, record):
+                relays = [service.take_over(sock) for sock in as_sockets(descriptors)]
+                self._others.taken(number, Moved(record, relays) if record else code)
             case Lost():
                 service.check_own_peers()
             case Addresses(addresses):
@@ -221,6 +230,19 @@ class Child:
         else:
             with sock:
                 self._link.send(answer, [sock.fileno()])
+
+    def _let_go(self, service: TurnService, take: Take) -> None:
+        owner = Owner(take.username, take.user)
+        shown = Shown(take.ticket, owner, take.host)
+        try:
+            record, socks = service.let_go(shown)
+        except StunError as error:
+            self._link.send(Taken(take.number, take.asking, error.code))
+            return
+        answer = Taken(take.number, take.asking, 0, record)
+        self._link.send(answer, [sock.fileno() for sock in socks])
+        for sock in socks:
+            sock.close()
 
     def _tell_gone(self, relayed: Address, workers: Sequence[int]) -> None:
         self._link.send(Gone(*relayed, list(workers)))

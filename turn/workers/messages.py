@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from turn.admin.relay import AllocationDetails, AllocationEntry
+from turn.allocation.record import Record
 
 STEP = 64
 """Between the numbers of a worker's allocations: the rest of a division by it is the worker."""
@@ -240,12 +241,34 @@ class Claimed(Struct, tag=True, frozen=True):
     asking: int
 
 
+class Take(Struct, tag=True, frozen=True, kw_only=True):
+    """A client of ``asking`` shows a ticket that ``holding`` made (RFC 8016)."""
+
+    number: int
+    asking: int
+    holding: int
+    ticket: bytes
+    username: str
+    user: str
+    host: str
+
+
+class Taken(Struct, tag=True, frozen=True):
+    """The answer. Brings the descriptors of the relay sockets, in the record's order."""
+
+    number: int
+    asking: int
+    code: int
+    """Of the error, or 0."""
+    record: Record | None = None
+
+
 Answer = Snapshot | Listed | Inspected | Done
 """What brings the number of a question."""
 ToWorker = (
     Setup | Socket | Start | Addresses | Reload | Drain | Resume | Stop | Report | List | Inspect
-    | End | Revoke | Watch | Level | Lost | Gone | Claim | Claimed
+    | End | Revoke | Watch | Level | Lost | Gone | Claim | Claimed | Take | Taken
 )  # fmt: skip
-FromWorker = Started | Failed | Drained | Told | Answer | Gone | Claim | Claimed
+FromWorker = Started | Failed | Drained | Told | Answer | Gone | Claim | Claimed | Take | Taken
 TO_WORKER = msgspec.msgpack.Decoder(ToWorker)
 FROM_WORKER = msgspec.msgpack.Decoder(FromWorker)

@@ -8,11 +8,13 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from turn.allocation.books import Books, Want
-from turn.allocation.elsewhere import Fetched
+from turn.allocation.elsewhere import Arrived, Fetched, Moved, Shown
 from turn.allocation.model import Owner, Relay
 from turn.bandwidth import ALL, Key
-from turn.workers.messages import Claim
+from turn.workers.messages import Claim, Take
 
+MOST_ADDRESSES = 2
+"""Of an allocation: one of each family."""
 PATIENCE = 5.0
 """Seconds; far longer than an answer takes, shorter than a client goes on asking (39.5 s)."""
 
@@ -28,6 +30,7 @@ class Others:
         self._books = books
         self._send = send
         self._numbers = itertools.count(1)
+        self._moving: dict[int, tuple[Arrived, Key, asyncio.TimerHandle]] = {}
         self._waiting: dict[int, tuple[Fetched, Key, asyncio.TimerHandle]] = {}
 
     def holds(self, token: bytes) -> bool:
@@ -45,6 +48,41 @@ class Others:
         self._waiting[number] = (done, user, timer)
         self._send(Claim(number, self._worker, token[0], token, *owner))
 
+    # Allocations that clients take along (RFC 8016) -----------------------------------------
+
+    def holds_ticket(self, ticket: bytes) -> bool:
+        """Whether one of them made this ticket: text, which begins like a token."""
+        maker = _maker_of(ticket)
+        return maker is not None and maker != self._worker and maker < self._workers
+
+    def fetch_allocation(self, shown: Shown, done: Arrived) -> None:
+        """Have an allocation handed over; its quota is counted at both until it is here."""
+        number, user = next(self._numbers), ("user", shown.owner.user)
+        self._books.take((Want(user, MOST_ADDRESSES), Want(ALL, 1)))
+        timer = asyncio.get_running_loop().call_later(PATIENCE, self.taken, number, 508)
+        self._moving[number] = (done, user, timer)
+        ticket, owner, host = shown
+        self._send(
+            Take(
+                number=number, asking=self._worker, holding=_maker_of(ticket) or 0, ticket=ticket,
+                username=owner.username, user=owner.user, host=host,
+            )
+        )  # fmt: skip
+
+    def taken(self, number: int, moved: Moved | int) -> None:
+        """The answer has come, or comes too late."""
+        found = self._moving.pop(number, None)
+        if found is None:
+            for relay in () if isinstance(moved, int) else moved.relays:
+                relay.close()
+            return
+        done, user, timer = found
+        timer.cancel()
+        done(moved)
+        self._books.give({user: MOST_ADDRESSES, ALL: 1})
+
+    # Reserved ports -------------------------------------------------------------------------
+
     def answered(self, number: int, relay: Relay | None) -> None:
         """The answer to a claim has come, or comes too late."""
         found = self._waiting.pop(number, None)
@@ -58,10 +96,16 @@ class Others:
         self._books.give({user: 1, ALL: 1})
 
 
-def as_socket(descriptors: list[int]) -> socket.socket | None:
-    """The socket that came with a message, if one did."""
-    if not descriptors:
+def as_sockets(descriptors: list[int]) -> list[socket.socket]:
+    """The sockets that came with a message."""
+    found = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+    for sock in found:
+        sock.setblocking(False)
+    return found
+
+
+def _maker_of(ticket: bytes) -> int | None:
+    try:
+        return int(ticket[:2], 16)
+    except ValueError:
         return None
-    sock = socket.socket(fileno=descriptors[0])
-    sock.setblocking(False)
-    return sock

@@ -48,6 +48,8 @@ from turn.workers.messages import (
     Socket,
     Start,
     Started,
+    Take,
+    Taken,
     Watch,
 )
 from turn.workers.sockets import Group, Groups
@@ -362,7 +364,10 @@ class WorkerPool:
             case Claim(number, asking, holding):
                 if not self._send(holding, message):
                     self._send(asking, Claimed(number, asking))
-            case Claimed(asking=asking):
+            case Take(number=number, asking=asking, holding=holding):
+                if not self._send(holding, message):
+                    self._send(asking, Taken(number, asking, 400))
+            case Claimed(asking=asking) | Taken(asking=asking):
                 self._send(asking, message, descriptors)
         for descriptor in descriptors:
             os.close(descriptor)

@@ -28,6 +28,8 @@ from turn.workers.messages import (
     Snapshot,
     Started,
     Stop,
+    Take,
+    Taken,
     Told,
 )
 
@@ -151,7 +153,7 @@ class Worker:
                 self._answered(number, message)
             case Told(kind, facts, lost):
                 self._told(self.number, kind, facts, lost)
-            case Gone() | Claim() | Claimed():
+            case Gone() | Claim() | Claimed() | Take() | Taken():
                 self._pass_on(self, message, descriptors)
                 return
         for descriptor in descriptors:

@@ -44,11 +44,34 @@ async def test_a_token_in_the_url_is_none(api):
 
 @pytest.mark.parametrize(
     ("origin", "status"),
-    [("https://evil.example", 403), ("null", 403), ("http://127.0.0.1:1", 403), (None, 200)],
+    [
+        ("https://evil.example", 403),
+        ("null", 403),
+        ("http://[::1", 403),
+        ("http://127.0.0.1:1", 403),
+        (None, 200),
+    ],
 )
 async def test_pages_of_other_origins_are_refused_even_with_the_token(api, origin, status):
     headers = {} if origin is None else {"Origin": origin}
     assert (await api.ask("status", **headers)).status == status
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/api/v1/status", "/", "/readyz"])
+@pytest.mark.parametrize(
+    ("host", "let_in"),
+    [
+        ("evil.example", False), ("evil.example:9641", False), ("127.0.0.1.evil.example", False),
+        ("localhost.evil.example", False), ("", False), ("[::1", False),
+        ("127.0.0.1", True), ("localhost:9641", True), ("[::1]:9641", True),
+    ],
+)  # fmt: skip
+async def test_no_other_name_leads_to_a_listener_on_loopback(api, path, host, let_in):
+    """DNS rebinding: a page whose own name is made to mean this machine."""
+    answer = await api.ask(path, Host=host)
+    assert (answer.status == 200) == let_in
+    if not let_in:
+        assert answer.status in {400, 421}
 
 
 async def test_our_own_page_may(api):

@@ -1,6 +1,7 @@
 """Three hosts on one machine, client --- server --- peer, and a relay on the middle one."""
 
 import asyncio
+import inspect
 import os
 import socket
 import threading
@@ -123,10 +124,11 @@ class Relay:
             self._loop.close()
 
     def call(self, function: Callable[[], Any]) -> Any:
-        """Do something in the relay's own thread; gives what it gives."""
+        """Do something in the relay's own thread; gives what it gives, or what that comes to."""
 
         async def wrapped() -> Any:
-            return function()
+            found = function()
+            return await found if inspect.isawaitable(found) else found
 
         return asyncio.run_coroutine_threadsafe(wrapped(), self._loop).result(10)
 

@@ -13,7 +13,7 @@ from turn.codec.registry import MessageClass, Method
 from turn.codec.values import Address
 
 TRANSACTION = bytes(range(200, 212))
-PATIENCE = 3.0
+PATIENCE = 10.0
 
 
 class IndicationStage(Stage):

@@ -184,6 +184,19 @@ class TestRelayedAddresses:
         one.closed(RELAYED)
         assert len(told) == 1, "nobody has asked for it this time"
 
+    def test_one_that_is_handed_over_lives_on_and_all_hear_of_its_end(self, books, told):
+        one, two, three = books
+        one.opened(RELAYED)
+        assert three.is_live(RELAYED)
+        one.handed_over(RELAYED)
+        two.opened(RELAYED)
+        assert one.is_live(RELAYED)
+        assert three.is_live(RELAYED)
+        assert three.ports_in_use("192.0.2.1") == 1
+        assert told == []
+        two.closed(RELAYED)
+        assert told == [(RELAYED, [0, 2])]
+
     def test_a_dead_workers_are_nobodys(self, books, ledger):
         books[0].opened(RELAYED)
         assert books[1].is_live(RELAYED)
