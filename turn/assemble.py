@@ -149,6 +149,10 @@ def data_plane(settings: TurnSettings, *, keep: bool = False) -> Plane:
     :param keep: have what the kernel carries outlive this process.
     """
     if settings.data_plane == "userspace":
+        if keep:  # the last process may have had the kernel plane
+            from turn.kernel.loader import clean  # noqa: PLC0415 - as below
+
+            clean(Path(settings.kernel_directory))
         return NullPlane("as configured")
     from turn.kernel.carrier import KernelPlane  # noqa: PLC0415 - what user space never needs
 

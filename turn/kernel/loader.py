@@ -159,6 +159,18 @@ def attach(netlink: Netlink, directory: Path | None, *, keep: bool) -> Attached:
         raise
 
 
+def clean(directory: Path) -> None:
+    """Take away what a process has pinned that was killed, as nobody goes on with it.
+
+    What another process keeps stays; without the rights for it, nothing happens.
+    """
+    pins = _pins(directory, make=False) if directory.exists() else None
+    if pins is None or pins.is_kept():
+        return
+    with suppress(OSError):
+        pins.clear()
+
+
 def _pins(directory: Path, *, make: bool) -> Pins | None:
     if not make and not os.access(directory, os.X_OK):
         return None

@@ -107,6 +107,38 @@ def test_what_belongs_to_another_configuration_is_cleaned_up(process: Process, b
     assert bound.missing == 2
 
 
+def test_user_space_takes_over_from_the_kernel(process: Process, bound: Call, folder: Path):
+    process.end(signal.SIGKILL)
+    process.file.write_text(process.file.read_text().replace('"kernel"', '"userspace"'))
+    process.start()
+    bound.ask(Method.REFRESH)
+    assert pinned(folder) == []
+    bound.step(4)
+    bound.wait(lambda: not bound.missing)
+    process._process.send_signal(signal.SIGSTOP)
+    bound.step(4)
+    time.sleep(0.1)
+    bound.read()
+    assert bound.missing == 8  # not a packet goes by the kernel any more
+    process._process.send_signal(signal.SIGCONT)
+    bound.wait(lambda: not bound.missing)
+
+
+def test_a_limit_that_is_new_holds_for_calls_that_go_on(process: Process, bound: Call):
+    process.end(signal.SIGKILL)
+    limited = "[turn]\nmax_bytes_per_second = 1000000"
+    process.file.write_text(process.file.read_text().replace("[turn]", limited, 1))
+    process.start()
+    bound.ask(Method.REFRESH)
+    process._process.send_signal(signal.SIGSTOP)
+    bound.step(4)
+    time.sleep(0.1)
+    bound.read()
+    assert bound.missing == 8  # as user space, which counts, carries them
+    process._process.send_signal(signal.SIGCONT)
+    bound.wait(lambda: not bound.missing)
+
+
 def test_a_second_relay_does_not_start(process: Process, bound: Call):
     process_log = process.log
     second = process._process
