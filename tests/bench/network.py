@@ -1,12 +1,14 @@
 """Three hosts on one machine: client --- server --- peer, joined by veth; or the server alone."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from tests.namespaces import cable, inside, ip, namespaces, run, set_kernel
 
-CLIENT, SERVER, PEER = "icebench-client", "icebench-server", "icebench-peer"
+CLIENT, SERVER, PEER = (f"bench{os.getpid()}-{host}" for host in ("client", "server", "peer"))
+"""Each run's own, so that two at a time do not take each other's hosts away."""
 
 
 class Place(NamedTuple):
