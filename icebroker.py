@@ -18,6 +18,7 @@ from typing import Annotated, Any, NoReturn, Protocol, runtime_checkable
 
 import typer
 
+from config.heap import settle
 from config.load import DEFAULT_FILE, ConfigError
 from config.load import load as load_settings
 from config.schema import Settings
@@ -546,6 +547,7 @@ async def _live(process: _Process, ready: Callable[[], None]) -> None:
         for service in services:
             await service.start()
             started.append(service)
+        settle()
         ready()
         supervisor.ready()
         leaving = await signals.get() is signal.SIGUSR1

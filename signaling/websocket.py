@@ -19,7 +19,7 @@ from signaling.stats import Stats
 log = structlog.get_logger("signaling")
 
 
-MOST_LAG = 0.5
+MOST_LAG = 1.0
 """Seconds that this process may be behind its clock before it turns new clients away."""
 LATER = 5
 """Seconds after which those who are turned away may come again, at most; each at its own time."""

@@ -12,8 +12,9 @@ ITEMS = 200
 """Items in containers that may be more. What leaks is an item of something, once each coming."""
 OBJECTS = 2_000
 """The same of objects: 64 allocations that have gone may still stand in the calendar."""
-MEMORY = 8 << 20
-"""Bytes that an allocator may keep in its pockets."""
+MEMORY = 16 << 20
+"""Bytes that may be more: as many replies are remembered as came in 40 s, up to 65,536 of them, and
+an allocator keeps the room that they had."""
 
 
 class Outcome(NamedTuple):

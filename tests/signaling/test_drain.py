@@ -93,7 +93,7 @@ async def test_a_node_that_is_behind_turns_newcomers_away_and_keeps_those_who_ar
         there = await connect()
         await there.hello()
         await asyncio.sleep(0.1)
-        time.sleep(2.0)  # noqa: ASYNC251 - as in a storm: nothing else gets its turn
+        time.sleep(3.0)  # noqa: ASYNC251 - as in a storm: nothing else gets its turn
         await asyncio.sleep(0.2)
         with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
             await connect()

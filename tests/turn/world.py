@@ -64,6 +64,7 @@ class FakeRelay:
     def close(self) -> None:
         assert not self.closed, "closed twice"
         self.closed = True
+        self.gate = None
         self.world.opener.free.add(self.address.port)
 
     def receive(self, payload: bytes, source: Address) -> None:

@@ -118,6 +118,7 @@ class Allocator:
                 receiving=receiving,
             )
             allocation.relayed[family_of(relay.address)] = Relayed(relay, ends, now)
+            allocation.is_tcp = relay.is_tcp
         self.table.insert(allocation)
         for family, relayed in allocation.relayed.items():
             relayed.relay.start(allocation.routes, AllocationGate(self, allocation))
@@ -139,7 +140,7 @@ class Allocator:
                 relayed.expires = expires
         for route in set(allocation.routes.peers.values()):
             self._routes.refresh(route, self._route_expiry(allocation, route))
-        self.table.schedule(allocation)
+        self.table.schedule(allocation, expires)
 
     def close(self, allocation: Allocation, reason: CloseReason) -> None:
         """End an allocation and everything of it; the five-tuple and the port are free again."""
@@ -238,7 +239,7 @@ class Allocator:
         for route in set(allocation.routes.peers.values()):
             if route.peer.host in hosts:
                 self._routes.refresh(route, self._route_expiry(allocation, route))
-        self.table.schedule(allocation)
+        self.table.schedule(allocation, now + PERMISSION_LIFETIME)
 
     def bind(self, allocation: Allocation, number: int, peer: Address, now: float) -> None:
         """Bind a channel to a peer, or refresh the binding; the permission comes with it.
@@ -260,7 +261,7 @@ class Allocator:
             self._routes.refresh(route, self._route_expiry(allocation, route))
         else:
             self.open_channel(allocation, number, peer)
-        self.table.schedule(allocation)
+        self.table.schedule(allocation, now + CHANNEL_LIFETIME)
 
     def open_channel(self, allocation: Allocation, number: int, peer: Address) -> None:
         """Write the route of a channel that is bound."""

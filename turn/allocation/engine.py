@@ -26,7 +26,7 @@ from turn.codec import registry
 from turn.codec.errors import Malformed, StunError
 from turn.codec.integrity import Integrity
 from turn.codec.message import build, parse_untrusted
-from turn.codec.registry import Attributes, MessageClass, Method
+from turn.codec.registry import METHOD_NAMES, Attributes, MessageClass, Method
 from turn.codec.values import Address
 from turn.routes import Buffer, FiveTuple, Route, Send
 from turn.stats import DropReason
@@ -78,7 +78,7 @@ class Engine:
         if message.message_class != MessageClass.REQUEST or message.method not in HANDLERS:
             self._stats.drop(DropReason.UNEXPECTED)
             return None
-        self._stats.requests[Method(message.method).name.lower(), client.transport] += 1
+        self._stats.requests[METHOD_NAMES[message.method], client.transport] += 1
         request = Request(message, client, send, now, self._answer_later)
         try:
             return self._answer(request)
@@ -163,7 +163,7 @@ class Engine:
         return identity
 
     def _succeed(self, request: Request) -> Reply | None:
-        attributes = HANDLERS[Method(request.message.method)](self._allocator, request)
+        attributes = HANDLERS[request.message.method](self._allocator, request)
         if attributes is None:
             return None
         return self._reply(request, MessageClass.SUCCESS, attributes, 200)
@@ -193,10 +193,9 @@ class Engine:
         self, request: Request, message_class: MessageClass, attributes: Attributes, code: int
     ) -> Reply:
         message, identity = request.message, request.identity
-        method = Method(message.method)
-        self._stats.responses[method.name.lower(), code] += 1
+        self._stats.responses[METHOD_NAMES[message.method], code] += 1
         data = build(
-            method,
+            message.method,
             message_class,
             message.transaction_id,
             attributes,

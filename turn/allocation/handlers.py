@@ -256,7 +256,7 @@ def channel_bind(allocator: Allocator, request: Request) -> Attributes:
     return ()
 
 
-HANDLERS: dict[Method, Callable[[Allocator, Request], Attributes | None]] = {
+HANDLERS: dict[int, Callable[[Allocator, Request], Attributes | None]] = {
     Method.BINDING: binding,
     Method.ALLOCATE: allocate,
     Method.REFRESH: refresh,

@@ -146,6 +146,7 @@ class Allocation:
         "created",
         "due",
         "grant",
+        "is_tcp",
         "number",
         "owner",
         "permissions",
@@ -160,6 +161,8 @@ class Allocation:
         self.routes = routes
         self.relayed: dict[Family, Relayed] = {}
         """One, or one of each family (RFC 8656 §7.2, a dual allocation)."""
+        self.is_tcp = False
+        """Whether it relays TCP connections, not packets (RFC 6062)."""
         self.created = now
         self.number = 0
         """What an operator calls it: the table counts from 1, and gives none twice."""
@@ -172,11 +175,6 @@ class Allocation:
         """What a third party gave its client (RFC 7635)."""
         self.ticket = b""
         """What its client may move it with (RFC 8016), if it asked for that."""
-
-    @property
-    def is_tcp(self) -> bool:
-        """Whether it relays TCP connections, not packets (RFC 6062)."""
-        return any(relayed.relay.is_tcp for relayed in self.relayed.values())
 
     @property
     def expires(self) -> float:

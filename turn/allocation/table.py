@@ -126,7 +126,10 @@ class AllocationTable:
         return StunError(code, why=QUOTAS[quota])
 
     def insert(self, allocation: Allocation) -> None:
-        """Take in a new allocation whose quota was checked, and give it its number."""
+        """Take in a new allocation whose quota was checked, and give it its number.
+
+        It is scheduled once it has been given its time.
+        """
         allocation.number = next(self._numbers)
         self._by_client[allocation.client] = allocation
         user, place = ("user", allocation.owner.user), place_of(allocation.client)
@@ -136,7 +139,6 @@ class AllocationTable:
             self.books.opened(relayed.relay.address)
             self._count(user)
             self._count(place)
-        self.schedule(allocation)
 
     def remove(self, allocation: Allocation, *, handed_over: bool = False) -> None:
         """Give back everything that ``insert`` took.
@@ -196,9 +198,13 @@ class AllocationTable:
     def _index(self, allocation: Allocation) -> dict[Address, Allocation]:
         return self._by_tcp_relayed if allocation.is_tcp else self._by_relayed
 
-    def schedule(self, allocation: Allocation) -> None:
-        """See that ``due`` names the allocation when something of it expires."""
-        due = allocation.next_due()
+    def schedule(self, allocation: Allocation, due: float | None = None) -> None:
+        """See that ``due`` names the allocation when something of it expires.
+
+        :param due: the end of what was given just now, where the rest is scheduled already.
+        """
+        if due is None:
+            due = allocation.next_due()
         if not allocation.due or due < allocation.due:
             allocation.due = due
             self._serial += 1

@@ -42,7 +42,8 @@ class Message:
     """A message that was read. Values are decoded when they are asked for."""
 
     __slots__ = (
-        "_values",
+        "_first",
+        "_more",
         "integrity",
         "integrity_offset",
         "message_class",
@@ -61,14 +62,17 @@ class Message:
         """The strongest integrity attribute that the message has."""
         self.integrity_offset = 0
         """Where that attribute begins in ``raw``."""
-        self._values: list[tuple[int, bytes]] = []
+        self._first: dict[int, bytes] = {}
+        """The value of the first attribute of each kind: mostly that is all there are."""
+        self._more: list[tuple[int, bytes]] = []
+        """The others, in order."""
 
     def read_attributes_untrusted(self) -> None:
         """Take in the attributes of ``raw``, and pass over those that do not count.
 
         :raises Malformed: one is cut off, or the fingerprint is wrong or not the last.
         """
-        raw, values, unpack_head = self.raw, self._values, ATTRIBUTE_HEAD.unpack_from
+        raw, first, unpack_head = self.raw, self._first, ATTRIBUTE_HEAD.unpack_from
         counting: frozenset[int] | None = None  # all of them
         offset, size = HEADER_BYTES, len(raw)
         while offset < size:
@@ -78,7 +82,10 @@ class Message:
             if end > size:
                 raise Malformed("an attribute that is cut off")
             if counting is None or number in counting:
-                values.append((number, raw[start:end]))
+                if number in first:
+                    self._more.append((number, raw[start:end]))
+                else:
+                    first[number] = raw[start:end]
                 if number in PROTECTION:
                     if number == FINGERPRINT:
                         _check_fingerprint_untrusted(raw, offset, length)
@@ -95,29 +102,24 @@ class Message:
 
         :raises Malformed: its bytes are no such value.
         """
-        number = attribute.number
-        for found, value in self._values:
-            if found == number:
-                return attribute.decode(value, self.transaction_id)
-        return None
+        value = self._first.get(attribute.number)
+        return None if value is None else attribute.decode(value, self.transaction_id)
 
     def get_all(self, attribute: Attribute[T]) -> list[T]:
         """Every value of this kind, in order. :raises Malformed: as ``get``."""
         number = attribute.number
-        return [
-            attribute.decode(value, self.transaction_id)
-            for found, value in self._values
-            if found == number
-        ]
+        if number not in self._first:
+            return []
+        values = self._first[number], *(value for found, value in self._more if found == number)
+        return [attribute.decode(value, self.transaction_id) for value in values]
 
     def has(self, attribute: Attribute[Any]) -> bool:
         """Whether there is an attribute of this kind."""
-        return any(found == attribute.number for found, _ in self._values)
+        return attribute.number in self._first
 
     def unknown_required(self, known: frozenset[int]) -> tuple[int, ...]:
         """The comprehension-required attributes that are not ``known``, each once, in order."""
-        unknown = {n: None for n, _ in self._values if n < 0x8000 and n not in known}
-        return tuple(unknown)
+        return tuple(n for n in self._first if n < 0x8000 and n not in known)
 
 
 def parse_untrusted(data: bytes | bytearray | memoryview) -> Message:

@@ -26,6 +26,10 @@ class Method(IntEnum):
     CONNECTION_ATTEMPT = 0x00C
 
 
+METHOD_NAMES: Mapping[int, str] = MappingProxyType({one: one.name.lower() for one in Method})
+"""By number, as metrics have them; an enum's own lookup costs as much as reading an attribute."""
+
+
 class MessageClass(IntEnum):
     """Classes (RFC 8489 §5)."""
 

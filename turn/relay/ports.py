@@ -5,7 +5,6 @@ import socket
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from itertools import chain
 
 from turn.allocation.model import NoPort
 from turn.codec.values import Address, Family
@@ -151,13 +150,13 @@ class RelayPorts:
         count = (self._last - first) // step + 1
         if count <= 0 or max(len(used), self.in_use_at(host)) >= self.size:
             return
+        for _ in range(RANDOM_TRIES):
+            port = first + step * self._random_below(count)
+            if port not in used:
+                yield port
         start = self._random_below(count)
-        tries = chain(
-            (self._random_below(count) for _ in range(RANDOM_TRIES)),
-            ((start + offset) % count for offset in range(count)),
-        )
-        for number in tries:
-            port = first + step * number
+        for offset in range(count):
+            port = first + step * ((start + offset) % count)
             if port not in used:
                 yield port
 

@@ -69,6 +69,7 @@ class RelaySocket:
         self._poller.remove(self._sock)
         self._sock.close()
         self._on_close(self)
+        self._gate = None  # it leads to the allocation, which leads back here
 
     def _read(self) -> int:
         """Carry one packet. One a turn: to find out that no second one waits costs as much."""

@@ -182,6 +182,7 @@ class TcpRelaySocket:
             task.cancel()
         self._sock.close()
         self._on_close(self)
+        self._gate = None  # it leads to the allocation, which leads back here
 
     def connect(self, peer: Endpoint, done: Connected) -> None:
         """Connect to a peer from this address. ``done`` is not called after ``close``."""

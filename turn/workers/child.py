@@ -16,6 +16,7 @@ import structlog
 import uvloop
 from msgspec import Struct
 
+from config.heap import settle
 from config.log import set_level, set_up
 from turn.admin.journal import JournalHandler
 from turn.allocation.elsewhere import Moved, Shown
@@ -197,6 +198,7 @@ class Child:
                     tell=self._events.tell,
                 )
                 await service.start()
+                settle()
         except (StartError, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             self._link.send(Failed(reason))

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import structlog
 from msgspec import Struct
 
 from turn.telling import Facts
@@ -25,6 +26,7 @@ from turn.workers.messages import (
     Inspected,
     Listed,
     Place,
+    Report,
     Snapshot,
     Started,
     Stop,
@@ -33,6 +35,12 @@ from turn.workers.messages import (
     Told,
 )
 
+log = structlog.get_logger("turn")
+
+LOOK = 5.0
+"""Seconds between looks at a worker; what it last said is no older when it dies."""
+STUCK = 30.0
+"""Seconds that a worker has to answer: longer than any work takes, on any machine."""
 FAREWELL = 5.0
 """Seconds that a worker has to close everything before it is killed."""
 PACKAGES = Path(__file__).parents[2]
@@ -93,10 +101,21 @@ class Worker:
                 return None
         self._link = Link(ours, FROM_WORKER, self._heard, self._lost)
         self._introduce(self)
+        guard = asyncio.get_running_loop().create_task(self._guard(self._process))
         try:
             return await self._process.wait()
         finally:
+            guard.cancel()
             self._lost()
+
+    async def _guard(self, process: asyncio.subprocess.Process) -> None:
+        """Kill a process that lives and does nothing: nobody else would serve its clients."""
+        while True:
+            await asyncio.sleep(LOOK)
+            serves = self.serving.is_set()
+            if serves and await self.ask(Report, STUCK) is None and self.serving.is_set():
+                log.error("a worker does not answer, and is killed", worker=self.number)
+                process.kill()
 
     def send(self, message: Struct, descriptors: Sequence[int] = ()) -> None:
         """Tell it something; one that is not there hears nothing."""

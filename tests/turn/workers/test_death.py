@@ -1,6 +1,8 @@
 """A worker is killed: what the others' clients notice, and what comes back."""
 
 import asyncio
+import os
+import signal
 import socket
 
 import pytest
@@ -86,3 +88,15 @@ async def test_what_only_the_dead_one_had_is_nobodys(stage):
     await stage.settle()
     for client, token in zip(await stage.clients(len(dead)), dead, strict=True):
         assert await allocate(client, (registry.RESERVATION_TOKEN, token)) == 508
+
+
+async def test_one_that_does_nothing_any_more_is_replaced(stage, monkeypatch):
+    monkeypatch.setattr("turn.workers.worker.LOOK", 0.1)
+    monkeypatch.setattr("turn.workers.worker.STUCK", 2.0)
+    await stage.kill(0)  # its guard sleeps for as long as before
+    await stage.settle()
+    pid = stage.pool.pids[0]
+    os.kill(pid, signal.SIGSTOP)
+    await until(lambda: stage.pool.pids[0] not in {None, pid}, patience=30)
+    monkeypatch.undo()
+    assert set(await together(*map(allocate, await stage.clients(8)))) == {0}

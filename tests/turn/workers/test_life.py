@@ -107,7 +107,9 @@ async def test_a_taken_address_is_named_also_where_its_owner_would_share_it(stag
 
 async def test_what_a_worker_cannot_do_is_why_the_pool_does_not_start(monkeypatch):
     made = WorkerPool(settings(workers=2), LOGS)
-    monkeypatch.setattr(made, "_hand", lambda worker, groups: None)  # it finds nothing to listen on
+    monkeypatch.setattr(
+        made._crew, "_hand", lambda worker, groups: None
+    )  # it finds nothing to listen on
     with pytest.raises(StartError, match=r"cannot listen on .*: the pool has not opened it"):
         await made.start()
     assert made.pids == [None, None]

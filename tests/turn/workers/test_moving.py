@@ -14,8 +14,8 @@ from tests.turn.workers.live import (
 from turn.codec import registry
 from turn.codec.registry import Method
 from turn.stats import DropReason
+from turn.workers.crew import Crew
 from turn.workers.messages import Take
-from turn.workers.pool import WorkerPool
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -32,13 +32,13 @@ async def move(client, ticket):
 def taken(monkeypatch):
     """What passes between workers."""
     messages: list[object] = []
-    pass_on = WorkerPool._pass_on
+    pass_on = Crew._pass_on
 
     def counted(pool, message, descriptors):
         messages.append(message)
         pass_on(pool, message, descriptors)
 
-    monkeypatch.setattr(WorkerPool, "_pass_on", counted)
+    monkeypatch.setattr(Crew, "_pass_on", counted)
     return messages
 
 

@@ -19,8 +19,8 @@ from turn.codec import registry
 from turn.codec.registry import Method
 from turn.codec.values import Address
 from turn.stats import DropReason
+from turn.workers.crew import Crew
 from turn.workers.messages import Claim
-from turn.workers.pool import WorkerPool
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -159,13 +159,13 @@ class TestReservations:
     ):
         stage.reload(max_allocations_per_user=60)
         passed: list[object] = []
-        pass_on = WorkerPool._pass_on
+        pass_on = Crew._pass_on
 
         def counted(pool, message, descriptors):
             passed.append(message)
             pass_on(pool, message, descriptors)
 
-        monkeypatch.setattr(WorkerPool, "_pass_on", counted)
+        monkeypatch.setattr(Crew, "_pass_on", counted)
         first, second = await stage.clients(20, protocol), await stage.clients(20, protocol)
 
         async def pair(one, two):

@@ -1,0 +1,19 @@
+"""The garbage collector of a process that serves for months.
+
+What a request leaves behind goes without it: nothing of ours is in a cycle. So it need not look at
+what lives since the start, thousands of modules and classes, again and again while thousands of
+allocations come: that was a fifth of what an allocation costs.
+"""
+
+import gc
+
+YOUNG = 20_000
+"""Objects more than have gone before it looks at the new ones; Python's own number is 700."""
+
+
+def settle() -> None:
+    """Leave what is there by now out of every later look; call it once everything runs."""
+    gc.collect()
+    gc.freeze()
+    _, *older = gc.get_threshold()
+    gc.set_threshold(YOUNG, *older)
