@@ -1,11 +1,15 @@
 """Three hosts on one machine: client --- server --- peer, joined by veth; or the server alone."""
 
+import fcntl
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, TextIO
 
 from tests.namespaces import cable, inside, ip, namespaces, run, set_kernel
 
+LOCK = Path("/run/icebench.lock")
 CLIENT, SERVER, PEER = "icebench-client", "icebench-server", "icebench-peer"
 
 
@@ -41,9 +45,23 @@ OFFLOADS = ("tx-udp-segmentation", "off", "gso", "off", "tx", "off")
 
 
 @contextmanager
-def three_hosts() -> Iterator[None]:
-    """Make the namespaces; they are gone again whatever happens. Needs root."""
+def namespaces_of(lock: TextIO) -> Iterator[None]:
+    """The namespaces, once nobody else has them."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit("another bench is running on this machine: try again when it is done")
     with namespaces((CLIENT, SERVER, PEER)):
+        yield
+
+
+@contextmanager
+def three_hosts() -> Iterator[None]:
+    """Make the namespaces; they are gone again whatever happens. Needs root.
+
+    :raises SystemExit: another bench runs here: neither would measure itself alone.
+    """
+    with LOCK.open("w") as lock, namespaces_of(lock):
         for here, device, address, there, other, other_address in CABLES:
             cable((here, device), (there, other))
             for name, end, host in ((here, device, address), (there, other, other_address)):
