@@ -781,9 +781,10 @@ static res_t blast(double r, int w, double secs) {
     x.ns1 = x.c1 / pk * 1e9;
     printf("RES off=%.0f del=%.0f loss=%.3f%% p50=%.1f p99=%.1f p999=%.1fus | cpu0=%.2f cpu1=%.2f "
            "proc=%.2f(%.2f) of %.2fs | ns/pkt proc=%.0f self=%.0f cpu0=%.0f cpu1=%.0f | rss=%ldK bad=%lu "
-           "sfail=%lu rc=%lu rp=%lu ind=%lu\n",
+           "sfail=%lu rc=%lu rp=%lu ind=%lu lost=%ld\n",
            x.offered, x.deliv, x.loss, x.p50, x.p99, x.p999, x.c0, x.c1, x.proc, x.sched, el,
-           x.nsproc, self / pk, x.ns0, x.ns1, x.rss, bad, sfail, rcv_c, rcv_p, drained_ind);
+           x.nsproc, self / pk, x.ns0, x.ns1, x.rss, bad, sfail, rcv_c, rcv_p, drained_ind,
+           (long)(sent - rcvd));
     fflush(stdout);
     return x;
 }

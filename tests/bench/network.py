@@ -1,14 +1,16 @@
 """Three hosts on one machine: client --- server --- peer, joined by veth; or the server alone."""
 
-import os
+import fcntl
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, TextIO
 
 from tests.namespaces import cable, inside, ip, namespaces, run, set_kernel
 
-CLIENT, SERVER, PEER = (f"bench{os.getpid()}-{host}" for host in ("client", "server", "peer"))
-"""Each run's own, so that two at a time do not take each other's hosts away."""
+LOCK = Path("/run/icebench.lock")
+CLIENT, SERVER, PEER = "icebench-client", "icebench-server", "icebench-peer"
 
 
 class Place(NamedTuple):
@@ -43,9 +45,23 @@ OFFLOADS = ("tx-udp-segmentation", "off", "gso", "off", "tx", "off")
 
 
 @contextmanager
-def three_hosts() -> Iterator[None]:
-    """Make the namespaces; they are gone again whatever happens. Needs root."""
+def namespaces_of(lock: TextIO) -> Iterator[None]:
+    """The namespaces, once nobody else has them."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit("another bench is running on this machine: try again when it is done")
     with namespaces((CLIENT, SERVER, PEER)):
+        yield
+
+
+@contextmanager
+def three_hosts() -> Iterator[None]:
+    """Make the namespaces; they are gone again whatever happens. Needs root.
+
+    :raises SystemExit: another bench runs here: neither would measure itself alone.
+    """
+    with LOCK.open("w") as lock, namespaces_of(lock):
         for here, device, address, there, other, other_address in CABLES:
             cable((here, device), (there, other))
             for name, end, host in ((here, device, address), (there, other, other_address)):
