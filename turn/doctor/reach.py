@@ -228,6 +228,9 @@ async def _explain_other(section: Section, target: Target, host: str, why: str) 
     if target.transport is Transport.TCP and await _speaks_tls(host, target.port):
         section.fail("stun", f"{place} speaks TLS", "use turns: for this port")
     else:
+        # To bytes that it cannot read a web server says nothing, or something, as it happens.
+        if target.transport is Transport.TCP and await _speaks_http(host, target.port):
+            why = "it is a web server"
         section.fail(
             "stun",
             f"{place} is no STUN server: {why}",
