@@ -6,7 +6,8 @@ import struct
 
 import pytest
 
-from tests.turn.live import UDP, port_of, relay, until
+from tests.patience import PATIENCE, until
+from tests.turn.live import UDP, port_of, relay
 from turn.codec import registry
 from turn.codec.registry import MessageClass, Method
 from turn.codec.values import Address
@@ -49,7 +50,7 @@ async def test_channel_data_is_padded_both_ways(connect):
                 payload = b"x" * size
                 padding = bytes(-size % 4)
                 await client.send(b"\x40\x00" + size.to_bytes(2) + payload + padding)
-                data, source = await asyncio.wait_for(loop.sock_recvfrom(peer, 100), 2)
+                data, source = await asyncio.wait_for(loop.sock_recvfrom(peer, 100), PATIENCE)
                 assert data == payload
                 await loop.sock_sendto(peer, payload, source)
                 assert await client.receive() == b"\x40\x00" + size.to_bytes(2) + payload
