@@ -37,6 +37,10 @@ class Family(IntEnum):
     IPV6 = 2
 
 
+FAMILY_NAMES = {family: family.name.lower() for family in Family}
+"""As metrics have them."""
+
+
 class Shape(NamedTuple, Generic[T]):
     """How a value is written and read: ``(value, transaction id) -> bytes`` and back."""
 
