@@ -84,6 +84,8 @@ class WebSockets:
                 await self._prepare(ws, request, network)
             except ConnectionError:
                 return web.Response(status=400)  # gone before the upgrade: nobody reads it
+            except ValueError:  # aiohttp's word for headers that are not ASCII
+                return web.Response(status=400, text="these headers are no WebSocket's\n")
             await self._run(ws, network, dialogue)
         finally:
             self.connections -= 1
