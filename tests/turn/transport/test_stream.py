@@ -14,6 +14,12 @@ from turn.stats import DropReason
 from turn.transport.stream import bind_tcp
 
 
+async def send_for_ever(client, data):
+    """Send, and never read."""
+    while True:
+        await client.send(data)
+
+
 async def trickle(client):
     """Send a request a byte at a time, and never its last one."""
     for byte in client.encode(Method.BINDING)[:-1]:
@@ -165,9 +171,7 @@ async def test_a_stranger_that_reads_no_replies_is_cut_off(connect):
         client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         request = client.encode(Method.ALLOCATE) * 100
         with pytest.raises(ConnectionError):
-            async with asyncio.timeout(20):
-                while True:
-                    await client.send(request)
+            await asyncio.wait_for(send_for_ever(client, request), 20)
         assert service.stats.drops[DropReason.CLIENT_BACKLOG]
 
 
