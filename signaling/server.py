@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from config.schema import RedisSettings
 from config.signaling import SignalingSettings
+from config.tls import server_context
 from signaling.admin import Peers, Rooms, SignalingFigures
 from signaling.admission import Admission, JoinWebhook
 from signaling.auth import Tokens
@@ -254,8 +255,7 @@ class SignalingService:
     def _tls_context(self) -> ssl.SSLContext | None:
         if self._settings.tls_certificate is None:
             return None
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context = server_context()
         _load_certificate(context, self._settings)
         return context
 

@@ -73,6 +73,7 @@ class PeerStream(asyncio.Protocol):
         self._client: asyncio.Transport | None = None
         self._from_peer: Valve | None = None
         self._from_client: Valve | None = None
+        self._early = b""
 
     def splice(self, client: asyncio.Transport) -> None:
         """Pass bytes on as they are, both ways, from now on."""
@@ -83,6 +84,9 @@ class PeerStream(asyncio.Protocol):
         else:
             self._from_peer, self._from_client = Valve(self._transport), Valve(client)
             self._transport.resume_reading()
+            early, self._early = self._early, b""
+            if early:
+                self.data_received(early)
 
     def write(self, data: bytes) -> None:
         """Pass on what the client sent."""
@@ -120,7 +124,12 @@ class PeerStream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Pass on what the peer sent."""
-        if self._client is not None and self._from_peer is not None:
+        if self._client is None and self._transport is not None:
+            # CPython 3.11.2 (Debian 12) begins to read although it was paused before: pause again.
+            self._early += data
+            self._transport.resume_reading()
+            self._transport.pause_reading()
+        elif self._client is not None and self._from_peer is not None:
             self._client.write(data)
             self._stats.received_bytes += len(data)
             self._from_peer.passed(len(data), self.receiving)

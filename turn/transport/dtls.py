@@ -14,6 +14,7 @@ from pathlib import Path
 
 from OpenSSL import SSL
 
+from config.tls import CIPHERS
 from turn.auth.authenticate import Now
 from turn.codec.demux import Kind, classify
 from turn.codec.errors import Malformed
@@ -25,8 +26,6 @@ from turn.transport.stream import ALPN
 from turn.transport.udp import READS_PER_EVENT, SEND_INDICATION, Shared
 
 DTLS_1_2 = 0xFEFD
-CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES:!aNULL:!AESCCM"
-"""Forward secrecy, always (RFC 8489 §6.2.3, RFC 9325 §4.2)."""
 MTU = 1200
 """Bytes of a handshake datagram: what passes nearly everywhere."""
 MOST_BYTES = 65536
@@ -57,7 +56,7 @@ class DtlsContext:
         for option in options:
             context.set_options(option or 0)  # None: an OpenSSL without it
         context.set_min_proto_version(DTLS_1_2)
-        context.set_cipher_list(CIPHERS)
+        context.set_cipher_list(CIPHERS.encode())
         context.set_cookie_generate_callback(self._cookie)
         context.set_cookie_verify_callback(self._is_ours)
         # The first that a client offers and we speak; where there is none it is served too.
