@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import json
 import random
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
@@ -287,6 +288,7 @@ class Client:
         self._ws = ws
         connection = ws._response.connection  # noqa: SLF001 - aiohttp shows it nowhere else
         transport = connection.transport if connection is not None else None
+        sock = transport.get_extra_info("socket") if transport is not None else None
         try:
             hello = {**self._hello, "token": token, "resume": self._resume()}
             await ws.send_str(json.dumps({k: v for k, v in hello.items() if v}))
@@ -299,8 +301,7 @@ class Client:
             self._ws = None
             await ws.close(code=self._close_code)
             if transport is not None:
-                # Nobody waits for TLS to end: an event loop that stops would leave the socket open.
-                transport.abort()
+                _abort(transport, sock)
         code = ws.close_code or 1006
         if 3500 <= code <= 3999 or 4500 <= code <= 4999:
             raise SignalingError("refused", f"the server closed the connection ({code})")
@@ -438,3 +439,14 @@ class Client:
 def _integer(digits: str) -> int | float:
     """A peer may send a number of any length; a very long one is infinite, as in a browser."""
     return int(digits) if len(digits) <= MOST_DIGITS else float(digits)
+
+
+def _abort(transport: asyncio.Transport, sock: Any) -> None:
+    """Close at once: nobody waits for TLS to end, and a loop that stops would leave it open."""
+    try:
+        transport.abort()
+    except AttributeError:
+        # CPython 3.11.2 (Debian 12): a second close makes a TLS transport forget what abort needs.
+        # Its loop hears of the end from the socket.
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)

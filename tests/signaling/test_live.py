@@ -202,10 +202,12 @@ class TestLimits:
         async with signaling() as service, sockets(service) as connect:
             one = await connect()
             await one.hello()
+            began = time.monotonic()
             for number in range(150):
                 await one.say(type="ping", t=number)
             answers = [(await one.hear())["type"] for _ in range(150)]
-            assert 100 <= answers.count("pong") <= 120
+            allowed = 100 + 50 * (time.monotonic() - began) + 1
+            assert 100 <= answers.count("pong") <= allowed
             assert answers.count("error") == 150 - answers.count("pong")
             for number in range(700):
                 await one.say(type="ping", t=number)
