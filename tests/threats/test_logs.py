@@ -50,8 +50,7 @@ NO_HTTP = (
     (b"canary-token\r\n\r\n", b"400"),
     (b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\ncanary-token \x01\r\n\r\n", b"400"),
     (
-        b"GET /api/v1/status HTTP/1.1\r\nHost: 127.0.0.1\r\n"
-        b"Authorization: Bearer canary-token\xff\r\n\r\n",
+        b"GET /api/v1 HTTP/1.1\r\nHost: [::1]\r\nAuthorization: Bearer canary-token\xff\r\n\r\n",
         b"401",
     ),
 )
