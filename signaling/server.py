@@ -224,6 +224,10 @@ class SignalingService:
         """Let a user in again, at every node. :raises ConnectionError: the broker is away."""
         await self.revoke(user, 0.0)
 
+    async def spread_revocation(self, user: str, until: float) -> bool:
+        """Whether others share what is revoked here; ``revoke`` has told them of it."""
+        return isinstance(self._broker, RedisBroker)
+
     def on_revoked(self, heed: Callable[[str, float, float], object]) -> None:
         """Have every revocation told, whichever node it began at: user, until, spent."""
 
