@@ -1,6 +1,7 @@
 """TCP allocations with real sockets on loopback (RFC 6062)."""
 
 import asyncio
+import time
 from contextlib import asynccontextmanager, suppress
 
 import pytest
