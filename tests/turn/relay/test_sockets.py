@@ -34,9 +34,10 @@ class Bench:
         sock.bind((host, 0))
         self.peer = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self.peer.bind((host, 0))
-        public = Address("203.0.113.7", sock.getsockname()[1])
+        ours = Address(*sock.getsockname()[:2])
+        ends = ours, Address("203.0.113.7", ours.port)
         forwarder = Forwarder(self.stats, lambda *_: None)
-        self.relay = RelaySocket(sock, public, poller, forwarder, self.closed.append)
+        self.relay = RelaySocket(sock, ends, poller, forwarder, self.closed.append)
         self.routes = ClientRoutes()
 
     def route(self, expires=LATER):
