@@ -11,7 +11,7 @@ from tests.chaos.world import RECOVERY, World, serving, until, world
 AWAY = float(os.environ.get("CHAOS_AWAY", "5"))
 """Seconds that Redis is away; what the suite promises is tried with 60."""
 GOES_ON_WITHIN = 5.0
-"""Seconds, as promised, from Redis being back until everyone talks again. Nothing else runs here."""
+"""Seconds, as promised, from Redis being back until everyone talks again."""
 
 
 async def test_nobody_is_cut_while_redis_is_away_and_all_goes_on_when_it_is_back(tmp_path):
