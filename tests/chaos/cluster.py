@@ -119,4 +119,9 @@ def cluster(
             made[-1].start()
         for node in made:
             node.wait_ready()
-        yield made
+        try:
+            yield made
+        except Exception:
+            for node in made:  # pytest shows it with the failure: what each of them went through
+                print(f"{node.url} logged:\n{node.log.read_text()}")
+            raise

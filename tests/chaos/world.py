@@ -29,8 +29,9 @@ TICK = 1.0
 """Seconds between a node's looks at what is over."""
 SLACK = 1.0
 """Seconds that this machine may be busy with something else."""
-RECOVERY = 5.0
-"""Seconds within which all is well again after what was away is back."""
+RECOVERY = 15.0
+"""Seconds within which all is well again after what was away is back: 5 are promised, to a node
+that has a core for itself."""
 
 
 class World:

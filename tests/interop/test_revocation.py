@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+import urllib.error
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 from signaling.client import Client, SignalingError
 from tests.interop.cluster import Node, cluster
+from tests.redis_server import redis_server
 
 TOKEN_SECRET = "the secret of the join tokens, 32+"
 
@@ -136,5 +138,65 @@ async def test_a_relay_that_starts_later_knows_too(tmp_path: Path):
         try:
             relay.wait_ready()
             assert await allocate(relay, joined) is None
+        finally:
+            relay.close()
+
+
+async def test_a_relay_of_its_own_tells_all_of_whom_it_revokes(nodes: list[Node]):
+    one, two, relay, both = nodes
+    async with member(one, "dora") as dora, member(two, "watcher") as watcher:
+        await watcher.join("r")
+        joined = await dora.join("r")
+        connection = await allocate(both, joined)
+        assert connection is not None
+        before = closed(both)
+        answer = relay.operate("PUT", "revocations/dora", {"seconds": 60})
+        assert answer["everywhere"] is True
+        async with asyncio.timeout(30):
+            async for event in watcher.events():
+                if event.get("event") == "leave" and event["name"] == "dora":
+                    break
+        await within(30, lambda: closed(both) == before + 1)
+        for node in (one, two, both):
+            with pytest.raises(SignalingError, match="4503"):
+                async with member(node, "dora"):
+                    pass
+        assert relay.operate("DELETE", "revocations/dora") == {"revocations": []}
+        fresh = await comes_in(two, "dora")
+        assert await allocate_and_end(both, fresh)
+        with contextlib.suppress(Exception):
+            await connection.close()
+
+
+async def comes_in(node: Node, user: str) -> dict[str, Any]:
+    """What a user gets that is let in again; that it is may take a moment."""
+    async with asyncio.timeout(30):
+        while True:
+            with contextlib.suppress(SignalingError):
+                async with member(node, user) as again:
+                    return await again.join("r")
+            await asyncio.sleep(0.1)
+
+
+async def allocate_and_end(relay: Node, joined: dict[str, Any]) -> bool:
+    """Whether a relay takes these credentials."""
+    connection = await allocate(relay, joined)
+    if connection is not None:
+        await connection.close()
+    return connection is not None
+
+
+def test_where_redis_is_away_the_answer_says_that_it_holds_here_alone(tmp_path: Path):
+    with redis_server(tmp_path / "redis") as redis:
+        relay = Node(tmp_path, redis.url, {}, "turn")
+        try:
+            relay.wait_ready()
+            redis.stop()
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                relay.operate("PUT", "revocations/emil", {"seconds": 60})
+            assert refused.value.code == 503
+            assert b"at this process alone" in refused.value.read()
+            (revocation,) = relay.operate("GET", "revocations")["revocations"]
+            assert (revocation["user"], revocation["everywhere"]) == ("emil", False)
         finally:
             relay.close()

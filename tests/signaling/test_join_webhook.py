@@ -85,6 +85,10 @@ async def garbage(_):
     return web.Response(text='["allow"')
 
 
+async def deep(_):
+    return web.Response(text='{"allow":' + "[" * 9000)
+
+
 async def listed(_):
     return web.json_response([{"allow": True}])
 
@@ -97,7 +101,9 @@ async def failing(_):
     return web.Response(status=500, text='{"allow": true}')
 
 
-@pytest.mark.parametrize("answer", [hang, pour, elsewhere, garbage, listed, wrong_type, failing])
+@pytest.mark.parametrize(
+    "answer", [hang, pour, elsewhere, garbage, deep, listed, wrong_type, failing]
+)
 async def test_where_it_cannot_decide_nobody_comes_in_and_all_may_come_back(back_end, answer):
     back_end.answer = answer
     async with asking(back_end, webhook_timeout=0.3) as service, sockets(service) as connect:
@@ -193,6 +199,15 @@ async def test_the_room_is_the_one_that_was_asked_about_or_that_it_names(back_en
         await three.hello(token="t")
         for room in ("one", "two"):
             assert (await three.join(room))["type"] == "joined"
+
+
+async def test_a_client_cannot_ask_for_every_room(back_end):
+    """Only the back end's own "*" is every room; a client's is the room of that name."""
+    back_end.says(allow=True)
+    async with asking(back_end) as service, sockets(service) as connect:
+        one, answer = await enter(connect, room="*")
+        assert answer["type"] == "joined"
+        assert (await one.join("private"))["code"] == "forbidden"
 
 
 async def test_a_jwt_is_good_without_asking_and_a_forged_one_is_for_the_back_end(back_end):

@@ -86,7 +86,7 @@ class TestConversation:
         async with signaling() as service, sockets(service) as connect:
             one, two, first, _ = await pair(connect)
             deep: object = "deep"
-            for _ in range(900):  # more than Python likes to walk, and nothing here has to
+            for _ in range(90):  # the protocol allows a hundred levels, the frame counted
                 deep = [deep]
             for number, meta in enumerate(({"mood": "\u00fc"}, deep)):
                 await one.say(type="join", id=str(number), room="r", meta=meta)
@@ -202,10 +202,12 @@ class TestLimits:
         async with signaling() as service, sockets(service) as connect:
             one = await connect()
             await one.hello()
+            began = time.monotonic()
             for number in range(150):
                 await one.say(type="ping", t=number)
             answers = [(await one.hear())["type"] for _ in range(150)]
-            assert 100 <= answers.count("pong") <= 120
+            allowed = 100 + 50 * (time.monotonic() - began) + 1
+            assert 100 <= answers.count("pong") <= allowed
             assert answers.count("error") == 150 - answers.count("pong")
             for number in range(700):
                 await one.say(type="ping", t=number)

@@ -164,6 +164,14 @@ class Allocator:
         self._stats.allocations_closed[CloseReason.MOVED] += 1
         self._tell("allocation_closed", {**allocation.facts(), "reason": CloseReason.MOVED})
 
+    def give_up(self, relays: Sequence[Relay]) -> None:
+        """Close what another worker has handed over, where it can be used for nothing."""
+        for relay in relays:
+            # Those who were told that it is live have to hear that it is not.
+            self.table.books.opened(relay.address)
+            self.table.books.closed(relay.address)
+            self._release(relay)
+
     def close_family(self, allocation: Allocation, family: Family, reason: CloseReason) -> None:
         """End one relayed address of an allocation, and all of it where it was the last one."""
         if set(allocation.relayed) == {family}:

@@ -136,6 +136,7 @@ async def test_a_user_is_revoked_at_once_and_comes_back_when_restored(stage, cli
     await clients("bob")
     answer = await api.ask("revocations/alice", "PUT", {"seconds": 60})
     assert answer.body["ended"] == {"turn": 1}
+    assert answer.body["everywhere"] is False  # there is no Redis
     assert [entry["user"] for entry in (await api.get("allocations"))["allocations"]] == ["bob"]
     refused = await alice.request(Method.ALLOCATE, UDP)
     assert refused.get(registry.ERROR_CODE)[0] == 403

@@ -125,6 +125,25 @@ async def write(writer, total):
         await writer.drain()
 
 
+async def test_a_connection_counts_until_the_client_has_read_what_the_peer_left(connect):
+    """Else a client that never reads keeps as many as it likes."""
+    async with listening() as peer, splice(connect, peer) as (service, control, data, _, writer):
+        connections = service._engine._allocator.connections
+        (stream,) = (each.stream for each in connections._by_number.values())
+        while not stream._client.get_write_buffer_size():
+            writer.write(bytes(65536))
+            await writer.drain()
+            await asyncio.sleep(0.001)
+        writer.close()
+        await until(stream._transport.is_closing)
+        await asyncio.sleep(0.1)
+        assert len(connections) == 1
+        while await asyncio.wait_for(asyncio.get_running_loop().sock_recv(data, MEGABYTE), 2):
+            pass
+        await until(lambda: len(connections) == 0)
+        assert not (await control.request(Method.REFRESH)).has(registry.ERROR_CODE)
+
+
 async def test_the_byte_rate_holds(connect):
     async with (
         listening() as peer,
