@@ -258,7 +258,7 @@ def test_it_is_not_written_through_what_others_have_put_there(file: Path, tmp_pa
     victim = tmp_path / "victim"
     victim.write_text("not ours")
     file.with_suffix(".new").symlink_to(victim)
-    world, records = allocated(file)
+    _, records = allocated(file)
     assert len(records) == 3
     assert victim.read_text() == "not ours"
 
