@@ -7,8 +7,9 @@ import ssl
 import pytest
 
 from config.certificate import self_signed
+from tests.patience import until
 from tests.turn.codec.test_proxy import header
-from tests.turn.live import UDP, Client, port_of, relay, until
+from tests.turn.live import UDP, Client, port_of, relay
 from turn.codec import registry
 from turn.codec.channel import encode
 from turn.codec.message import parse_untrusted
