@@ -239,11 +239,13 @@ def create_permission(allocator: Allocator, request: Request) -> Attributes:
     peers = request.message.get_all(registry.XOR_PEER_ADDRESS)
     if not peers:
         raise StunError(400)
+    hosts = {peer.host for peer in peers}
+    allocator.check_room(allocation, hosts)  # before the judgements, which cost far more
     for peer in peers:
         check_family(allocation, peer)
         if not allocator.policy.allows_host(peer.host):
             raise StunError(403)
-    allocator.permit(allocation, {peer.host for peer in peers}, request.now.monotonic)
+    allocator.permit(allocation, hosts, request.now.monotonic)
     return ()
 
 

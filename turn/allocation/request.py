@@ -67,7 +67,6 @@ class Request:
             raise StunError(401)
         return self.identity
 
-
     @property
     def owner(self) -> Owner:
         """Whose what it begins is, and what it asks for has to be."""
