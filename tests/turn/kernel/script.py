@@ -145,6 +145,15 @@ class Stage:
         total = self.relay.call(self.relay.service._plane.carried)
         return int(total.sent_packets + total.received_packets)
 
+    def by_xdp(self) -> int:
+        """How many of those never had a socket buffer."""
+        plane: Any = self.relay.service._plane
+
+        def count() -> int:
+            return sum(plane._meters.frames(one.number) for one in plane._offloads.values())
+
+        return int(self.relay.call(count))
+
 
 def told(data: bytes) -> object:
     """A message to the client; of a Data indication all but its id, which is random."""
