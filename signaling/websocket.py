@@ -7,9 +7,10 @@ from collections import Counter
 from typing import Protocol
 
 import structlog
-from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
-from signaling.hub import Hub, Session
+from signaling.hub import MOST_REFUSED, Hub, Request, Session
+from signaling.line import Line
 from signaling.outbox import Socket, SocketSettings
 from signaling.protocol import SUBPROTOCOL
 from signaling.protocol import messages as m
@@ -38,6 +39,9 @@ class Dialogue(Protocol):
 
     async def receive(self, session: Session, text: str) -> None:
         """Handle a text frame."""
+
+    async def finish(self, *, cut: bool) -> None:
+        """No more is read: see to what was, unless it was we who ended it."""
 
     def ended(self, code: int | None) -> bool:
         """The socket has ended; whether a client that closes with this code leaves for good."""
@@ -74,6 +78,8 @@ class WebSockets:
         ws = web.WebSocketResponse(
             protocols=dialogue.protocols,
             compress=False,
+            autoping=False,  # aiohttp answers any number of them, before it lets anybody else go on
+            autoclose=False,
             heartbeat=settings.heartbeat,
             max_msg_size=settings.max_message_bytes,
         )
@@ -84,6 +90,8 @@ class WebSockets:
                 await self._prepare(ws, request, network)
             except ConnectionError:
                 return web.Response(status=400)  # gone before the upgrade: nobody reads it
+            except ValueError:  # aiohttp's word for headers that are not ASCII
+                return web.Response(status=400, text="these headers are no WebSocket's\n")
             await self._run(ws, network, dialogue)
         finally:
             self.connections -= 1
@@ -134,7 +142,10 @@ class WebSockets:
             finally:
                 self._forget_stranger(network)
             if session is not None:
-                await _read(ws, socket, session, dialogue)
+                try:
+                    await _read(ws, socket, session, dialogue)
+                finally:
+                    await dialogue.finish(cut=bool(socket.reason))
         finally:
             reason = await self._finish(ws, socket)
             if session is not None:
@@ -142,8 +153,13 @@ class WebSockets:
                 await self._hub.lost(session, socket, for_good=gone or reason in FOR_GOOD)
 
     async def _finish(self, ws: web.WebSocketResponse, socket: Socket) -> str:
-        """Let the last frames out; why it ended."""
+        """Let the last frames out, and the client say goodbye; why it ended."""
         await socket.finish()
+        if socket.said_goodbye:
+            await _read_to_the_end(ws)
+            socket.end()
+        else:
+            await ws.close(drain=False)
         reason = socket.reason or _reason(ws.close_code, ws)
         self._stats.disconnects[reason] += 1
         log.debug("socket ended", reason=reason, code=ws.close_code)
@@ -164,6 +180,8 @@ class Native:
     def __init__(self, hub: Hub, stats: Stats) -> None:
         self._hub = hub
         self._stats = stats
+        self._line: Line[Request] | None = None
+        """What waits for a broker that has to be waited for; most sockets never need it."""
 
     async def begin(self, ws: web.WebSocketResponse, socket: Socket) -> Session | None:
         """Wait for a good hello; None where the socket ended without one."""
@@ -171,36 +189,55 @@ class Native:
         async for frame in ws:
             if frame.type is WSMsgType.ERROR:
                 return None  # not a frame; aiohttp has closed the socket, and its code says why
-            if frame.type is not WSMsgType.TEXT:
+            if frame.type is WSMsgType.BINARY:
                 socket.close(CloseCode.NOT_TEXT, "frames are text")
                 return None
-            try:
-                message = m.parse_untrusted(frame.data)
-                if not isinstance(message, m.Hello):
-                    raise ProtocolError(ErrorCode.HELLO_FIRST, "say hello first")
-                return await self._hub.hello(socket, message)
-            except ProtocolError as error:
-                self._stats.dropped[error.code] += 1
-                self._hub.tell("session_refused", {"code": error.code, "why": error.message})
-                answer = m.Error(
-                    error.code, error.message, error.retryable, m.id_of_untrusted(frame.data)
-                )
-                socket.send(m.encode(answer), time.monotonic())
-                if error.code in REFUSALS:
-                    socket.close(REFUSALS[error.code], error.message)
-                    return None
-                mistakes += 1
-                if mistakes > MOST_BEFORE_HELLO:
-                    socket.close(CloseCode.FLOOD, "too many messages before a hello")
-                    return None
+            if frame.type is WSMsgType.PING:
+                socket.pong(frame.data)
+            session = (
+                await self._greet(socket, frame.data) if frame.type is WSMsgType.TEXT else None
+            )
+            mistakes += 1
+            if session is None and mistakes > MOST_BEFORE_HELLO:
+                socket.close(CloseCode.FLOOD, "too many messages before a hello")
+            if session is not None or socket.reason:
+                return session
+        return None
+
+    async def _greet(self, socket: Socket, text: str) -> Session | None:
+        """Answer what should be a hello; None where it is none, or not a good one."""
+        try:
+            message = m.parse_untrusted(text)
+            if not isinstance(message, m.Hello):
+                raise ProtocolError(ErrorCode.HELLO_FIRST, "say hello first")
+            return await self._hub.hello(socket, message)
+        except ProtocolError as error:
+            self._stats.dropped[error.code] += 1
+            self._hub.tell("session_refused", {"code": error.code, "why": error.message})
+            answer = m.Error(error.code, error.message, error.retryable, m.id_of_untrusted(text))
+            socket.send(m.encode(answer), time.monotonic())
+            if error.code in REFUSALS:
+                socket.close(REFUSALS[error.code], error.message)
         return None
 
     async def receive(self, session: Session, text: str) -> None:
         """Handle a text frame. Who writes too many is read more slowly, until it is cut."""
         refused = session.rate.refused
-        await self._hub.receive(session, text)
+        request = self._hub.read(session, text)
+        if request is not None:
+            if not self._hub.broker.waits:
+                await self._hub.handle(request)
+            else:
+                if self._line is None:
+                    self._line = Line(self._hub.handle)
+                await self._line.put(request)
         if session.rate.refused > refused:
             await asyncio.sleep(FLOOD_PAUSE)
+
+    async def finish(self, *, cut: bool) -> None:
+        """Have what was read before the end handled before the end is."""
+        if self._line is not None:
+            await self._line.finish(all_of_it=not cut)
 
     def ended(self, code: int | None) -> bool:
         """A page that goes away may come back: only 1000 is for good."""
@@ -216,8 +253,13 @@ FLOOD_PAUSE = 0.01
 WS_LINKS = ("_req", "_reader", "_writer", "_payload_writer", "_exception")
 REQUEST_LINKS = ("_protocol", "_payload_writer", "_match_info", "_task")
 """Attributes of aiohttp's objects that lead back to them; a test counts what is left."""
+MOST_LAST_WORDS = 1 << 20
+"""Bytes that are read of a client that is to go."""
+FRAME_COST = 64
+"""Bytes that a frame counts for, whatever it holds."""
 MOST_BEFORE_HELLO = 8
-"""Messages that are no hello; who sends more is cut."""
+"""Messages that are no hello, and pings; who sends more is cut."""
+CONTROL = frozenset({WSMsgType.PING, WSMsgType.PONG})
 ENDS: dict[int, str] = {
     CloseCode.NORMAL: "left",
     WSCloseCode.GOING_AWAY: "page_gone",
@@ -256,6 +298,16 @@ def _unlink(ws: web.WebSocketResponse, request: web.Request) -> None:
                 setattr(thing, name, None)
 
 
+async def _read_to_the_end(ws: web.WebSocketResponse) -> None:
+    """Read what a client still says that is to go: unread, it would cost it our close code."""
+    size = 0
+    while not ws.closed and size < MOST_LAST_WORDS:
+        frame = await ws.receive()
+        if frame.type in ENDED:
+            return
+        size += FRAME_COST + len(frame.data)
+
+
 async def _read(
     ws: web.WebSocketResponse, socket: Socket, session: Session, dialogue: Dialogue
 ) -> None:
@@ -274,5 +326,21 @@ async def _read(
         elif frame.type is WSMsgType.BINARY:
             socket.close(CloseCode.NOT_TEXT, "frames are text")
             return
+        elif frame.type in CONTROL:
+            await _control(socket, session, frame)
         elif frame.type in ENDED:
             return
+
+
+async def _control(socket: Socket, session: Session, frame: WSMessage) -> None:
+    """A ping or a pong is a message too: over the limit it is read slowly, then the socket is cut.
+
+    One that is over it is not answered: RFC 6455 §5.5.3 lets the latest stand for all.
+    """
+    if session.rate.allow(time.monotonic()):
+        if frame.type is WSMsgType.PING:
+            socket.pong(frame.data)
+        return
+    if session.rate.refused > MOST_REFUSED:
+        socket.close(CloseCode.FLOOD, "too many messages")
+    await asyncio.sleep(FLOOD_PAUSE)
