@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE
 from tests.turn.kernel.hosts import Network
-from tests.turn.kernel.restarts import PATIENCE, Call, Process, bpffs
+from tests.turn.kernel.restarts import Call, Process, bpffs
 from turn.codec.registry import Method
 from turn.kernel.pins import Pins
 
