@@ -1,7 +1,7 @@
 """TCP allocations on the wire: relayed addresses that listen, and connections with peers."""
 
 import asyncio
-import contextlib
+import errno
 import socket
 import time
 from collections.abc import Callable, Coroutine
@@ -17,6 +17,9 @@ from turn.stats import Stats
 CONNECT_TIMEOUT = 30.0
 """Seconds (RFC 6062 §5.2: at least 30)."""
 BACKLOG = 16
+ACCEPT_PAUSE = 0.1
+"""Seconds until the next try where there was no room for a connection."""
+NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 MOST_UNSENT_BYTES = 1 << 18
 """Waiting for one side; more than that, and the other side is not read."""
 PIECE = 1024
@@ -210,7 +213,11 @@ class TcpRelaySocket:
 
     async def _connect(self, peer: Endpoint, done: Connected) -> None:
         loop = asyncio.get_running_loop()
-        sock = tcp_socket(self._sock.family)
+        try:
+            sock = tcp_socket(self._sock.family)
+        except OSError:  # no descriptors left
+            done(None, time.monotonic())
+            return
         try:
             sock.bind(tuple(self.address))
             async with asyncio.timeout(CONNECT_TIMEOUT):
@@ -226,10 +233,23 @@ class TcpRelaySocket:
             done(stream, time.monotonic())
 
     def _accept(self) -> None:
-        with contextlib.suppress(OSError):
+        try:
             sock, _ = self._sock.accept()
-            sock.setblocking(False)
-            self._spawn(self._take_in(sock))
+        except OSError as error:
+            if error.errno in NO_ROOM:  # it would be called again and again, for nothing
+                self._pause()
+            return
+        sock.setblocking(False)
+        self._spawn(self._take_in(sock))
+
+    def _pause(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._sock)
+        loop.call_later(ACCEPT_PAUSE, self._resume)
+
+    def _resume(self) -> None:
+        if self._gate is not None:
+            asyncio.get_running_loop().add_reader(self._sock, self._accept)
 
     async def _take_in(self, sock: socket.socket) -> None:
         loop = asyncio.get_running_loop()

@@ -1,8 +1,12 @@
 """TCP allocations with real sockets on loopback (RFC 6062)."""
 
 import asyncio
+import os
+import resource
+import socket
 import time
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +16,7 @@ from turn.codec import registry
 from turn.codec.message import parse_untrusted
 from turn.codec.registry import Method
 from turn.codec.values import Address
+from turn.relay.tcp import TcpRelaySocket
 
 TCP = (registry.REQUESTED_TRANSPORT, 6)
 MEGABYTE = 1 << 20
@@ -212,3 +217,45 @@ async def test_a_peer_connects_to_the_relayed_address(connect):
         await data.send(b"and back")
         assert await asyncio.wait_for(reader.readexactly(8), PATIENCE) == b"and back"
         writer.close()
+
+
+async def test_without_descriptors_there_is_no_connection_and_no_haste(connect, monkeypatch):
+    calls = 0
+    accept = TcpRelaySocket._accept
+
+    def counted(relayed):
+        nonlocal calls
+        calls += 1
+        accept(relayed)
+
+    monkeypatch.setattr(TcpRelaySocket, "_accept", counted)
+    async with relay(tcp_allocations=True) as service, listening() as peer:
+        control = await connect(port_of(service, "tcp"), tcp=True)
+        reply = await control.request(Method.ALLOCATE, TCP)
+        relayed = reply.get(registry.XOR_RELAYED_ADDRESS)
+        to_peer = (registry.XOR_PEER_ADDRESS, peer.address)
+        await control.request(Method.CREATE_PERMISSION, to_peer)
+        with socket.socket() as outside, none_left():
+            outside.setblocking(False)
+            outside.connect_ex(tuple(relayed))
+            reply = await control.request(Method.CONNECT, to_peer)
+            assert reply.get(registry.ERROR_CODE)[0] == 447
+            assert len(service._engine._allocator.connections) == 0
+            await asyncio.sleep(0.5)
+            assert 1 <= calls < 20
+        attempt = parse_untrusted(await control.receive())  # now there is room
+        assert attempt.has(registry.CONNECTION_ID)
+
+
+@contextmanager
+def none_left():
+    """Use up what descriptors the process may have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ExitStack() as held:
+        held.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        highest = max(int(each.name) for each in Path("/proc/self/fd").iterdir())
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 20, hard))
+        with suppress(OSError):
+            while True:
+                held.callback(os.close, os.dup(0))
+        yield
