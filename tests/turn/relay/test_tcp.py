@@ -1,11 +1,10 @@
 """TCP allocations with real sockets on loopback (RFC 6062)."""
 
 import asyncio
-import os
 import resource
 import socket
 import time
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -219,43 +218,63 @@ async def test_a_peer_connects_to_the_relayed_address(connect):
         writer.close()
 
 
-async def test_without_descriptors_there_is_no_connection_and_no_haste(connect, monkeypatch):
-    calls = 0
-    accept = TcpRelaySocket._accept
+@pytest.fixture(name="descriptors")
+def descriptors_fixture():
+    """Takes all descriptors that this process may have; gives what lets go of them."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ExitStack() as taken:
 
-    def counted(relayed):
-        nonlocal calls
-        calls += 1
-        accept(relayed)
+        def take():
+            highest = max(int(path.name) for path in Path("/proc/self/fd").iterdir())
+            resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, limits[1]))
+            with suppress(OSError):
+                while True:
+                    taken.enter_context(socket.socket())
+
+        def give_back():
+            taken.close()
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+        yield take, give_back
+        give_back()
+
+
+async def test_without_descriptors_a_connect_fails_and_may_be_tried_again(connect, descriptors):
+    take, give_back = descriptors
+    async with listening() as peer, relay(tcp_allocations=True) as service:
+        control = await connect(port_of(service, "tcp"), tcp=True)
+        await control.request(Method.ALLOCATE, TCP)
+        there = (registry.XOR_PEER_ADDRESS, peer.address)
+        take()
+        refused = await control.request(Method.CONNECT, there)
+        assert refused.get(registry.ERROR_CODE)[0] == 447
+        give_back()
+        assert not (await control.request(Method.CONNECT, there)).has(registry.ERROR_CODE)
+        _, writer = await asyncio.wait_for(peer.streams.get(), PATIENCE)
+        writer.close()
+
+
+async def test_without_descriptors_peers_wait_and_the_relay_does_not_spin(
+    connect, descriptors, monkeypatch
+):
+    take, give_back = descriptors
+    accept, calls = TcpRelaySocket._accept, []
+
+    def counted(self):
+        calls.append(1)
+        accept(self)
 
     monkeypatch.setattr(TcpRelaySocket, "_accept", counted)
-    async with relay(tcp_allocations=True) as service, listening() as peer:
+    async with relay(tcp_allocations=True) as service:
         control = await connect(port_of(service, "tcp"), tcp=True)
-        reply = await control.request(Method.ALLOCATE, TCP)
-        relayed = reply.get(registry.XOR_RELAYED_ADDRESS)
-        to_peer = (registry.XOR_PEER_ADDRESS, peer.address)
-        await control.request(Method.CREATE_PERMISSION, to_peer)
-        with socket.socket() as outside, none_left():
-            outside.setblocking(False)
-            outside.connect_ex(tuple(relayed))
-            reply = await control.request(Method.CONNECT, to_peer)
-            assert reply.get(registry.ERROR_CODE)[0] == 447
-            assert len(service._engine._allocator.connections) == 0
-            await asyncio.sleep(0.5)
-            assert 1 <= calls < 20
-        attempt = parse_untrusted(await control.receive())  # now there is room
-        assert attempt.has(registry.CONNECTION_ID)
-
-
-@contextmanager
-def none_left():
-    """Use up what descriptors the process may have."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with ExitStack() as held:
-        held.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
-        highest = max(int(each.name) for each in Path("/proc/self/fd").iterdir())
-        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 20, hard))
-        with suppress(OSError):
-            while True:
-                held.callback(os.close, os.dup(0))
-        yield
+        relayed = (await control.request(Method.ALLOCATE, TCP)).get(registry.XOR_RELAYED_ADDRESS)
+        await control.request(Method.CREATE_PERMISSION, (registry.XOR_PEER_ADDRESS, relayed))
+        with socket.socket() as peer:
+            peer.setblocking(False)
+            take()
+            await asyncio.get_running_loop().sock_connect(peer, relayed)
+            await asyncio.sleep(0.3)
+            assert 0 < len(calls) < 20
+            give_back()
+            attempt = parse_untrusted(await control.receive())
+            assert attempt.method == Method.CONNECTION_ATTEMPT
