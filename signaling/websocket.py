@@ -292,6 +292,8 @@ def _unlink(ws: web.WebSocketResponse, request: web.Request) -> None:
 
     The collector would have to look through all that live to find it, and stop for as long.
     """
+    ws._heartbeat = None  # noqa: SLF001 - or whatever the client still says begins it again
+    ws._cancel_heartbeat()  # noqa: SLF001
     for thing, names in ((ws, WS_LINKS), (request, REQUEST_LINKS)):
         for name in names:
             if hasattr(thing, name):
