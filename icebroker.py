@@ -142,7 +142,7 @@ def kernel(
         if once:
             lend(directory, os.getuid() if user is None else user)
         else:
-            asyncio.run(LoaderService(directory, user).run())
+            asyncio.run(LoaderService(directory, settings.turn.kernel_hook, user).run())
     except LoaderError as error:
         _fail(str(error))
 

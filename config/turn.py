@@ -66,6 +66,7 @@ class TurnSettings(Section):
             "data_plane",
             "state_directory",
             "kernel_directory",
+            "kernel_hook",
             "workers",
         }
     )
@@ -212,6 +213,10 @@ class TurnSettings(Section):
     kernel_directory: str = "/run/icebroker/bpf"
     """Folder that keeps the kernel plane at work while the process restarts: a bpffs is mounted
     there unless it is in one."""
+
+    kernel_hook: Literal["auto", "xdp", "tc"] = "auto"
+    """Where the kernel plane meets packets: `auto` takes XDP at network cards where a self-test
+    passes, and tc elsewhere; `xdp` tries it at virtual devices too; `tc` leaves drivers alone."""
 
     workers: Annotated[int, Field(ge=1, le=64)] = 1
     """Processes that share the listening addresses, each on a core of its own."""

@@ -11,6 +11,7 @@ import jwt
 import pytest
 
 from signaling.client import Client, SignalingError
+from tests.patience import PATIENCE
 from tests.redis_server import redis_server
 from tests.signaling.live import default_broker, on, signaling, sockets, url
 
@@ -507,7 +508,7 @@ class TestPythonClient:
                     if number % 20 == 15:
                         await two.drop()
                     await two.message(number, to=peer)
-                await asyncio.wait_for(collecting, 10)
+                await asyncio.wait_for(collecting, PATIENCE)
                 assert got == list(range(60))
 
     async def test_what_was_asked_first_is_sent_first_after_a_reconnect(self):
@@ -587,7 +588,7 @@ async def test_the_client_gets_a_token_for_each_connection():
         return fetched[-1]
 
     async with (
-        asyncio.timeout(10),
+        asyncio.timeout(PATIENCE),
         signaling(token_secret=TOKEN_SECRET) as service,
         Client(url(service, "/ws", "ws"), token=fetch) as one,
     ):

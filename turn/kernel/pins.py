@@ -1,6 +1,6 @@
 """Maps and links that outlive their process: names in a bpffs, in a directory of ours.
 
-``maps-N-M/NAME`` and ``links-N-M/DEVICE-INDEX``; N is the layout, as what another version has
+``maps-N-M/NAME`` and ``links-N-M/HOOK-DEVICE-INDEX``; N is the layout, as what another version has
 written means something else, and M the network namespace, as its devices are others. Two processes
 lock a part each: who attaches the program (``links``), and who writes the routes (``maps``).
 """
@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from turn.kernel.bpf import Map, Shape, open_pinned, pin
+from turn.kernel.bpf import Map, Shape, device_of, open_pinned, pin, update_link
 from turn.kernel.layout import LAYOUT
 
 NETWORK = Path("/proc/thread-self/ns/net")
@@ -33,6 +33,8 @@ class Pinned(NamedTuple):
 
     device: int
     """Index of the device that it was made for."""
+    name: str
+    """What the device was called."""
     path: Path
 
 
@@ -106,26 +108,41 @@ class Pins:
             os.chown(path, user, -1)
         self.directory.chmod(0o711)
 
-    def links(self) -> Iterator[Pinned]:
-        """The links that are pinned."""
+    def links(self, hook: str) -> Iterator[Pinned]:
+        """The links of ``tc`` or of ``xdp`` that are pinned."""
         for path in sorted(self._links.iterdir()):
-            index = path.name.rpartition("-")[2]
-            if index.isdecimal():
-                yield Pinned(int(index), path)
+            kind, name, index = path.name.split("-")
+            if kind == hook:
+                yield Pinned(int(index), name, path)
 
-    def open_link(self, pinned: Pinned) -> int:
-        """A descriptor of a link. :raises BpfError: it is none."""
-        return open_pinned(pinned.path)
+    def adopt(self, pinned: Pinned, program: int) -> int:
+        """Have a link run this program; gives its descriptor.
 
-    def pin_link(self, device: int, name: str, descriptor: int) -> None:
+        :raises OSError: it cannot, and is pinned no more.
+        """
+        try:
+            link = open_pinned(pinned.path)
+            try:
+                if device_of(link) != pinned.device:  # it is gone, and the link with it
+                    raise OSError(errno.ENODEV, "no such device")
+                update_link(link, program)
+            except OSError:
+                os.close(link)
+                raise
+        except OSError:
+            pinned.path.unlink(missing_ok=True)
+            raise
+        return link
+
+    def pin_link(self, device: int, name: str, descriptor: int, hook: str) -> None:
         """Give a link its name."""
         # A device may be renamed at any time; what the name is for is people who look.
         safe = "".join(letter if letter.isalnum() else "_" for letter in name)
-        pin(descriptor, self._links / f"{safe}-{device}")
+        pin(descriptor, self._links / f"{hook}-{safe}-{device}")
 
-    def drop_link(self, device: int) -> None:
+    def drop_link(self, device: int, hook: str) -> None:
         """Take a link's name away."""
-        for pinned in self.links():
+        for pinned in self.links(hook):
             if pinned.device == device:
                 pinned.path.unlink(missing_ok=True)
 

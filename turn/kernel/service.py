@@ -15,6 +15,7 @@ import structlog
 from turn.kernel.loader import Loader, explained
 from turn.kernel.pins import Pins, Taken
 from turn.kernel.rtnetlink import Netlink, News
+from turn.kernel.xdp import Hook
 
 log = structlog.get_logger("turn")
 
@@ -42,9 +43,10 @@ def lend(directory: Path, user: int) -> None:
 class LoaderService:
     """Keeps the program where it should be."""
 
-    def __init__(self, directory: Path, user: int | None = None) -> None:
+    def __init__(self, directory: Path, hook: Hook = "auto", user: int | None = None) -> None:
         """Load and pin it, or go on with what is pinned.
 
+        :param hook: where it may carry packets.
         :param user: who may write its routes, beside root.
         :raises LoaderError: the kernel refused, or another process does it already.
         """
@@ -54,7 +56,7 @@ class LoaderService:
                 undo.callback(self._netlink.close)
                 self._news = News()
                 undo.callback(self._news.close)
-                self._loader = Loader(self._netlink, Pins(directory))
+                self._loader = Loader(self._netlink, hook, Pins(directory))
                 if user is not None:
                     self._loader.lend(user)
             except Taken:

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from tests.turn.live import until
+from tests.patience import PATIENCE, until
 from turn.codec.values import Address, Icmp
 from turn.relay.forward import Forwarder
 from turn.relay.poll import MOST_EVENTS, PACKETS_PER_WAKEUP, Poller
@@ -124,7 +124,7 @@ async def test_an_expired_route_lets_nothing_in(bench):
 async def test_packets_to_peers_leave_from_the_relayed_address(bench):
     loop = asyncio.get_running_loop()
     bench.relay.send(b"hello", bench.peer_address)
-    data, source = await asyncio.wait_for(loop.sock_recvfrom(bench.peer, 100), 2)
+    data, source = await asyncio.wait_for(loop.sock_recvfrom(bench.peer, 100), PATIENCE)
     assert data == b"hello"
     assert source[:2] == tuple(bench.relay.address)
 
