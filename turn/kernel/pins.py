@@ -55,7 +55,9 @@ class Pins:
         for part in (self._maps, self._links):
             part.mkdir(mode=0o700, parents=True, exist_ok=True)
         for other in self.directory.iterdir():
-            if other not in {self._maps, self._links}:
+            # What else is there is the kernel's: it puts files of its own at the top of a bpffs.
+            ours = other.name.startswith(("maps-", "links-"))
+            if ours and other not in {self._maps, self._links}:
                 _remove(other)
 
     def lock_maps(self) -> None:
@@ -185,7 +187,7 @@ def _remove(directory: Path) -> None:
 def _be_in_bpffs(directory: Path) -> None:
     """See that a directory is in a bpffs, or would be. :raises OSError: none can be mounted."""
     there = next(path for path in (directory, *directory.parents) if path.exists())
-    if _is_bpffs(there):
+    if is_bpffs(there):
         return
     directory.mkdir(mode=0o711, parents=True, exist_ok=True)
     if _is_in_own_mounts():
@@ -203,7 +205,8 @@ def _is_in_own_mounts() -> bool:
     return False
 
 
-def _is_bpffs(path: Path) -> bool:
+def is_bpffs(path: Path) -> bool:
+    """Whether a path is there, and in a bpffs."""
     room = ctypes.create_string_buffer(STATFS_BYTES)
     if _libc.statfs(os.fsencode(path), room):
         return False
