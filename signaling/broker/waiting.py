@@ -10,7 +10,7 @@ import msgspec
 from signaling.broker.base import Queued
 
 MOST_WAITING = 10_000
-"""Events; the last place is for the news that more happened. That is not kept until half have gone."""
+"""Events; the last is the news that more happened, which is not kept until half have gone."""
 LOST = "events.lost"
 PAST = {
     "join": "joined", "leave": "left", "suspended": "suspended", "resumed": "resumed",
