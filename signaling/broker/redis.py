@@ -6,17 +6,19 @@ step is one script (``lua/``), so that a node that dies leaves nothing half done
 """
 
 import asyncio
+import contextvars
 import random
 import secrets
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import structlog
 from msgspec import Raw
 
 from signaling.broker import wire
+from signaling.broker.alone import GRACE, Alone, give_up
 from signaling.broker.attached import Attached
 from signaling.broker.base import (
     Directed,
@@ -32,6 +34,8 @@ from signaling.broker.base import (
     Taken,
     Unavailable,
 )
+from signaling.broker.echo import Echoes
+from signaling.broker.ledger import Entry
 from signaling.broker.link import Link
 from signaling.broker.primary import Finder
 from signaling.protocol.errors import CloseCode
@@ -43,6 +47,8 @@ RENEWALS = 4
 """Renewals in the time of one lease."""
 ANSWER = 3.0
 """Seconds that a renewal may take, there and back by the wake-up channel."""
+PUT_RIGHT = 30.0
+"""Seconds that it may take to put all sessions right after Redis is back."""
 LIFE = 300.0
 """Seconds that a key outlives its last refresh, should every node die at once."""
 REFRESH = 30
@@ -87,6 +93,13 @@ class RedisBroker:
         self._doubtful: set[str] = set()
         """Sessions that may be ours without our knowing: the answer did not come."""
         self._up = False
+        self._turn = asyncio.Event()
+        """Set, and replaced, when Redis goes or is back."""
+        self._alone = Alone(self._attached, most_messages, most_bytes)
+        self._absent_since: float | None = None
+        self._undelivered: list[Entry] = []
+        """Handed to sessions that are not ours any more; their senders wait for an answer."""
+        self._echoes = Echoes()
         self._woken = asyncio.Event()
         self._readers: set[asyncio.Task[None]] = set()
 
@@ -105,6 +118,9 @@ class RedisBroker:
         for task in list(self._readers):
             task.cancel()
         await self._link.stop()
+        for attached in self._attached.values():
+            self._close_ledger(attached)
+        self._give_up_undelivered()
 
     def is_up(self) -> bool:
         """Whether Redis answers, and our sessions are put right there."""
@@ -148,10 +164,16 @@ class RedisBroker:
             return None
         # Nothing is awaited from here until the hub has the socket: no wake-up comes between.
         data, epoch, identities, missed, seq = reply
-        attached = Attached(wire.parse_record(data), self.node, epoch, seq)
+        attached = Attached(wire.parse_record(data), self.node, epoch, seq, time.monotonic())
         attached.rooms = {wire.room_of(identity) for identity in identities}
         found: list[tuple[int, str]] = []
-        attached.take(wire.entries(missed) + woken, lambda _, seq, text: found.append((seq, text)))
+
+        def find(_: str, number: int, text: str) -> None:
+            found.append((number, text))
+
+        attached.catch_up(wire.entries(missed), find)
+        for number, text in woken:
+            attached.take(number, text, find)
         self._attached[session] = attached
         self._mind_gap(attached)
         self._doubtful.discard(session)
@@ -184,20 +206,25 @@ class RedisBroker:
         attached = self._of(session)
         attached.joining += 1
         try:
-            reply = await self._call(
-                "join", attached.owner, session, wire.room_key(room),
-                wire.identity_bytes(room, attached.record, meta), capacity,
-                "q" if quiet else "",
-            )  # fmt: skip
+            with self._echoes.expect() as echo, self._in_doubt(attached):
+                reply = await self._call(
+                    "join", attached.owner, session, wire.room_key(room),
+                    wire.identity_bytes(room, attached.record, meta), capacity,
+                    "q" if quiet else "", echo.ticket,
+                )  # fmt: skip
+                if isinstance(reply, list):
+                    await echo.all(reply[2])
         finally:
             # Not now: whoever asked answers its client first.
-            asyncio.get_running_loop().call_soon(self._joined, attached)
+            asyncio.get_running_loop().call_soon(
+                self._joined, attached, context=contextvars.Context()
+            )
         if reply == b"full":
             raise RoomFull
         if reply == b"gone":
             raise self._gone(attached)
         attached.rooms.add(room)
-        return wire.roster(*reply)
+        return wire.roster(reply[0], reply[1])
 
     def _joined(self, attached: Attached) -> None:
         if self._listener is not None:
@@ -206,9 +233,10 @@ class RedisBroker:
     async def leave(self, session: str, room: str, reason: str, request: str = "") -> None:
         """Leave a room."""
         attached = self._of(session)
-        reply = await self._call(
-            "leave", attached.owner, session, wire.room_key(room), reason, request
-        )
+        with self._in_doubt(attached, request):
+            reply = await self._call(
+                "leave", attached.owner, session, wire.room_key(room), reason, request
+            )
         if reply == b"gone":
             raise self._gone(attached)
         if reply == b"absent":
@@ -236,35 +264,96 @@ class RedisBroker:
     async def send(
         self, session: str, to: str, event: Directed, request: str = "", *, patient: bool = True
     ) -> bool:
-        """Put an event into one peer's mailbox."""
-        attached = self._of(session)
+        """Put an event into one peer's mailbox; while Redis is away, hand it on if we can."""
         if not wire.is_token(to):
             raise NotThere
-        return self._sent(
-            attached,
-            await self._call(
-                "send",
-                attached.owner,
-                session,
-                to,
-                request,
-                wire.body_of(event),
-                "" if patient else "now",
-            ),
-        )
+        body = wire.body_of(event)
+        with self._echoes.expect() as echo:
+            # What a mailbox knows it by, here and where the sender asks again at another node.
+            tag = f"{session} {request}" if request else f"{self.node}:{echo.ticket}"
+            doubtful = False
+            while True:
+                attached, asked = self._of(session), self._up
+                try:
+                    if doubtful and not request:
+                        raise Unavailable("whether it was done is not known")
+                    reply = await self._call(
+                        "send", attached.owner, session, to, request, body,
+                        "" if patient else "now", echo.ticket, tag,
+                    )  # fmt: skip
+                    await echo.all(reply == b"here")
+                except Unavailable:
+                    if echo.heard:
+                        return True  # done: only the answer was lost
+                    if self._up:
+                        raise
+                    doubtful = doubtful or asked
+                    if await self._alone_now(attached, to, request, doubtful=doubtful):
+                        recipient = self._alone.may(attached, to, request)
+                        if recipient is None or self._listener is None:
+                            raise
+                        self._alone.send(
+                            attached, recipient, body, (request, tag), self._listener.deliver
+                        )
+                        return True
+                else:
+                    attached.believe(request)
+                    return self._sent(attached, reply)
+
+    async def _alone_now(
+        self, attached: Attached, to: str, request: str, *, doubtful: bool
+    ) -> bool:
+        """Wait until Redis is back (False), or has been away for long enough to go on without.
+
+        :param doubtful: Redis may have done it before it went.
+        :raises Unavailable: it cannot be done without Redis.
+        """
+        loop = asyncio.get_running_loop()
+        while not self._up:
+            since = self._alone.since
+            left = None if since is None else since + GRACE - loop.time()
+            if since is not None and self._alone.may(attached, to, request) is None:
+                if doubtful:
+                    attached.doubt(request)
+                raise Unavailable("Redis is away")
+            if left is not None and left <= 0:
+                return True
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._turn.wait()
+        return False
 
     async def broadcast(self, session: str, event: Directed, request: str = "") -> bool:
         """Put an event into the mailbox of everyone who shares a room."""
         attached = self._of(session)
-        return self._sent(
-            attached,
-            await self._call("broadcast", attached.owner, session, request, wire.body_of(event)),
-        )
+        with self._echoes.expect() as echo, self._in_doubt(attached, request):
+            reply = await self._call(
+                "broadcast", attached.owner, session, request, wire.body_of(event), echo.ticket
+            )
+            if isinstance(reply, list):
+                await echo.all(reply[1])
+                reply = reply[0]
+        return self._sent(attached, reply)
+
+    @contextmanager
+    def _in_doubt(self, attached: Attached, request: str = "") -> Iterator[None]:
+        """Remember of a call that is not answered that it may have been done."""
+        asked = self._up
+        try:
+            yield
+        except Unavailable:
+            if asked and not self._up:
+                attached.unsure = True
+                attached.doubt(request)
+            raise
+        attached.believe(request)
 
     async def acknowledge(self, session: str, seq: int) -> None:
         """Everything up to ``seq`` has arrived; one that is not kept is made up for by the next."""
         attached = self._attached.get(session)
         if attached is not None and seq <= attached.last:
+            if attached.ledger is not None:
+                attached.ledger.acknowledge(seq)
             with suppress(Unavailable):
                 await self._call("acknowledge", attached.owner, session, seq)
 
@@ -275,7 +364,7 @@ class RedisBroker:
             raise NotThere
         if reply == b"full":
             raise MailboxFull
-        return reply == b"sent"
+        return reply in (b"sent", b"here")
 
     async def revoke(self, revocation: Revocation) -> None:
         """Tell every node, and Redis for those that come later."""
@@ -307,6 +396,10 @@ class RedisBroker:
         if kind == b"e":
             session, seq, text = rest.split(b" ", 2)
             self._arrived(session.decode(), int(seq), text.decode())
+        elif kind == b"m":
+            ticket, session, seq, text = rest.split(b" ", 3)
+            self._arrived(session.decode(), int(seq), text.decode())
+            self._echoes.hear(ticket.decode())
         elif kind == b"x":
             session, why, owner = rest.split(b" ")
             attached = self._attached.get(session.decode())
@@ -327,7 +420,7 @@ class RedisBroker:
             woken.append((seq, text))
         attached = self._attached.get(session)
         if attached is not None and self._listener is not None:
-            attached.take([(seq, text)], self._listener.deliver)
+            attached.take(seq, text, self._listener.deliver)
             self._mind_gap(attached)
 
     def _mind_gap(self, attached: Attached) -> None:
@@ -346,7 +439,7 @@ class RedisBroker:
                 before, owner = attached.last, attached.owner
                 reply = await self._call("missed", owner, session, before)
                 if self._listener is not None and self._attached.get(session) is attached:
-                    attached.take(wire.entries(reply), self._listener.deliver)
+                    attached.catch_up(wire.entries(reply), self._listener.deliver)
                 if (attached.last, attached.owner) == (before, owner):
                     self._cut(attached, CloseCode.SESSION_OVER)
         except Unavailable:
@@ -358,6 +451,7 @@ class RedisBroker:
 
     async def _live(self) -> None:
         """Runs while the link is open. :raises Unavailable, TimeoutError: it is no good."""
+        self._absent_since, self._alone.since = self._alone.since, None
         try:
             await self.renew()
             await self._put_right()
@@ -373,7 +467,17 @@ class RedisBroker:
                 if renewals % REFRESH == 0:
                     await self._refresh()
         finally:
-            self._up = False
+            self._gone_away()
+
+    def _gone_away(self) -> None:
+        self._up = False
+        self._alone.begin(asyncio.get_running_loop().time(), self._absent_since)
+        self._echoes.fail()
+        self._tell_turn()
+
+    def _tell_turn(self) -> None:
+        self._turn.set()
+        self._turn = asyncio.Event()
 
     async def renew(self) -> bool:
         """Renew the lease and wait for the wake-up that comes of it; False where it had ended.
@@ -390,8 +494,21 @@ class RedisBroker:
         return bool(held)
 
     async def _put_right(self) -> None:
-        """Take back what is ours, end what ended meanwhile, let go of what is lost."""
+        """Take back what is ours, end what ended meanwhile, let go of what is lost.
+
+        :raises TimeoutError, Unavailable:
+        """
         self._up = False
+        async with asyncio.timeout(PUT_RIGHT):
+            await self._put_all_right()
+        self._up = True
+        self._absent_since = None
+        self._tell_turn()
+        await self._make_up()
+
+    async def _put_all_right(self) -> None:
+        kept = [attached for attached in self._attached.values() if attached.ledger is not None]
+        await asyncio.gather(*map(self._reconcile, kept))
         await self._make_up()
         outcomes = await asyncio.gather(*map(self._take_back, list(self._attached.values())))
         lost = [attached for attached in outcomes if attached is not None]
@@ -402,10 +519,58 @@ class RedisBroker:
                 random.uniform(0, spread),  # noqa: S311 - spreads load, no secret
                 self._cut, attached, CloseCode.SESSION_OVER,
             )  # fmt: skip
+        await self._deliver_again()
         for text in await self._link.call("revocations", time.time()):
             self._revoked(text)
-        self._up = True
-        await self._make_up()
+
+    async def _reconcile(self, attached: Attached) -> None:
+        """Have the mailbox take over what its session was handed by us. :raises Unavailable:"""
+        ledger, record = attached.ledger, attached.record
+        if ledger is None:
+            return
+        ours = await self._link.call(
+            "reconcile", record.session, record.secret_hash.hex(), attached.epoch, ledger.base,
+            ledger.acknowledged, ledger.top, *ledger.arguments(),
+        )  # fmt: skip
+        if ours:
+            attached.ledger = None
+            for entry in ledger.entries:
+                entry.settle()
+        else:
+            self._close_ledger(attached)
+
+    def _close_ledger(self, attached: Attached) -> None:
+        """The session is not ours: nobody knows what its client has seen of the last entries."""
+        if attached.ledger is not None:
+            self._undelivered += [entry for entry in attached.ledger.entries if entry.request]
+            attached.ledger = None
+
+    async def _deliver_again(self) -> None:
+        """Send anew what may not have arrived. Who has seen it has begun a new session since, or
+        will, and nobody gets it twice: an old number of ours resumes nothing elsewhere.
+
+        :raises Unavailable:
+        """
+        while self._undelivered:
+            entry = self._undelivered[0]
+            sender = self._attached.get(entry.sender)
+            try:
+                if sender is None or sender.end is not None:
+                    raise SessionOver
+                reply = await self._link.call(
+                    "send", sender.owner, entry.sender, entry.to, entry.request, entry.body,
+                    "", "", entry.tag,
+                )  # fmt: skip
+                self._sent(sender, reply)
+                entry.settle()
+            except (SessionOver, NotThere, MailboxFull) as error:
+                give_up(entry, error)
+            del self._undelivered[0]
+
+    def _give_up_undelivered(self) -> None:
+        for entry in self._undelivered:
+            give_up(entry, SessionOver())
+        self._undelivered.clear()
 
     async def _take_back(self, attached: Attached) -> Attached | None:
         """Attach a session again; gives it back where it cannot be had. :raises Unavailable:"""
@@ -421,7 +586,8 @@ class RedisBroker:
         if attached.end is not None:  # its socket was lost meanwhile
             await self._tell_end(attached)
         elif self._listener is not None:
-            attached.take(wire.entries(reply[3]), self._listener.deliver)
+            attached.catch_up(wire.entries(reply[3]), self._listener.deliver)
+        attached.unsure, attached.handed = False, None
         return None
 
     async def _make_up(self) -> None:
@@ -474,6 +640,7 @@ class RedisBroker:
 
     def _let_go(self, attached: Attached) -> None:
         session = attached.record.session
+        self._close_ledger(attached)
         if self._attached.get(session) is attached:
             del self._attached[session]
 
