@@ -8,6 +8,7 @@ for one that has seen another event, whichever node it goes to.
 from asyncio import Future
 from collections import defaultdict, deque
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from signaling.broker.base import MailboxFull
 
@@ -17,25 +18,33 @@ MOST_REQUESTS = 256
 """Of one sender: as many as Redis remembers of a session (``common.lua``)."""
 
 
+class Outgoing(NamedTuple):
+    """An event that was to go by Redis."""
+
+    body: str
+    """As ``wire.body_of`` gives it."""
+    request: str
+    """The id that its sender gave it; may be empty."""
+    tag: str
+    """What a mailbox knows it by, where it got there before, or comes to by another node."""
+    doubtful: bool
+    """Whether Redis was asked and has not answered: it may be done yet."""
+
+
 class Entry:
     """An event that was handed on, and is in no mailbox as far as this node knows."""
 
-    __slots__ = ("answer", "body", "request", "sender", "seq", "tag", "to")
+    __slots__ = ("answer", "body", "doubtful", "request", "sender", "seq", "tag", "to")
 
-    def __init__(
-        self, sender: str, to: str, body: str, request: str, tag: str, answer: "Future[bool]"
-    ) -> None:
+    def __init__(self, sender: str, to: str, what: Outgoing, answer: "Future[bool]") -> None:
         """Describe it.
 
         :param sender: a session. :param to: a peer.
-        :param tag: what the mailbox knows it by, where it got there before.
         :param answer: is set when it is certain to be the recipient's.
         """
         self.sender = sender
         self.to = to
-        self.body = body
-        self.request = request
-        self.tag = tag
+        self.body, self.request, self.tag, self.doubtful = what
         self.answer = answer
         self.seq = 0
 
@@ -49,20 +58,38 @@ class Entry:
         if not self.answer.done():
             self.answer.set_result(True)
 
+    def give_up(self, error: Exception) -> None:
+        """Nobody can answer for it any more."""
+        if not self.answer.done():
+            self.answer.set_exception(error)
+            self.answer.exception()  # whether somebody waits for it or not
+
 
 class Ledger:
     """Of one recipient, in the order of its events."""
 
-    __slots__ = ("_absence", "_bytes", "_tags", "acknowledged", "base", "entries", "top")
+    __slots__ = (
+        "_absence",
+        "_bytes",
+        "_doubtful",
+        "_tags",
+        "acknowledged",
+        "base",
+        "entries",
+        "top",
+    )
 
     def __init__(self, base: int) -> None:
         """Begin. :param base: the last number that Redis gave it."""
         self.base = self.top = base
-        self.acknowledged = base
+        self.acknowledged = 0
+        """What the client has said to have meanwhile; the mailbox knows what it said before."""
         self.entries: list[Entry] = []
         """What the client has not acknowledged."""
         self._bytes = 0
         self._absence = -1
+        self._doubtful: list[str] = []
+        """Tags of what Redis may do, or have done: few, and none of them may be forgotten."""
         self._tags: defaultdict[str, deque[str]] = defaultdict(lambda: deque(maxlen=MOST_REQUESTS))
 
     def append(self, entry: Entry, absence: int, most_messages: int, most_bytes: int) -> None:
@@ -80,7 +107,10 @@ class Ledger:
         self._bytes = size
         entry.seq = self.top
         self.entries.append(entry)
-        self._tags[entry.sender].append(entry.tag)
+        if entry.doubtful:
+            self._doubtful.append(entry.tag)
+        else:
+            self._tags[entry.sender].append(entry.tag)
 
     def acknowledge(self, seq: int) -> None:
         """The client has everything up to ``seq``."""
@@ -95,5 +125,6 @@ class Ledger:
         yield len(self.entries)
         for entry in self.entries:
             yield from (entry.seq, entry.body, entry.tag)
+        yield from self._doubtful
         for tags in self._tags.values():
             yield from tags

@@ -18,12 +18,11 @@ import structlog
 from msgspec import Raw
 
 from signaling.broker import wire
-from signaling.broker.alone import GRACE, Alone, give_up
+from signaling.broker.alone import Alone
 from signaling.broker.attached import Attached
 from signaling.broker.base import (
     Directed,
     Listener,
-    MailboxFull,
     NotThere,
     Queued,
     Resumption,
@@ -34,10 +33,11 @@ from signaling.broker.base import (
     Taken,
     Unavailable,
 )
-from signaling.broker.echo import Echoes
-from signaling.broker.ledger import Entry
+from signaling.broker.echo import Echo, Echoes
+from signaling.broker.ledger import Outgoing
 from signaling.broker.link import Link
 from signaling.broker.primary import Finder
+from signaling.broker.reconcile import Reconciler, outcome_of
 from signaling.protocol.errors import CloseCode
 from signaling.protocol.messages import PeerEntry
 
@@ -93,12 +93,8 @@ class RedisBroker:
         self._doubtful: set[str] = set()
         """Sessions that may be ours without our knowing: the answer did not come."""
         self._up = False
-        self._turn = asyncio.Event()
-        """Set, and replaced, when Redis goes or is back."""
         self._alone = Alone(self._attached, most_messages, most_bytes)
-        self._absent_since: float | None = None
-        self._undelivered: list[Entry] = []
-        """Handed to sessions that are not ours any more; their senders wait for an answer."""
+        self._reconciler = Reconciler(self._link, self._attached)
         self._echoes = Echoes()
         self._woken = asyncio.Event()
         self._readers: set[asyncio.Task[None]] = set()
@@ -118,9 +114,7 @@ class RedisBroker:
         for task in list(self._readers):
             task.cancel()
         await self._link.stop()
-        for attached in self._attached.values():
-            self._close_ledger(attached)
-        self._give_up_undelivered()
+        self._reconciler.give_up()
 
     def is_up(self) -> bool:
         """Whether Redis answers, and our sessions are put right there."""
@@ -269,59 +263,47 @@ class RedisBroker:
             raise NotThere
         body = wire.body_of(event)
         with self._echoes.expect() as echo:
-            # What a mailbox knows it by, here and where the sender asks again at another node.
+            # What a mailbox knows it by, also where the sender asks again at another node.
             tag = f"{session} {request}" if request else f"{self.node}:{echo.ticket}"
+            message = to, request, body, "" if patient else "now", echo.ticket, tag
             doubtful = False
             while True:
                 attached, asked = self._of(session), self._up
                 try:
-                    if doubtful and not request:
-                        raise Unavailable("whether it was done is not known")
-                    reply = await self._call(
-                        "send", attached.owner, session, to, request, body,
-                        "" if patient else "now", echo.ticket, tag,
-                    )  # fmt: skip
-                    await echo.all(reply == b"here")
+                    return await self._ask_to_send(attached, echo, message)
                 except Unavailable:
                     if echo.heard:
                         return True  # done: only the answer was lost
-                    if self._up:
-                        raise
                     doubtful = doubtful or asked
-                    if await self._alone_now(attached, to, request, doubtful=doubtful):
-                        recipient = self._alone.may(attached, to, request)
-                        if recipient is None or self._listener is None:
-                            raise
-                        self._alone.send(
-                            attached, recipient, body, (request, tag), self._listener.deliver
-                        )
+                    if self._up:
+                        raise  # refused by a Redis that is there
+                    recipient = await self._recipient(attached, to, request, doubtful=doubtful)
+                    if recipient is None and doubtful and not request:
+                        raise  # nobody can tell whether it was done
+                    if recipient is not None and self._listener is not None:
+                        what = Outgoing(body, request, tag, doubtful)
+                        self._alone.send(attached, recipient, what, self._listener.deliver)
                         return True
-                else:
-                    attached.believe(request)
-                    return self._sent(attached, reply)
 
-    async def _alone_now(
-        self, attached: Attached, to: str, request: str, *, doubtful: bool
+    async def _ask_to_send(
+        self, attached: Attached, echo: Echo, message: tuple[str, str, str, str, str, str]
     ) -> bool:
-        """Wait until Redis is back (False), or has been away for long enough to go on without.
+        """By Redis; returns when a recipient of this node has been handed it."""
+        session, request = attached.record.session, message[1]
+        reply = await self._call("send", attached.owner, session, *message)
+        await echo.all(reply == b"here")
+        attached.believe(request)
+        return self._sent(attached, reply)
 
-        :param doubtful: Redis may have done it before it went.
-        :raises Unavailable: it cannot be done without Redis.
-        """
-        loop = asyncio.get_running_loop()
-        while not self._up:
-            since = self._alone.since
-            left = None if since is None else since + GRACE - loop.time()
-            if since is not None and self._alone.may(attached, to, request) is None:
-                if doubtful:
-                    attached.doubt(request)
-                raise Unavailable("Redis is away")
-            if left is not None and left <= 0:
-                return True
-            with suppress(TimeoutError):
-                async with asyncio.timeout(left):
-                    await self._turn.wait()
-        return False
+    async def _recipient(
+        self, attached: Attached, to: str, request: str, *, doubtful: bool
+    ) -> Attached | None:
+        try:
+            return await self._alone.recipient(attached, to, request)
+        except Unavailable:
+            if doubtful:
+                attached.doubt(request)
+            raise
 
     async def broadcast(self, session: str, event: Directed, request: str = "") -> bool:
         """Put an event into the mailbox of everyone who shares a room."""
@@ -358,13 +340,10 @@ class RedisBroker:
                 await self._call("acknowledge", attached.owner, session, seq)
 
     def _sent(self, attached: Attached, reply: bytes) -> bool:
-        if reply == b"gone":
-            raise self._gone(attached)
-        if reply == b"absent":
-            raise NotThere
-        if reply == b"full":
-            raise MailboxFull
-        return reply in (b"sent", b"here")
+        try:
+            return outcome_of(reply)
+        except SessionOver:
+            raise self._gone(attached) from None
 
     async def revoke(self, revocation: Revocation) -> None:
         """Tell every node, and Redis for those that come later."""
@@ -451,7 +430,7 @@ class RedisBroker:
 
     async def _live(self) -> None:
         """Runs while the link is open. :raises Unavailable, TimeoutError: it is no good."""
-        self._absent_since, self._alone.since = self._alone.since, None
+        self._alone.coming_back()
         try:
             await self.renew()
             await self._put_right()
@@ -467,17 +446,9 @@ class RedisBroker:
                 if renewals % REFRESH == 0:
                     await self._refresh()
         finally:
-            self._gone_away()
-
-    def _gone_away(self) -> None:
-        self._up = False
-        self._alone.begin(asyncio.get_running_loop().time(), self._absent_since)
-        self._echoes.fail()
-        self._tell_turn()
-
-    def _tell_turn(self) -> None:
-        self._turn.set()
-        self._turn = asyncio.Event()
+            self._up = False
+            self._alone.away()
+            self._echoes.fail()
 
     async def renew(self) -> bool:
         """Renew the lease and wait for the wake-up that comes of it; False where it had ended.
@@ -499,16 +470,16 @@ class RedisBroker:
         :raises TimeoutError, Unavailable:
         """
         self._up = False
+        self._alone.coming_back()
         async with asyncio.timeout(PUT_RIGHT):
             await self._put_all_right()
         self._up = True
-        self._absent_since = None
-        self._tell_turn()
+        self._alone.all_right()
         await self._make_up()
 
     async def _put_all_right(self) -> None:
         kept = [attached for attached in self._attached.values() if attached.ledger is not None]
-        await asyncio.gather(*map(self._reconcile, kept))
+        await asyncio.gather(*map(self._reconciler.reconcile, kept))
         await self._make_up()
         outcomes = await asyncio.gather(*map(self._take_back, list(self._attached.values())))
         lost = [attached for attached in outcomes if attached is not None]
@@ -519,58 +490,9 @@ class RedisBroker:
                 random.uniform(0, spread),  # noqa: S311 - spreads load, no secret
                 self._cut, attached, CloseCode.SESSION_OVER,
             )  # fmt: skip
-        await self._deliver_again()
+        await self._reconciler.deliver_again()
         for text in await self._link.call("revocations", time.time()):
             self._revoked(text)
-
-    async def _reconcile(self, attached: Attached) -> None:
-        """Have the mailbox take over what its session was handed by us. :raises Unavailable:"""
-        ledger, record = attached.ledger, attached.record
-        if ledger is None:
-            return
-        ours = await self._link.call(
-            "reconcile", record.session, record.secret_hash.hex(), attached.epoch, ledger.base,
-            ledger.acknowledged, ledger.top, *ledger.arguments(),
-        )  # fmt: skip
-        if ours:
-            attached.ledger = None
-            for entry in ledger.entries:
-                entry.settle()
-        else:
-            self._close_ledger(attached)
-
-    def _close_ledger(self, attached: Attached) -> None:
-        """The session is not ours: nobody knows what its client has seen of the last entries."""
-        if attached.ledger is not None:
-            self._undelivered += [entry for entry in attached.ledger.entries if entry.request]
-            attached.ledger = None
-
-    async def _deliver_again(self) -> None:
-        """Send anew what may not have arrived. Who has seen it has begun a new session since, or
-        will, and nobody gets it twice: an old number of ours resumes nothing elsewhere.
-
-        :raises Unavailable:
-        """
-        while self._undelivered:
-            entry = self._undelivered[0]
-            sender = self._attached.get(entry.sender)
-            try:
-                if sender is None or sender.end is not None:
-                    raise SessionOver
-                reply = await self._link.call(
-                    "send", sender.owner, entry.sender, entry.to, entry.request, entry.body,
-                    "", "", entry.tag,
-                )  # fmt: skip
-                self._sent(sender, reply)
-                entry.settle()
-            except (SessionOver, NotThere, MailboxFull) as error:
-                give_up(entry, error)
-            del self._undelivered[0]
-
-    def _give_up_undelivered(self) -> None:
-        for entry in self._undelivered:
-            give_up(entry, SessionOver())
-        self._undelivered.clear()
 
     async def _take_back(self, attached: Attached) -> Attached | None:
         """Attach a session again; gives it back where it cannot be had. :raises Unavailable:"""
@@ -640,7 +562,7 @@ class RedisBroker:
 
     def _let_go(self, attached: Attached) -> None:
         session = attached.record.session
-        self._close_ledger(attached)
+        self._reconciler.close(attached)
         if self._attached.get(session) is attached:
             del self._attached[session]
 

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from signaling.broker import redis as redis_module
+from signaling.broker import alone
 from signaling.broker.base import Later, MailboxFull, NotThere, Unavailable
-from signaling.broker.ledger import JUMP
+from signaling.broker.ledger import JUMP, MOST_REQUESTS
 from signaling.broker.redis import RedisBroker
 from signaling.protocol.errors import CloseCode
 from signaling.protocol.messages import NULL
@@ -86,7 +86,7 @@ async def until(condition: Any) -> None:
 
 @pytest.fixture
 async def torn(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Torn]:
-    monkeypatch.setattr(redis_module, "GRACE", 0.05)
+    monkeypatch.setattr(alone, "GRACE", 0.05)
     server.client.flushdb()
     async with torn_world(server) as made:
         yield made
@@ -134,17 +134,18 @@ async def test_redis_that_answers_nobody_holds_nothing_up_for_long(tmp_path: Pat
     with redis_server(tmp_path / "redis") as server:
         async with torn_world(server) as torn:
             server.sleep()
-            asked = torn.one.send("a", "peer-b", message(1), "id 1")
-            with pytest.raises(Later):
-                await asked
-            assert torn.heard(torn.one, "b") == [1]
-            server.wake()  # and it does what it was asked before, too
+            for number in range(MOST_REQUESTS + 10):
+                await torn.tell(number)
+                await torn.one.acknowledge("b", torn.last("b"))
+            numbers = list(range(MOST_REQUESTS + 10))
+            assert torn.heard(torn.one, "b") == numbers
+            server.wake()  # and it does the first one, too, of which it was asked before
             await torn.mend()
-            assert torn.heard(torn.one, "b") == [1]
-            assert not await torn.one.send("a", "peer-b", message(1), "id 1")
-            assert await torn.one.send("a", "peer-b", message(2), "id 2")
+            assert torn.heard(torn.one, "b") == numbers
+            assert not await torn.one.send("a", "peer-b", message(265), "id 265")
+            assert await torn.one.send("a", "peer-b", message("more"), "id more")
             await torn.one.renew()
-            assert torn.heard(torn.one, "b") == [1, 2]
+            assert torn.heard(torn.one, "b") == [*numbers, "more"]
 
 
 async def test_what_redis_did_before_it_went_is_not_done_again(torn: Torn):
@@ -267,6 +268,17 @@ async def test_redis_that_comes_and_goes_while_it_is_put_right(torn: Torn):
     assert [json.loads(text)["data"] for _, text in resumption.missed] == [2]
 
 
+async def test_what_was_not_acknowledged_before_is_kept(torn: Torn):
+    await torn.one.send("a", "peer-b", message("before"), "id 0")
+    await torn.cut()
+    await torn.tell(1)
+    await torn.mend()
+    resumption = await torn.two.resume("b", b"b", 0)
+    assert resumption is not None
+    data = [json.loads(text).get("data") for _, text in resumption.missed]
+    assert [each for each in data if each is not None] == ["before", 1]
+
+
 async def test_who_lost_its_socket_meanwhile_has_it_in_its_mailbox(torn: Torn):
     before = torn.last("b")
     await torn.cut()
@@ -329,7 +341,7 @@ async def test_what_is_not_acknowledged_is_bounded(torn: Torn):
 
 
 async def test_a_short_absence_is_waited_for(torn: Torn, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(redis_module, "GRACE", WITHIN)
+    monkeypatch.setattr(alone, "GRACE", WITHIN)
     await torn.cut()
     sending = asyncio.ensure_future(torn.one.send("a", "peer-b", message(1), "id 1"))
     await asyncio.sleep(0.1)
