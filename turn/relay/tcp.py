@@ -1,7 +1,6 @@
 """TCP allocations on the wire: relayed addresses that listen, and connections with peers."""
 
 import asyncio
-import contextlib
 import socket
 import time
 from collections.abc import Callable, Coroutine
@@ -17,6 +16,8 @@ from turn.stats import Stats
 CONNECT_TIMEOUT = 30.0
 """Seconds (RFC 6062 §5.2: at least 30)."""
 BACKLOG = 16
+ACCEPT_PAUSE = 0.1
+"""Seconds until the next try where a peer could not be accepted: no descriptors left."""
 MOST_UNSENT_BYTES = 1 << 18
 """Waiting for one side; more than that, and the other side is not read."""
 PIECE = 1024
@@ -73,6 +74,8 @@ class PeerStream(asyncio.Protocol):
         self._client: asyncio.Transport | None = None
         self._from_peer: Valve | None = None
         self._from_client: Valve | None = None
+        self._peer_is_gone = False
+        self._client_is_gone = False
         self._early = b""
 
     def splice(self, client: asyncio.Transport) -> None:
@@ -97,7 +100,10 @@ class PeerStream(asyncio.Protocol):
 
     def close(self) -> None:
         """End it once everything is sent: the client is gone."""
-        if self._transport is not None:
+        self._client_is_gone = True
+        if self._peer_is_gone:
+            self.on_end()
+        elif self._transport is not None:
             self._transport.close()
 
     def abort(self) -> None:
@@ -120,7 +126,8 @@ class PeerStream(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=MOST_UNSENT_BYTES)
         sock = transport.get_extra_info("socket")
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.peer = Address(*transport.get_extra_info("peername")[:2])
+        # None: it has taken its leave already. Nobody has a permission for what is no address.
+        self.peer = Address(*(transport.get_extra_info("peername") or self.peer)[:2])
 
     def data_received(self, data: bytes) -> None:
         """Pass on what the peer sent."""
@@ -145,9 +152,14 @@ class PeerStream(asyncio.Protocol):
             self._from_client.slow(False)
 
     def connection_lost(self, error: Exception | None) -> None:
-        """The client's side ends with the peer's (RFC 6062 §5.5)."""
-        self.on_end()
-        if self._client is not None:
+        """The client's side ends with the peer's (RFC 6062 §5.5).
+
+        It counts until then: one that reads slowly still has a socket and a buffer of ours.
+        """
+        self._peer_is_gone = True
+        if self._client is None or self._client_is_gone:
+            self.on_end()
+        else:
             self._client.close()
 
 
@@ -168,6 +180,8 @@ class TcpRelaySocket:
         self._on_close = on_close
         self._gate: Gate | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._pause: asyncio.TimerHandle | None = None
+        """Until peers are accepted again."""
         self.address = Address(*sock.getsockname()[:2])
         self.public = public
 
@@ -181,12 +195,14 @@ class TcpRelaySocket:
         """Begin to accept peers."""
         self._gate = gate
         self._sock.listen(BACKLOG)
-        asyncio.get_running_loop().add_reader(self._sock, self._accept)
+        self._listen()
 
     def close(self) -> None:
         """Release the port; connections are their owner's to end."""
         if self._gate is not None:
             asyncio.get_running_loop().remove_reader(self._sock)
+        if self._pause is not None:
+            self._pause.cancel()
         for task in self._tasks:
             task.cancel()
         self._sock.close()
@@ -198,6 +214,15 @@ class TcpRelaySocket:
         self._spawn(self._connect(peer, done))
 
     async def _connect(self, peer: Endpoint, done: Connected) -> None:
+        try:
+            stream = await self._dial(peer)
+        except OSError:  # a timeout is one
+            done(None, time.monotonic())
+        else:
+            done(stream, time.monotonic())
+
+    async def _dial(self, peer: Endpoint) -> PeerStream:
+        """Connect. :raises OSError: nobody takes it, or no descriptors are left."""
         loop = asyncio.get_running_loop()
         sock = tcp_socket(self._sock.family)
         try:
@@ -205,20 +230,27 @@ class TcpRelaySocket:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 await loop.sock_connect(sock, tuple(peer))
             _, stream = await loop.create_connection(self._stream, sock=sock)
-        except OSError:  # a timeout is one
-            sock.close()
-            done(None, time.monotonic())
-        except asyncio.CancelledError:
+        except BaseException:
             sock.close()
             raise
-        else:
-            done(stream, time.monotonic())
+        return stream
+
+    def _listen(self) -> None:
+        self._pause = None
+        asyncio.get_running_loop().add_reader(self._sock, self._accept)
 
     def _accept(self) -> None:
-        with contextlib.suppress(OSError):
+        loop = asyncio.get_running_loop()
+        try:
             sock, _ = self._sock.accept()
-            sock.setblocking(False)
-            self._spawn(self._take_in(sock))
+        except (BlockingIOError, ConnectionError):
+            return  # whoever it was has gone
+        except OSError:  # no descriptors left: it would be told of the same peer without a pause
+            loop.remove_reader(self._sock)
+            self._pause = loop.call_later(ACCEPT_PAUSE, self._listen)
+            return
+        sock.setblocking(False)
+        self._spawn(self._take_in(sock))
 
     async def _take_in(self, sock: socket.socket) -> None:
         loop = asyncio.get_running_loop()

@@ -33,6 +33,8 @@ IDLE_TIMEOUT = 60.0
 """Seconds that a session without an allocation may say nothing."""
 RECORD_HEAD = 13
 CLIENT_HELLO_LENGTH = 14
+LONGEST_RECORD = RECORD_HEAD + (1 << 14)
+"""Bytes (RFC 6347 §4.1). OpenSSL reads as many of a first flight, and no more."""
 HANDSHAKE, CLIENT_HELLO = 22, 1
 VERIFY_COOKIE_BYTES = 32
 
@@ -191,7 +193,8 @@ class DtlsListener:
             except (SSL.Error, OSError):
                 self._end(session)
             else:
-                if not has_allocation and now - since > patience:
+                overdue = now - since > patience
+                if not has_allocation and (overdue or not self._may_stay(session)):
                     session.close()
                     self._end(session)
 
@@ -219,6 +222,9 @@ class DtlsListener:
         """Answer a first flight with a cookie, or begin a session with who has one."""
         if not is_client_hello(datagram):
             self._shared.stats.drop(DropReason.NOT_OURS)
+            return
+        if len(datagram) > LONGEST_RECORD:  # the rest would be read as the next client's
+            self._shared.stats.drop(DropReason.MALFORMED)
             return
         waiting = self._waiting
         waiting.set_app_data(tuple(source))
@@ -261,6 +267,8 @@ class DtlsListener:
         try:
             for message in session.receive(datagram):
                 self._handle(session, memoryview(message))
+                if self._sessions.get(session.client.client) is not session:
+                    break
         except (SSL.Error, OSError) as error:
             if not isinstance(error, SSL.ZeroReturnError):
                 self._shared.stats.drop(DropReason.MALFORMED)
@@ -285,13 +293,28 @@ class DtlsListener:
         except Malformed:
             self._shared.stats.drop(DropReason.MALFORMED)
             return
-        if session.is_stranger and engine.table.get(session.client) is not None:
+        has_allocation = engine.table.get(session.client) is not None
+        if has_allocation:
             self._acquaint(session)
         if reply is not None:
             session.send(reply.data, session.client.client)
+        if not has_allocation and not self._may_stay(session):
+            session.close()
+            self._end(session)
 
     def _routes(self, session: Session) -> ClientRoutes | None:
         return self._clients.get(session.client.client)
+
+    def _may_stay(self, session: Session) -> bool:
+        """Whether a session without an allocation has a place among its address's strangers.
+
+        Also one that had an allocation: else a user could keep any number of sessions.
+        """
+        if not session.is_stranger:
+            session.is_stranger = self._strangers.enter(session.client.client.host)
+            if not session.is_stranger:
+                self._shared.stats.drop(DropReason.TOO_MANY_CONNECTIONS)
+        return session.is_stranger
 
     def _acquaint(self, session: Session) -> None:
         if session.is_stranger:
