@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PURE   := turn/codec/*,turn/auth/*,turn/allocation/*,turn/routes.py,turn/bandwidth.py,turn/stats.py,signaling/protocol/*,signaling/room.py,signaling/session.py,signaling/auth.py,signaling/stats.py
 
-KERNEL_OBJECT := turn/kernel/relay.bpf.o
+KERNEL_OBJECTS := turn/kernel
 MULTIARCH = $(shell gcc -print-multiarch 2>/dev/null)
 
 .PHONY: help serve test check bench bench-workers bench-signaling kernel protocol docs format clean
@@ -17,7 +17,7 @@ help:
 	@echo "make bench   what a packet costs, beside coturn and plain forwarding (needs root)"
 	@echo "make bench-workers  what a second worker process brings, and what sharing costs (needs root)"
 	@echo "make bench-signaling  what a message costs, beside the PeerJS server; delivery across nodes"
-	@echo "make kernel  rebuild the BPF object of the kernel plane (needs clang)"
+	@echo "make kernel  rebuild the BPF objects of the kernel plane (needs clang)"
 	@echo "make protocol rewrite the JSON Schema and the AsyncAPI document of signaling"
 	@echo "make docs    rewrite the reference pages of deploy/docs"
 	@echo "make format  put the code into shape"
@@ -41,10 +41,12 @@ check: $(VENV)/.installed-dev
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --include='$(PURE)' --fail-under=95
 
-# The object is committed, so that running needs no compiler; a test rebuilds and compares it.
+# The objects are committed, so that running needs no compiler; a test rebuilds and compares them.
 kernel:
-	@clang -O2 -g0 -Wall -Wextra -Werror -target bpfel -mcpu=v3 -I/usr/include/$(MULTIARCH) \
-		-c turn/kernel/relay.bpf.c -o $(KERNEL_OBJECT)
+	@for name in relay frames watch; do \
+		clang -O2 -g0 -Wall -Wextra -Werror -target bpfel -mcpu=v3 -I/usr/include/$(MULTIARCH) \
+			-c turn/kernel/$$name.bpf.c -o $(KERNEL_OBJECTS)/$$name.bpf.o || exit 1; \
+	done
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.guides.reference

@@ -66,6 +66,7 @@ class TurnSettings(Section):
             "data_plane",
             "state_directory",
             "kernel_directory",
+            "kernel_hook",
             "workers",
         }
     )
@@ -213,6 +214,10 @@ class TurnSettings(Section):
     """Folder that keeps the kernel plane at work while the process restarts: a bpffs is mounted
     there unless it is in one."""
 
+    kernel_hook: Literal["auto", "xdp", "tc"] = "auto"
+    """Where the kernel plane meets packets: `auto` takes XDP at network cards where a self-test
+    passes, and tc elsewhere; `xdp` tries it at virtual devices too; `tc` leaves drivers alone."""
+
     workers: Annotated[int, Field(ge=1, le=64)] = 1
     """Processes that share the listening addresses, each on a core of its own."""
 
@@ -247,13 +252,14 @@ class TurnSettings(Section):
         found = []
         if self.data_plane == "kernel":
             text = (
-                "the kernel relays on all cores by itself; set workers = 1, or another data_plane"
+                "the kernel relays UDP on all cores by itself, for one process; set workers = 1, "
+                'or data_plane = "auto" where most clients come over TCP and TLS'
             )
             found.append(Problem("data_plane", text))
         if self.tcp_allocations:
             text = (
                 "the connections of a TCP allocation would come to different workers; "
-                "set workers = 1"
+                "set workers = 1, or give them by another relay with relay_ports of its own"
             )
             found.append(Problem("tcp_allocations", text))
         return found

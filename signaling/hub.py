@@ -224,6 +224,9 @@ class Hub:
             session.connection.close(CloseCode.REPLACED, CUTS[CloseCode.REPLACED])
         session.connection = connection
         session.forget_at = None
+        if self._admission.is_revoked(session.user):
+            # Heard of while the broker was asked to begin it, or to go on with it.
+            self._run(self._end_all(session.user))
         return session
 
     def grant(self, claims: Claims | None) -> Grant:
@@ -478,6 +481,8 @@ class Hub:
             await self.broker.resume(record.session, record.secret_hash, session.sent)
         reason = "revoked" if code is CloseCode.UNAUTHORIZED else "removed"
         await self.broker.close(record.session, reason)
+        if session.connection is not None:
+            session.connection.close(code, CUTS[code])  # also one that came back meanwhile
         self._forget(session, reason)
 
     async def revoke(self, user: str, until: float) -> int:

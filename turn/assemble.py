@@ -158,7 +158,7 @@ def data_plane(settings: TurnSettings, *, keep: bool = False) -> Plane:
     from turn.kernel.carrier import KernelPlane  # noqa: PLC0415 - what user space never needs
 
     try:
-        plane = KernelPlane(Path(settings.kernel_directory), keep=keep)
+        plane = KernelPlane(Path(settings.kernel_directory), settings.kernel_hook, keep=keep)
     except Unavailable as error:
         if settings.data_plane == "kernel":
             raise StartError(f'turn.data_plane is "kernel", but {error}') from None

@@ -3,14 +3,15 @@
 import heapq
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from signaling.broker.base import Queued
 
 MOST_WAITING = 10_000
-"""Events; the newest are not kept."""
+"""Events; the last is the news that more happened, which is not kept until half have gone."""
+LOST = "events.lost"
 PAST = {
     "join": "joined", "leave": "left", "suspended": "suspended", "resumed": "resumed",
     "update": "updated",
@@ -21,29 +22,35 @@ PAST = {
 class WaitingEvents:
     """A queue in which events become due again unless they are ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._due: list[tuple[float, str]] = []
         self._events: dict[str, tuple[int, float, bytes]] = {}
         """id → tries, when it is due (another time in ``_due`` is of the past), event."""
         self._run = secrets.token_hex(4)
         self._count = 0
+        self._losing = False
 
     def __len__(self) -> int:
         return len(self._events)
 
     def note(self, kind: str, **data: object) -> None:
         """Something has happened."""
-        if len(self._events) >= MOST_WAITING:
+        waiting = len(self._events)
+        self._losing = self._losing and 2 * waiting >= MOST_WAITING
+        if self._losing:
             return
+        if waiting >= MOST_WAITING - 1:
+            self._losing, kind, data = True, LOST, {"room": ""}
         self._count += 1
         at = int(time.time() * 1000)
         event = msgspec.json.encode({"type": kind, "at": at, "data": data})
         # The ids of one run sort as its events came, like those of ``note`` in Lua.
-        self._put(f"{self._run}-{self._count:012}", 0, time.monotonic(), event)
+        self._put(f"{self._run}-{self._count:012}", 0, self._clock(), event)
 
     def take(self, most: int, lease: float) -> list[Queued]:
         """Those that are due; they are again after ``lease`` seconds."""
-        now = time.monotonic()
+        now = self._clock()
         taken: list[Queued] = []
         while self._due and self._due[0][0] <= now and len(taken) < most:
             due, event_id = heapq.heappop(self._due)
@@ -62,7 +69,7 @@ class WaitingEvents:
         """Have it due in so many seconds."""
         if event_id in self._events:
             tries, _, event = self._events[event_id]
-            self._put(event_id, tries, time.monotonic() + delay, event)
+            self._put(event_id, tries, self._clock() + delay, event)
 
     def _put(self, event_id: str, tries: int, due: float, event: bytes) -> None:
         self._events[event_id] = tries, due, event

@@ -10,6 +10,7 @@ from aiohttp import web
 from signaling import admission
 from signaling.auth import Tokens
 from signaling.client import Client, SignalingError
+from tests.patience import PATIENCE
 from tests.signaling.live import signaling, sockets, url
 from tests.signaling.receiver import SECRET, receiver
 
@@ -101,6 +102,13 @@ async def failing(_):
     return web.Response(status=500, text='{"allow": true}')
 
 
+def age(service, seconds):
+    """Let what is remembered be so much older."""
+    answers = service._join_webhook._answers
+    for question, (expires, claims) in answers.items():
+        answers[question] = (expires - seconds, claims)
+
+
 @pytest.mark.parametrize(
     "answer", [hang, pour, elsewhere, garbage, deep, listed, wrong_type, failing]
 )
@@ -110,6 +118,7 @@ async def test_where_it_cannot_decide_nobody_comes_in_and_all_may_come_back(back
         one, refused = await enter(connect)
         assert (refused["code"], refused["retryable"]) == ("unavailable", True)
         assert await one.closed() == 4004
+        service._poster.timeout = PATIENCE
         back_end.says(allow=True)
         _, joined = await enter(connect)
         assert joined["type"] == "joined"
@@ -131,7 +140,7 @@ async def test_the_same_question_is_asked_once_at_a_time_and_then_remembered(bac
         return web.json_response({"allow": True})
 
     back_end.answer = slowly
-    async with asking(back_end, join_cache=0.6) as service, sockets(service) as connect:
+    async with asking(back_end, join_cache=60) as service, sockets(service) as connect:
         together = await asyncio.gather(*(enter(connect) for _ in range(8)))
         assert {answer["type"] for _, answer in together} == {"joined"}
         await enter(connect)
@@ -139,7 +148,7 @@ async def test_the_same_question_is_asked_once_at_a_time_and_then_remembered(bac
         await enter(connect, room="another")
         await enter(connect, token="another")
         assert len(back_end.got) == 3
-        await asyncio.sleep(0.7)
+        age(service, 60)
         await enter(connect)
         assert len(back_end.got) == 4
 
@@ -160,15 +169,14 @@ async def test_a_client_that_goes_does_not_end_what_another_waits_for(back_end):
         assert (await second)[1]["type"] == "joined"
 
 
-async def test_a_refusal_is_not_remembered_for_long(back_end, monkeypatch):
-    monkeypatch.setattr(admission, "LONGEST_REFUSAL", 0.2)
+async def test_a_refusal_is_not_remembered_for_long(back_end):
     back_end.says(403)
     async with asking(back_end, join_cache=60) as service, sockets(service) as connect:
         await enter(connect)
         await enter(connect)
         assert len(back_end.got) == 1
         back_end.says(allow=True)
-        await asyncio.sleep(0.25)
+        age(service, admission.LONGEST_REFUSAL)
         assert (await enter(connect))[1]["type"] == "joined"
 
 
@@ -260,3 +268,26 @@ async def test_the_python_client_says_which_room_it_is_for(back_end):
             with pytest.raises(SignalingError, match="not for this room"):
                 await one.join("other")
     assert back_end.got[0]["data"]["room"] == "r"
+
+
+async def test_who_asks_with_many_tokens_at_once_keeps_no_other_waiting(back_end):
+    """A back end answers so many at a time: one address must not be all of them."""
+    back_end.answer = hang
+    async with asking(back_end, peerjs=True, peerjs_discovery=True) as service:
+
+        async def ask(number, source="127.0.0.1"):
+            connector = aiohttp.TCPConnector(local_addr=(source, 0))
+            async with aiohttp.ClientSession(connector=connector) as http:
+                path = ("/ice?room=r&", "/peerjs/peerjs/peers?")[number % 2]
+                async with http.get(url(service, f"{path}token=t{number}")) as answer:
+                    return answer.status
+
+        waiting = [asyncio.create_task(ask(number)) for number in range(20)]
+        while len(back_end.got) < 20:  # noqa: ASYNC110 - asked as it is
+            await asyncio.sleep(0.01)
+        assert [await ask(number) for number in (20, 21)] == [429, 429]
+        back_end.says(allow=True)
+        assert await ask(22, "127.0.0.2") == 200
+        for task in waiting:
+            assert await task == 503
+        assert await ask(24) == 200

@@ -11,6 +11,7 @@ import jwt
 import pytest
 
 from signaling.client import Client, SignalingError
+from tests.patience import PATIENCE, until
 from tests.redis_server import redis_server
 from tests.signaling.live import default_broker, on, signaling, sockets, url
 
@@ -484,6 +485,24 @@ class TestHttp:
 
 
 class TestPythonClient:
+    async def test_who_gives_up_waiting_for_a_server_leaves_nothing_behind(self):
+        before = asyncio.all_tasks()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2), Client("ws://127.0.0.1:9/ws"):
+                pass
+        await until(lambda: asyncio.all_tasks() == before)
+
+    async def test_a_fault_of_the_function_that_gets_tokens_is_heard(self):
+        async def token():
+            raise KeyError("no such user")
+
+        async with signaling() as service:
+            with pytest.raises(SignalingError, match="no such user") as failed:
+                async with Client(url(service, "/ws", "ws"), token=token):
+                    pass
+        assert failed.value.code == "no_token"
+        assert isinstance(failed.value.__cause__, KeyError)
+
     async def test_it_comes_back_by_itself_and_misses_nothing(self):
         async with signaling(max_message_burst=1000) as service:
             address = url(service, "/ws", "ws")
@@ -507,7 +526,7 @@ class TestPythonClient:
                     if number % 20 == 15:
                         await two.drop()
                     await two.message(number, to=peer)
-                await asyncio.wait_for(collecting, 10)
+                await asyncio.wait_for(collecting, PATIENCE)
                 assert got == list(range(60))
 
     async def test_what_was_asked_first_is_sent_first_after_a_reconnect(self):
@@ -587,7 +606,7 @@ async def test_the_client_gets_a_token_for_each_connection():
         return fetched[-1]
 
     async with (
-        asyncio.timeout(10),
+        asyncio.timeout(PATIENCE),
         signaling(token_secret=TOKEN_SECRET) as service,
         Client(url(service, "/ws", "ws"), token=fetch) as one,
     ):

@@ -5,6 +5,7 @@ import logging
 
 import pytest
 
+from tests.patience import PATIENCE
 from tests.signaling.live import signaling
 from tests.threats.forged import SECRET
 
@@ -44,7 +45,7 @@ async def ask(service, request):
     """Write a request as it is; the first line of the answer."""
     reader, writer = await asyncio.open_connection(*service.addresses[0])
     writer.write(request)
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(PATIENCE):
         line = await reader.readline()
     writer.close()
     return line

@@ -11,6 +11,7 @@ from signaling.client import Client, SignalingError
 from signaling.protocol import messages as m
 from signaling.protocol import peerjs
 from signaling.protocol.errors import ProtocolError
+from tests.patience import PATIENCE
 from tests.redis_server import redis_server
 from tests.signaling.live import on, signaling, sockets, url
 
@@ -110,7 +111,7 @@ async def test_a_number_of_any_length_ends_no_client():
 
 
 async def _messages(client, count):
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(PATIENCE):
         async for event in client.events():
             if event["type"] == "message":
                 yield event
@@ -133,6 +134,6 @@ async def test_what_the_server_should_not_say_is_an_error_that_is_heard(said):
 
 
 async def _listen(address):
-    async with asyncio.timeout(3), Client(address) as client:
+    async with asyncio.timeout(PATIENCE), Client(address) as client:
         async for _ in client.events():
             pass

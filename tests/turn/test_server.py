@@ -8,11 +8,13 @@ import pytest
 
 from config.certificate import self_signed
 from tests.interop.process import free_port
-from tests.turn.live import UDP, Client, port_of, relay, settings, until
+from tests.patience import PATIENCE, until
+from tests.turn.live import UDP, Client, port_of, relay, settings
 from turn.assemble import Certificate, StartError
 from turn.codec import registry
 from turn.codec.registry import MessageClass, Method
 from turn.codec.values import Address, Family
+from turn.common import alone
 from turn.server import TurnService
 from turn.transport.listeners import ListenError
 
@@ -152,18 +154,18 @@ class TestDrain:
             assert not draining.done()
             assert service.ready() == ["draining"]
             await old.request(Method.REFRESH, (registry.LIFETIME, 0))
-            await asyncio.wait_for(draining, 2)
+            await asyncio.wait_for(draining, PATIENCE)
 
     async def test_it_ends_at_its_time_whoever_is_still_there(self, connect):
         async with relay() as service:
             client = await connect(port_of(service))
             await client.allocate()
-            await asyncio.wait_for(service.drain(0.1), 2)
+            await asyncio.wait_for(service.drain(0.1), PATIENCE)
             assert service.ports_in_use == 1
 
     async def test_it_ends_at_once_where_nobody_is(self):
         async with relay() as service:
-            await asyncio.wait_for(service.drain(3600), 2)
+            await asyncio.wait_for(service.drain(3600), PATIENCE)
 
 
 class TestStop:
@@ -245,3 +247,19 @@ class TestAddresses:
                 (registry.REQUESTED_ADDRESS_FAMILY, Family.IPV6),
             )
             assert code_of(reply) == 440
+
+
+async def test_the_public_address_stands_for_whatever_address_the_machine_has_now(connect):
+    machine = ["127.0.0.1"]
+    common = alone()._replace(addresses=lambda: list(machine), watches=False)
+    given = settings(listen=["0.0.0.0:0"], external_addresses=["203.0.113.7"])
+    service = TurnService(given, common=common)
+    await service.start()
+    try:
+        machine[:] = ["127.0.0.2"]
+        service.follow_addresses()
+        client = await connect(port_of(service), host="127.0.0.2")
+        assert (await client.allocate()).host == "203.0.113.7"
+        assert service.policy.to_wire(Address("203.0.113.7", 9)) == ("127.0.0.2", 9)
+    finally:
+        await service.stop()

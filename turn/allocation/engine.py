@@ -6,6 +6,7 @@ particular to one; ``_reject`` builds every failure. The engine knows neither so
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import NamedTuple
 
 from turn.allocation import mobility
@@ -92,7 +93,7 @@ class Engine:
         if message.method == Method.BINDING:
             self._check_known(request)
             return self._succeed(request)
-        kept = self._replies.get(request.client, message.transaction_id, now)
+        kept = self._replies.get(request.client, message.raw, now)
         if kept is not None:
             return Reply(kept, proved=True)
         request.identity = self._authenticate(request)
@@ -105,7 +106,7 @@ class Engine:
         finally:
             self.table.settle()
         if reply is not None:
-            self._replies.put(request.client, message.transaction_id, reply.data, now)
+            self._replies.put(request.client, message.raw, reply.data, now)
         return reply
 
     def _check_taken_in(self, request: Request) -> None:
@@ -133,28 +134,30 @@ class Engine:
 
     def _answer_later(self, request: Request, outcome: Outcome) -> None:
         """Send the reply to a request whose handler gave none."""
-        client, transaction_id = request.client, request.message.transaction_id
-        kept = self._replies.get(client, transaction_id, request.now.monotonic)
+        client, raw = request.client, request.message.raw
+        kept = self._replies.get(client, raw, request.now.monotonic)
         if kept is not None:  # a retransmission, handled twice before it was answered once
             reply = Reply(kept, proved=True)
         elif isinstance(outcome, StunError):
             reply = self._reject(request, outcome)
         else:
             reply = self._reply(request, MessageClass.SUCCESS, outcome, 200)
-            self._replies.put(client, transaction_id, reply.data, request.now.monotonic)
+            self._replies.put(client, raw, reply.data, request.now.monotonic)
         with suppress(OSError):  # the client is gone
             request.send(reply.data, request.client.client)
 
     def _authenticate(self, request: Request) -> Identity:
-        begins = request.message.method == Method.ALLOCATE
-        allocation = self.table.get(request.client)
+        authenticator, granted = self._authenticator, None
+        if authenticator.third_party is not None:
+            allocation = self.table.get(request.client)
+            granted = allocation.grant if allocation else None
         try:
-            identity = self._authenticator.authenticate(
+            identity = authenticator.authenticate(
                 request.message,
                 request.client.client,
                 request.now,
-                begins=begins,
-                granted=allocation.grant if allocation else None,
+                begins=request.message.method == Method.ALLOCATE,
+                granted=granted,
             )
         except StunError as error:
             self._stats.auth[AUTH_RESULTS[error.code]] += 1
@@ -184,7 +187,7 @@ class Engine:
     def _reject(self, request: Request, error: StunError) -> Reply:
         """Build the reply to every request that fails."""
         if not is_first_step(request, error):
-            self._tell("request_refused", facts_of(request, error))
+            self._tell("request_refused", partial(facts_of, request, error))
         error = self._elsewhere(request, error)
         attributes = ((registry.ERROR_CODE, (error.code, error.reason)), *error.attributes)
         return self._reply(request, MessageClass.ERROR, attributes, error.code)

@@ -15,12 +15,17 @@ SYSTEM_CALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280}
 # enum bpf_cmd of <linux/bpf.h>.
 MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, MAP_NEXT_KEY = range(5)
 PROGRAM_LOAD, OBJECT_PIN, OBJECT_GET, TEST_RUN, OBJECT_INFO = 5, 6, 7, 10, 15
-LINK_CREATE, LINK_UPDATE = 28, 29
+RAW_TRACEPOINT_OPEN, LINK_CREATE, LINK_UPDATE = 17, 28, 29
 # enum bpf_prog_type, enum bpf_attach_type, enum bpf_map_type.
-CLASSIFIER = 3
-TCX_INGRESS = 46
-PER_CPU_ARRAY = 6
+CLASSIFIER, XDP, RAW_TRACEPOINT = 3, 6, 17
+TCX_INGRESS, XDP_FRAMES = 46, 37
+PER_CPU_ARRAY, DEVICE_MAP = 6, 25
 MMAPABLE = 1 << 10
+READ_ONLY = 1 << 7
+"""BPF_F_RDONLY_PROG, which the kernel adds to a map of devices by itself."""
+BY_DRIVER = 1 << 2
+"""XDP_FLAGS_DRV_MODE: not after the socket buffer is made, which costs more than tc does."""
+LIVE_FRAMES = 1 << 1
 # union bpf_attr, as each command reads it: up to the last field that we set.
 OF_MAP = struct.Struct("=IIIIIII16s")
 OF_ELEMENT = struct.Struct("=IIQQQ")
@@ -29,13 +34,18 @@ OF_LINK = struct.Struct("=IIII32x")
 OF_UPDATE = struct.Struct("=IIII")
 OF_OBJECT = struct.Struct("=QII")
 OF_INFO = struct.Struct("=IIQ")
-# struct bpf_map_info, struct bpf_link_info of a tcx link: up to the last field that we read.
+# struct bpf_map_info, struct bpf_link_info of a tcx or XDP link: up to the last field that we read.
 MAP_INFO = struct.Struct("=I4xIIII")
 LINK_INFO = struct.Struct("=III4xII")
-OF_TEST = struct.Struct("=IIIIQQII")
+OF_TEST = struct.Struct("=IIIIQQIIIIQQIII4x")
+OF_TRACEPOINT = struct.Struct("=QI4x")
+# struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+XDP_CONTEXT = struct.Struct("=6I")
 ATTRIBUTE_BYTES: Final = 128
 NAME_BYTES = 15
 LOG_BYTES = 1 << 18
+ROOM_BYTES = 256
+"""How much longer a program may make a frame."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -50,10 +60,13 @@ def _attribute(fields: bytes) -> "ctypes.Array[ctypes.c_char]":
 
 def call(command: int, what: str, attribute: bytes) -> int:
     """Make the system call. :raises BpfError: the kernel refused; ``what`` names it."""
+    return _system_call(command, what, _attribute(attribute))
+
+
+def _system_call(command: int, what: str, room: "ctypes.Array[ctypes.c_char]") -> int:
     number = SYSTEM_CALL.get(platform.machine())
     if number is None:
         raise BpfError(errno.ENOSYS, f"{what}: no bpf(2) known for {platform.machine()}")
-    room = _attribute(attribute)
     result = int(_libc.syscall(number, command, room, ATTRIBUTE_BYTES))
     if result < 0:
         error = ctypes.get_errno()
@@ -67,7 +80,7 @@ def address_of(buffer: bytearray) -> int:
 
 
 class Shape(NamedTuple):
-    """What a map is like; ``relay.bpf.c`` says it of each."""
+    """What a map is like; ``maps.h`` says it of each."""
 
     kind: int
     key_bytes: int
@@ -106,8 +119,8 @@ class Map:
     def open(cls, path: Path) -> Self:
         """Use one that is pinned. :raises BpfError: there is none, or it is not for us."""
         descriptor = open_pinned(path)
-        kind, *sizes = MAP_INFO.unpack_from(_info(descriptor, MAP_INFO.size))
-        return cls(path.name, descriptor, Shape(kind, *sizes))
+        shape = Shape(*MAP_INFO.unpack_from(_info(descriptor, MAP_INFO.size)))
+        return cls(path.name, descriptor, shape._replace(flags=shape.flags & ~READ_ONLY))
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """Every element of a hash map that nobody else writes."""
@@ -148,8 +161,8 @@ class Map:
         os.close(self.fd)
 
 
-def load_classifier(name: str, code: bytes, terms: str) -> int:
-    """Load a program for tc and tcx; gives its descriptor.
+def load_program(kind: int, name: str, code: bytes, terms: str) -> int:
+    """Load a program for tc and tcx, XDP, or a tracepoint; gives its descriptor.
 
     :raises BpfError: with the last lines of the verifier, where it was the verifier.
     """
@@ -158,7 +171,7 @@ def load_classifier(name: str, code: bytes, terms: str) -> int:
 
     def attribute(level: int) -> bytes:
         return OF_PROGRAM.pack(
-            CLASSIFIER,
+            kind,
             len(code) // 8,
             address_of(instructions),
             address_of(license_text),
@@ -169,7 +182,7 @@ def load_classifier(name: str, code: bytes, terms: str) -> int:
             0,
             name.encode()[:NAME_BYTES],
             0,
-            0,
+            XDP_FRAMES if kind == XDP else 0,
         )
 
     what = f"loading the program {name}"
@@ -196,13 +209,60 @@ def attach_tcx(program: int, device: int) -> int:
     return call(LINK_CREATE, "attaching by tcx", OF_LINK.pack(program, device, TCX_INGRESS, 0))
 
 
+def attach_xdp(program: int, device: int) -> int:
+    """Run a program in a device's driver (Linux 5.9); closing the descriptor ends that.
+
+    :raises BpfError: the driver cannot, or another program is there (EBUSY).
+    """
+    attribute = OF_LINK.pack(program, device, XDP_FRAMES, BY_DRIVER)
+    return call(LINK_CREATE, "attaching by XDP", attribute)
+
+
+def attach_tracepoint(program: int, name: str) -> int:
+    """Run a program at a tracepoint; closing the descriptor ends that.
+
+    :raises BpfError: there is no such tracepoint, or it is not for us.
+    """
+    text = bytearray(name.encode() + b"\0")
+    attribute = OF_TRACEPOINT.pack(address_of(text), program)
+    return call(RAW_TRACEPOINT_OPEN, f"attaching to {name}", attribute)
+
+
+def run_once(program: int, frame: bytes, device: int) -> tuple[int, bytes]:
+    """What an XDP program says to a frame from a device, and what it makes of it.
+
+    :raises BpfError: the device has no queue that frames come by, or it is not for us.
+    """
+    given, made = bytearray(frame), bytearray(len(frame) + ROOM_BYTES)
+    context = bytearray(XDP_CONTEXT.pack(0, len(frame), 0, device, 0, 0))
+    fields = (program, 0, len(given), len(made), address_of(given), address_of(made), 1, 0)
+    tail = (len(context), 0, address_of(context), 0, 0, 0, 0)
+    # The kernel answers where it was asked.
+    room = _attribute(OF_TEST.pack(*fields, *tail))
+    _system_call(TEST_RUN, "trying the program", room)
+    _, verdict, _, size, *_ = OF_TEST.unpack_from(room.raw)
+    return verdict, bytes(made[:size])
+
+
+def run_live(program: int, frame: bytes, device: int, count: int, batch: int) -> None:
+    """Have a program's verdict carried out on frames as if they had come from a device (5.18).
+
+    :raises BpfError: this kernel cannot, or the device has no queue that frames come by.
+    """
+    given = bytearray(frame)
+    context = bytearray(XDP_CONTEXT.pack(0, len(frame), 0, device, 0, 0))
+    fields = (program, 0, len(given), 0, address_of(given), 0, count, 0)
+    tail = (len(context), 0, address_of(context), 0, LIVE_FRAMES, 0, batch)
+    call(TEST_RUN, "trying the driver", OF_TEST.pack(*fields, *tail))
+
+
 def update_link(link: int, program: int) -> None:
     """Run another program where a link has one; not a packet passes between them."""
     call(LINK_UPDATE, "replacing the program", OF_UPDATE.pack(link, program, 0, 0))
 
 
 def device_of(link: int) -> int:
-    """The index of the device that a tcx link is at; 0: the device is gone."""
+    """The index of the device that a tcx or XDP link is at; 0: the device is gone."""
     return int(LINK_INFO.unpack_from(_info(link, LINK_INFO.size))[3])
 
 

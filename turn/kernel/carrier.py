@@ -23,6 +23,7 @@ from turn.kernel.loader import attach, explained
 from turn.kernel.meters import Meters
 from turn.kernel.plane import NOTHING, Unavailable
 from turn.kernel.rtnetlink import Netlink, News
+from turn.kernel.xdp import Hook
 from turn.routes import Carried, FiveTuple, Route, ThroughProxy, Transport
 
 log = structlog.get_logger("turn")
@@ -56,17 +57,20 @@ class KernelPlane:
 
     name = "kernel"
 
-    def __init__(self, directory: Path | None = None, *, keep: bool = False) -> None:
+    def __init__(
+        self, directory: Path | None = None, hook: Hook = "auto", *, keep: bool = False
+    ) -> None:
         """Have the program at work. :raises Unavailable: it cannot be.
 
         :param directory: in a bpffs, where the program is lent or kept.
+        :param hook: where it may carry packets, unless it is lent.
         :param keep: have what the kernel carries outlive this process.
         """
         if not sys.platform.startswith("linux"):
             raise Unavailable("the kernel plane needs Linux")
         with ExitStack() as undo:
             try:
-                self._open(undo, directory, keep)
+                self._open(undo, directory, hook, keep=keep)
             except OSError as error:
                 raise Unavailable(explained(error)) from None
             self._undo = undo.pop_all()
@@ -75,12 +79,12 @@ class KernelPlane:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
-    def _open(self, undo: ExitStack, directory: Path | None, keep: bool) -> None:
+    def _open(self, undo: ExitStack, directory: Path | None, hook: Hook, *, keep: bool) -> None:
         self._netlink = Netlink()
         undo.callback(self._netlink.close)
         self._news = News()
         undo.callback(self._news.close)
-        self._attached = attach(self._netlink, directory, keep=keep)
+        self._attached = attach(self._netlink, directory, hook, keep=keep)
         failed = undo.enter_context(ExitStack())
         failed.callback(self._attached.close)
         self._maps = self._attached.maps
@@ -96,7 +100,8 @@ class KernelPlane:
     def reason(self) -> str:
         """Where it works."""
         kept = ", kept when this process ends" if self._attached.is_kept else ""
-        return f"at {', '.join(self._attached.names)}{kept}"
+        names = ", ".join(self._attached.names) or "the devices of the process that lends it"
+        return f"at {names}{kept}"
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to follow the machine's devices, routes and neighbours."""

@@ -4,16 +4,16 @@ A port of a bridge or a bond has none; the bridge has. So a packet meets the pro
 this machine takes it for its own.
 """
 
-import contextlib
 import errno
 import os
 from collections.abc import Collection
+from contextlib import suppress
 
 import structlog
 
 from turn.kernel import filters
-from turn.kernel.bpf import attach_tcx, device_of, update_link
-from turn.kernel.pins import Pinned, Pins
+from turn.kernel.bpf import attach_tcx
+from turn.kernel.pins import Pins
 from turn.kernel.rtnetlink import Link, Netlink
 
 log = structlog.get_logger("turn")
@@ -34,13 +34,23 @@ class Devices:
         self._pins = pins
         self._attached: dict[int, tuple[str, int]] = {}
         self._refused: dict[int, OSError] = {}
-        for pinned in pins.links() if pins else ():
-            self._adopt(pinned)
+        for pinned in pins.links("tc") if pins else ():
+            assert pins is not None
+            with suppress(OSError):  # a link that runs no program of ours has no use
+                self._attached[pinned.device] = pinned.name, pins.adopt(pinned, program)
 
     @property
-    def names(self) -> list[str]:
-        """Where it runs."""
-        return sorted(name for name, _ in self._attached.values())
+    def names(self) -> dict[int, str]:
+        """Where it runs: devices and what they are called."""
+        return {device: name for device, (name, _) in self._attached.items()}
+
+    @property
+    def hooks(self) -> dict[int, str]:
+        """Where it runs, and by what."""
+        return {
+            device: "cls_bpf" if link == FILTER else "tcx"
+            for device, (_, link) in self._attached.items()
+        }
 
     @property
     def refusal(self) -> OSError | None:
@@ -74,23 +84,6 @@ class Devices:
                 os.close(link)
         self._attached.clear()
 
-    def _adopt(self, pinned: Pinned) -> None:
-        assert self._pins is not None
-        try:
-            link = self._pins.open_link(pinned)
-        except OSError:
-            pinned.path.unlink(missing_ok=True)
-            return
-        try:
-            if device_of(link) != pinned.device:  # it is gone, and the link with it
-                raise OSError(errno.ENODEV, "no such device")
-            update_link(link, self._program)
-        except OSError:
-            pinned.path.unlink(missing_ok=True)
-            os.close(link)
-            return
-        self._attached[pinned.device] = (pinned.path.name.rpartition("-")[0], link)
-
     def _attach(self, link: Link) -> None:
         try:
             descriptor = self._attach_program(link.device)
@@ -103,8 +96,8 @@ class Devices:
             return
         self._attached[link.device] = (link.name, descriptor)
         if self._pins and descriptor != FILTER:
-            self._pins.drop_link(link.device)
-            self._pins.pin_link(link.device, link.name, descriptor)
+            self._pins.drop_link(link.device, "tc")
+            self._pins.pin_link(link.device, link.name, descriptor, "tc")
 
     def _attach_program(self, device: int) -> int:
         """By tcx, or where there is none (before Linux 6.6) as a filter."""
@@ -122,10 +115,10 @@ class Devices:
     def _release(self, index: int) -> None:
         _, link = self._attached.pop(index)
         if link == FILTER:
-            with contextlib.suppress(OSError):  # the device is gone, and the filter with it
+            with suppress(OSError):  # the device is gone, and the filter with it
                 filters.detach(self._netlink, index)
             return
         if self._pins:
-            self._pins.drop_link(index)
-        with contextlib.suppress(OSError):
+            self._pins.drop_link(index, "tc")
+        with suppress(OSError):
             os.close(link)

@@ -21,6 +21,12 @@ INLINE __u64 OF(sum_of_addresses)(const struct OF(head) *head)
     return sum;
 }
 
+/* The sum of the pseudo header: what stands in the place of a checksum that a device is to compute. */
+INLINE __u16 OF(pseudo_sum)(const struct OF(head) *head)
+{
+    return fold(OF(sum_of_addresses)(head) + head->udp.len + htons(IPPROTO_UDP));
+}
+
 /* The UDP header as it leaves, checksum corrected by what changes (RFC 1624). */
 INLINE void OF(rewrite_udp)(const struct OF(head) *old, struct OF(head) *new,
                             const struct OF(way) *way, const struct step *step)
@@ -53,11 +59,11 @@ INLINE struct OF(way) *OF(find_channel)(const struct OF(head) *old, const void *
 }
 
 /* The way of a Send indication from a client; 0: it is not of the plain shape, or has none. */
-INLINE struct OF(way) *OF(find_named)(struct __sk_buff *skb, const struct OF(head) *old,
+INLINE struct OF(way) *OF(find_named)(context *ctx, const struct OF(head) *old,
                                       struct step *step)
 {
     void *data;
-    if (!view(skb, START + INDICATION, &data))
+    if (!view(ctx, START + INDICATION, &data))
         return 0;
     const struct stun *head = data + START;
     const __be32 *words = data + START;
@@ -80,7 +86,7 @@ INLINE struct OF(way) *OF(find_named)(struct __sk_buff *skb, const struct OF(hea
         step->sum += GONE(words[i]);
     if (step->taken_tail) { /* padding, which may hold anything */
         __u32 word, kept = PAD - step->taken_tail;
-        if (load(skb, START + INDICATION + step->payload - kept, &word, sizeof word))
+        if (load(ctx, START + INDICATION + step->payload - kept, &word, sizeof word))
             return 0;
         step->sum += GONE(word >> 8 * kept << 8 * kept);
     }
@@ -88,7 +94,7 @@ INLINE struct OF(way) *OF(find_named)(struct __sk_buff *skb, const struct OF(hea
     if (behind) {
         __u64 gone = 0;
         if (behind == FINGERPRINT_BYTES)
-            gone = fingerprint_of(skb, START, ntohs(old->udp.len) - UDP);
+            gone = fingerprint_of(ctx, START, ntohs(old->udp.len) - UDP);
         if (!gone)
             return 0;
         step->taken_tail += behind;
@@ -116,21 +122,21 @@ INLINE void OF(wrap)(const struct OF(way) *way, struct step *step)
 }
 
 /* Write what stands before the payload, and who gets it. 0: it cannot be. */
-INLINE int OF(write)(struct __sk_buff *skb, const struct OF(head) *new, const struct OF(way) *way,
+INLINE int OF(write)(context *ctx, const struct OF(head) *new, const struct OF(way) *way,
                      const struct step *step, const struct hop *ahead)
 {
     void *data;
     if (!step->put_front) {
-        if (!view(skb, START, &data))
+        if (!view(ctx, START, &data))
             return 0;
     } else if (way->channel) {
-        if (!view(skb, START + CHANNEL, &data))
+        if (!view(ctx, START + CHANNEL, &data))
             return 0;
         __be16 *header = data + START;
         header[0] = way->channel;
         header[1] = htons(step->payload);
     } else {
-        if (!view(skb, START + INDICATION, &data))
+        if (!view(ctx, START + INDICATION, &data))
             return 0;
         struct stun *header = data + START;
         struct data *last = data + START + INDICATION - PAD;
@@ -139,15 +145,16 @@ INLINE int OF(write)(struct __sk_buff *skb, const struct OF(head) *new, const st
         last->length = htons(step->payload);
     }
     *(struct OF(head) *)(data + ETHERNET) = *new;
+    ((struct ethhdr *)data)->h_proto = htons(FAMILY == 4 ? ETH_P_IP : ETH_P_IPV6);
     if (!ahead->local)
         __builtin_memcpy(data, ahead->head, sizeof ahead->head);
     return 1;
 }
 
-INLINE int OF(relay)(struct __sk_buff *skb)
+INLINE int OF(relay)(context *ctx)
 {
     void *data;
-    if (!view(skb, START + CHANNEL, &data) || !OF(is_plain)(skb, data + ETHERNET))
+    if (!view(ctx, START + CHANNEL, &data) || !OF(is_plain)(ctx, data + ETHERNET))
         return UP;
     struct OF(head) old = *(struct OF(head) *)(data + ETHERNET), new;
     struct OF(way) *way, *next = 0;
@@ -162,7 +169,7 @@ INLINE int OF(relay)(struct __sk_buff *skb)
         if (*(__be16 *)(data + START) != htons(SEND_TYPE))
             way = OF(find_channel)(&old, data + START, &step);
         else
-            way = OF(find_named)(skb, &old, &step);
+            way = OF(find_named)(ctx, &old, &step);
         if (!way)
             return UP;
         /* The peer may be a client of this relay: what would come out there, at once. */
@@ -174,27 +181,28 @@ INLINE int OF(relay)(struct __sk_buff *skb)
     }
     struct OF(way) *last = next ? next : way;
     struct meter *meter = living(way->meter), *next_meter = next ? living(next->meter) : meter;
-    if (!meter || !next_meter || !came_from(way->behind, skb->ifindex))
+    if (!meter || !next_meter || !came_from(ctx, way->behind))
         return UP;
-    struct hop *ahead =
-        next_hop(last->ahead, sizeof old.ip + length_after(&step), skb->ifindex);
-    if (!ahead)
+    struct hop *ahead = next_hop(ctx, last->ahead, sizeof old.ip + length_after(&step));
+    if (!ahead || !can_leave(ahead))
+        return UP;
+    if (MAY_BE_PARTIAL && old.udp.check == OF(pseudo_sum)(&old))
         return UP;
     OF(readdress)(&old, &new, last, &step);
     OF(rewrite_udp)(&old, &new, last, &step);
-    int resized = resize(skb, ETHERNET + offsetof(struct OF(head), udp.check), old.udp.check, &step);
+    int resized = resize(ctx, ETHERNET + offsetof(struct OF(head), udp.check), old.udp.check, &step);
     if (resized == UNCHANGED)
         return UP;
     if (resized == PSEUDO)
-        new.udp.check = fold(OF(sum_of_addresses)(&new) + new.udp.len + htons(IPPROTO_UDP));
-    if (resized == SPOILED || !OF(write)(skb, &new, last, &step, ahead)) {
+        new.udp.check = OF(pseudo_sum)(&new);
+    if (resized == SPOILED || !OF(write)(ctx, &new, last, &step, ahead)) {
         __sync_fetch_and_add(&meter->spoiled, 1);
-        return TC_ACT_SHOT;
+        return LOST;
     }
     count(meter, step.payload);
     if (next)
         count(next_meter, step.payload);
-    return ahead->local ? TC_ACT_OK : redirect(ahead->device, 0);
+    return leave(ahead);
 }
 
 #undef START

@@ -20,9 +20,8 @@ MAP(remainders, ARRAY, __u32, struct crc, 1, 0);
 
 /* Whether the message of `length` bytes at `start` ends with the right one: its sum, as the UDP
  * checksum sees it, or 0. A function of its own, as most packets do not come here. */
-SECTION("tc")
-static __attribute__((noinline)) __u64 fingerprint_of(struct __sk_buff *skb, __u32 start,
-                                                      __u32 length)
+SECTION(PLACE)
+static __attribute__((noinline)) __u64 fingerprint_of(context *ctx, __u32 start, __u32 length)
 {
     __u32 zero = 0, remainder = ~0, size = length - FINGERPRINT_BYTES;
     struct scratch *page = lookup(&scratch, &zero);
@@ -31,9 +30,9 @@ static __attribute__((noinline)) __u64 fingerprint_of(struct __sk_buff *skb, __u
         __be16 number, length;
         __be32 value;
     } last;
-    if (!page || !crc || length < STUN || length > SHIFTED || load(skb, start, page->words, length))
+    if (!page || !crc || length < STUN || length > SHIFTED || load(ctx, start, page->words, length))
         return 0;
-    if (load(skb, start + size, &last, sizeof last))
+    if (load(ctx, start + size, &last, sizeof last))
         return 0;
     for (__u32 i = 0; i < SHIFTED / 4 && 4 * i < size; i++) {
         remainder ^= page->words[i];

@@ -19,18 +19,14 @@
 static void *(*const lookup)(void *map, const void *key) = (void *)BPF_FUNC_map_lookup_elem;
 static __u64 (*const coarse_now)(void) = (void *)BPF_FUNC_ktime_get_coarse_ns;
 static __u32 (*const random)(void) = (void *)BPF_FUNC_get_prandom_u32;
-static long (*const pull)(struct __sk_buff *, __u32) = (void *)BPF_FUNC_skb_pull_data;
-static long (*const load)(const struct __sk_buff *, __u32, void *, __u32) =
-    (void *)BPF_FUNC_skb_load_bytes;
-static long (*const store)(struct __sk_buff *, __u32, const void *, __u32, __u64) =
-    (void *)BPF_FUNC_skb_store_bytes;
-static long (*const replace_checksum)(struct __sk_buff *, __u32, __u64, __u64, __u64) =
-    (void *)BPF_FUNC_l4_csum_replace;
-static long (*const resize_head)(struct __sk_buff *, __s32, __u32, __u64) =
-    (void *)BPF_FUNC_skb_adjust_room;
-static long (*const resize_tail)(struct __sk_buff *, __u32, __u64) =
-    (void *)BPF_FUNC_skb_change_tail;
-static long (*const redirect)(__u32, __u64) = (void *)BPF_FUNC_redirect;
+
+/* The loader reads these; no BTF is needed so. */
+struct map {
+    __u32 type, key_size, value_size, max_entries, flags;
+};
+
+#define MAP(name, kind, key, value, entries, how)                                                  \
+    struct map name SECTION("maps") = {BPF_MAP_TYPE_##kind, sizeof(key), sizeof(value), entries, how}
 
 /* The ones' complement sum (RFC 1071) of 16-bit words, out of a sum of longer ones. */
 INLINE __u16 fold(__u64 sum)

@@ -10,7 +10,7 @@
 
 #include <linux/types.h>
 
-#define LAYOUT 2
+#define LAYOUT 3
 
 /* Bytes of a Data or Send indication of the plain shape before its payload (RFC 8656 §11): header,
  * XOR-PEER-ADDRESS, head of DATA. */
@@ -83,14 +83,16 @@ struct hop {
 /* How long a way may be used, and how much it was; a cache line, as it is written a packet. */
 struct meter {
     __u64 expires; /* nanoseconds of CLOCK_MONOTONIC; 0: closed */
-    __u64 packets;
+    __u64 packets; /* that went by tc */
     __u64 bytes; /* of payload */
     __u64 spoiled; /* packets that were lost half way: a helper of the kernel's failed */
-    __u64 spare[4];
+    __u64 frames;  /* packets that went by XDP; they are not among the others */
+    __u64 spare[3];
 };
 
 #define MOST_WAYS 131072
 #define MOST_HOPS 16384
+#define MOST_DEVICES 1024
 #define PORT_WORDS 1024 /* 64 ports each */
 
 #endif

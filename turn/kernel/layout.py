@@ -14,14 +14,14 @@ NAME = {4: struct.Struct("!4s4sHH4sHxx"), 6: struct.Struct("!16s16sHH16sHxx")}
 """Source, destination, their ports, the named peer, its port: the key of a Send indication."""
 WAY_END = {4: struct.Struct("=IHH36s"), 6: struct.Struct("=IHH48s")}
 """Meter, hop behind, hop ahead, what stands before the payload of a Data indication."""
-LAYOUT = 2
+LAYOUT = 3
 """Another number for whatever means something else: pinned maps outlive the process."""
 HOP = struct.Struct("=II6s6sI")
 """Device, MTU, destination MAC, source MAC, whether it is this machine itself."""
-METER = struct.Struct("=QQQQ32x")
-"""Expiry, packets, bytes, packets that were spoiled."""
+METER = struct.Struct("=QQQQQ24x")
+"""Expiry, packets by tc, bytes, packets that were spoiled, packets by XDP."""
 METER_WORDS = METER.size // 8
-EXPIRES, PACKETS, BYTES, SPOILED = range(4)
+EXPIRES, PACKETS, BYTES, SPOILED, FRAMES = range(5)
 """The words of a meter."""
 WORD = struct.Struct("=Q")
 INDEX = struct.Struct("=I")
@@ -29,6 +29,7 @@ CRC_POLYNOMIAL = 0xEDB88320
 CRC_WORDS = 4 * 256
 MOST_WAYS = 131072
 MOST_HOPS = 16384
+MOST_DEVICES = 1024
 PORT_WORDS = 1024
 PORTS_PER_WORD = 64
 

@@ -16,6 +16,7 @@ from turn.kernel.devices import Devices
 from turn.kernel.pins import Pins
 from turn.kernel.program import load, shapes
 from turn.kernel.rtnetlink import Link, Netlink
+from turn.kernel.xdp import Frames, Hook
 
 log = structlog.get_logger("turn")
 
@@ -44,9 +45,10 @@ class Attached(Protocol):
 class Loader:
     """The program, loaded and attached by this process."""
 
-    def __init__(self, netlink: Netlink, pins: Pins | None = None) -> None:
+    def __init__(self, netlink: Netlink, hook: Hook, pins: Pins | None = None) -> None:
         """Load it; ``follow`` attaches it.
 
+        :param hook: where packets may be carried.
         :param pins: names that outlive this process; what they stand for is gone on with.
         :raises OSError: the kernel refused, or another process has the names.
         """
@@ -65,21 +67,27 @@ class Loader:
                 pins.pin_maps(program.maps)
             self._devices = Devices(program.fd, netlink, pins)
             undo.callback(self._devices.close)
+            self._frames = Frames(self.maps, hook, pins)
+            undo.callback(self._frames.close)
             self._undo = undo.pop_all()
 
     @property
     def names(self) -> list[str]:
         """The devices that it is at."""
-        return self._devices.names
+        found = self._devices.names.items()
+        return sorted(told(name, by_xdp=device in self._frames) for device, name in found)
 
     def follow(self, links: Collection[Link], addressed: Collection[int]) -> None:
         """Attach and detach. :raises OSError: it could not be attached anywhere."""
         self._devices.follow(links, addressed)
         if not self._devices.names:
             raise self._devices.refusal or OSError(errno.ENODEV, "no device has an address")
+        # tc stands behind XDP everywhere, for what cannot be carried there.
+        self._frames.follow(links, self._devices.hooks)
 
     def close(self) -> None:
         """Detach everywhere, and let go of everything."""
+        self._frames.close()
         self._devices.close()
         if self._pins:
             self._pins.clear()
@@ -88,6 +96,7 @@ class Loader:
     def leave(self) -> None:
         """Let go, but of what is pinned nothing ends."""
         if self._pins:
+            self._frames.leave()
             self._devices.leave()
         self._undo.close()
 
@@ -116,7 +125,9 @@ class Lent:
     def names(self) -> list[str]:
         """The devices that it is at."""
         with suppress(OSError):
-            return sorted(pinned.path.name.rpartition("-")[0] for pinned in self._pins.links())
+            frames = {pinned.device for pinned in self._pins.links("xdp")}
+            links = self._pins.links("tc")
+            return sorted(told(one.name, by_xdp=one.device in frames) for one in links)
         return []
 
     def follow(self, links: Collection[Link], addressed: Collection[int]) -> None:
@@ -131,9 +142,15 @@ class Lent:
     leave = close
 
 
-def attach(netlink: Netlink, directory: Path | None, *, keep: bool) -> Attached:
+def told(name: str, *, by_xdp: bool) -> str:
+    """A device, and what is special about it."""
+    return f"{name} (XDP)" if by_xdp else name
+
+
+def attach(netlink: Netlink, directory: Path | None, hook: Hook, *, keep: bool) -> Attached:
     """Have the program at work: what a process with rights lends, or else of our own.
 
+    :param hook: where our own may carry packets.
     :param directory: in a bpffs, where what is lent would be.
     :param keep: pin our own there.
     :raises OSError: the kernel refused.
@@ -145,13 +162,13 @@ def attach(netlink: Netlink, directory: Path | None, *, keep: bool) -> Attached:
         try:
             pins.make()
             pins.lock_maps()
-            return Loader(netlink, pins)
+            return Loader(netlink, hook, pins)
         except OSError as error:
             pins.close()
             if error.errno not in {errno.EPERM, errno.EACCES}:
                 log.warning("what the kernel carries ends with this process", reason=str(error))
     try:
-        return Loader(netlink)
+        return Loader(netlink, hook)
     except OSError as error:
         if pins and error.errno in {errno.EPERM, errno.EACCES}:
             with suppress(OSError):  # whoever lent it has died, and it works all the same

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Collection
 
 from turn.kernel.bpf import Map
-from turn.kernel.layout import BYTES, EXPIRES, METER_WORDS, MOST_WAYS, PACKETS, SPOILED
+from turn.kernel.layout import BYTES, EXPIRES, FRAMES, METER_WORDS, MOST_WAYS, PACKETS, SPOILED
 from turn.routes import Carried
 
 COARSE = 0.02
@@ -45,7 +45,7 @@ class Meters:
             number = self._freed.popleft()
         if number is not None:
             for meter in (2 * number, 2 * number + 1):
-                for word in (PACKETS, BYTES, SPOILED):
+                for word in (PACKETS, BYTES, SPOILED, FRAMES):
                     self._words[meter * METER_WORDS + word] = 0
         return number
 
@@ -66,12 +66,17 @@ class Meters:
         sent, received = 2 * number * METER_WORDS, (2 * number + 1) * METER_WORDS
         words = self._words
         return Carried(
-            words[sent + PACKETS],
+            words[sent + PACKETS] + words[sent + FRAMES],
             words[sent + BYTES],
-            words[received + PACKETS],
+            words[received + PACKETS] + words[received + FRAMES],
             words[received + BYTES],
             words[sent + SPOILED] + words[received + SPOILED],
         )
+
+    def frames(self, number: int) -> int:
+        """Packets that went by XDP, of all those on a route."""
+        word = 2 * number * METER_WORDS + FRAMES
+        return self._words[word] + self._words[word + METER_WORDS]
 
     def total(self, numbers: Collection[int]) -> Carried:
         """What went by these routes, and by those that have ended."""

@@ -1,6 +1,6 @@
 """Maps and links that outlive their process: names in a bpffs, in a directory of ours.
 
-``maps-N-M/NAME`` and ``links-N-M/DEVICE-INDEX``; N is the layout, as what another version has
+``maps-N-M/NAME`` and ``links-N-M/HOOK-DEVICE-INDEX``; N is the layout, as what another version has
 written means something else, and M the network namespace, as its devices are others. Two processes
 lock a part each: who attaches the program (``links``), and who writes the routes (``maps``).
 """
@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from turn.kernel.bpf import Map, Shape, open_pinned, pin
+from turn.kernel.bpf import Map, Shape, device_of, open_pinned, pin, update_link
 from turn.kernel.layout import LAYOUT
 
 NETWORK = Path("/proc/thread-self/ns/net")
@@ -33,6 +33,8 @@ class Pinned(NamedTuple):
 
     device: int
     """Index of the device that it was made for."""
+    name: str
+    """What the device was called."""
     path: Path
 
 
@@ -52,8 +54,11 @@ class Pins:
         """Have the directories; what another version or network left there goes."""
         for part in (self._maps, self._links):
             part.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _share(self._maps, 0o770)
         for other in self.directory.iterdir():
-            if other not in {self._maps, self._links}:
+            # What else is there is the kernel's: it puts files of its own at the top of a bpffs.
+            ours = other.name.startswith(("maps-", "links-"))
+            if ours and other not in {self._maps, self._links}:
                 _remove(other)
 
     def lock_maps(self) -> None:
@@ -99,6 +104,7 @@ class Pins:
             path = self._maps / name
             path.unlink(missing_ok=True)
             pin(one.fd, path)
+            _share(path, 0o660)
 
     def lend(self, user: int) -> None:
         """Let another user write routes: it has no rights in the kernel, only these names."""
@@ -106,26 +112,41 @@ class Pins:
             os.chown(path, user, -1)
         self.directory.chmod(0o711)
 
-    def links(self) -> Iterator[Pinned]:
-        """The links that are pinned."""
+    def links(self, hook: str) -> Iterator[Pinned]:
+        """The links of ``tc`` or of ``xdp`` that are pinned."""
         for path in sorted(self._links.iterdir()):
-            index = path.name.rpartition("-")[2]
-            if index.isdecimal():
-                yield Pinned(int(index), path)
+            kind, name, index = path.name.split("-")
+            if kind == hook:
+                yield Pinned(int(index), name, path)
 
-    def open_link(self, pinned: Pinned) -> int:
-        """A descriptor of a link. :raises BpfError: it is none."""
-        return open_pinned(pinned.path)
+    def adopt(self, pinned: Pinned, program: int) -> int:
+        """Have a link run this program; gives its descriptor.
 
-    def pin_link(self, device: int, name: str, descriptor: int) -> None:
+        :raises OSError: it cannot, and is pinned no more.
+        """
+        try:
+            link = open_pinned(pinned.path)
+            try:
+                if device_of(link) != pinned.device:  # it is gone, and the link with it
+                    raise OSError(errno.ENODEV, "no such device")
+                update_link(link, program)
+            except OSError:
+                os.close(link)
+                raise
+        except OSError:
+            pinned.path.unlink(missing_ok=True)
+            raise
+        return link
+
+    def pin_link(self, device: int, name: str, descriptor: int, hook: str) -> None:
         """Give a link its name."""
         # A device may be renamed at any time; what the name is for is people who look.
         safe = "".join(letter if letter.isalnum() else "_" for letter in name)
-        pin(descriptor, self._links / f"{safe}-{device}")
+        pin(descriptor, self._links / f"{hook}-{safe}-{device}")
 
-    def drop_link(self, device: int) -> None:
+    def drop_link(self, device: int, hook: str) -> None:
         """Take a link's name away."""
-        for pinned in self.links():
+        for pinned in self.links(hook):
             if pinned.device == device:
                 pinned.path.unlink(missing_ok=True)
 
@@ -165,10 +186,19 @@ def _remove(directory: Path) -> None:
         directory.rmdir()
 
 
+def _share(path: Path, mode: int) -> None:
+    """Keep it open to the group of who made it, who loses it to the user that it is lent to.
+
+    Root without CAP_DAC_OVERRIDE, as the loader is, may then go on with it, and take it away.
+    """
+    with suppress(PermissionError):  # it was lent before, and has the mode
+        path.chmod(mode)
+
+
 def _be_in_bpffs(directory: Path) -> None:
     """See that a directory is in a bpffs, or would be. :raises OSError: none can be mounted."""
     there = next(path for path in (directory, *directory.parents) if path.exists())
-    if _is_bpffs(there):
+    if is_bpffs(there):
         return
     directory.mkdir(mode=0o711, parents=True, exist_ok=True)
     if _is_in_own_mounts():
@@ -186,7 +216,8 @@ def _is_in_own_mounts() -> bool:
     return False
 
 
-def _is_bpffs(path: Path) -> bool:
+def is_bpffs(path: Path) -> bool:
+    """Whether a path is there, and in a bpffs."""
     room = ctypes.create_string_buffer(STATFS_BYTES)
     if _libc.statfs(os.fsencode(path), room):
         return False

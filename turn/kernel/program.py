@@ -1,4 +1,4 @@
-"""Loads the committed object: makes its maps, puts their descriptors into its code."""
+"""Loads the committed objects: makes their maps, puts their descriptors into the code."""
 
 import io
 import os
@@ -11,12 +11,23 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.relocation import RelocationSection
 from elftools.elf.sections import Section, SymbolTableSection
 
-from turn.kernel.bpf import Map, Shape, load_classifier
+from turn.kernel.bpf import CLASSIFIER, RAW_TRACEPOINT, XDP, Map, Shape, load_program
 from turn.kernel.layout import INDEX, remainders
 
-OBJECT = Path(__file__).with_name("relay.bpf.o")
+
+class Source(NamedTuple):
+    """One of our programs: its object file, the section that it is in, its type."""
+
+    file: Path
+    section: str
+    kind: int
+
+
+RELAY = Source(Path(__file__).with_name("relay.bpf.o"), "tc", CLASSIFIER)
+FRAMES = Source(Path(__file__).with_name("frames.bpf.o"), "xdp", XDP)
+WATCH = Source(Path(__file__).with_name("watch.bpf.o"), "raw_tracepoint", RAW_TRACEPOINT)
 MAP_DEFINITION = struct.Struct("=5I")
-"""``struct map`` of relay.bpf.c: a ``Shape``."""
+"""``struct map`` of helpers.h: a ``Shape``."""
 INSTRUCTION_BYTES = 8
 PSEUDO_MAP = 1
 """BPF_PSEUDO_MAP_FD: the constant of this instruction is a map's descriptor."""
@@ -47,11 +58,14 @@ class Program(NamedTuple):
             one.close()
 
 
-def read_object(data: bytes) -> Object:
-    """Read an object that clang made of relay.bpf.c."""
-    elf = ELFFile(io.BytesIO(data))
+def read_object(source: Source, data: bytes | None = None) -> Object:
+    """Read an object that clang made.
+
+    :param data: in place of the file's.
+    """
+    elf = ELFFile(io.BytesIO(data or source.file.read_bytes()))
     sections: dict[str, Section] = {section.name: section for section in elf.iter_sections()}
-    symbols, relocations = sections[".symtab"], sections[".reltc"]
+    symbols, relocations = sections[".symtab"], sections[f".rel{source.section}"]
     assert isinstance(symbols, SymbolTableSection)
     assert isinstance(relocations, RelocationSection)
     maps, place = sections["maps"].data(), list(sections).index("maps")
@@ -65,7 +79,7 @@ def read_object(data: bytes) -> Object:
         for entry in relocations.iter_relocations()
     ]
     terms = sections["license"].data().rstrip(b"\0").decode()
-    return Object(sections["tc"].data(), definitions, references, terms)
+    return Object(sections[source.section].data(), definitions, references, terms)
 
 
 def link(found: Object, descriptors: Mapping[str, int]) -> bytes:
@@ -77,22 +91,23 @@ def link(found: Object, descriptors: Mapping[str, int]) -> bytes:
     return bytes(code)
 
 
-def shapes(path: Path = OBJECT) -> dict[str, Shape]:
+def shapes() -> dict[str, Shape]:
     """What the maps of the program are like."""
-    return read_object(path.read_bytes()).definitions
+    return read_object(RELAY).definitions
 
 
-def load(maps: dict[str, Map] | None = None, path: Path = OBJECT) -> Program:
-    """Load the program, and make its maps where there are none. :raises BpfError: refused.
+def load(maps: dict[str, Map] | None = None, source: Source = RELAY) -> Program:
+    """Load a program, and make its maps where there are none. :raises BpfError: refused.
 
-    :param maps: all of them, as they were pinned; still the caller's where this fails.
+    :param maps: all of them, as they were pinned or made for another program; still the caller's
+        where this fails.
     """
-    found = read_object(path.read_bytes())
+    found = read_object(source)
     own = {} if maps else _make(found.definitions)
     used = maps or own
     try:
         code = link(found, {name: one.fd for name, one in used.items()})
-        return Program(load_classifier("icebroker", code, found.terms), used)
+        return Program(load_program(source.kind, "icebroker", code, found.terms), used)
     except OSError:
         for one in own.values():
             one.close()
@@ -104,7 +119,8 @@ def _make(definitions: Mapping[str, Shape]) -> dict[str, Map]:
     try:
         for name, shape in definitions.items():
             maps[name] = Map.create(name, shape)
-        maps["remainders"].update(INDEX.pack(0), remainders())
+        if "remainders" in maps:
+            maps["remainders"].update(INDEX.pack(0), remainders())
     except OSError:
         for one in maps.values():
             one.close()

@@ -27,7 +27,8 @@ REQUEST, ACKNOWLEDGE, DUMP, EXCLUSIVE, CREATE = 1, 4, 0x300, 0x200, 0x400
 # Multicast groups: links, neighbours, addresses, routes, rules (IPv4, IPv6).
 GROUPS = 1 | 4 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 1 << 18
 # IFLA_, RTA_, NDA_.
-LINK_MAC, LINK_NAME, LINK_MTU = 1, 3, 4
+LINK_MAC, LINK_NAME, LINK_MTU, LINK_BELOW, LINK_INFO = 1, 3, 4, 5, 18
+INFO_KIND = 1
 TO, FROM, OUT_DEVICE, GATEWAY, METRICS, VIA = 1, 2, 4, 5, 8, 18
 METRIC_MTU = 2
 NEIGHBOUR_ADDRESS, NEIGHBOUR_MAC = 1, 2
@@ -51,6 +52,10 @@ class Link(NamedTuple):
     is_up: bool
     is_loopback: bool
     is_ethernet: bool
+    kind: str = ""
+    """What of a virtual device it is: ``veth``, ``bridge``, ``vlan``; empty: a network card."""
+    below: int = 0
+    """The device that it is made of: of a VLAN, the one whose frames are tagged."""
 
 
 class Found(NamedTuple):
@@ -129,7 +134,7 @@ class Netlink:
         self._sock.send(HEADER.pack(size, kind, REQUEST | flags, self._serial, 0) + body)
         answers: list[tuple[int, bytes]] = []
         while True:
-            for serial, answer, content in _messages(self._sock.recv(ROOM)):
+            for serial, answer, content in messages(self._sock.recv(ROOM)):
                 if serial != self._serial:
                     continue
                 if answer == DONE:
@@ -170,7 +175,7 @@ class News:
             except OSError:  # ENOBUFS: messages were lost
                 other = True
                 continue
-            for _, kind, body in _messages(data):
+            for _, kind, body in messages(data):
                 if kind in {NEW_NEIGHBOUR, DEL_NEIGHBOUR}:
                     neighbours.append(read_neighbour(body, kind))
                 else:
@@ -186,7 +191,7 @@ def attribute(kind: int, value: bytes) -> bytes:
 def read_neighbour(body: bytes, kind: int) -> Neighbour:
     """A neighbour out of a message about it."""
     _, device, state, _, _ = NEIGHBOUR.unpack_from(body)
-    found = _attributes(body, NEIGHBOUR.size)
+    found = attributes(body, NEIGHBOUR.size)
     usable = kind == NEW_NEIGHBOUR and state & NUD_VALID
     mac = found.get(NEIGHBOUR_MAC, b"") if usable else b""
     return Neighbour(device, found.get(NEIGHBOUR_ADDRESS, b""), mac if len(mac) == 6 else b"")
@@ -194,7 +199,8 @@ def read_neighbour(body: bytes, kind: int) -> Neighbour:
 
 def _link(body: bytes) -> Link:
     _, kind, index, flags, _ = LINK.unpack_from(body)
-    found = _attributes(body, LINK.size)
+    found = attributes(body, LINK.size)
+    info = attributes(found.get(LINK_INFO, b""), 0)
     return Link(
         index,
         found.get(LINK_NAME, b"").rstrip(b"\0").decode(),
@@ -203,22 +209,24 @@ def _link(body: bytes) -> Link:
         bool(flags & UP),
         bool(flags & LOOPBACK),
         kind == ETHERNET,
+        info.get(INFO_KIND, b"").rstrip(b"\0").decode(),
+        int.from_bytes(found.get(LINK_BELOW, b""), "little"),
     )
 
 
 def _found(body: bytes, destination: bytes) -> Found | None:
     kind = ROUTE.unpack_from(body)[7]
-    found = _attributes(body, ROUTE.size)
+    found = attributes(body, ROUTE.size)
     if kind not in {UNICAST, LOCAL} or OUT_DEVICE not in found:
         return None
     gateway = found.get(GATEWAY) or found.get(VIA, b"")[2:] or destination
-    metrics = _attributes(found.get(METRICS, b""), 0)
+    metrics = attributes(found.get(METRICS, b""), 0)
     mtu = int.from_bytes(metrics.get(METRIC_MTU, b""), "little")
     device = int.from_bytes(found[OUT_DEVICE], "little")
     return Found(device, gateway, mtu, kind == LOCAL)
 
 
-def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+def messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
     """(serial number, type, body) of each."""
     offset = 0
     while offset + HEADER.size <= len(data):
@@ -227,7 +235,8 @@ def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
         offset += max(size + 3 & ~3, HEADER.size)
 
 
-def _attributes(data: bytes, offset: int) -> dict[int, bytes]:
+def attributes(data: bytes, offset: int) -> dict[int, bytes]:
+    """The attributes from an offset on, by their type."""
     return dict(_each_attribute(data, offset))
 
 

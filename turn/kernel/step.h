@@ -1,57 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The maps, and what is to become of a packet: the part that knows no address family.
+ * What is to become of a packet: the part that knows no address family.
  */
 #ifndef ICEBROKER_STEP_H
 #define ICEBROKER_STEP_H
 
-#include "helpers.h"
-#include "layout.h"
-
-enum {
-    ETHERNET = 14,
-    UDP = 8,
-    CHANNEL = 4,
-    STUN = 20,
-    FINGERPRINT_BYTES = 8,
-    PAD = 4,              /* DATA is padded to a multiple of this */
-    SHIFTED = 2048,       /* longest payload that is moved by copying */
-    SEND_TYPE = 0x0016,   /* RFC 8656 §16 */
-    PEER_ADDRESS = 0x0012, /* RFC 8656 §18: XOR-PEER-ADDRESS, DATA */
-    DATA = 0x0013,
-    COOKIE = 0x2112A442, /* RFC 8489 §5 */
-};
-
-/* The loader reads these; no BTF is needed so. */
-struct map {
-    __u32 type, key_size, value_size, max_entries, flags;
-};
-
-#define MAP(name, kind, key, value, entries, how)                                                  \
-    struct map name SECTION("maps") = {BPF_MAP_TYPE_##kind, sizeof(key), sizeof(value), entries, how}
-
-MAP(ways4, HASH, struct key4, struct way4, MOST_WAYS, BPF_F_NO_PREALLOC);
-MAP(ways6, HASH, struct key6, struct way6, MOST_WAYS, BPF_F_NO_PREALLOC);
-MAP(names4, HASH, struct name4, struct way4, MOST_WAYS, BPF_F_NO_PREALLOC);
-MAP(names6, HASH, struct name6, struct way6, MOST_WAYS, BPF_F_NO_PREALLOC);
-MAP(hops, ARRAY, __u32, struct hop, MOST_HOPS, 0);
-MAP(meters, ARRAY, __u32, struct meter, MOST_WAYS, BPF_F_MMAPABLE);
-/* A bit a port that we listen on: there a packet's payload begins with a channel number, or is STUN. */
-MAP(ports, ARRAY, __u32, __u64, PORT_WORDS, 0);
-
-struct scratch {
-    __be32 words[SHIFTED / 4];
-};
-MAP(scratch, PERCPU_ARRAY, __u32, struct scratch, 1, 0);
-
-/* What is to become of a packet that has a way: what stands around its payload is taken away, and
- * something else is put there. */
-struct step {
-    __u32 payload;                 /* bytes */
-    __u32 taken_front, taken_tail; /* bytes of header before it, of padding behind it */
-    __u32 put_front, put_tail;
-    __u64 sum; /* of both, as the UDP checksum sees what goes and what comes */
-};
+#include "maps.h"
 
 INLINE int is_listening(__be16 port)
 {
@@ -67,11 +21,11 @@ INLINE struct meter *living(__u32 index)
     return meter && meter->expires > coarse_now() ? meter : 0;
 }
 
-/* Whether a packet has come in where its sender would be reached. */
-INLINE int came_from(__u32 index, __u32 device)
+/* Whether a packet has come in where its sender would be reached, and is for this machine. */
+INLINE int came_from(context *ctx, __u32 index)
 {
     struct hop *behind = lookup(&hops, &index);
-    return behind && behind->device == device;
+    return behind && behind->device == device_of(ctx) && is_for_us(ctx, behind);
 }
 
 /* Whether packets go to this machine itself. */
@@ -82,18 +36,18 @@ INLINE int is_local(__u32 index)
 }
 
 /* Where a packet goes, or 0: there is no way there for one so long. */
-INLINE struct hop *next_hop(__u32 index, __u32 ip_length, __u32 device)
+INLINE struct hop *next_hop(const context *ctx, __u32 index, __u32 ip_length)
 {
     struct hop *ahead = lookup(&hops, &index);
     if (!ahead || !ahead->device || ip_length > ahead->mtu)
         return 0;
     /* Up the stack of this machine with a source address that is its own: only lo may. */
-    return ahead->local && ahead->device != device ? 0 : ahead;
+    return ahead->local && ahead->device != device_of(ctx) ? 0 : ahead;
 }
 
 INLINE void count(struct meter *meter, __u32 payload)
 {
-    __sync_fetch_and_add(&meter->packets, 1);
+    __sync_fetch_and_add(&meter->TALLY, 1);
     __sync_fetch_and_add(&meter->bytes, payload);
 }
 

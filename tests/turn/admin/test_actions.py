@@ -3,13 +3,15 @@
 import asyncio
 import json
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 import pytest
 
 from tests.operator_api import TOKEN, operator
+from tests.patience import PATIENCE, until
 from tests.signaling.live import signaling, sockets
-from tests.turn.live import UDP, port_of, relay, until
+from tests.turn.live import UDP, port_of, relay
 from turn.admin.journal import Journal
 from turn.admin.stream import MOST_WATCHERS
 from turn.codec import registry
@@ -92,7 +94,7 @@ class Stream:
     async def next(self) -> tuple[str, str, dict[str, Any]]:
         """The next event: its id, its kind, its data."""
         fields: dict[str, str] = {}
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(PATIENCE):
             async for line in self.answer.content:
                 name, _, value = line.decode().strip().partition(": ")
                 if name:
@@ -152,7 +154,7 @@ async def test_streams_are_bounded_and_their_places_come_free(stage):
         async with api.http.get(url, headers=headers) as answer:
             return bool(answer.status == 200)
 
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(PATIENCE):
         while not await free():
             pass
 
@@ -163,7 +165,7 @@ async def test_a_stream_ends_where_the_api_is_turned_off(stage):
     async with api.http.get(f"{api.base}/api/v1/events", headers=headers) as answer:
         await answer.content.readline()
         api.admin._journal.switch(on=False)
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(PATIENCE):
             await answer.content.read()
 
 
@@ -174,3 +176,11 @@ async def test_what_an_operator_does_is_logged(stage, caplog):
     (event,) = [e for e in api.admin._journal._recent if e.kind == "operator"]
     assert event.facts["action"] == "revoke"
     assert event.facts["user"] == "mallory"
+
+
+@pytest.mark.parametrize("user", ["a b", "a/b", "{", "a{b}", "a%2Fb", "?", "#", "\n", "é", "a;b"])
+async def test_a_user_of_any_name_is_revoked_and_restored(stage, user):
+    _, _, api = stage
+    path = f"revocations/{quote(user, safe='')}"
+    assert (await api.ask(path, "PUT")).body["user"] == user
+    assert (await api.ask(path, "DELETE")).body == {"revocations": []}

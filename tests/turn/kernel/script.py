@@ -5,6 +5,7 @@ import struct
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from tests.patience import PATIENCE
 from tests.turn.kernel import frames
 from tests.turn.kernel.frames import Wire
 from tests.turn.kernel.hosts import HostClient, Network, Relay
@@ -32,7 +33,7 @@ class Stage:
         self.peer = network.peer.udp(port, ipv6=ipv6)
         self.peer_address = Address(*self.peer.getsockname()[:2])
         self.relayed = self.client.do(self._open())
-        self.client.sock.settimeout(3)
+        self.client.sock.settimeout(PATIENCE)
         self._client_wire, self._peer_wire = network.client.wire(), network.peer.wire()
         own = Address(*self.client.sock.getsockname()[:2])
         self.from_client = Wire(network.client.mac(), network.server.mac(), own, server)
@@ -143,6 +144,15 @@ class Stage:
         """Packets that the kernel has carried, both ways."""
         total = self.relay.call(self.relay.service._plane.carried)
         return int(total.sent_packets + total.received_packets)
+
+    def by_xdp(self) -> int:
+        """How many of those never had a socket buffer."""
+        plane: Any = self.relay.service._plane
+
+        def count() -> int:
+            return sum(plane._meters.frames(one.number) for one in plane._offloads.values())
+
+        return int(self.relay.call(count))
 
 
 def told(data: bytes) -> object:

@@ -35,36 +35,43 @@ class Played(NamedTuple):
     """What reached the peer and the client."""
     carried: int
     """Packets that the kernel carried."""
+    by_xdp: int
+    """Those of them that never had a socket buffer."""
 
 
 def play(
-    found: Network, plane: str, cases: list[Case], kind: type[Stage], *, ipv6: bool
+    found: Network, plane: str, cases: list[Case], kind: type[Stage], *, ipv6: bool, hook: str
 ) -> dict[str, Played]:
     """What became of each case, by name."""
-    with relay(found, plane) as running:
+    with relay(found, plane, kernel_hook=hook) as running:
         stage = kind(found, running, ipv6=ipv6)
         try:
             stage.warm_up()
             results: dict[str, Played] = {}
             for case in cases:
-                before = stage.carried()
+                before, frames = stage.carried(), stage.by_xdp() if plane == "kernel" else 0
                 case.play(stage)
-                results[case.name] = Played(stage.collect(), stage.carried() - before)
+                delivered, carried = stage.collect(), stage.carried() - before
+                by_xdp = stage.by_xdp() - frames if plane == "kernel" else 0
+                results[case.name] = Played(delivered, carried, by_xdp)
             return results
         finally:
             stage.close()
 
 
-def compare(found: Network, cases: list[Case], kind: type[Stage], *, ipv6: bool) -> None:
-    """Play all cases to both planes."""
+def compare(
+    found: Network, cases: list[Case], kind: type[Stage], *, ipv6: bool, hook: str = "tc"
+) -> dict[str, Played]:
+    """Play all cases to both planes; gives what the kernel's did."""
     assert len({case.name for case in cases}) == len(cases)
-    expected = play(found, "userspace", cases, kind, ipv6=ipv6)
-    got = play(found, "kernel", cases, kind, ipv6=ipv6)
+    expected = play(found, "userspace", cases, kind, ipv6=ipv6, hook=hook)
+    got = play(found, "kernel", cases, kind, ipv6=ipv6, hook=hook)
     for case in cases:
         assert got[case.name].delivered == expected[case.name].delivered, case.name
     shares = {case.name: got[case.name].carried for case in cases}
     assert shares == {case.name: case.carried for case in cases}
     assert not any(played.carried for played in expected.values())
+    return got
 
 
 FAMILIES = pytest.mark.parametrize("ipv6", [False, True], ids=["IPv4", "IPv6"])

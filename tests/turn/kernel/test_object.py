@@ -9,9 +9,10 @@ import pytest
 from tests.turn.kernel.hosts import source_of
 from turn.kernel import layout
 from turn.kernel.bpf import PER_CPU_ARRAY
-from turn.kernel.program import OBJECT, read_object
+from turn.kernel.program import FRAMES, RELAY, WATCH, read_object
 
 ROOT = Path(__file__).parents[3]
+OBJECTS = [pytest.param(source, id=source.section) for source in (RELAY, FRAMES, WATCH)]
 # Each struct of layout.h: its parts as layout.py packs them, by name of the first field of each.
 STRUCTS = {
     "key4": (
@@ -37,6 +38,7 @@ STRUCTS = {
             "packets": 8 * layout.PACKETS,
             "bytes": 8 * layout.BYTES,
             "spoiled": 8 * layout.SPOILED,
+            "frames": 8 * layout.FRAMES,
         },
     ),
 }
@@ -51,7 +53,7 @@ def test_the_layout_is_the_same_in_c(need, tmp_path):
             f'_Static_assert(offsetof(struct {name}, {field}) == {at}, "{name}.{field}");'
             for field, at in fields.items()
         ]
-    for number in ("LAYOUT", "MOST_WAYS", "MOST_HOPS", "PORT_WORDS"):
+    for number in ("LAYOUT", "MOST_WAYS", "MOST_HOPS", "MOST_DEVICES", "PORT_WORDS"):
         lines.append(f'_Static_assert({number} == {getattr(layout, number)}, "{number}");')
     file = tmp_path / "layout.c"
     file.write_text("\n".join(lines) + "\n")
@@ -62,7 +64,7 @@ def test_the_layout_is_the_same_in_c(need, tmp_path):
 
 
 def test_the_maps_hold_what_is_written_to_them():
-    maps = read_object(OBJECT.read_bytes()).definitions
+    maps = read_object(RELAY).definitions
     for family in (4, 6):
         for name, keyed in (("ways", layout.TUPLE), ("names", layout.NAME)):
             _, key, value, entries, _ = maps[f"{name}{family}"]
@@ -74,31 +76,43 @@ def test_the_maps_hold_what_is_written_to_them():
     assert maps["ports"][1:4] == (layout.INDEX.size, layout.WORD.size, layout.PORT_WORDS)
     assert maps["remainders"][1:4] == (layout.INDEX.size, len(layout.remainders()), 1)
     assert maps["scratch"][0] == PER_CPU_ARRAY
+    assert maps["devices"][1:4] == (layout.INDEX.size, layout.INDEX.size, layout.MOST_DEVICES)
 
 
-def test_the_object_is_what_its_source_makes(need, tmp_path):
+def test_both_programs_have_the_same_maps():
+    assert read_object(FRAMES).definitions == read_object(RELAY).definitions
+
+
+@pytest.fixture(name="made", scope="module")
+def made_fixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("objects")
+    subprocess.run(["make", "-s", "kernel", f"KERNEL_OBJECTS={folder}"], cwd=ROOT, check=True)
+    return folder
+
+
+@pytest.mark.parametrize("source", OBJECTS)
+def test_the_object_is_what_its_source_makes(need, made, source):
     need("clang")
     # Another compiler makes other code; what it makes has to have the same maps all the same.
-    subprocess.run(
-        ["make", "-s", "kernel", f"KERNEL_OBJECT={tmp_path / 'relay.bpf.o'}"], cwd=ROOT, check=True
-    )
-    made, committed = read_object((tmp_path / "relay.bpf.o").read_bytes()), OBJECT.read_bytes()
-    assert made.definitions == read_object(committed).definitions
+    data, committed = (made / source.file.name).read_bytes(), source.file.read_bytes()
+    assert read_object(source, data).definitions == read_object(source).definitions
     version = subprocess.run(["clang", "--version"], capture_output=True, text=True, check=True)
     found = re.search(r"version (\d+)", version.stdout)
     if found and found[1] == source_of("COMPILER").read_text().strip():
-        assert (tmp_path / "relay.bpf.o").read_bytes() == committed, "make kernel, and commit it"
+        assert data == committed, "make kernel, and commit it"
 
 
-def test_no_helper_is_called_that_only_gpl_programs_may():
-    assert read_object(OBJECT.read_bytes()).terms == "Apache-2.0"
+@pytest.mark.parametrize("source", OBJECTS)
+def test_no_helper_is_called_that_only_gpl_programs_may(source):
+    assert read_object(source).terms == "Apache-2.0"
 
 
+@pytest.mark.parametrize("source", OBJECTS)
 @pytest.mark.parametrize("number", [0, 1, 4097])
-def test_a_maps_descriptor_is_put_where_it_is_named(number):
+def test_a_maps_descriptor_is_put_where_it_is_named(source, number):
     from turn.kernel.program import link  # noqa: PLC0415
 
-    found = read_object(OBJECT.read_bytes())
+    found = read_object(source)
     code = link(found, dict.fromkeys(found.definitions, number))
     assert len(code) == len(found.code)
     for offset, _ in found.references:

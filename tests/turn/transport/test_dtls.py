@@ -8,7 +8,8 @@ from OpenSSL import SSL
 
 from config.certificate import self_signed
 from tests.interop.process import free_port
-from tests.turn.live import Client, port_of, relay, until
+from tests.patience import PATIENCE, until
+from tests.turn.live import Client, port_of, relay
 from tests.turn.secure import DtlsClient
 from turn.codec import registry
 from turn.codec.message import parse_untrusted
@@ -69,7 +70,7 @@ async def test_a_whole_relay_over_dtls(clients, dtls):
             )
             for size in (0, 1, 1200, 9000):
                 await client.send(b"\x40\x00" + size.to_bytes(2) + bytes(size))
-                data, source = await asyncio.wait_for(loop.sock_recvfrom(peer, 10000), 2)
+                data, source = await asyncio.wait_for(loop.sock_recvfrom(peer, 10000), PATIENCE)
                 assert data == bytes(size)
                 await loop.sock_sendto(peer, data, source)
                 assert await client.receive() == b"\x40\x00" + size.to_bytes(2) + bytes(size)
@@ -202,13 +203,15 @@ async def test_a_forged_hello_ends_no_session(clients, dtls):
 
 
 async def test_a_handshake_that_stalls_and_a_session_without_a_purpose_end(clients, dtls):
-    async with relay(**dtls, first_request_timeout=0.2) as service:
+    async with relay(**dtls, first_request_timeout=60) as service:
         client = await clients(service)
         await Client.send(client, first_flight(client))
         client.connection.bio_write(await Client.receive(client))
         await Client.send(client, first_flight(client))
         await until(lambda: len(sessions_of(service)) == 1)
-        await asyncio.sleep(0.3)
+        sessions_of(service).tick()
+        (session,) = sessions_of(service)._sessions.values()
+        session.created -= 60
         sessions_of(service).tick()
         assert len(sessions_of(service)) == 0
 

@@ -6,7 +6,8 @@ import struct
 
 import pytest
 
-from tests.turn.live import UDP, port_of, relay, until
+from tests.patience import PATIENCE, until
+from tests.turn.live import UDP, port_of, relay
 from turn.codec import registry
 from turn.codec.registry import MessageClass, Method
 from turn.codec.values import Address
@@ -55,7 +56,7 @@ async def test_channel_data_is_padded_both_ways(connect):
                 payload = b"x" * size
                 padding = bytes(-size % 4)
                 await client.send(b"\x40\x00" + size.to_bytes(2) + payload + padding)
-                data, source = await asyncio.wait_for(loop.sock_recvfrom(peer, 100), 2)
+                data, source = await asyncio.wait_for(loop.sock_recvfrom(peer, 100), PATIENCE)
                 assert data == payload
                 await loop.sock_sendto(peer, payload, source)
                 assert await client.receive() == b"\x40\x00" + size.to_bytes(2) + payload
@@ -171,7 +172,7 @@ async def test_a_stranger_that_reads_no_replies_is_cut_off(connect):
         client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         request = client.encode(Method.ALLOCATE) * 100
         with pytest.raises(ConnectionError):
-            await asyncio.wait_for(send_for_ever(client, request), 20)
+            await asyncio.wait_for(send_for_ever(client, request), PATIENCE)
         assert service.stats.drops[DropReason.CLIENT_BACKLOG]
 
 

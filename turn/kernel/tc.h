@@ -1,18 +1,68 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Making room in a socket buffer before and behind a payload, or taking it away.
+ * What a packet is at tc: a socket buffer. How it is looked at, judged and made longer or shorter.
  */
-#ifndef ICEBROKER_RESIZE_H
-#define ICEBROKER_RESIZE_H
+#ifndef ICEBROKER_TC_H
+#define ICEBROKER_TC_H
 
-#include "step.h"
+#include <linux/pkt_cls.h>
+#include <linux/udp.h>
+
+#include "maps.h"
+
+#define PLACE "tc"
+#define TALLY packets        /* what of a meter counts here */
+#define MAY_BE_PARTIAL 0     /* `resize` finds out */
+#define UP TC_ACT_UNSPEC     /* to whoever is next, in the end to user space */
+#define LOST TC_ACT_SHOT
+
+typedef struct __sk_buff context;
+
+static long (*const pull)(context *, __u32) = (void *)BPF_FUNC_skb_pull_data;
+static long (*const load)(const context *, __u32, void *, __u32) = (void *)BPF_FUNC_skb_load_bytes;
+static long (*const store)(context *, __u32, const void *, __u32, __u64) =
+    (void *)BPF_FUNC_skb_store_bytes;
+static long (*const replace_checksum)(context *, __u32, __u64, __u64, __u64) =
+    (void *)BPF_FUNC_l4_csum_replace;
+static long (*const resize_head)(context *, __s32, __u32, __u64) =
+    (void *)BPF_FUNC_skb_adjust_room;
+static long (*const resize_tail)(context *, __u32, __u64) = (void *)BPF_FUNC_skb_change_tail;
+static long (*const redirect)(__u32, __u64) = (void *)BPF_FUNC_redirect;
+
+INLINE __u32 length_of(const context *skb)
+{
+    return skb->len;
+}
+
+INLINE __u32 device_of(const context *skb)
+{
+    return skb->ifindex;
+}
+
+/* The entry has seen to that. */
+INLINE int is_for_us(const context *skb, const struct hop *behind)
+{
+    (void)skb, (void)behind;
+    return 1;
+}
+
+INLINE int can_leave(const struct hop *ahead)
+{
+    (void)ahead;
+    return 1;
+}
+
+INLINE int leave(const struct hop *ahead)
+{
+    return ahead->local ? TC_ACT_OK : redirect(ahead->device, 0);
+}
 
 enum { SPOILED = -1, UNCHANGED, WHOLE, PSEUDO };
 
 /* Whether the checksum field holds the pseudo header's sum only and a device is to do the rest
  * (CHECKSUM_PARTIAL). No field of the context says so, but this helper leaves the checksum alone
  * only then; else it has changed it, and the caller writes a new one anyway. */
-INLINE int is_partial(struct __sk_buff *skb, __u32 offset, __u16 checksum, int *result)
+INLINE int is_partial(context *skb, __u32 offset, __u16 checksum, int *result)
 {
     if (replace_checksum(skb, offset, 0, 0x1234, 0))
         return -1;
@@ -24,7 +74,7 @@ INLINE int is_partial(struct __sk_buff *skb, __u32 offset, __u16 checksum, int *
 }
 
 /* Padding is zero: what is added by making the packet longer is, what is left of the old is not. */
-INLINE int clear_padding(struct __sk_buff *skb, __u32 at, const struct step *step)
+INLINE int clear_padding(context *skb, __u32 at, const struct step *step)
 {
     __u32 zero = 0, size = step->put_tail;
     if (!step->taken_tail || size < 1 || size >= PAD)
@@ -34,7 +84,7 @@ INLINE int clear_padding(struct __sk_buff *skb, __u32 at, const struct step *ste
 
 /* Make or close the gap before the payload by moving the payload: with CHECKSUM_PARTIAL the socket
  * buffer remembers where the UDP header is, and it has to stay there. */
-INLINE int shift_payload(struct __sk_buff *skb, __u32 start, const struct step *step)
+INLINE int shift_payload(context *skb, __u32 start, const struct step *step)
 {
     __u32 zero = 0, size = step->payload, length = skb->len;
     __u32 from = start + step->taken_front, to = start + step->put_front;
@@ -55,7 +105,7 @@ INLINE int shift_payload(struct __sk_buff *skb, __u32 start, const struct step *
 
 /* The same by moving the headers: what is longest stays where it is. The tail grows first and
  * shrinks last, as taking away what was added gives back the packet as it was. */
-INLINE int shift_headers(struct __sk_buff *skb, __u32 start, const struct step *step)
+INLINE int shift_headers(context *skb, __u32 start, const struct step *step)
 {
     __u32 length = skb->len, end = start + step->put_front + step->payload;
     __s32 front = step->put_front - step->taken_front;
@@ -73,7 +123,7 @@ INLINE int shift_headers(struct __sk_buff *skb, __u32 start, const struct step *
  * that of the PSEUDO header.
  *
  * checksum: of UDP, at this place; 0: there is none. */
-INLINE int resize(struct __sk_buff *skb, __u32 at, __u16 checksum, const struct step *step)
+INLINE int resize(context *skb, __u32 at, __u16 checksum, const struct step *step)
 {
     const __u32 start = at - offsetof(struct udphdr, check) + UDP;
     int partial = 0;
@@ -89,7 +139,7 @@ INLINE int resize(struct __sk_buff *skb, __u32 at, __u16 checksum, const struct 
 }
 
 /* Whether `bytes` bytes of the packet can be read and written, and where. */
-INLINE int view(struct __sk_buff *skb, const __u32 bytes, void **data)
+INLINE int view(context *skb, const __u32 bytes, void **data)
 {
     if ((void *)(long)skb->data + bytes > (void *)(long)skb->data_end && pull(skb, bytes))
         return 0;

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What a driver makes of frames that are handed to it: the self-test's eyes. A redirect is carried
+ * out after its program has returned, and only this tracepoint tells how that went.
+ */
+#include "helpers.h"
+
+/* By how many frames were handed over at once, how many of them were sent. */
+MAP(sent, ARRAY, __u32, __u64, 64, 0);
+
+/* xdp_devmap_xmit: from which device, to which, frames sent, frames dropped, error. */
+enum { SENT = 2, DROPPED };
+
+SECTION("raw_tracepoint") int watch(struct bpf_raw_tracepoint_args *ctx)
+{
+    __u32 count = ctx->args[SENT] + ctx->args[DROPPED];
+    __u64 *value = lookup(&sent, &count);
+    if (value)
+        __sync_fetch_and_add(value, (__u32)ctx->args[SENT]);
+    return 0;
+}
+
+char terms[] SECTION("license") = "Apache-2.0";
