@@ -14,6 +14,7 @@ from signaling.door import notice
 from signaling.ice import IceProvider
 from signaling.origin import Caller, OriginPolicy
 from signaling.peerjs import PeerJs
+from signaling.stats import Tell, to_nobody
 from signaling.websocket import WebSockets
 
 log = structlog.get_logger("signaling")
@@ -51,12 +52,15 @@ class Http:
         peerjs: PeerJs,
         *,
         pages: bool,
+        tell: Tell = to_nobody,
     ) -> None:
+        """Serve it. :param tell: hears of who was refused credentials, and why."""
         self._websockets = websockets
         self._ice = ice
         self._admission = admission
         self._origins = origins
         self._peerjs = peerjs
+        self._tell_operators = tell
         self._told: set[str] = set()
         self.app = web.Application(middlewares=[notice, _security_headers])
         self.app.add_routes([web.get("/ws", self._ws), web.get("/ice", self._get_ice)])
@@ -111,7 +115,9 @@ class Http:
         name = secrets.token_hex(8)
         try:
             claims = await self._admission.admit(_token_of(request), request.query.get("room", ""))
-        except BadToken:
+        except BadToken as error:
+            why = f"/ice: the join token is not good: {error}"
+            self._tell_operators("session_refused", {"code": "unauthorized", "why": why})
             headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
             return web.json_response({"error": "unauthorized"}, status=401, headers=headers)
         except Undecided:
