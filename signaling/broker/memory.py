@@ -5,6 +5,7 @@ import hmac
 import math
 from collections.abc import Callable, Sequence
 
+import msgspec
 from msgspec import Raw
 
 from signaling import room as rooms
@@ -27,6 +28,7 @@ from signaling.protocol.errors import CloseCode
 from signaling.protocol.messages import Event, PeerEntry
 from signaling.room import Member, Notice, Room
 from signaling.session import Mailbox, RecentRequests
+from signaling.shelf import Shelf
 
 ATTACHED = math.inf
 
@@ -68,11 +70,14 @@ class MemoryBroker:
         """Prepare. :param waiting: hears what becomes of rooms and peers, for the webhooks."""
         self._most_messages = most_messages
         self._most_bytes = most_bytes
+        self._shelf = Shelf()
         self._sessions: dict[str, _Session] = {}
         self._rooms: dict[str, Room] = {}
         self._sessions_of_peers: dict[str, str] = {}
         self._listener: Listener | None = None
         self._waiting = waiting
+        self._revoked: dict[str, float] = {}
+        """user → until when it may begin nothing (Unix time)."""
 
     async def start(self, listener: Listener) -> None:
         """Begin to work."""
@@ -91,7 +96,7 @@ class MemoryBroker:
         """Begin a session."""
         if record.session in self._sessions:
             raise Taken
-        mailbox = Mailbox(self._most_messages, self._most_bytes)
+        mailbox = Mailbox(self._most_messages, self._most_bytes, self._shelf)
         self._sessions[record.session] = _Session(record, mailbox)
         self._sessions_of_peers[record.peer] = record.session
 
@@ -126,6 +131,7 @@ class MemoryBroker:
         if found is None:
             return
         del self._sessions_of_peers[found.record.peer]
+        found.mailbox.clear()
         for name in sorted(found.rooms):
             self._leave(found, name, reason)
 
@@ -185,6 +191,12 @@ class MemoryBroker:
 
     async def revoke(self, revocation: Revocation) -> None:
         """Tell this node; end the user's sessions that are away."""
+        if revocation.spent and not revocation.until:  # credentials are spent; what held goes on
+            held = self._revoked.get(revocation.user, 0.0)
+            revocation = msgspec.structs.replace(revocation, until=held)
+        self._revoked[revocation.user] = revocation.until
+        if not revocation.until:
+            del self._revoked[revocation.user]
         if revocation.until:
             for session, found in list(self._sessions.items()):
                 if found.record.user == revocation.user and not found.attached:

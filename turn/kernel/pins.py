@@ -54,6 +54,7 @@ class Pins:
         """Have the directories; what another version or network left there goes."""
         for part in (self._maps, self._links):
             part.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _share(self._maps, 0o770)
         for other in self.directory.iterdir():
             # What else is there is the kernel's: it puts files of its own at the top of a bpffs.
             ours = other.name.startswith(("maps-", "links-"))
@@ -103,6 +104,7 @@ class Pins:
             path = self._maps / name
             path.unlink(missing_ok=True)
             pin(one.fd, path)
+            _share(path, 0o660)
 
     def lend(self, user: int) -> None:
         """Let another user write routes: it has no rights in the kernel, only these names."""
@@ -182,6 +184,15 @@ def _remove(directory: Path) -> None:
         for path in directory.iterdir():
             path.unlink(missing_ok=True)
         directory.rmdir()
+
+
+def _share(path: Path, mode: int) -> None:
+    """Keep it open to the group of who made it, who loses it to the user that it is lent to.
+
+    Root without CAP_DAC_OVERRIDE, as the loader is, may then go on with it, and take it away.
+    """
+    with suppress(PermissionError):  # it was lent before, and has the mode
+        path.chmod(mode)
 
 
 def _be_in_bpffs(directory: Path) -> None:

@@ -96,6 +96,21 @@ def test_when_the_loader_stops_user_space_carries(relay: Process, loader: Proces
     call.wait(lambda: not call.missing)
 
 
+@pytest.mark.parametrize("how", [signal.SIGUSR1, signal.SIGKILL])
+def test_what_is_lent_to_another_user_can_be_gone_on_with(
+    three: Network, folder: Path, loader: Process, how: signal.Signals
+):
+    # Root with the rights of the unit only: it may not read what is not its own or its group's.
+    borrower = Process(three, folder, command="kernel")
+    borrower.start(options=("--once", "--lend-to", "65534"))
+    assert borrower._process.wait(PATIENCE) == 0, borrower.log
+    loader.end(how)
+    begin(loader)
+    loader.end(signal.SIGTERM)
+    left = [path.name for path in (folder / "bpf").rglob("*") if "-" in path.name]
+    assert not left
+
+
 def test_a_second_loader_ends_and_says_why(three: Network, folder: Path, loader: Process):
     second = Process(three, folder, command="kernel")
     second.start()
