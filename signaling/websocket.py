@@ -215,7 +215,7 @@ class Native:
             return await self._hub.hello(socket, message)
         except ProtocolError as error:
             self._stats.dropped[error.code] += 1
-            self._hub.tell("session_refused", {"code": error.code, "why": error.message})
+            self._hub.tell("session_refused", {"code": error.code, "why": error.reason})
             answer = m.Error(error.code, error.message, error.retryable, m.id_of_untrusted(text))
             socket.send(m.encode(answer), time.monotonic())
             if error.code in REFUSALS:

@@ -1,7 +1,7 @@
 """Sessions that are on their way to this node, and those that another one took meanwhile.
 
-An answer and a wake-up come by two connections: the news that a session was taken from this node may
-be here before the news that the node had it.
+An answer and a wake-up come by two connections: the news that a session was taken from this node
+may be here before the news that the node had it.
 """
 
 import asyncio
