@@ -236,7 +236,7 @@ class Engine:
         """A client is reached in another way from now on: its proxy has another port for it."""
         allocation = self.table.get(client)
         if allocation is not None:
-            self._allocator.move(allocation, client, send)
+            self._allocator.reroute(allocation, send)
 
     def expire(self, now: float) -> None:
         """End everything whose time is over; to be called about once a second."""

@@ -125,5 +125,5 @@ def move(allocator: Allocator, request: Request, allocation: Allocation) -> Attr
     :raises StunError: 486, the new address has its share of allocations.
     """
     if allocation.client != request.client:  # else it has come from another worker
-        allocator.move(allocation, request.client, request.send)
+        allocator.move(allocation, request.client, request.send, request.now.monotonic)
     return ((registry.MOBILITY_TICKET, allocator.issue_ticket(allocation)),)
