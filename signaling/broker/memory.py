@@ -110,6 +110,8 @@ class MemoryBroker:
         missed = found.mailbox.after(seq)
         if missed is None:
             await self.close(session, "lost")
+            if found.attached and self._listener is not None:
+                self._listener.cut(session, CloseCode.SESSION_OVER)
             return None
         found.mailbox.acknowledge(seq)
         away, found.expires = not found.attached, ATTACHED
