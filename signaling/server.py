@@ -81,9 +81,8 @@ class SignalingService:
             settings.allowed_origins, settings.trusted_proxies, tokens=admission.required
         )
         self._peerjs = PeerJs(_peerjs_settings(settings), self._hub, stats)
-        http = Http(
-            self._websockets, ice, admission, self._origins, self._peerjs, pages=settings.pages
-        )
+        parts = self._websockets, ice, admission, self._origins, self._peerjs
+        http = Http(*parts, pages=settings.pages, tell=tell)
         # An ended socket's handler still has to suspend its session: give it a moment.
         self._runner = web.AppRunner(http.app, handle_signals=False, shutdown_timeout=5.0)
         self._ticker: asyncio.Task[None] | None = None
