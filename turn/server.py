@@ -10,6 +10,7 @@ from typing import cast
 
 import structlog
 
+from config.section import StartError
 from config.turn import TurnSettings
 from turn import assemble
 from turn.admin.relay import Allocations, RelayFigures, figures_of
@@ -200,9 +201,7 @@ class TurnService:
         """
         settings = self._settings
         if not self._ports.families:
-            raise assemble.StartError(
-                "turn.relay_addresses: this machine has no address to relay from"
-            )
+            raise StartError("turn.relay_addresses: this machine has no address to relay from")
         if settings.listen_tls or settings.listen_dtls:
             self._certificate = assemble.Certificate(settings)
         tls = self._certificate.context if self._certificate else None

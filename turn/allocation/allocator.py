@@ -23,6 +23,7 @@ from turn.allocation.model import (
 from turn.allocation.options import NOTHING_MORE, Options
 from turn.allocation.policy import PeerPolicy
 from turn.allocation.record import Journal, NoJournal
+from turn.allocation.revocations import Revocations
 from turn.allocation.table import AllocationTable, Reservation, place_of
 from turn.bandwidth import Bandwidth
 from turn.codec import registry
@@ -87,6 +88,7 @@ class Allocator:
         self.connections = Connections(parts.random_bytes)
         self.options = parts.options
         self.elsewhere = parts.elsewhere
+        self.revocations = Revocations()
         self.journal = parts.journal
         self._by_ticket: dict[bytes, Allocation] = {}
 
