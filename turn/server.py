@@ -5,7 +5,6 @@ import resource
 import socket
 import time
 from collections.abc import Iterable
-from secrets import randbelow
 from typing import cast
 
 import structlog
@@ -28,7 +27,7 @@ from turn.kernel.plane import NullPlane, Plane
 from turn.metrics import Gauges, TurnCollector
 from turn.relay.forward import Forwarder
 from turn.relay.poll import Poller
-from turn.relay.ports import RelayPorts
+from turn.relay.ports import RelayPorts, random_below
 from turn.relay.shelf import NO_SHELF
 from turn.relay.sockets import RelaySocket
 from turn.routes import Carried, FiveTuple, Route, RouteTable
@@ -94,7 +93,7 @@ class TurnService:
             relays,
             {local: public for public, local in external},
             (self._poller, self._forwarder),
-            randbelow,
+            random_below,
         )
         self._ports.in_use_at = common.books.ports_in_use
         self._ports.tcp = settings.tcp_allocations
