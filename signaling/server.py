@@ -11,6 +11,7 @@ from aiohttp import web
 from pydantic import SecretStr
 
 from config.schema import RedisSettings
+from config.section import StartError
 from config.signaling import SignalingSettings
 from config.tls import server_context
 from signaling.admin import Peers, Rooms, SignalingFigures
@@ -38,10 +39,6 @@ log = structlog.get_logger("signaling")
 TICK = 1.0
 """Seconds between looks at what is over and what is due."""
 DRAIN_LOOK = 0.1
-
-
-class StartError(Exception):
-    """Signaling cannot start as it is set up; the message says what to change."""
 
 
 class SignalingService:

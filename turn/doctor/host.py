@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 from config.files import user
+from config.section import StartError
 from config.turn import TurnSettings
 from turn import assemble
 from turn.doctor.report import Section
@@ -103,7 +104,7 @@ def _buffers(section: Section) -> None:
 def _plane(section: Section, settings: TurnSettings) -> None:
     try:
         plane = assemble.data_plane(settings)
-    except assemble.StartError as error:
+    except StartError as error:
         section.fail(
             "plane",
             str(error),
