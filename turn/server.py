@@ -378,6 +378,7 @@ class TurnService:
             await asyncio.sleep(TICK)
             self._engine.expire(time.monotonic())
             self._listeners.tick()
+            self._ports.shelf.retry()
             ticks += 1
             if ticks % SWEEP_TICKS == 0:
                 self._listeners.sweep()
