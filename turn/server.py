@@ -146,6 +146,7 @@ class TurnService:
             lambda: (self._ports.size, self._ports.free),
             lambda: self._certificate.expires if self._certificate else None,
             self._carried,
+            lambda: self._plane.dropped(),
         )
         self.collector = TurnCollector(stats, self._routes, self.gauges)
 
@@ -295,6 +296,7 @@ class TurnService:
         return figures_of(
             self.stats,
             {"userspace": self._routes.in_user_space(), "kernel": self._carried()},
+            self.stats.drops + self._plane.dropped(),
             allocations=len(self._engine.table),
             ports=self._ports.size,
             ports_free=self._ports.free,

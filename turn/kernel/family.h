@@ -188,6 +188,14 @@ INLINE int OF(relay)(context *ctx)
         return UP;
     if (MAY_BE_PARTIAL && old.udp.check == OF(pseudo_sum)(&old))
         return UP;
+    int paid = pay(meter, step.payload);
+    if (paid == TAKEN && next) {
+        paid = pay(next_meter, step.payload);
+        if (paid == EMPTY) /* the one has sent it, the other may not have it */
+            count(meter, step.payload);
+    }
+    if (paid != TAKEN)
+        return paid == EMPTY ? LOST : UP;
     OF(readdress)(&old, &new, last, &step);
     OF(rewrite_udp)(&old, &new, last, &step);
     int resized = resize(ctx, ETHERNET + offsetof(struct OF(head), udp.check), old.udp.check, &step);
