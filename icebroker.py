@@ -333,7 +333,7 @@ def _reload_turn(service: Any, settings: Settings) -> None:
 
 
 def _watches(settings: Settings, relay: Any) -> list[Service]:
-    """What tells a relay of signaling nodes elsewhere, if there is a Redis between them."""
+    """What tells a relay of processes elsewhere, and them of it, if there is a Redis between."""
     from signaling.revocations import RevocationWatch
 
     return [RevocationWatch(settings.redis, relay.heed)] if settings.redis.address() else []
@@ -514,6 +514,16 @@ class _Process:
         for service in self.services:
             if hasattr(service, "set_log_level"):  # it has processes of its own
                 service.set_log_level(level)
+
+    async def spread_revocation(self, user: str, until: float) -> bool:
+        """Have what was revoked here hold in every process that shares the Redis.
+
+        :returns: whether there is a Redis. :raises ConnectionError: it is away.
+        """
+        for service in self.services:
+            if hasattr(service, "spread_revocation"):  # it knows the others
+                return bool(await service.spread_revocation(user, until))
+        return False
 
     async def _probe(self, url: str) -> bytes:
         from turn.doctor.examine import Options

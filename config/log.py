@@ -8,6 +8,22 @@ import structlog
 from config.schema import LogSettings
 
 
+class _NoHttp(logging.Filter):
+    """Leaves out what strangers send that is no HTTP.
+
+    aiohttp writes a traceback of each: they could fill the log, and what they sent stands there,
+    with a token that it may have had.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it is written."""
+        kind = record.exc_info[0] if record.exc_info else None
+        return kind is None or kind.__module__ != "aiohttp.http_exceptions"
+
+
+NO_HTTP = _NoHttp()
+
+
 def set_up(settings: LogSettings, watcher: logging.Handler | None = None) -> None:
     """Send our log lines and those of the libraries to standard error, in one format.
 
@@ -42,6 +58,7 @@ def set_up(settings: LogSettings, watcher: logging.Handler | None = None) -> Non
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
         )
     )
+    logging.getLogger("aiohttp.server").addFilter(NO_HTTP)
     root = logging.getLogger()
     root.handlers[:] = [handler, watcher] if watcher else [handler]
     set_level(settings.level)

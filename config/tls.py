@@ -1,8 +1,23 @@
-"""Whether TLS can begin with the files that an operator names."""
+"""How our servers speak TLS, and whether it can begin with the files that an operator names."""
 
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
+
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES:!aNULL:!AESCCM"
+"""Forward secrecy, always (RFC 8489 §6.2.3, RFC 9325 §4.2); TLS 1.3 has nothing else."""
+
+
+def server_context() -> ssl.SSLContext:
+    """For TLS 1.2 and 1.3, without a certificate yet.
+
+    The suites are named, as what Python takes by itself is the distribution's choice: Debian's
+    Python takes what OpenSSL knows, also without forward secrecy.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(CIPHERS)
+    return context
 
 
 def unusable(certificate: Path | None, key: Path | None) -> Iterator[tuple[str, str]]:

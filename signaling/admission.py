@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import msgspec
 import structlog
 
-from signaling.auth import MOST_TOKEN_BYTES, BadToken, Claims, Tokens
+from signaling.auth import MOST_TOKEN_BYTES, BadToken, Claims, Tokens, is_text
 from signaling.stats import Stats
 from signaling.webhook import Answer, Poster, Unreachable, shown
 
@@ -89,6 +89,8 @@ class JoinWebhook:
         """What the back end says. :raises BadToken: :raises Undecided:"""
         if len(token) > MOST_TOKEN_BYTES:
             raise BadToken("too long")
+        if not is_text(token):  # of a header, whose bytes may be anything
+            raise BadToken("not text")
         question = msgspec.json.encode(
             {"type": "join", "data": {"token": token, "room": room, "name": name}}
         )
@@ -140,6 +142,8 @@ def _claims(answer: Answer, asked: str) -> Claims | None:
         room = said.get("room", asked)
         if room == "":
             raise Unreachable("the answer names no room, and the client did not either")
-        return Claims({**said, "room": "" if room == ANY_ROOM else room})
-    except (msgspec.DecodeError, BadToken) as error:
+        # Only the back end can mean every room: a client that asks for "*" asks for a room.
+        any_room = said.get("room") == ANY_ROOM
+        return Claims({**said, "room": "" if any_room else room})
+    except (msgspec.DecodeError, RecursionError, BadToken) as error:
         raise Unreachable(f"the answer cannot be read: {error}") from None

@@ -1,5 +1,6 @@
 """Join tokens: JWTs that say who may enter which room (RFC 7519, HS256 and nothing else)."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,8 @@ from jwt.exceptions import InvalidTokenError
 ALGORITHM = "HS256"
 # Headers by which a token would choose its own key, or demand what we do not do (RFC 8725 §3).
 REFUSED_HEADERS = frozenset({"crit", "jku", "jwk", "x5u", "x5c", "kid"})
+LONGEST_RESUME = 30 * 86400.0
+"""Seconds."""
 LEEWAY = 5
 """Seconds that the clocks of whoever mints and whoever checks may differ."""
 MOST_TOKEN_BYTES = 4096
@@ -26,10 +29,13 @@ class Claims:
     def __init__(self, payload: dict[str, Any]) -> None:
         """Read the claims. :raises BadToken: one has a wrong type."""
         self.room: str = _claim(payload, "room", str, None)
+        """The one room that it is for; "" = any, which a token cannot say."""
         self.subject: str = _claim(payload, "sub", str, "")
         self.name: str = _claim(payload, "name", str, "")
         self.capacity: int | None = _claim(payload, "capacity", int, None, optional=True)
         self.resume: float | None = _claim(payload, "resume", (int, float), None, optional=True)
+        if self.resume is not None and not 0 <= self.resume <= LONGEST_RESUME:
+            raise BadToken("claim 'resume' is below 0, or more than a month")
         self.can_publish: bool = _claim(payload, "canPublish", bool, True)
 
 
@@ -67,6 +73,8 @@ class Tokens:
         """
         if len(token) > MOST_TOKEN_BYTES:
             raise BadToken("too long")
+        if not token.isascii():  # of a header, whose bytes may be no text at all
+            raise BadToken("not base64")
         try:
             headers = jwt.get_unverified_header(token)
         except InvalidTokenError as error:
@@ -89,6 +97,8 @@ class Tokens:
             else:
                 _check_times(payload, now)
                 claims = Claims(payload)
+                if not claims.room:
+                    raise BadToken("it names no room")  # a blank in a form must not open all
                 self.check_subject(claims, now)
                 return claims
         raise BadToken(reason)
@@ -120,4 +130,13 @@ def _claim(
         return None
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise BadToken(f"claim {name!r} is missing or of a wrong type")
+    # JSON as Python reads it has NaN, which no time is later than, and halves of characters, which
+    # nobody could be told of.
+    if (isinstance(value, float) and not math.isfinite(value)) or not is_text(value):
+        raise BadToken(f"claim {name!r} is no number, or no text")
     return value
+
+
+def is_text(value: object) -> bool:
+    """False for a ``str`` that cannot be written as UTF-8: bytes of a header, a lone surrogate."""
+    return not (isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value))

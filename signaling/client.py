@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import json
 import random
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
@@ -36,6 +37,8 @@ MOST_WAITING = 256
 """Requests without an answer; a further one fails at once."""
 MOST_REFUSALS = 8
 """Answers "try again" that one request takes."""
+MOST_DIGITS = 4000
+"""Of an integer; Python reads none of more than 4,300."""
 LEAVE, COME_BACK = 1000, 4000
 """Close codes: the server ends our session, or keeps it for a resume."""
 ANSWERS = frozenset({"ok", "joined", "ice", "error"})
@@ -48,7 +51,7 @@ class SignalingError(Exception):
     """A request failed, or the connection is over; ``code`` is the protocol's, or one of ours.
 
     Ours: ``closed``, ``refused`` (the server does not want us back), ``session_lost``,
-    ``queue_full``.
+    ``queue_full``, ``bad_frame`` (what the server sends is not ``icebroker.v1``).
     """
 
     def __init__(self, code: str, message: str = "", *, retryable: bool = False) -> None:
@@ -285,20 +288,20 @@ class Client:
         self._ws = ws
         connection = ws._response.connection  # noqa: SLF001 - aiohttp shows it nowhere else
         transport = connection.transport if connection is not None else None
+        sock = transport.get_extra_info("socket") if transport is not None else None
         try:
             hello = {**self._hello, "token": token, "resume": self._resume()}
             await ws.send_str(json.dumps({k: v for k, v in hello.items() if v}))
             async for frame in ws:
                 if frame.type is aiohttp.WSMsgType.TEXT:
-                    await self._receive(json.loads(frame.data))
+                    await self._receive_untrusted(frame.data)
             welcomed = self._connected.is_set()
         finally:
             self._connected.clear()
             self._ws = None
             await ws.close(code=self._close_code)
             if transport is not None:
-                # Nobody waits for TLS to end: an event loop that stops would leave the socket open.
-                transport.abort()
+                _abort(transport, sock)
         code = ws.close_code or 1006
         if 3500 <= code <= 3999 or 4500 <= code <= 4999:
             raise SignalingError("refused", f"the server closed the connection ({code})")
@@ -308,6 +311,13 @@ class Client:
         return {**self._session, "seq": self._seen} if self._session else None
 
     # What arrives --------------------------------------------------------------------------
+
+    async def _receive_untrusted(self, text: str) -> None:
+        """:raises SignalingError: and nothing else, so that whoever waits for us hears of it."""
+        try:
+            await self._receive(json.loads(text, parse_int=_integer))
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise SignalingError("bad_frame", f"this is not icebroker.v1: {error!r}") from None
 
     async def _receive(self, message: dict[str, Any]) -> None:
         kind = message.get("type")
@@ -424,3 +434,19 @@ class Client:
             if not request.answer.done():
                 request.answer.set_exception(error)
         self._events.put_nowait(None)
+
+
+def _integer(digits: str) -> int | float:
+    """A peer may send a number of any length; a very long one is infinite, as in a browser."""
+    return int(digits) if len(digits) <= MOST_DIGITS else float(digits)
+
+
+def _abort(transport: asyncio.Transport, sock: Any) -> None:
+    """Close at once: nobody waits for TLS to end, and a loop that stops would leave it open."""
+    try:
+        transport.abort()
+    except AttributeError:
+        # CPython 3.11.2 (Debian 12): a second close makes a TLS transport forget what abort needs.
+        # Its loop hears of the end from the socket.
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)

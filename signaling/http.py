@@ -70,7 +70,9 @@ class Http:
             for path, name in PAGES.items():
                 self.app.router.add_get(path, _file(WEB / name))
             self.app.router.add_get("/favicon.ico", _file(WEB / "assets" / "icon.svg"))
-        self.app.router.add_static("/assets/", WEB / "assets")
+        for asset in sorted((WEB / "assets").rglob("*.*")):
+            # One by one: what a stranger writes is never a part of a file's name.
+            self.app.router.add_get(f"/{asset.relative_to(WEB).as_posix()}", _file(asset))
 
     async def _ws(self, request: web.Request) -> web.StreamResponse:
         caller = self._caller(request)

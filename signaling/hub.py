@@ -9,6 +9,7 @@ import random
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
 from typing import Any, NamedTuple, Protocol
 
 from signaling.admission import Admission, Undecided
@@ -48,6 +49,8 @@ CUTS = {
     CloseCode.UNAUTHORIZED: "an operator has revoked the user",
 }
 """What a socket is told that the broker, or an operator, has cut."""
+ARRIVED: ContextVar[float] = ContextVar("arrived", default=0.0)
+"""When the message came that this task handles; 0: it handles none. Many are handled at a time."""
 
 
 class HubSettings(NamedTuple):
@@ -102,6 +105,15 @@ class Session:
         return {"peer": self.record.peer, "name": self.record.name, "user": self.user}
 
 
+class Request(NamedTuple):
+    """A message that is to be handled."""
+
+    session: Session
+    message: m.ClientMessage
+    arrived: float
+    """Monotonic time."""
+
+
 class Hub:
     """Answers clients; hands events to their sockets."""
 
@@ -122,8 +134,6 @@ class Hub:
         self._admission = admission
         self._stats = stats
         self._sessions: dict[str, Session] = {}
-        self._arrived = 0.0
-        """When the message came that is being handled; 0 while none is."""
         self.draining = False
         self.on_revoked: Callable[[Revocation], None] = lambda _: None
         """Called for each revocation that is heard of; the relay of this process has to know."""
@@ -136,7 +146,6 @@ class Hub:
             m.Bye: self._bye,
             m.Ack: self._ack,
             m.Ice: self._ice_request,
-            m.Ping: self._ping,
             m.PathStats: self._path_stats,
         }
 
@@ -252,36 +261,58 @@ class Hub:
 
     async def receive(self, session: Session, text: str) -> None:
         """Handle a text frame; whatever it holds, the socket gets an answer and lives."""
-        arrived = self._arrived = time.monotonic()
-        request_id: str | None = None
+        request = self.read(session, text)
+        if request is not None:
+            await self.handle(request)
+
+    def read(self, session: Session, text: str) -> Request | None:
+        """Parse a text frame; None where nothing is left to do: a ping is answered at once."""
+        arrived = time.monotonic()
         try:
             if not session.rate.allow(arrived):
                 self._refuse_flood(session)
             message = m.parse_untrusted(text)
-            request_id = getattr(message, "id", None)
-            handle = self._handlers.get(type(message))
-            if handle is None:
+            if isinstance(message, m.Hello):
                 raise ProtocolError(ErrorCode.BAD_MESSAGE, "hello was said already")
-            self._stats.messages[str(message.__struct_config__.tag)] += 1
-            reply = await handle(session, message)
-            answer = m.encode(reply) if reply else None
-        except Unavailable:
-            answer = self._refused(session, ProtocolError(ErrorCode.UNAVAILABLE, AWAY), request_id)
         except ProtocolError as error:
-            answer = self._refused(session, error, request_id or m.id_of_untrusted(text))
+            self._refuse(session, error, m.id_of_untrusted(text), arrived)
+            return None
+        self._stats.messages[str(message.__struct_config__.tag)] += 1
+        if isinstance(message, m.Ping):
+            self._answer(session, m.Pong(message.t), arrived)
+            return None
+        return Request(session, message, arrived)
+
+    async def handle(self, request: Request) -> None:
+        """Do what a message asks for, and answer it."""
+        session, message, arrived = request
+        context = ARRIVED.set(arrived)
+        try:
+            reply = await self._handlers[type(message)](session, message)
+            if reply is not None:
+                self._answer(session, reply, arrived)
+        except Unavailable:
+            error = ProtocolError(ErrorCode.UNAVAILABLE, AWAY)
+            self._refuse(session, error, getattr(message, "id", None), arrived)
+        except ProtocolError as error:
+            self._refuse(session, error, getattr(message, "id", None), arrived)
         except SessionOver:
             if session.connection:
                 session.connection.close(CloseCode.SESSION_OVER, CUTS[CloseCode.SESSION_OVER])
-            return
         finally:
-            self._arrived = 0.0
-        if answer and session.connection:
-            session.connection.send(answer, arrived)
+            ARRIVED.reset(context)
 
-    def _refused(self, session: Session, error: ProtocolError, request_id: str | None) -> str:
+    def _answer(self, session: Session, message: m.ServerMessage, arrived: float) -> None:
+        if session.connection:
+            session.connection.send(m.encode(message), arrived)
+
+    def _refuse(
+        self, session: Session, error: ProtocolError, request_id: str | None, arrived: float
+    ) -> None:
         self._stats.dropped[error.code] += 1
         self.tell("message_refused", {**session.facts(), "code": error.code, "why": error.message})
-        return m.encode(m.Error(error.code, error.message, error.retryable, request_id))
+        refusal = m.Error(error.code, error.message, error.retryable, request_id)
+        self._answer(session, refusal, arrived)
 
     def _refuse_flood(self, session: Session) -> None:
         if session.rate.refused > MOST_REFUSED and session.connection:
@@ -356,9 +387,6 @@ class Hub:
         servers, expires_at = self._issue(session)
         return m.IceOut(servers, expires_at, message.id)
 
-    async def _ping(self, _: Session, message: m.Ping) -> m.Pong:
-        return m.Pong(message.t)
-
     async def _path_stats(self, _: Session, message: m.PathStats) -> None:
         if message.path not in PATHS:
             raise ProtocolError(ErrorCode.BAD_MESSAGE, "`path` is host, srflx, prflx or relay")
@@ -378,7 +406,7 @@ class Hub:
         found = self._sessions.get(session)
         if found is not None and found.connection is not None and seq > found.sent:
             found.sent = seq
-            found.connection.send(text, self._arrived or time.monotonic())
+            found.connection.send(text, ARRIVED.get() or time.monotonic())
 
     def cut(self, session: str, code: CloseCode) -> None:
         """Close a session's socket, as the broker says."""
@@ -498,8 +526,7 @@ class Hub:
                 session.connection.close(CloseCode.GOING_AWAY, "the server stops")
 
     def _send(self, session: Session, message: m.ServerMessage) -> None:
-        if session.connection:
-            session.connection.send(m.encode(message), time.monotonic())
+        self._answer(session, message, time.monotonic())
 
 
 def hash_of(secret: str) -> bytes:

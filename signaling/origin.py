@@ -73,7 +73,10 @@ class OriginPolicy:
             return True
         if origin != f"{scheme}://{host}":
             return False
-        name = (urlsplit(f"//{host}").hostname or "").lower()
+        try:
+            name = (urlsplit(f"//{host}").hostname or "").lower()
+        except ValueError:
+            return False  # "[", or letters that would be a "/" in another form
         return self._tokens or _is_address(name) or self._is_own_name(name)
 
     def shared_with(self, origin: str | None) -> str | None:

@@ -12,6 +12,10 @@ from signaling.stats import Stats
 
 WRITTEN_AT_ONCE = 65536
 """Bytes after which a reader that is slow has to show that it reads at all."""
+MOST_IN_CONTROL = 125
+"""Bytes in a control frame (RFC 6455 §5.5)."""
+FAREWELL = 2.0
+"""Seconds that a client has to answer our close frame."""
 
 
 class SocketSettings(NamedTuple):
@@ -54,6 +58,8 @@ class Socket:
         self._flushes = False
         """Whether ``_flush`` is about to run."""
         self._end: tuple[CloseCode, str] | None = None
+        self._farewell: asyncio.TimerHandle | None = None
+        """Runs from our close frame on; then the client is not waited for any more."""
         self._waiter: asyncio.Task[None] | None = None
         """Waits for a reader that is slow, and for the end; most sockets never need it."""
 
@@ -91,10 +97,23 @@ class Socket:
     async def finish(self) -> None:
         """Let the last frames out, where there is somebody to read them."""
         if self._waiter is not None:
-            if self.reason and not self._ws.closed:
+            if self.reason:
                 await asyncio.wait({self._waiter}, timeout=self._settings.write_timeout)
             self._waiter.cancel()
             await asyncio.wait({self._waiter})
+
+    @property
+    def said_goodbye(self) -> bool:
+        """Whether our close frame has gone out: until the client's comes, what comes is read."""
+        return self._farewell is not None
+
+    def end(self) -> None:
+        """Both have said goodbye, or one has waited long enough: let the connection go."""
+        if self._farewell is not None:
+            self._farewell.cancel()
+            transport = self._transport
+            if transport is not None:
+                transport.close()
 
     # Inside --------------------------------------------------------------------------------
 
@@ -152,9 +171,13 @@ class Socket:
                     await self._request.protocol._drain_helper()  # noqa: SLF001 - not public
                 self._flush()
             if self._end is not None:
-                code, reason = self._end
-                async with asyncio.timeout(self._settings.write_timeout):
-                    await self._ws.close(code=code, message=reason.encode())
+                # Not by aiohttp, which closes the connection at once where something is read from
+                # it: with more of the client's on its way that is a reset, and the client may hear
+                # of no close code, and come back.
+                transport = self._request.transport
+                assert transport is not None
+                transport.write(_close_frame(*self._end))
+                self._farewell = self._loop.call_later(FAREWELL, self._abort)
         except (TimeoutError, ConnectionError, RuntimeError):
             # RuntimeError: aiohttp's word for a write after the peer's close.
             self.reason = self.reason or "write_failed"
@@ -177,9 +200,14 @@ class Socket:
         return self._end is not None and self._end[0] is CloseCode.SLOW_READER
 
     def _abort(self) -> None:
+        transport = self._transport
+        if transport is not None:
+            transport.abort()
+
+    @property
+    def _transport(self) -> asyncio.Transport | None:
         request = self._ws._req  # noqa: SLF001 - aiohttp has no public way to drop a connection
-        if request is not None and request.transport is not None:
-            request.transport.abort()
+        return request.transport if request is not None else None
 
 
 def _header(size: int) -> bytes:
@@ -189,3 +217,9 @@ def _header(size: int) -> bytes:
     if size < 65536:
         return b"\x81\x7e" + size.to_bytes(2, "big")
     return b"\x81\x7f" + size.to_bytes(8, "big")
+
+
+def _close_frame(code: CloseCode, reason: str) -> bytes:
+    """A server's close frame (RFC 6455 §5.5.1)."""
+    payload = (int(code).to_bytes(2, "big") + reason.encode())[:MOST_IN_CONTROL]
+    return bytes((0x88, len(payload))) + payload

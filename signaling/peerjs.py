@@ -180,6 +180,9 @@ class PeerJsDialogue:
         elif frame.type != Kind.HEARTBEAT:
             self._endpoint.stats.dropped[ErrorCode.UNKNOWN_TYPE] += 1
 
+    async def finish(self, *, cut: bool) -> None:
+        """Nothing: each frame is handled before the next one is read."""
+
     def ended(self, code: int | None) -> bool:
         """Forget what waits; whether the client gave up its id."""
         for task in self._tasks:

@@ -1,9 +1,9 @@
-"""A relay without signaling beside it hears through Redis whom an operator revoked."""
+"""A relay without signaling beside it hears and tells through Redis whom an operator revoked."""
 
 from collections.abc import Callable
 
 from config.schema import RedisSettings
-from signaling.broker.base import Revocation
+from signaling.broker.base import Revocation, Unavailable
 from signaling.broker.choose import choose_broker
 from signaling.protocol.errors import CloseCode
 
@@ -26,6 +26,18 @@ class RevocationWatch:
     async def stop(self) -> None:
         """Listen no more."""
         await self._broker.stop()
+
+    async def spread_revocation(self, user: str, until: float) -> bool:
+        """Tell every node and relay, also those that come later.
+
+        :param until: Unix time; 0: it is taken back.
+        :raises ConnectionError: Redis is away.
+        """
+        try:
+            await self._broker.revoke(Revocation(user, until, spent=0.0))
+        except Unavailable as error:
+            raise ConnectionError(f"the broker is away: {error}") from None
+        return True
 
     def revoked(self, revocation: Revocation) -> None:
         """Something was revoked."""

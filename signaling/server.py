@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from config.schema import RedisSettings
 from config.signaling import SignalingSettings
+from config.tls import server_context
 from signaling.admin import Peers, Rooms, SignalingFigures
 from signaling.admission import Admission, JoinWebhook
 from signaling.auth import Tokens
@@ -223,6 +224,10 @@ class SignalingService:
         """Let a user in again, at every node. :raises ConnectionError: the broker is away."""
         await self.revoke(user, 0.0)
 
+    async def spread_revocation(self, user: str, until: float) -> bool:
+        """Whether others share what is revoked here; ``revoke`` has told them of it."""
+        return isinstance(self._broker, RedisBroker)
+
     def on_revoked(self, heed: Callable[[str, float, float], object]) -> None:
         """Have every revocation told, whichever node it began at: user, until, spent."""
 
@@ -254,8 +259,7 @@ class SignalingService:
     def _tls_context(self) -> ssl.SSLContext | None:
         if self._settings.tls_certificate is None:
             return None
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context = server_context()
         _load_certificate(context, self._settings)
         return context
 

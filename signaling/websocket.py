@@ -9,7 +9,8 @@ from typing import Protocol
 import structlog
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from signaling.hub import Hub, Session
+from signaling.hub import Hub, Request, Session
+from signaling.line import Line
 from signaling.outbox import Socket, SocketSettings
 from signaling.protocol import SUBPROTOCOL
 from signaling.protocol import messages as m
@@ -38,6 +39,9 @@ class Dialogue(Protocol):
 
     async def receive(self, session: Session, text: str) -> None:
         """Handle a text frame."""
+
+    async def finish(self, *, cut: bool) -> None:
+        """No more is read: see to what was, unless it was we who ended it."""
 
     def ended(self, code: int | None) -> bool:
         """The socket has ended; whether a client that closes with this code leaves for good."""
@@ -74,6 +78,7 @@ class WebSockets:
         ws = web.WebSocketResponse(
             protocols=dialogue.protocols,
             compress=False,
+            autoclose=False,
             heartbeat=settings.heartbeat,
             max_msg_size=settings.max_message_bytes,
         )
@@ -84,6 +89,8 @@ class WebSockets:
                 await self._prepare(ws, request, network)
             except ConnectionError:
                 return web.Response(status=400)  # gone before the upgrade: nobody reads it
+            except ValueError:  # aiohttp's word for headers that are not ASCII
+                return web.Response(status=400, text="these headers are no WebSocket's\n")
             await self._run(ws, network, dialogue)
         finally:
             self.connections -= 1
@@ -134,7 +141,10 @@ class WebSockets:
             finally:
                 self._forget_stranger(network)
             if session is not None:
-                await _read(ws, socket, session, dialogue)
+                try:
+                    await _read(ws, socket, session, dialogue)
+                finally:
+                    await dialogue.finish(cut=bool(socket.reason))
         finally:
             reason = await self._finish(ws, socket)
             if session is not None:
@@ -142,8 +152,13 @@ class WebSockets:
                 await self._hub.lost(session, socket, for_good=gone or reason in FOR_GOOD)
 
     async def _finish(self, ws: web.WebSocketResponse, socket: Socket) -> str:
-        """Let the last frames out; why it ended."""
+        """Let the last frames out, and the client say goodbye; why it ended."""
         await socket.finish()
+        if socket.said_goodbye:
+            await _read_to_the_end(ws)
+            socket.end()
+        else:
+            await ws.close(drain=False)
         reason = socket.reason or _reason(ws.close_code, ws)
         self._stats.disconnects[reason] += 1
         log.debug("socket ended", reason=reason, code=ws.close_code)
@@ -164,6 +179,8 @@ class Native:
     def __init__(self, hub: Hub, stats: Stats) -> None:
         self._hub = hub
         self._stats = stats
+        self._line: Line[Request] | None = None
+        """What waits for a broker that has to be waited for; most sockets never need it."""
 
     async def begin(self, ws: web.WebSocketResponse, socket: Socket) -> Session | None:
         """Wait for a good hello; None where the socket ended without one."""
@@ -198,9 +215,21 @@ class Native:
     async def receive(self, session: Session, text: str) -> None:
         """Handle a text frame. Who writes too many is read more slowly, until it is cut."""
         refused = session.rate.refused
-        await self._hub.receive(session, text)
+        request = self._hub.read(session, text)
+        if request is not None:
+            if not self._hub.broker.waits:
+                await self._hub.handle(request)
+            else:
+                if self._line is None:
+                    self._line = Line(self._hub.handle)
+                await self._line.put(request)
         if session.rate.refused > refused:
             await asyncio.sleep(FLOOD_PAUSE)
+
+    async def finish(self, *, cut: bool) -> None:
+        """Have what was read before the end handled before the end is."""
+        if self._line is not None:
+            await self._line.finish(all_of_it=not cut)
 
     def ended(self, code: int | None) -> bool:
         """A page that goes away may come back: only 1000 is for good."""
@@ -216,6 +245,10 @@ FLOOD_PAUSE = 0.01
 WS_LINKS = ("_req", "_reader", "_writer", "_payload_writer", "_exception")
 REQUEST_LINKS = ("_protocol", "_payload_writer", "_match_info", "_task")
 """Attributes of aiohttp's objects that lead back to them; a test counts what is left."""
+MOST_LAST_WORDS = 1 << 20
+"""Bytes that are read of a client that is to go."""
+FRAME_COST = 64
+"""Bytes that a frame counts for, whatever it holds."""
 MOST_BEFORE_HELLO = 8
 """Messages that are no hello; who sends more is cut."""
 ENDS: dict[int, str] = {
@@ -254,6 +287,16 @@ def _unlink(ws: web.WebSocketResponse, request: web.Request) -> None:
         for name in names:
             if hasattr(thing, name):
                 setattr(thing, name, None)
+
+
+async def _read_to_the_end(ws: web.WebSocketResponse) -> None:
+    """Read what a client still says that is to go: unread, it would cost it our close code."""
+    size = 0
+    while not ws.closed and size < MOST_LAST_WORDS:
+        frame = await ws.receive()
+        if frame.type in ENDED:
+            return
+        size += FRAME_COST + len(frame.data)
 
 
 async def _read(

@@ -44,6 +44,10 @@ class FakeControl:
         """Remember it."""
         self.log_level = level
 
+    async def spread_revocation(self, user: str, until: float) -> bool:
+        """There are no others."""
+        return False
+
 
 class Operator:
     """Asks an admin listener."""

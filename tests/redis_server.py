@@ -13,8 +13,7 @@ import redis
 
 from tests.conftest import need
 from tests.interop.process import free_port
-
-STARTED_WITHIN = 10.0
+from tests.patience import PATIENCE
 
 
 class RedisServer:
@@ -32,7 +31,7 @@ class RedisServer:
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
-        self.client = redis.Redis(port=self.port, socket_timeout=5, protocol=2)
+        self.client = redis.Redis(port=self.port, socket_timeout=PATIENCE, protocol=2)
 
     @property
     def url(self) -> str:
@@ -46,7 +45,7 @@ class RedisServer:
         command += ["--sentinel"] if self._sentinel else ["--save", "", *self._options]
         with (self._folder / "redis.log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
-        deadline = time.monotonic() + STARTED_WITHIN
+        deadline = time.monotonic() + PATIENCE
         while not self.answers():
             assert time.monotonic() < deadline, (self._folder / "redis.log").read_text()
             time.sleep(0.02)

@@ -17,6 +17,7 @@ from redis.crc import key_slot
 
 from config.certificate import self_signed
 from tests.interop.process import ROOT, free_port
+from tests.patience import PATIENCE
 from tests.redis_server import RedisServer
 
 ACL = ROOT / "deploy" / "redis" / "users.acl"
@@ -24,7 +25,6 @@ PASSWORD = "of-the-tests:@/?"
 PREFIX = "icebroker"
 """The prefix that the shipped users.acl is for."""
 USER = f"icebroker:{quote(PASSWORD, safe='')}"
-CHANGED_WITHIN = 20.0
 KNOWN_AS = "calls"
 """What the Sentinels call our primary."""
 
@@ -212,7 +212,7 @@ def users(folder: Path) -> Path:
 
 def wait(condition: Callable[[], object]) -> None:
     """Wait until it is so."""
-    deadline = time.monotonic() + CHANGED_WITHIN
+    deadline = time.monotonic() + PATIENCE
     while True:
         try:
             if condition():

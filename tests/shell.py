@@ -12,9 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.patience import PATIENCE
+
 COMMAND = Path(sys.executable).with_name("icebroker")
-PATIENCE = 20.0
-"""Seconds, on a machine that is busy with other tests."""
+NO_DRAIN = 20.0
+"""Seconds: less than clients are given by default (30), and enough on a busy machine."""
 
 
 class Done(NamedTuple):

@@ -17,7 +17,8 @@ import jwt
 import pytest
 
 from tests.interop.process import free_port
-from tests.shell import PATIENCE, Done, Ports, Shell, answers, get
+from tests.patience import PATIENCE
+from tests.shell import NO_DRAIN, Done, Ports, Shell, answers, get
 
 SECRET = "the relay's secret, of this test"
 TOKEN_SECRET = "the short one of tokens"  # shorter than PyJWT likes it, long enough for us
@@ -188,7 +189,7 @@ def test_serve_without_a_configuration(shell: Shell, ports: Ports):
         assert json.loads(get(f"{admin}/healthz")) == {"alive": True}
         assert json.loads(get(f"{admin}/readyz"))["ready"]
         assert "# TYPE icebroker_" in get(f"{admin}/metrics")
-        assert service.end(signal.SIGTERM) < 5
+        assert service.end(signal.SIGTERM) < NO_DRAIN
 
 
 def test_serve_on_the_local_network(shell: Shell, ports: Ports):
@@ -199,7 +200,7 @@ def test_serve_on_the_local_network(shell: Shell, ports: Ports):
         assert "certificate" in banner
         trusting = ssl.create_default_context(cafile=shell.folder / "cache/icebroker/lan.pem")
         assert "<html" in get(f"{page}/", trusting).lower()
-        assert service.end(signal.SIGINT) < 5
+        assert service.end(signal.SIGINT) < NO_DRAIN
 
 
 def test_lan_is_not_for_a_configuration(shell: Shell):
@@ -225,7 +226,7 @@ def test_serve_with_a_configuration(shell: Shell, ports: Ports):
         refused.value.close()
         assert refused.value.code == 401
         assert json.loads(get(f"{ice}?token={shell.run('token', 'r').out.strip()}"))["uris"]
-        assert service.end(signal.SIGTERM) < 5
+        assert service.end(signal.SIGTERM) < NO_DRAIN
         for secret in (SECRET, TOKEN_SECRET):
             assert secret not in service.log.read_text() + service.out.read_text()
 
@@ -252,7 +253,7 @@ def test_each_service_by_itself(shell: Shell, ports: Ports, section: str):
         ready = f"http://127.0.0.1:{ports.admin}/readyz"
         service.wait_for(lambda: answers(ready))
         assert json.loads(get(ready))["problems"] == {section: []}
-        assert service.end(signal.SIGTERM) < 5
+        assert service.end(signal.SIGTERM) < NO_DRAIN
 
 
 async def test_a_second_signal_does_not_wait_for_clients(shell: Shell, ports: Ports):

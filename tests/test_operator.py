@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tests.interop.process import free_port
-from tests.shell import PATIENCE, Ports, Service, Shell, get
+from tests.patience import PATIENCE
+from tests.shell import NO_DRAIN, Ports, Service, Shell, get
 
 TOKEN = "the operator's token of the tests"
 
@@ -47,7 +48,7 @@ def test_without_a_configuration_the_first_screen_has_the_operators_page(shell, 
         status = ask(page.rstrip("/"), "status", token)
         assert set(status["services"]) == {"turn", "signaling"}
         assert token not in service.log.read_text()
-        assert service.end(signal.SIGTERM) < 5
+        assert service.end(signal.SIGTERM) < NO_DRAIN
 
 
 def configuration(ports: Ports, token: str = TOKEN, extra: str = "") -> str:
@@ -104,4 +105,4 @@ def test_a_watched_stream_does_not_hold_the_stop_up(ports, running: Service):
     )
     with urllib.request.urlopen(request, timeout=PATIENCE) as stream:
         assert stream.readline() == b": icebroker\n"
-        assert running.end(signal.SIGTERM) < 5
+        assert running.end(signal.SIGTERM) < NO_DRAIN

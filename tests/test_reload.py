@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 
 from tests.interop.process import free_port
-from tests.shell import Ports, Shell
+from tests.shell import NO_DRAIN, Ports, Shell
 
 SECRET, OTHER = "the first secret of the tests", "the second secret of the tests"
 
@@ -52,7 +52,7 @@ async def test_what_may_change_changes_and_sessions_go_on(shell: Shell, ports: P
             service.wait_for(lambda: ice(ports)["ttl"] == 600)
             await ws.send_json({"type": "join", "id": "1", "room": "r"})
             assert (await ws.receive_json())["type"] == "joined"
-        assert service.end(signal.SIGTERM) < 5
+        assert service.end(signal.SIGTERM) < NO_DRAIN
 
 
 @pytest.mark.parametrize(
@@ -82,4 +82,4 @@ def test_what_is_wrong_is_refused_and_the_old_one_stays(
         shell.write(configuration(ports, signaling="ice_ttl = 700"))
         service.process.send_signal(signal.SIGHUP)
         service.wait_for(lambda: ice(ports)["ttl"] == 700)
-        assert service.end(signal.SIGTERM) < 5
+        assert service.end(signal.SIGTERM) < NO_DRAIN

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 from cryptography import x509
 
+from config.tls import server_context
 from config.turn import TurnSettings
 from turn.allocation.alternates import Alternates
 from turn.allocation.discovery import Discovery
@@ -220,8 +221,7 @@ class Certificate:
 
     def __init__(self, settings: TurnSettings) -> None:
         """Load it. :raises StartError: the files are not usable."""
-        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self.context = server_context()
         self.context.set_alpn_protocols(ALPN)
         self.expires = 0.0
         """Unix time in seconds."""

@@ -129,6 +129,8 @@ class Bandwidth:
         :param place: the client's address, as quotas count it.
         """
         rates = self._rates
+        if not any(rates):
+            return None, None
         twins: list[Twins] = []
         if rates.allocation:
             twins.append(_pair(rates.allocation, DropReason.BANDWIDTH, now))
@@ -139,8 +141,6 @@ class Bandwidth:
         ):
             if rate:
                 twins.append(self._together(key, rate, reason, now))
-        if not twins:
-            return None, None
         return Budgets(*(out for out, _ in twins)), Budgets(*(back for _, back in twins))
 
     def _together(self, key: Key, rate: int, reason: DropReason, now: float) -> Twins:

@@ -4,9 +4,16 @@ from collections.abc import Callable, Mapping
 
 Facts = Mapping[str, object]
 """What a JSON object can say; never a secret."""
-Tell = Callable[[str, Facts], None]
+Told = Facts | Callable[[], Facts]
+"""Facts, or what makes them once somebody listens: mostly nobody does."""
+Tell = Callable[[str, Told], None]
 """Takes a kind of event and its facts; returns at once, and never raises."""
 
 
-def to_nobody(kind: str, facts: Facts) -> None:
+def facts_of(told: Told) -> Facts:
+    """The facts, made if need be."""
+    return told() if callable(told) else told
+
+
+def to_nobody(kind: str, told: Told) -> None:
     """Tell nobody."""

@@ -130,6 +130,9 @@ class Broker(Protocol):
     except ``suspend``, ``close``, ``acknowledge`` and ``reap``, which are made up for later.
     """
 
+    waits: bool
+    """Whether it asks somebody else: its methods may take a while."""
+
     async def start(self, listener: Listener) -> None:
         """Begin to work; ``listener`` hears of the sessions that are attached here."""
 

@@ -10,7 +10,7 @@ import asyncio
 import math
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from typing import Any
 
@@ -45,6 +45,8 @@ NOT_THE_ONE = (
     TryAgainError,
 )  # fmt: skip
 """Replies by which a server says that it is not (or not yet) the one to ask."""
+FAREWELL = 0.5
+"""Seconds until what was cancelled is cancelled again."""
 MOST_AT_ONCE = 256
 """Scripts that are written together."""
 FAILURES = (RedisError, OSError, TimeoutError, Unfit, Unavailable)
@@ -232,6 +234,15 @@ async def _until_one_ends(*parts: Any) -> None:
             if task.done():
                 task.result()
     finally:
+        await _end(tasks)
+
+
+async def _end(tasks: Collection[asyncio.Future[Any]]) -> None:
+    """Cancel until all are over: a library may swallow a cancellation, and the link must go on."""
+    while tasks:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        over, tasks = await asyncio.wait(tasks, timeout=FAREWELL)
+        for task in over:
+            with suppress(asyncio.CancelledError):
+                task.exception()  # looked at, or asyncio complains of it

@@ -60,6 +60,8 @@ class _Session:
 class MemoryBroker:
     """A broker without a network. Methods never wait: what they do is done when they return."""
 
+    waits = False
+
     def __init__(
         self, most_messages: int, most_bytes: int, waiting: WaitingEvents | None = None
     ) -> None:

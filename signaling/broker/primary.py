@@ -22,6 +22,7 @@ from config.redis import RedisAddress, RedisHost
 OLDEST = (7, 0)
 """The first version with sharded pub/sub and the script flags that we use."""
 DIAL_TIMEOUT = 3.0
+"""Seconds until a server that is asked while the link opens counts as away."""
 
 
 class Unfit(Exception):
@@ -83,7 +84,9 @@ class Finder:
     ) -> AsyncIterator[Connection]:
         options: dict[str, Any] = {
             "host": host.name, "port": host.port, "db": database, "client_name": name,
-            "socket_connect_timeout": DIAL_TIMEOUT, "socket_timeout": DIAL_TIMEOUT,
+            # No socket_timeout: redis-py would hold each send to it by asyncio.wait_for, which on
+            # Python 3.11 swallows a cancellation that comes as the send ends.
+            "socket_connect_timeout": DIAL_TIMEOUT, "socket_timeout": None,
             "retry": Retry(NoBackoff(), 0), "protocol": 2, "driver_info": None, **credentials,
         }  # fmt: skip
         if self._address.tls:
@@ -126,9 +129,10 @@ class Finder:
 
 
 async def ask(connection: Connection, *command: Any) -> Any:
-    """One command and its reply. :raises RedisError:"""
-    await connection.send_command(*command)
-    return await connection.read_response(disable_decoding=True)
+    """One command and its reply. :raises RedisError, OSError, TimeoutError:"""
+    async with asyncio.timeout(DIAL_TIMEOUT):
+        await connection.send_command(*command)
+        return await connection.read_response(disable_decoding=True)
 
 
 async def identify(connection: Connection) -> Identity:

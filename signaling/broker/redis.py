@@ -55,6 +55,8 @@ RETURN_RATE = 2000
 class RedisBroker:
     """A node's view of the shared broker."""
 
+    waits = True
+
     def __init__(
         self,
         finder: Finder,

@@ -3,7 +3,7 @@
 import heapq
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -21,7 +21,8 @@ PAST = {
 class WaitingEvents:
     """A queue in which events become due again unless they are ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._due: list[tuple[float, str]] = []
         self._events: dict[str, tuple[int, float, bytes]] = {}
         """id → tries, when it is due (another time in ``_due`` is of the past), event."""
@@ -39,11 +40,11 @@ class WaitingEvents:
         at = int(time.time() * 1000)
         event = msgspec.json.encode({"type": kind, "at": at, "data": data})
         # The ids of one run sort as its events came, like those of ``note`` in Lua.
-        self._put(f"{self._run}-{self._count:012}", 0, time.monotonic(), event)
+        self._put(f"{self._run}-{self._count:012}", 0, self._clock(), event)
 
     def take(self, most: int, lease: float) -> list[Queued]:
         """Those that are due; they are again after ``lease`` seconds."""
-        now = time.monotonic()
+        now = self._clock()
         taken: list[Queued] = []
         while self._due and self._due[0][0] <= now and len(taken) < most:
             due, event_id = heapq.heappop(self._due)
@@ -62,7 +63,7 @@ class WaitingEvents:
         """Have it due in so many seconds."""
         if event_id in self._events:
             tries, _, event = self._events[event_id]
-            self._put(event_id, tries, time.monotonic() + delay, event)
+            self._put(event_id, tries, self._clock() + delay, event)
 
     def _put(self, event_id: str, tries: int, due: float, event: bytes) -> None:
         self._events[event_id] = tries, due, event

@@ -3,6 +3,7 @@
 Application data (``meta``, ``description``, ``candidate``, ``data``) is passed on as it came.
 """
 
+import re
 from typing import Annotated, Any
 
 import msgspec
@@ -15,6 +16,9 @@ MOST_ROOM = 128
 MOST_ID = 64
 MOST_META = 4096
 """Bytes of what a peer says about itself: everyone who enters is told that of everyone."""
+MOST_DEPTH = 100
+"""Arrays and objects within one another. What is passed on has to be read by every parser there is,
+ours too when it comes back from a store; each has a limit, and Python's varies by the caller."""
 LENGTHS = {"id": (1, MOST_ID), "to": (1, MOST_ID), "room": (1, MOST_ROOM), "name": (0, MOST_NAME)}
 """Characters of the texts that a client writes, at least and at most."""
 SIGNAL_PARTS = ("description", "candidate", "candidates")
@@ -236,9 +240,11 @@ class _Envelope(msgspec.Struct):
 
 
 _envelope_decoder = msgspec.json.Decoder(_Envelope)
+_NO_BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[^"\[\]{}]+')
+"""Texts, and what else stands between brackets."""
 
 
-def parse_untrusted(text: str | bytes) -> ClientMessage:
+def parse_untrusted(text: str) -> ClientMessage:
     """Read a client's message.
 
     :raises ProtocolError: and nothing else; ``id_of_untrusted`` finds the id to answer to.
@@ -249,10 +255,24 @@ def parse_untrusted(text: str | bytes) -> ClientMessage:
         raise _explained(text, error) from None
     except (msgspec.DecodeError, RecursionError, UnicodeError):
         raise ProtocolError(ErrorCode.BAD_MESSAGE, "the message is not JSON") from None
+    if is_deep(text):
+        raise ProtocolError(ErrorCode.BAD_MESSAGE, f"more than {MOST_DEPTH} levels of JSON")
     if isinstance(message, Signal | Message) and message.forged is not UNSET:
         raise ProtocolError(ErrorCode.BAD_MESSAGE, "`from` is written by the server")
     _check_lengths(message)
     return message
+
+
+def is_deep(text: str) -> bool:
+    """Whether arrays and objects lie too deep within one another. :param text: valid JSON."""
+    if text.count("[") + text.count("{") <= MOST_DEPTH:
+        return False  # nearly every message: no more is looked at
+    brackets = _NO_BRACKETS.sub("", text).replace("{", "[").replace("}", "]")
+    for _ in range(MOST_DEPTH):  # each time the innermost go, all at once
+        brackets = brackets.replace("[]", "")
+        if not brackets:
+            return False
+    return True
 
 
 def id_of_untrusted(text: str | bytes) -> str | None:

@@ -8,6 +8,8 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
+from signaling.protocol.messages import is_deep
+
 MOST_ID = 64
 ID = re.compile(r"[A-Za-z0-9]+(?:[ _-][A-Za-z0-9]+)*")
 """What the client itself takes for an id."""
@@ -55,12 +57,13 @@ class Forwarded(msgspec.Struct, omit_defaults=True):
 _decoder = msgspec.json.Decoder(ClientFrame)
 
 
-def parse_untrusted(text: str | bytes) -> ClientFrame | None:
+def parse_untrusted(text: str) -> ClientFrame | None:
     """Read a client's frame; None where it is none."""
     try:
-        return _decoder.decode(text)
+        frame = _decoder.decode(text)
     except (msgspec.MsgspecError, RecursionError, UnicodeError):
         return None
+    return None if is_deep(text) else frame
 
 
 def is_id(text: str) -> bool:

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from tests.interop.process import ROOT, _wait_ready, free_port
+from tests.patience import PATIENCE
 
 DRAIN = 2.0
 """Seconds that clients have to move from a node that is asked to end."""
@@ -86,14 +87,14 @@ class Node:
         """Whether a load balancer would send it clients."""
         with suppress(urllib.error.HTTPError):
             address = f"http://127.0.0.1:{self.admin_port}/readyz"
-            with urllib.request.urlopen(address, timeout=2) as answer:
+            with urllib.request.urlopen(address, timeout=PATIENCE) as answer:
                 return bool(answer.status == 200)
         return False
 
     def metric(self, name: str) -> float:
         """One sample of the metrics page."""
         address = f"http://127.0.0.1:{self.admin_port}/metrics"
-        with urllib.request.urlopen(address, timeout=2) as page:
+        with urllib.request.urlopen(address, timeout=PATIENCE) as page:
             lines = page.read().decode().splitlines()
         return float(next(line for line in lines if line.startswith(f"{name} ")).split(" ")[1])
 
@@ -119,4 +120,9 @@ def cluster(
             made[-1].start()
         for node in made:
             node.wait_ready()
-        yield made
+        try:
+            yield made
+        except Exception:
+            for node in made:  # pytest shows it with the failure: what each of them went through
+                print(f"{node.url} logged:\n{node.log.read_text()}")
+            raise

@@ -6,7 +6,8 @@ import random
 import time
 
 from tests.chaos.talker import talkers
-from tests.chaos.world import RECOVERY, World, serving, until, world
+from tests.chaos.world import World, serving, until, world
+from tests.patience import PATIENCE
 
 AWAY = float(os.environ.get("CHAOS_AWAY", "5"))
 """Seconds that Redis is away; what the suite promises is tried with 60."""
@@ -19,7 +20,7 @@ async def test_nobody_is_cut_while_redis_is_away_and_all_goes_on_when_it_is_back
             clients = chaos.clients
             for client in clients:
                 client.patience = 10  # a node asks Redis for 3 s before it says that it is away
-            await until(lambda: all(len(client.log) > 10 for client in clients), RECOVERY)
+            await until(lambda: all(len(client.log) > 10 for client in clients), PATIENCE)
             welcomes = [client.welcomes for client in clients]
             chaos.server.sleep()
             slept = time.monotonic()
@@ -33,7 +34,7 @@ async def test_nobody_is_cut_while_redis_is_away_and_all_goes_on_when_it_is_back
                 await goes_on(chaos)
                 # Nobody's socket was closed for it.
                 assert [client.welcomes for client in clients] == welcomes
-                await until(lambda: late.joined, RECOVERY)
+                await until(lambda: late.joined, PATIENCE)
                 clients.append(late)
                 await chaos.settle()
 
@@ -46,5 +47,5 @@ async def goes_on(chaos: World) -> None:
         talk = zip(numbers, chaos.clients, strict=True)
         return all(client.acknowledged > before + 3 for before, client in talk)
 
-    await until(all_went_on, RECOVERY, chaos.story)
+    await until(all_went_on, PATIENCE, chaos.story)
     await serving(chaos.nodes)

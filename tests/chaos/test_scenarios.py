@@ -12,7 +12,6 @@ import pytest
 from tests.chaos.cluster import DRAIN
 from tests.chaos.world import (
     LEASE,
-    RECOVERY,
     ROUNDS,
     SEED,
     SLACK,
@@ -24,6 +23,7 @@ from tests.chaos.world import (
     world,
     world_on,
 )
+from tests.patience import PATIENCE
 from tests.redis_sites import cluster, sentinels
 
 SUSPENDED_WITHIN = LEASE + TICK + SLACK
@@ -154,7 +154,7 @@ async def another_server(chaos: World) -> None:
 async def _begun_anew(chaos: World, before: set[str]) -> None:
     await until(
         lambda: all(client.peer not in before and client.joined for client in chaos.clients),
-        RECOVERY,
+        PATIENCE,
         chaos.story,
     )
 

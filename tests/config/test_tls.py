@@ -4,6 +4,7 @@ import pytest
 
 from config.certificate import self_signed
 from config.load import ConfigError, load
+from config.tls import server_context
 
 
 @pytest.fixture
@@ -50,3 +51,10 @@ def test_a_pair_that_is_right(tmp_path, pair):
         f'tls_certificate = "{pair[0]}"\ntls_key = "{pair[1]}"\n'
     )
     assert load(file, {}, services=["turn"]).turn.tls_key == pair[1]
+
+
+def test_our_servers_take_only_suites_with_forward_secrecy():
+    # Whatever the distribution's Python takes by itself (Debian's: all that OpenSSL knows).
+    suites = [one["name"] for one in server_context().get_ciphers() if one["protocol"] != "TLSv1.3"]
+    assert suites
+    assert all(name.startswith("ECDHE-") for name in suites), suites

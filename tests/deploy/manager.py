@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.patience import PATIENCE
+
 # Does what systemd does between fork and exec: the descriptors from 3 on, and who they are for.
 BEGIN = """
 import os, sys
@@ -33,7 +35,7 @@ class Manager:
         self._path = folder / "notify"
         self._sock.bind(str(self._path))
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-        self._sock.settimeout(20)
+        self._sock.settimeout(PATIENCE)
         self.kept: dict[str, int] = {}
         self.said: list[str] = []
 
@@ -82,7 +84,7 @@ class Manager:
         except BlockingIOError:
             pass
         finally:
-            self._sock.settimeout(20)
+            self._sock.settimeout(PATIENCE)
 
     def close(self) -> None:
         """Let go of everything."""

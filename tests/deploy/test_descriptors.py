@@ -17,6 +17,7 @@ from tests.turn.live import Client
 from turn.codec import registry
 from turn.codec.registry import Method
 from turn.codec.values import Address
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 CHANNEL = 0x4001
@@ -34,7 +35,7 @@ class Restarted:
         self.client = Client()
         self.peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.peer.bind(("127.0.0.1", 0))
-        self.peer.settimeout(3)
+        self.peer.settimeout(PATIENCE)
         self.relayed: Address
         self.process: subprocess.Popen[bytes]
 
@@ -100,7 +101,7 @@ async def test_what_comes_meanwhile_waits(restarted: Restarted, how: signal.Sign
     await restarted.check(1)
     restarted.end(how)
     await restarted.send(BURST)
-    with socket.create_connection(("127.0.0.1", restarted.port), timeout=3) as waiting:
+    with socket.create_connection(("127.0.0.1", restarted.port), timeout=PATIENCE) as waiting:
         restarted.start()
         await restarted.check(BURST)
         waiting.sendall(restarted.client.encode(Method.BINDING))

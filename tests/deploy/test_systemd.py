@@ -13,7 +13,8 @@ import pytest
 from config.systemd import MARGIN, Supervisor
 from tests.conftest import need
 from tests.interop.process import free_port
-from tests.shell import PATIENCE, Ports, Shell
+from tests.patience import PATIENCE
+from tests.shell import Ports, Shell
 
 UNIT = Path(__file__).parents[2] / "deploy/systemd/icebroker@.service"
 KERNEL = UNIT.with_name("icebroker-kernel.service")

@@ -19,7 +19,7 @@ from config.certificate import self_signed
 from signaling.client import Client
 from tests.conftest import need
 from tests.interop.process import free_port, icebroker
-from tests.turn.live import until
+from tests.patience import PATIENCE, until
 
 RULES = Path(__file__).parents[2] / "deploy/prometheus"
 USER, PASSWORD = "alice", "secretpw"
@@ -68,7 +68,7 @@ class Prometheus:
     def ready(self) -> bool:
         """Whether it answers queries."""
         try:
-            with urllib.request.urlopen(f"{self._url}/-/ready", timeout=2) as page:
+            with urllib.request.urlopen(f"{self._url}/-/ready", timeout=PATIENCE) as page:
                 return bool(page.status == 200)
         except OSError:
             return False
@@ -76,7 +76,8 @@ class Prometheus:
     def query(self, expression: str) -> list[dict[str, Any]]:
         """The samples that an expression gives now. :raises HTTPError: it is no expression."""
         question = urllib.parse.urlencode({"query": expression})
-        with urllib.request.urlopen(f"{self._url}/api/v1/query?{question}", timeout=5) as page:
+        address = f"{self._url}/api/v1/query?{question}"
+        with urllib.request.urlopen(address, timeout=PATIENCE) as page:
             answer = json.load(page)
         result: list[dict[str, Any]] = answer["data"]["result"]
         return result
@@ -109,7 +110,7 @@ def prometheus(folder: Path, admin_port: int) -> Iterator[Prometheus]:
         )
     made = Prometheus(port)
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE
         while not (made.ready() and made.query("count_over_time(up[1m]) > 1")):
             assert process.poll() is None, (folder / "prometheus.log").read_text()
             assert time.monotonic() < deadline

@@ -8,6 +8,7 @@ failure names its seed, and ``FUZZ_SEED`` repeats it.
 
 import asyncio
 import contextlib
+import gc
 import os
 import random
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 
 from tests.fuzz import seeds
 from tests.fuzz.mutate import Mutator
+from tests.patience import until
 from tests.turn.live import UDP, Client, port_of, relay
 from turn.codec import registry
 from turn.codec.integrity import Integrity, digest
@@ -84,7 +86,8 @@ async def complaints():
 
 
 def descriptors() -> int:
-    """How many this process has."""
+    """How many this process has, without those that earlier tests have not let go of yet."""
+    gc.collect()
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
@@ -108,9 +111,7 @@ async def check_served(service, port: int, *, tcp: bool) -> None:
 async def until_nobody_is_there(service) -> None:
     """Wait until every connection is gone."""
     (listener,) = service._listeners._streams
-    async with asyncio.timeout(10):
-        while listener.connections:  # noqa: ASYNC110 - the relay is asked as it is
-            await asyncio.sleep(0.01)
+    await until(lambda: not (listener.connections))
 
 
 async def test_mutated_datagrams(complaints):
@@ -131,14 +132,16 @@ async def test_mutated_datagrams(complaints):
                     await asyncio.sleep(0)
             client.close()
             service._engine.close_all()  # else the next client may be on the port of an earlier one
-        await asyncio.sleep(0.1)
-        handled = stats.requests.total() + stats.drops.total() + stats.sent_packets
-        assert handled > DATAGRAMS * 0.8, "most of it never arrived"
+
+        def handled() -> int:
+            return stats.requests.total() + stats.drops.total() + stats.sent_packets
+
+        await until(lambda: handled() > DATAGRAMS * 0.8)  # else most of it never arrived
         assert len({code for _, code in stats.responses}) >= 7, stats.responses
         service._engine.close_all()
         await check_served(service, port, tcp=False)
         await asyncio.sleep(0)
-        assert descriptors() == before, f"seed {SEED}"
+        assert descriptors() <= before, f"seed {SEED}"
         assert complaints == [], f"seed {SEED}"
 
 
@@ -171,5 +174,5 @@ async def test_mutated_streams(complaints):
         service._engine.close_all()
         await check_served(service, port, tcp=True)
         await until_nobody_is_there(service)
-        assert descriptors() == before, f"seed {SEED}"
+        assert descriptors() <= before, f"seed {SEED}"
         assert complaints == [], f"seed {SEED}"

@@ -164,6 +164,9 @@ class _NoControl:
     def set_log_level(self, level: str) -> None:
         self.log_level = level
 
+    async def spread_revocation(self, user: str, until: float) -> bool:
+        return False
+
 
 # Commands ------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from tests.guides.guide import blocks, with_secrets
 from tests.interop.browser import certificate_files
 from tests.interop.process import free_port, icebroker
+from tests.patience import PATIENCE
 
 HOST = "icebroker.example.org"
 SYSTEMCTL = """#!/bin/sh
@@ -74,13 +75,13 @@ class Stand(NamedTuple):
             env={**os.environ, "PATH": f"{path}:/usr/sbin:/sbin", "TOKEN": self.admin_token},
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=PATIENCE,
             check=False,
         )
 
     def wait_for_log(self, words: str, times: int = 1) -> None:
         """Wait until the service has said something so often."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE
         while self.log.count(words) < times:
             assert time.monotonic() < deadline, self.log
             time.sleep(0.05)

@@ -22,6 +22,7 @@ from tests.guides.reference import PAGES
 from tests.guides.stand import Stand, stand
 from tests.interop.process import free_port, running
 from tests.namespaces import inside, namespaces, run
+from tests.patience import PATIENCE
 
 TRIED = {"sh", "toml", "nginx", "haproxy", "nft", "promql"}
 
@@ -126,10 +127,10 @@ async def meet(url: str, token: str, trust: ssl.SSLContext) -> None:
 
 
 def wait_for(url: str, trust: ssl.SSLContext) -> str:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while True:
         try:
-            with urllib.request.urlopen(url, context=trust, timeout=2) as page:
+            with urllib.request.urlopen(url, context=trust, timeout=PATIENCE) as page:
                 return str(page.read().decode())
         except urllib.error.URLError:
             assert time.monotonic() < deadline

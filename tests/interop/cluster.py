@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.interop.process import ROOT, STARTED_WITHIN, free_port
+from tests.patience import PATIENCE
 from tests.redis_server import redis_server
 
 TOKEN = "the operator's token of the tests"
@@ -81,7 +82,7 @@ class Node:
             data=None if body is None else json.dumps(body).encode(),
             headers={"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return json.loads(answer.read())
 
     def sleep(self) -> None:

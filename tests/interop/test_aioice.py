@@ -8,6 +8,7 @@ import aioice
 import pytest
 
 from tests.interop.process import Relay, relay
+from tests.patience import PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -52,14 +53,14 @@ async def test_two_agents_meet_through_the_relay(server: Relay, transport: str) 
             await here.add_remote_candidate(candidate)
         await here.add_remote_candidate(None)
         here.remote_username, here.remote_password = there.local_username, there.local_password
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         await asyncio.gather(one.connect(), two.connect())
     for number in range(50):
         message = f"message {number}".encode() * 20
         await one.send(message)
-        assert await asyncio.wait_for(two.recv(), 5) == message
+        assert await asyncio.wait_for(two.recv(), PATIENCE) == message
         await two.send(message[::-1])
-        assert await asyncio.wait_for(one.recv(), 5) == message[::-1]
+        assert await asyncio.wait_for(one.recv(), PATIENCE) == message[::-1]
     name = f'icebroker_turn_allocations_created_total{{family="ipv4",transport="{transport}"}}'
     assert server.metrics()[name] == before.get(name, 0) + 2
     await one.close()

@@ -7,7 +7,7 @@ import pytest
 from tests.conftest import need
 from tests.interop.bot import bot
 from tests.interop.browser import Caller, chromium, stage
-from tests.turn.live import until
+from tests.patience import until
 
 
 @pytest.mark.parametrize("first", ["page", "bot"])
@@ -28,7 +28,7 @@ async def test_a_back_end_calls_a_page(tmp_path: Path, first: str, relay: str):
             await page.page.click("[data-testid=chat]")
             await page.page.fill("[data-testid=chat-input]", "Hello bot")
             await page.page.press("[data-testid=chat-input]", "Enter")
-            await until(lambda: min(made.frames.values()) >= 20, 10)
-            await until(lambda: any("Hello bot" in text for text in made.heard), 10)
+            await until(lambda: min(made.frames.values()) >= 20)
+            await until(lambda: any("Hello bot" in text for text in made.heard))
         await page.page.wait_for_selector("html[data-peers='0']")
         assert page.problems == []

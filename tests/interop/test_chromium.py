@@ -14,7 +14,7 @@ from playwright.async_api import Browser
 from tests.conftest import need
 from tests.interop.browser import Caller, Stage, blank_page, chromium, stage
 from tests.interop.proxy import proxy
-from tests.turn.live import until
+from tests.patience import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 Enter = Callable[..., Awaitable[Caller]]
@@ -69,7 +69,7 @@ def relayed(server: Stage) -> int:
 
 @pytest.mark.parametrize("transport", ["udp", "tcp", "tls"])
 async def test_a_call_through_the_relay(server: Stage, enter: Enter, transport: str):
-    await until(lambda: not server.turn.ports_in_use, 10)
+    await until(lambda: not server.turn.ports_in_use)
     before = relayed(server)
     anna = await enter("Anna", relay="1", transport=transport)
     bo = await enter("Bo", relay="1", transport=transport)
@@ -80,7 +80,7 @@ async def test_a_call_through_the_relay(server: Stage, enter: Enter, transport: 
         assert pill.startswith(f"Relayed over {transport.upper()} · "), pill
     await anna.hang_up()
     await bo.hang_up()
-    await until(lambda: not server.turn.ports_in_use, 10)
+    await until(lambda: not server.turn.ports_in_use)
     assert relayed(server) - before > 100
 
 

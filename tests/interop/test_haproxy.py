@@ -11,6 +11,7 @@ import pytest
 from tests.conftest import need
 from tests.interop.process import free_port, relay, running
 from tests.interop.test_uclient import USER, all_came_back
+from tests.patience import PATIENCE
 
 CONFIGURATION = """
 defaults
@@ -28,7 +29,7 @@ listen secure
 
 
 def _wait_until_open(port: int) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return

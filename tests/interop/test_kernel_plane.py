@@ -9,7 +9,7 @@ from tests.conftest import need, need_root
 from tests.interop.bot import bot
 from tests.interop.browser import Caller, Stage, chromium, stage
 from tests.interop.process import samples
-from tests.turn.live import until
+from tests.patience import until
 from turn.metrics import exposition
 
 NAME = 'icebroker_turn_relay_packets_total{direction="%s",plane="kernel"}'
@@ -40,7 +40,7 @@ async def test_two_pages_are_carried_by_the_kernel(tmp_path: Path):
         for caller, other in zip(callers, ("Bo", "Anna"), strict=True):
             (call,) = await caller.hears_and_sees(other)
             assert (call["local"], call["remote"], call["via"]) == ("relay", "relay", "udp")
-        await until(lambda: min(carried(server).values()) > 100, 10)
+        await until(lambda: min(carried(server).values()) > 100)
         assert [caller.problems for caller in callers] == [[], []]
 
 
@@ -52,6 +52,6 @@ async def test_a_page_and_a_back_end_are_carried_by_the_kernel(tmp_path: Path):
         await page.join()
         async with bot(server.websocket, "bots") as made:
             await page.hears_and_sees("Bot")
-            await until(lambda: min(made.frames.values()) >= 20, 10)
-            await until(lambda: min(carried(server).values()) > 100, 10)
+            await until(lambda: min(made.frames.values()) >= 20)
+            await until(lambda: min(carried(server).values()) > 100)
         assert page.problems == []

@@ -14,7 +14,7 @@ from config.load import load
 from signaling.client import Client
 from tests.conftest import need
 from tests.interop.browser import certificate_files, chromium, free_port, stage
-from tests.turn.live import until
+from tests.patience import PATIENCE, until
 
 ROOT = Path(__file__).parents[2]
 HOST = "icebroker.example.org"
@@ -47,7 +47,7 @@ async def test_the_lines_for_a_back_end_print_who_comes(tmp_path: Path):
         )
         assert back_end.stdout is not None
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE):
                 assert (await anext(ada.events()))["name"] == "Recorder"
                 async with Client(server.websocket, name="Bob") as bob:
                     await bob.join("demo")

@@ -14,6 +14,7 @@ import pytest
 
 from tests.conftest import need, need_root
 from tests.interop.process import Relay, free_port, relay, running
+from tests.patience import PATIENCE
 
 SECRET = "the shared secret of the tests"
 USER = ["-u", "alice", "-w", "secretpw"]
@@ -185,7 +186,7 @@ class Capture:
         """End the capture, once what was sent last has been written."""
         time.sleep(0.3)
         self._process.send_signal(signal.SIGINT)
-        self._process.wait(10)
+        self._process.wait(PATIENCE)
         assert self._process.stderr is not None
         self._process.stderr.close()
 
@@ -243,7 +244,7 @@ def test_random_corruption_does_not_harm_the_server(bench: Bench) -> None:
 
 def test_a_binding_tells_the_address(bench: Bench) -> None:
     command = ["turnutils_stunclient", "-p", str(bench.server.port), "127.0.0.1"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert "UDP reflexive addr: 127.0.0.1" in result.stdout
 
 

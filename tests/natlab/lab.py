@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 from tests.natlab.internet import Internet, Site, certificate_of_the_server, internet
 from tests.natlab.networks import LAN, TRANSPORTS, Kind, expected
 from tests.natlab.peers import CONNECTED_WITHIN, MESSAGE, Aiortc, End, Page, Peer, on
+from tests.patience import PATIENCE
 
-AGREED_WITHIN = 5.0
-"""Seconds."""
 MESSAGES = 100
 """That each end sends to the other."""
 
@@ -181,7 +180,7 @@ def _peer(lab: Internet, site: Site, client: str) -> Peer:
 
 def agreed(ends: list[Any]) -> tuple[End, End]:
     """Their paths, once both speak of the same one: ICE may have several that are alike."""
-    deadline = time.monotonic() + AGREED_WITHIN
+    deadline = time.monotonic() + PATIENCE
     while True:
         one, other = both(ends, lambda end: end.end())
         if one.meets(other) or time.monotonic() > deadline:

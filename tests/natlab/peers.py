@@ -19,6 +19,7 @@ from tests.namespaces import inside, looping
 from tests.natlab.internet import RELAY, Internet, Site
 from tests.natlab.networks import LAN
 from tests.natlab.tunnel import HostLoop
+from tests.patience import PATIENCE, until
 
 CONNECTED_WITHIN = 25.0
 MESSAGE = "x" * 1000
@@ -128,9 +129,7 @@ class Aiortc(Peer):
             self._bot.channel.send(MESSAGE)
 
     async def received(self, count: int) -> None:
-        async with asyncio.timeout(10):
-            while len(self._bot.heard) < count:  # noqa: ASYNC110 - as above
-                await asyncio.sleep(0.01)
+        await until(lambda: len(self._bot.heard) >= count)
 
     async def close(self) -> None:
         await self._stack.aclose()
@@ -152,7 +151,7 @@ class Aiortc(Peer):
     async def _works(self, server: dict[str, Any]) -> bool:
         options = connection_kwargs([RTCIceServer(**server)])
         with suppress(OSError, TimeoutError, aioice.stun.TransactionError):
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(3):
                 transport, _ = await create_turn_endpoint(
                     asyncio.DatagramProtocol,
                     server_addr=options["turn_server"],
@@ -210,7 +209,7 @@ class Page(Peer):
         )
 
     async def received(self, count: int) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while await self._page.evaluate("heard") < count:  # noqa: ASYNC110 - as above
                 await asyncio.sleep(0.05)
 

@@ -17,11 +17,11 @@ from signaling.ice import IceProvider, Server
 from signaling.protocol import SUBPROTOCOL
 from signaling.server import SignalingService
 from signaling.stats import Tell, to_nobody
+from tests.patience import PATIENCE
 from tests.redis_server import RedisServer
 
 RELAY_SECRET = "the relay's secret, of this test"
 SERVERS = (Server(("stun:127.0.0.1:3478",)), Server(("turn:127.0.0.1:3478?transport=udp",)))
-PATIENCE = 3.0
 default_broker: ContextVar[RedisSettings | None] = ContextVar("default_broker", default=None)
 """Of the services that a test starts; a fixture may run a whole file over Redis by it."""
 

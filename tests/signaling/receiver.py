@@ -12,6 +12,8 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.patience import PATIENCE
+
 SECRET = "the webhook secret of the tests"
 
 
@@ -55,7 +57,7 @@ class Receiver:
         }
         return list(lines.values())
 
-    async def until(self, *lines: str, within: float = 10) -> None:
+    async def until(self, *lines: str, within: float = PATIENCE) -> None:
         """Wait until exactly this was told."""
         try:
             async with asyncio.timeout(within):

@@ -116,6 +116,29 @@ def test_forged_tokens_are_refused(token):
         Tokens([SECRET, OLD]).check(token, NOW)
 
 
+def odd():
+    """Claims that are signed, and that nobody could mean."""
+    yield "the empty room", {"room": ""}
+    yield "exp that no time is later than", {"exp": float("nan")}
+    yield "exp never", {"exp": float("inf")}
+    yield "resume without end", {"resume": float("inf")}
+    yield "resume in the past", {"resume": -1}
+    yield "resume of years", {"resume": 10**400}
+    yield "a name with half a letter", {"name": "\ud800"}
+
+
+@pytest.mark.parametrize("claims", [pytest.param(claims, id=name) for name, claims in odd()])
+def test_what_nobody_could_mean_is_refused_though_it_is_signed(claims):
+    """An application may sign what its users typed: that must not harm others in the room."""
+    with pytest.raises(BadToken):
+        Tokens([SECRET]).check(sign(HEADER, {**GOOD, **claims}), NOW)
+
+
+def test_bytes_that_are_no_text_are_no_token():
+    with pytest.raises(BadToken):
+        Tokens([SECRET]).check(sign(HEADER, GOOD)[:-1] + "\udcff", NOW)
+
+
 def test_where_no_secret_is_configured_no_token_is_good_and_none_is_minted():
     with pytest.raises(BadToken):
         Tokens([]).check(sign(HEADER, GOOD, ""), NOW)

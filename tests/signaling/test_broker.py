@@ -445,7 +445,7 @@ async def test_what_happened_waits_until_somebody_was_told(telling):
 
 async def test_what_was_taken_by_a_node_that_died_is_due_again(telling):
     await begin(telling.one, "a", "r")
-    assert len(await telling.one.take_events(99, lease=0.05)) == 2
+    assert len(await telling.one.take_events(99, lease=1.5)) == 2
     assert await telling.two.take_events(99, lease=60) == []
-    await asyncio.sleep(0.06)
+    await asyncio.sleep(1.6)
     assert [event.tries for event in await telling.two.take_events(99, lease=60)] == [2, 2]

@@ -10,6 +10,7 @@ from aiohttp import web
 from signaling import admission
 from signaling.auth import Tokens
 from signaling.client import Client, SignalingError
+from tests.patience import PATIENCE
 from tests.signaling.live import signaling, sockets, url
 from tests.signaling.receiver import SECRET, receiver
 
@@ -85,6 +86,10 @@ async def garbage(_):
     return web.Response(text='["allow"')
 
 
+async def deep(_):
+    return web.Response(text='{"allow":' + "[" * 9000)
+
+
 async def listed(_):
     return web.json_response([{"allow": True}])
 
@@ -97,13 +102,23 @@ async def failing(_):
     return web.Response(status=500, text='{"allow": true}')
 
 
-@pytest.mark.parametrize("answer", [hang, pour, elsewhere, garbage, listed, wrong_type, failing])
+def age(service, seconds):
+    """Let what is remembered be so much older."""
+    answers = service._join_webhook._answers
+    for question, (expires, claims) in answers.items():
+        answers[question] = (expires - seconds, claims)
+
+
+@pytest.mark.parametrize(
+    "answer", [hang, pour, elsewhere, garbage, deep, listed, wrong_type, failing]
+)
 async def test_where_it_cannot_decide_nobody_comes_in_and_all_may_come_back(back_end, answer):
     back_end.answer = answer
     async with asking(back_end, webhook_timeout=0.3) as service, sockets(service) as connect:
         one, refused = await enter(connect)
         assert (refused["code"], refused["retryable"]) == ("unavailable", True)
         assert await one.closed() == 4004
+        service._poster.timeout = PATIENCE
         back_end.says(allow=True)
         _, joined = await enter(connect)
         assert joined["type"] == "joined"
@@ -125,7 +140,7 @@ async def test_the_same_question_is_asked_once_at_a_time_and_then_remembered(bac
         return web.json_response({"allow": True})
 
     back_end.answer = slowly
-    async with asking(back_end, join_cache=0.6) as service, sockets(service) as connect:
+    async with asking(back_end, join_cache=60) as service, sockets(service) as connect:
         together = await asyncio.gather(*(enter(connect) for _ in range(8)))
         assert {answer["type"] for _, answer in together} == {"joined"}
         await enter(connect)
@@ -133,7 +148,7 @@ async def test_the_same_question_is_asked_once_at_a_time_and_then_remembered(bac
         await enter(connect, room="another")
         await enter(connect, token="another")
         assert len(back_end.got) == 3
-        await asyncio.sleep(0.7)
+        age(service, 60)
         await enter(connect)
         assert len(back_end.got) == 4
 
@@ -154,15 +169,14 @@ async def test_a_client_that_goes_does_not_end_what_another_waits_for(back_end):
         assert (await second)[1]["type"] == "joined"
 
 
-async def test_a_refusal_is_not_remembered_for_long(back_end, monkeypatch):
-    monkeypatch.setattr(admission, "LONGEST_REFUSAL", 0.2)
+async def test_a_refusal_is_not_remembered_for_long(back_end):
     back_end.says(403)
     async with asking(back_end, join_cache=60) as service, sockets(service) as connect:
         await enter(connect)
         await enter(connect)
         assert len(back_end.got) == 1
         back_end.says(allow=True)
-        await asyncio.sleep(0.25)
+        age(service, admission.LONGEST_REFUSAL)
         assert (await enter(connect))[1]["type"] == "joined"
 
 
@@ -193,6 +207,15 @@ async def test_the_room_is_the_one_that_was_asked_about_or_that_it_names(back_en
         await three.hello(token="t")
         for room in ("one", "two"):
             assert (await three.join(room))["type"] == "joined"
+
+
+async def test_a_client_cannot_ask_for_every_room(back_end):
+    """Only the back end's own "*" is every room; a client's is the room of that name."""
+    back_end.says(allow=True)
+    async with asking(back_end) as service, sockets(service) as connect:
+        one, answer = await enter(connect, room="*")
+        assert answer["type"] == "joined"
+        assert (await one.join("private"))["code"] == "forbidden"
 
 
 async def test_a_jwt_is_good_without_asking_and_a_forged_one_is_for_the_back_end(back_end):

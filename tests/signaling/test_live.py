@@ -11,6 +11,7 @@ import jwt
 import pytest
 
 from signaling.client import Client, SignalingError
+from tests.patience import PATIENCE
 from tests.redis_server import redis_server
 from tests.signaling.live import default_broker, on, signaling, sockets, url
 
@@ -86,7 +87,7 @@ class TestConversation:
         async with signaling() as service, sockets(service) as connect:
             one, two, first, _ = await pair(connect)
             deep: object = "deep"
-            for _ in range(900):  # more than Python likes to walk, and nothing here has to
+            for _ in range(90):  # the protocol allows a hundred levels, the frame counted
                 deep = [deep]
             for number, meta in enumerate(({"mood": "\u00fc"}, deep)):
                 await one.say(type="join", id=str(number), room="r", meta=meta)
@@ -202,10 +203,12 @@ class TestLimits:
         async with signaling() as service, sockets(service) as connect:
             one = await connect()
             await one.hello()
+            began = time.monotonic()
             for number in range(150):
                 await one.say(type="ping", t=number)
             answers = [(await one.hear())["type"] for _ in range(150)]
-            assert 100 <= answers.count("pong") <= 120
+            allowed = 100 + 50 * (time.monotonic() - began) + 1
+            assert 100 <= answers.count("pong") <= allowed
             assert answers.count("error") == 150 - answers.count("pong")
             for number in range(700):
                 await one.say(type="ping", t=number)
@@ -505,7 +508,7 @@ class TestPythonClient:
                     if number % 20 == 15:
                         await two.drop()
                     await two.message(number, to=peer)
-                await asyncio.wait_for(collecting, 10)
+                await asyncio.wait_for(collecting, PATIENCE)
                 assert got == list(range(60))
 
     async def test_what_was_asked_first_is_sent_first_after_a_reconnect(self):
@@ -585,7 +588,7 @@ async def test_the_client_gets_a_token_for_each_connection():
         return fetched[-1]
 
     async with (
-        asyncio.timeout(10),
+        asyncio.timeout(PATIENCE),
         signaling(token_secret=TOKEN_SECRET) as service,
         Client(url(service, "/ws", "ws"), token=fetch) as one,
     ):

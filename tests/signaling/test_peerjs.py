@@ -10,8 +10,9 @@ import pytest
 
 from signaling.auth import Tokens
 from signaling.protocol import peerjs
+from tests.patience import PATIENCE, until
 from tests.redis_server import redis_server
-from tests.signaling.live import PATIENCE, on, signaling, sockets, url
+from tests.signaling.live import on, signaling, sockets, url
 
 SECRET = "a secret of the PeerJS tests, of 32 bytes"
 
@@ -131,8 +132,8 @@ async def test_who_stays_away_is_said_once_after_a_while(broker):
         await ada.say("CANDIDATE", "nobody", {})
         await ada.say("LEAVE", "nobody")
         expected = {"type": "EXPIRE", "src": "nobody", "dst": "ada"}
-        assert await ada.hear(within=3) == expected
-        assert 0.9 < time.monotonic() - began < 2
+        assert await ada.hear(within=PATIENCE) == expected
+        assert time.monotonic() - began > 0.9
         await ada.silent()
 
 
@@ -187,7 +188,7 @@ async def test_a_lost_peer_that_stays_away_expires(broker):
         bob.lose()
         await asyncio.sleep(0.2)
         await ada.say("OFFER", "bob", 1)
-        assert (await ada.hear(within=3))["type"] == "EXPIRE"
+        assert (await ada.hear(within=PATIENCE))["type"] == "EXPIRE"
 
 
 async def test_more_frames_at_once_than_the_limit_are_slowed_down_and_none_is_lost():
@@ -359,13 +360,11 @@ async def test_while_redis_is_away_clients_may_come_back(server, tmp_path):
         async with net(on(own)) as nodes:
             ada = await nodes.open("ada")
             own.kill()
-            async with asyncio.timeout(10):
-                while nodes.nodes[0]._broker.is_up():  # noqa: ASYNC110 - asked as it is
-                    await asyncio.sleep(0.05)
+            await until(lambda: not (nodes.nodes[0]._broker.is_up()))
             wire = await nodes.connect("bob")
             assert await wire.closed() == 4004
             await ada.say("OFFER", "bob", 1)
-            assert (await ada.hear(within=3))["type"] == "EXPIRE"
+            assert (await ada.hear(within=PATIENCE))["type"] == "EXPIRE"
 
 
 async def test_what_waits_is_bounded():

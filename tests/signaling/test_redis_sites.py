@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import time
 
 import pytest
 import redis
@@ -11,19 +10,9 @@ from signaling.broker.base import Unavailable
 from signaling.broker.scripts import FOLDER
 from signaling.protocol.errors import CloseCode
 from signaling.protocol.messages import NULL
+from tests.patience import until
 from tests.redis_sites import ACL, KNOWN_AS, PASSWORD, PREFIX, cluster, plain, sentinels, tls
 from tests.signaling.worlds import Ear, begin, message, redis_broker, redis_world
-
-CHANGED_WITHIN = 5.0
-"""Seconds until all is well after another server has our keys."""
-
-
-async def until(condition, within=CHANGED_WITHIN):
-    """Wait for a condition."""
-    deadline = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.02)
 
 
 @pytest.fixture(scope="module")

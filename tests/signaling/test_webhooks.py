@@ -13,6 +13,7 @@ from signaling.broker.waiting import MOST_WAITING, WaitingEvents
 from signaling.client import Client
 from signaling.webhook import Poster, Unreachable, key_of, sign
 from tests.interop.cluster import cluster
+from tests.patience import until
 from tests.redis_server import redis_server
 from tests.signaling.live import on, signaling, sockets, url
 from tests.signaling.receiver import SECRET, receiver
@@ -102,9 +103,7 @@ async def test_who_leaves_and_the_quiet_ones_are_told_of_too(broker, back_end):
             ws = await http.ws_connect(url(service, query))
             await ws.receive()
             await ws.close()
-        async with asyncio.timeout(10):
-            while len(back_end.got) < 12:  # noqa: ASYNC110 - asked as it is
-                await asyncio.sleep(0.02)
+        await until(lambda: not (len(back_end.got) < 12))
     for room, name in (("r", "Ada"), ("s", "Ada"), ("peerjs/peerjs", "bob")):
         assert [m["type"] for m in back_end.got if m["data"]["room"] == room] == [
             "room.opened", "peer.joined", "peer.left", "room.closed",
@@ -122,9 +121,7 @@ async def test_what_is_not_taken_is_told_again_under_its_id(broker, back_end):
     async with telling(broker, back_end) as service:
         async with Client(url(service, "/ws", "ws"), name="Ada") as ada:
             await ada.join("r")
-            async with asyncio.timeout(5):
-                while service.stats.webhooks["delivered"] < 2:  # noqa: ASYNC110 - asked as it is
-                    await asyncio.sleep(0.02)
+            await until(lambda: not (service.stats.webhooks["delivered"] < 2))
         assert service.stats.webhooks["failed"] == 3
     assert len(back_end.got) >= 5
     assert len(set(back_end.ids[:5])) == 2
@@ -157,9 +154,7 @@ async def test_what_nobody_takes_for_hours_is_given_up(broker, back_end, monkeyp
     async with telling(broker, back_end) as service:
         async with Client(url(service, "/ws", "ws")) as ada:
             await ada.join("r")
-            async with asyncio.timeout(5):
-                while service.stats.webhooks["given_up"] < 2:  # noqa: ASYNC110 - asked as it is
-                    await asyncio.sleep(0.02)
+            await until(lambda: not (service.stats.webhooks["given_up"] < 2))
         count = len(back_end.got)
         await asyncio.sleep(0.3)
         assert {m["type"] for m in back_end.got[count:]} <= {"peer.left", "room.closed"}
@@ -185,17 +180,16 @@ async def test_what_waits_is_bounded_and_has_a_ttl(server, back_end):
         Client(url(service, "/ws", "ws")) as ada,
     ):
         await ada.join("r")
-        async with asyncio.timeout(5):
-            while not back_end.got:  # noqa: ASYNC110 - asked as it is
-                await asyncio.sleep(0.02)
+        await until(lambda: back_end.got)
         assert server.without_ttl() == []
 
 
-async def test_the_order_of_the_embedded_queue_and_its_leases():
-    waiting = WaitingEvents()
+def test_the_order_of_the_embedded_queue_and_its_leases():
+    now = [1000.0]
+    waiting = WaitingEvents(lambda: now[0])
     for number in range(12):
         waiting.note("room.opened", room=str(number))
-    first = waiting.take(10, lease=0.05)
+    first = waiting.take(10, lease=5)
     assert [event.tries for event in first] == [1] * 10
     assert [f'"room":"{number}"'.encode() in event.event for number, event in enumerate(first)] == (
         [True] * 10
@@ -203,7 +197,7 @@ async def test_the_order_of_the_embedded_queue_and_its_leases():
     assert len(waiting.take(10, lease=60)) == 2
     waiting.end([event.id for event in first[1:]])
     assert waiting.take(10, lease=60) == []
-    await asyncio.sleep(0.06)
+    now[0] += 5
     (again,) = waiting.take(10, lease=60)
     assert (again.id, again.tries) == (first[0].id, 2)
     waiting.retry(again.id, 0.0)
@@ -219,9 +213,7 @@ async def test_while_redis_is_away_nothing_is_lost(tmp_path, back_end):
                 await back_end.until("room.opened", "peer.joined Ada")
                 own.sleep()
                 broker = service._broker
-                async with asyncio.timeout(15):
-                    while broker.is_up():  # noqa: ASYNC110 - asked as it is
-                        await asyncio.sleep(0.05)
+                await until(lambda: not (broker.is_up()))
                 with pytest.raises(Unavailable):
                     await broker.take_events(1, 1)
                 own.wake()
@@ -248,14 +240,12 @@ async def test_a_node_that_is_killed_leaves_its_share_to_another(tmp_path, back_
         client = Client(f"ws://127.0.0.1:{one.port}/ws", name="Ada")
         await client.__aenter__()
         await client.join("r")
-        async with asyncio.timeout(10):
-            while not back_end.got:  # noqa: ASYNC110 - asked as it is
-                await asyncio.sleep(0.02)
+        await until(lambda: back_end.got)
         one.kill()
         two.process.send_signal(18)
         held.set()
         await client.close()
         await back_end.until(
             "room.opened", "peer.joined Ada", "peer.suspended Ada", "peer.left Ada timeout",
-            "room.closed", within=30,
+            "room.closed",
         )  # fmt: skip

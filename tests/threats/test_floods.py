@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.patience import PATIENCE
 from tests.turn.kernel.hosts import HostClient, Network, network
 from tests.turn.live import UDP, Client
 from turn.codec import registry
@@ -146,16 +147,16 @@ def field_fixture(tmp_path_factory) -> Iterator[Field]:
             for _ in range(2):  # the second one does not wait for clients that are still there
                 process.terminate()
                 time.sleep(0.05)
-            process.wait(10)
+            process.wait(PATIENCE)
         assert "Traceback" not in log.read_text()
 
 
 def _wait_until_it_answers(field: Field) -> None:
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         client = field.client()
         with contextlib.suppress(OSError), contextlib.closing(client):
-            client.do(client.request(Method.BINDING))
+            client.do(asyncio.wait_for(ask(client, Method.BINDING), 1))
             time.sleep(0.2)
             return
         time.sleep(0.1)
@@ -202,7 +203,7 @@ class Call(threading.Thread):
         """Stop, and wait for what is on its way."""
         self._over.set()
         self.join()
-        deadline = time.monotonic() + 3
+        deadline = time.monotonic() + PATIENCE
         while self.back < self.sent and time.monotonic() < deadline:
             self._take()
             time.sleep(EVERY)
@@ -234,7 +235,7 @@ def test_a_flood_from_everywhere(field: Field):
     with Call(field) as call, field.flood(SOURCES, FIRST, rate, COUNT) as flood:
         time.sleep(1)
         with contextlib.closing(field.client()) as late:
-            reply = late.do(asyncio.wait_for(allocate(late), 30))
+            reply = late.do(asyncio.wait_for(allocate(late), PATIENCE))
             assert flood.poll() is None, "it got in after the flood, which shows nothing"
         sent = int(flood.communicate(timeout=60)[0])
     assert reply.has(registry.XOR_RELAYED_ADDRESS)

@@ -3,6 +3,7 @@
 The real process is run, with its own logging, since a library's lines count too.
 """
 
+import asyncio
 import time
 
 from tests.interop.process import relay
@@ -42,3 +43,28 @@ async def test_no_secret_no_credential_and_no_payload_is_logged(tmp_path, connec
     assert "draining" in written  # it logs at all
     for canary in seen:
         assert canary not in written
+
+
+NO_HTTP = (
+    (b"GET /ws?token=canary-token\xff HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", b"400"),
+    (b"canary-token\r\n\r\n", b"400"),
+    (b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\ncanary-token \x01\r\n\r\n", b"400"),
+    (
+        b"GET /api/v1 HTTP/1.1\r\nHost: [::1]\r\nAuthorization: Bearer canary-token\xff\r\n\r\n",
+        b"401",
+    ),
+)
+
+
+async def test_what_is_no_http_is_not_logged(tmp_path, monkeypatch):
+    monkeypatch.setenv("ICEBROKER_ADMIN__TOKEN", "the operator's token")
+    with relay(tmp_path) as running:
+        before = running.log.read_text()
+        for sent, status in NO_HTTP:
+            reader, writer = await asyncio.open_connection("127.0.0.1", running.admin_port)
+            writer.write(sent)
+            assert (await asyncio.wait_for(reader.readline(), 5)).split()[1] == status
+            writer.close()
+        logged = running.log.read_text()[len(before) :]
+        assert "canary-token" not in logged
+        assert "Error" not in logged

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import turn
-from tests.turn.live import Client, port_of, relay, until
+from tests.patience import until
+from tests.turn.live import Client, port_of, relay
 from turn.codec import registry
 from turn.codec.integrity import Integrity
 from turn.codec.message import build

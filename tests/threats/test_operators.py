@@ -6,6 +6,7 @@ import urllib.request
 from typing import Any
 
 from tests.interop.process import free_port, icebroker
+from tests.patience import PATIENCE
 from tests.turn.live import UDP, Client
 from turn.auth.credentials import long_term_key
 from turn.auth.ephemeral import mint
@@ -24,7 +25,7 @@ def ask(port: int, path: str, method: str = "GET", body: Any = None) -> str:
         headers={"Authorization": f"Bearer {TOKEN}"},
         data=None if body is None else json.dumps(body).encode(),
     )
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
         text: str = answer.read().decode()
         return text
 

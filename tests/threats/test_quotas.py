@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from tests.turn.live import UDP, port_of, relay, until
+from tests.patience import until
+from tests.turn.live import UDP, port_of, relay
 from turn.auth.credentials import long_term_key
 from turn.auth.ephemeral import mint
 from turn.codec import registry

@@ -10,7 +10,8 @@ from functools import partial
 
 import pytest
 
-from tests.turn.live import UDP, Client, port_of, relay, until
+from tests.patience import until
+from tests.turn.live import UDP, Client, port_of, relay
 from turn.codec import registry
 from turn.codec.integrity import Integrity
 from turn.codec.message import build, parse_untrusted

@@ -9,6 +9,7 @@ import tracemalloc
 
 import pytest
 
+from tests.patience import PATIENCE
 from tests.signaling.live import signaling, sockets
 
 MASK = bytes(4)
@@ -37,7 +38,7 @@ class Wire:
 
     async def end(self):
         """The close code that the server sends; None where the connection just ends."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             try:
                 while True:
                     first, second = await self.reader.readexactly(2)
@@ -56,7 +57,7 @@ class Wire:
         try:
             while sent < most:
                 self.writer.write(bytes(65536))
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(PATIENCE):
                     await self.writer.drain()
                 sent += 65536
         except ConnectionError:

@@ -7,6 +7,7 @@ import tracemalloc
 import aiohttp
 import pytest
 
+from tests.patience import until
 from tests.signaling.live import signaling, sockets, url
 
 
@@ -15,12 +16,6 @@ async def refusal(connect):
     with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
         await connect()
     return refused.value.status
-
-
-async def until(condition):
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 - the service is asked as it is, without hooks
-            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +62,7 @@ async def test_sockets_that_went_before_hello_lock_nobody_out():
 async def test_silent_sockets_are_bounded_for_an_address_and_time_out():
     """Half-open clients: a place is had by a hello, or again when their time is up."""
     async with (
-        signaling(max_unauthenticated_per_address=2, hello_timeout=0.3) as service,
+        signaling(max_unauthenticated_per_address=2, hello_timeout=3) as service,
         sockets(service) as connect,
     ):
         silent = [await connect() for _ in range(2)]

@@ -7,7 +7,8 @@ import ssl
 import pytest
 
 from config.certificate import self_signed
-from tests.turn.live import UDP, Client, port_of, relay, until
+from tests.patience import PATIENCE, until
+from tests.turn.live import UDP, Client, port_of, relay
 from turn.codec import registry
 from turn.codec.registry import MessageClass, Method
 from turn.codec.values import Address
@@ -156,7 +157,7 @@ class TestLengths:
         """Smuggling: requests in what is relayed are nobody's requests."""
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
             peer.bind(("127.0.0.1", 0))
-            peer.settimeout(2)
+            peer.settimeout(PATIENCE)
             async with relay() as service:
                 client = await connect(port_of(service, "tcp"), tcp=True)
                 await client.allocate()

@@ -3,11 +3,12 @@
 import asyncio
 import secrets
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 from config.turn import TurnSettings
+from tests.patience import PATIENCE
 from turn.auth.credentials import long_term_key
 from turn.codec import registry
 from turn.codec.framing import StreamFramer
@@ -20,8 +21,6 @@ from turn.telling import Tell, to_nobody
 from turn.transport.listeners import Listening
 
 UDP = (registry.REQUESTED_TRANSPORT, 17)
-PATIENCE = 2.0
-"""Seconds that an answer may take on a busy machine."""
 
 
 def settings(**changes: Any) -> TurnSettings:
@@ -63,13 +62,6 @@ class Listens(Protocol):
 def port_of(service: Listens, protocol: str = "udp") -> int:
     """The port that the relay took."""
     return next(place.port for place in service.addresses if place.protocol == protocol)
-
-
-async def until(condition: Callable[[], object], patience: float = 3.0) -> None:
-    """Wait for something that the relay does a moment later."""
-    async with asyncio.timeout(patience):
-        while not condition():  # noqa: ASYNC110 - the relay is asked as it is, without hooks
-            await asyncio.sleep(0.01)
 
 
 class Client:

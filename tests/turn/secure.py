@@ -10,7 +10,8 @@ from typing import Any
 from OpenSSL import SSL
 
 from config.certificate import self_signed
-from tests.turn.live import PATIENCE, Client, port_of
+from tests.patience import PATIENCE
+from tests.turn.live import Client, port_of
 from turn.codec.framing import StreamFramer
 from turn.routes import Transport
 from turn.server import TurnService

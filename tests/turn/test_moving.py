@@ -5,7 +5,8 @@ import socket
 
 import pytest
 
-from tests.turn.live import UDP, Client, port_of, relay, until
+from tests.patience import until
+from tests.turn.live import UDP, Client, port_of, relay
 from turn.codec import registry
 from turn.codec.channel import encode
 from turn.codec.registry import Method

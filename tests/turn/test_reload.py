@@ -7,6 +7,7 @@ import time
 import pytest
 
 from config.certificate import self_signed
+from tests.patience import PATIENCE
 from tests.turn.live import UDP, Client, port_of, relay, settings
 from turn.assemble import StartError
 from turn.auth.ephemeral import mint
@@ -42,10 +43,10 @@ async def test_an_allocation_goes_on_and_a_peer_that_is_refused_now_ends(connect
         await client.allocate()
         await client.request(Method.CREATE_PERMISSION, (registry.XOR_PEER_ADDRESS, peer))
         await client.send(send(peer, b"before"))
-        assert await asyncio.wait_for(heard.get(), 2) == b"before"
+        assert await asyncio.wait_for(heard.get(), PATIENCE) == b"before"
         service.reload(settings(max_lifetime=700))
         await client.send(send(peer, b"between"))
-        assert await asyncio.wait_for(heard.get(), 2) == b"between"
+        assert await asyncio.wait_for(heard.get(), PATIENCE) == b"between"
         reply = await client.request(Method.REFRESH, (registry.LIFETIME, 3600))
         assert reply.get(registry.LIFETIME) == 700
         service.reload(settings(deny_peers=["127.0.0.0/8"]))

@@ -8,7 +8,8 @@ import pytest
 
 from config.certificate import self_signed
 from tests.interop.process import free_port
-from tests.turn.live import UDP, Client, port_of, relay, settings, until
+from tests.patience import PATIENCE, until
+from tests.turn.live import UDP, Client, port_of, relay, settings
 from turn.assemble import Certificate, StartError
 from turn.codec import registry
 from turn.codec.registry import MessageClass, Method
@@ -152,18 +153,18 @@ class TestDrain:
             assert not draining.done()
             assert service.ready() == ["draining"]
             await old.request(Method.REFRESH, (registry.LIFETIME, 0))
-            await asyncio.wait_for(draining, 2)
+            await asyncio.wait_for(draining, PATIENCE)
 
     async def test_it_ends_at_its_time_whoever_is_still_there(self, connect):
         async with relay() as service:
             client = await connect(port_of(service))
             await client.allocate()
-            await asyncio.wait_for(service.drain(0.1), 2)
+            await asyncio.wait_for(service.drain(0.1), PATIENCE)
             assert service.ports_in_use == 1
 
     async def test_it_ends_at_once_where_nobody_is(self):
         async with relay() as service:
-            await asyncio.wait_for(service.drain(3600), 2)
+            await asyncio.wait_for(service.drain(3600), PATIENCE)
 
 
 class TestStop:

@@ -61,13 +61,15 @@ class Revoke(Struct, frozen=True):
 
 
 class Revocation(Struct, frozen=True):
-    """A user that may begin nothing new at this process."""
+    """A user that may begin nothing new."""
 
     user: str
     until: str
     """RFC 3339."""
     ended: dict[str, int]
-    """What it had, by service."""
+    """What it had at this process, by service."""
+    everywhere: bool
+    """Whether every process that shares the Redis has it too; false: this process alone."""
 
 
 class Revocations(Struct, frozen=True):
@@ -86,6 +88,9 @@ class Errors(Struct, frozen=True):
     """The last warnings and errors of the log, the newest first."""
 
     errors: list[Event]
+
+
+HERE_ALONE = "{0} at this process alone, {1!r}: ask again when the others can be told; {2}"
 
 
 class Actions:
@@ -148,7 +153,7 @@ class Actions:
                       self._put_revocation, Revocation, (user,), Revoke, (400, 503)),
             Operation("DELETE", f"{v1}/revocations/{{user}}", "restore",
                       "Let a user that was revoked begin again.",
-                      self._delete_revocation, Revocations, (user,), refusals=(404,)),
+                      self._delete_revocation, Revocations, (user,), refusals=(404, 503)),
         ]  # fmt: skip
 
     # Looking -------------------------------------------------------------------------------
@@ -226,20 +231,30 @@ class Actions:
             raise ApiError(400, f"seconds: more than 0, up to {LONGEST:.0f}")
         until = time.time() + wanted.seconds
         self.done(request, "revoke", user=user, seconds=wanted.seconds)
-        ended = {}
-        for service in self._services:
-            ended[service.name] = await now_or_503(service.revoke(user, until))
-        made = Revocation(user, rfc3339(until), ended)
+        ended: dict[str, int] = {}
+        try:
+            for service in self._services:
+                ended[service.name] = await service.revoke(user, until)
+            everywhere = await self._control.spread_revocation(user, until)
+        except ConnectionError as error:
+            self._revoked[user] = until, Revocation(user, rfc3339(until), ended, everywhere=False)
+            raise ApiError(503, HERE_ALONE.format("revoked", user, error)) from None
+        made = Revocation(user, rfc3339(until), ended, everywhere)
         self._revoked[user] = until, made
         return answer(made)
 
     async def _delete_revocation(self, request: web.Request) -> web.Response:
         user = request.match_info["user"]
-        if self._revoked.pop(user, None) is None:
+        if user not in self._revoked:
             raise ApiError(404, f"{user!r} is not revoked")
         self.done(request, "restore", user=user)
-        for service in self._services:
-            await service.restore(user)
+        try:
+            for service in self._services:
+                await service.restore(user)
+            await self._control.spread_revocation(user, 0.0)
+        except ConnectionError as error:
+            raise ApiError(503, HERE_ALONE.format("restored", user, error)) from None
+        self._revoked.pop(user, None)
         return answer(self._revocations())
 
     def _revocations(self) -> Revocations:

@@ -165,5 +165,5 @@ def _is_address(name: str) -> bool:
 
 
 def _digest(token: str) -> bytes:
-    # Of one length, so that comparing them tells nothing of the token's.
-    return hashlib.sha256(token.encode()).digest()
+    # Of one length, so that comparing them tells nothing of the token's. A header may be any bytes.
+    return hashlib.sha256(token.encode(errors="surrogateescape")).digest()

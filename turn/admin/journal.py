@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from turn.telling import Facts, Tell
+from turn.telling import Tell, Told, facts_of
 
 MOST_KEPT = 512
 MOST_REASONS = 64
@@ -100,12 +100,12 @@ class Journal:
         """How many watch now."""
         return len(self._watchers)
 
-    def tell(self, kind: str, facts: Facts) -> None:
+    def tell(self, kind: str, told: Told) -> None:
         """Take an event in."""
         if not self._on:
             return
         self._number += 1
-        event = Event(self._number, rfc3339(self._clock()), kind, dict(facts))
+        event = Event(self._number, rfc3339(self._clock()), kind, dict(facts_of(told)))
         self._recent.append(event)
         if kind in REFUSALS:
             self._keep_refusal(event)

@@ -66,10 +66,11 @@ class Service(Protocol):
         """End what a user has, and let it begin nothing until then (Unix time).
 
         :returns: how many allocations or sessions ended.
+        :raises ConnectionError: it is done here, and others could not be told.
         """
 
     async def restore(self, user: str) -> None:
-        """Let a user that was revoked begin again."""
+        """Let a user that was revoked begin again. :raises ConnectionError: here alone."""
 
 
 class Control(Protocol):
@@ -80,6 +81,13 @@ class Control(Protocol):
 
     def set_log_level(self, level: str) -> None:
         """Write these log lines and more important ones, until the next reload."""
+
+    async def spread_revocation(self, user: str, until: float) -> bool:
+        """Tell every process that shares the Redis what was revoked here; whether there is one.
+
+        :param until: Unix time; 0: it is taken back.
+        :raises ConnectionError: they cannot be told now.
+        """
 
     log_level: str
     """The least important lines that are written."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from enum import StrEnum
+from functools import partial
 from typing import NamedTuple
 
 from turn.allocation.connections import Connection, Connections, PeerStream
@@ -28,10 +29,10 @@ from turn.codec import registry
 from turn.codec.errors import StunError
 from turn.codec.message import build
 from turn.codec.registry import Attributes, MessageClass, Method
-from turn.codec.values import Address, Family, Icmp, family_of
+from turn.codec.values import FAMILY_NAMES, Address, Family, Icmp, family_of
 from turn.routes import Ends, FiveTuple, Route, RouteTable, Send
 from turn.stats import DropReason, Stats
-from turn.telling import Tell, to_nobody
+from turn.telling import Facts, Tell, to_nobody
 
 TICKET_BYTES = 16
 MOST_INDICATION_ROUTES = 128
@@ -99,15 +100,14 @@ class Allocator:
         :param relays: at most one of each family.
         """
         sending, receiving = self._bandwidth.of(owner.user, place_of(client), now)
-        is_stream, family_of_client = client.transport.is_stream, family_of(client.client)
+        is_stream = client.transport.is_stream
+        is_from_ipv4 = family_of(client.client) is Family.IPV4
         allocation = Allocation(client, owner, self._routes.open(client), now)
         for relay in relays:
+            family = family_of(relay.address)
             # The attribute counts from IPv4 to IPv4 and from TCP; in a translation of packets it
             # is to be ignored (RFC 8656 §13, §14, §15).
-            is_translated = not is_stream and Family.IPV6 in {
-                family_of_client,
-                family_of(relay.address),
-            }
+            is_translated = not is_stream and not (is_from_ipv4 and family is Family.IPV4)
             ends = Ends(
                 client,
                 relay.address,
@@ -117,13 +117,13 @@ class Allocator:
                 sending=sending,
                 receiving=receiving,
             )
-            allocation.relayed[family_of(relay.address)] = Relayed(relay, ends, now)
+            allocation.relayed[family] = Relayed(relay, ends, now)
             allocation.is_tcp = relay.is_tcp
         self.table.insert(allocation)
         for family, relayed in allocation.relayed.items():
             relayed.relay.start(allocation.routes, AllocationGate(self, allocation))
-            self._stats.allocations_created[client.transport, family.name.lower()] += 1
-        self._tell("allocation_created", allocation.facts())
+            self._stats.allocations_created[client.transport, FAMILY_NAMES[family]] += 1
+        self._tell("allocation_created", allocation.facts)
         return allocation
 
     def grant(self, wanted: float) -> float:
@@ -152,8 +152,7 @@ class Allocator:
         for relayed in allocation.relayed.values():
             self._release(relayed.relay)
         self._stats.allocations_closed[reason] += 1
-        carried = allocation.routes.carried._asdict()
-        self._tell("allocation_closed", {**allocation.facts(), "reason": reason, **carried})
+        self._tell("allocation_closed", partial(_how_it_ended, allocation, reason))
 
     def hand_over(self, allocation: Allocation) -> None:
         """Let go of an allocation whose relayed addresses another worker goes on with."""
@@ -162,7 +161,15 @@ class Allocator:
         self.table.remove(allocation, handed_over=True)
         self._by_ticket.pop(allocation.ticket, None)
         self._stats.allocations_closed[CloseReason.MOVED] += 1
-        self._tell("allocation_closed", {**allocation.facts(), "reason": CloseReason.MOVED})
+        self._tell("allocation_closed", partial(_how_it_ended, allocation, CloseReason.MOVED))
+
+    def give_up(self, relays: Sequence[Relay]) -> None:
+        """Close what another worker has handed over, where it can be used for nothing."""
+        for relay in relays:
+            # Those who were told that it is live have to hear that it is not.
+            self.table.books.opened(relay.address)
+            self.table.books.closed(relay.address)
+            self._release(relay)
 
     def close_family(self, allocation: Allocation, family: Family, reason: CloseReason) -> None:
         """End one relayed address of an allocation, and all of it where it was the last one."""
@@ -380,6 +387,11 @@ class Allocator:
         if route.channel:
             return min(allocation.channels[route.channel].expires, expires)
         return min(allocation.permissions.get(route.peer.host, 0.0), expires)
+
+
+def _how_it_ended(allocation: Allocation, reason: CloseReason) -> Facts:
+    carried = allocation.routes.carried._asdict()
+    return {**allocation.facts(), "reason": reason, **carried}
 
 
 class AllocationGate:

@@ -6,6 +6,7 @@ particular to one; ``_reject`` builds every failure. The engine knows neither so
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import NamedTuple
 
 from turn.allocation import mobility
@@ -146,15 +147,17 @@ class Engine:
             request.send(reply.data, request.client.client)
 
     def _authenticate(self, request: Request) -> Identity:
-        begins = request.message.method == Method.ALLOCATE
-        allocation = self.table.get(request.client)
+        authenticator, granted = self._authenticator, None
+        if authenticator.third_party is not None:
+            allocation = self.table.get(request.client)
+            granted = allocation.grant if allocation else None
         try:
-            identity = self._authenticator.authenticate(
+            identity = authenticator.authenticate(
                 request.message,
                 request.client.client,
                 request.now,
-                begins=begins,
-                granted=allocation.grant if allocation else None,
+                begins=request.message.method == Method.ALLOCATE,
+                granted=granted,
             )
         except StunError as error:
             self._stats.auth[AUTH_RESULTS[error.code]] += 1
@@ -184,7 +187,7 @@ class Engine:
     def _reject(self, request: Request, error: StunError) -> Reply:
         """Build the reply to every request that fails."""
         if not is_first_step(request, error):
-            self._tell("request_refused", facts_of(request, error))
+            self._tell("request_refused", partial(facts_of, request, error))
         error = self._elsewhere(request, error)
         attributes = ((registry.ERROR_CODE, (error.code, error.reason)), *error.attributes)
         return self._reply(request, MessageClass.ERROR, attributes, error.code)

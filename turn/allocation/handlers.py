@@ -123,19 +123,26 @@ def _relays_for(
         _check_fragments(request, family_of(allocator.table.reserved(token, owner).address))
         allocator.table.check_claim(request.client)
         return [allocator.table.claim(token, owner)], ()
-    family = Family.IPV4 if wanted is None else wanted
-    if family not in allocator.opener.families:
-        raise StunError(440)
-    _check_fragments(request, Family(family))
+    family = _family(allocator, wanted)
+    _check_fragments(request, family)
     allocator.table.check_quota(request.client, owner, shares=2 if even_port else 1)
     try:
         if even_port:
-            relay, held = allocator.opener.open_pair(Family(family), server)
+            relay, held = allocator.opener.open_pair(family, server)
             reserved = allocator.reserve(held, owner, request.now.monotonic)
             return [relay], ((registry.RESERVATION_TOKEN, reserved),)
-        return [allocator.opener.open(Family(family), server, even=even_port is not None)], ()
+        return [allocator.opener.open(family, server, even=even_port is not None)], ()
     except NoPort:
         raise allocator.table.exceeded("ports", 508) from None
+
+
+def _family(allocator: Allocator, wanted: int | None) -> Family:
+    """The family to relay in, by its number; IPv4 is the default. :raises StunError: 440."""
+    if wanted is None and Family.IPV4 in allocator.opener.families:
+        return Family.IPV4
+    if wanted is None or wanted not in allocator.opener.families:
+        raise StunError(440)
+    return Family(wanted)
 
 
 def _check_fragments(request: Request, family: Family) -> None:
@@ -144,9 +151,10 @@ def _check_fragments(request: Request, family: Family) -> None:
     From IPv4 to IPv6 the DF bit of each packet would have to be known, and no socket tells it
     (RFC 8656 §3.7; a server that cannot set the bit does not know the attribute, §7.2 item 4).
     """
+    if family is Family.IPV4 or not request.message.has(registry.DONT_FRAGMENT):
+        return
     client = request.client
-    is_from_ipv4 = family_of(client.client) is Family.IPV4 and not client.transport.is_stream
-    if request.message.has(registry.DONT_FRAGMENT) and is_from_ipv4 and family is Family.IPV6:
+    if family_of(client.client) is Family.IPV4 and not client.transport.is_stream:
         raise unknown_attributes((registry.DONT_FRAGMENT.number,))
 
 
@@ -162,13 +170,10 @@ def _tcp_relay_for(allocator: Allocator, request: Request, owner: Owner) -> list
     is_stream = request.client.transport.is_stream
     if not is_stream or any(message.has(each) for each in not_for_tcp):
         raise StunError(400)
-    wanted = message.get(registry.REQUESTED_ADDRESS_FAMILY)
-    family = Family.IPV4 if wanted is None else wanted
-    if family not in allocator.opener.families:
-        raise StunError(440)
+    family = _family(allocator, message.get(registry.REQUESTED_ADDRESS_FAMILY))
     allocator.table.check_quota(request.client, owner)
     try:
-        return [allocator.opener.open_tcp(Family(family), request.client.server.host)]
+        return [allocator.opener.open_tcp(family, request.client.server.host)]
     except NoPort:
         raise allocator.table.exceeded("ports", 508) from None
 

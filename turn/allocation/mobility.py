@@ -72,6 +72,10 @@ def fetch(allocator: Allocator, request: Request, go_on: GoOn) -> None:
         if isinstance(moved, int):
             request.answer(StunError(moved))
             return
+        if allocator.table.get(request.client) is not None:  # it did not wait for the answer
+            allocator.give_up(moved.relays)
+            request.answer(StunError(437))
+            return
         kept = Kept(moved.record, moved.relays, request.send, request.client)
         (allocation,) = restore(allocator, [kept], request.now.monotonic)
         try:

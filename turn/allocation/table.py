@@ -112,13 +112,14 @@ class AllocationTable:
             self.books.give(self._aside)
             self._aside.clear()
 
-    def _count(self, key: Key) -> None:
-        """Count one in: of what was set aside for it, or else whatever its limit is."""
-        left = self._aside.pop(key, 0)
-        if not left:
-            self.books.take((Want(key, 1),))
-        elif left > 1:
-            self._aside[key] = left - 1
+    def _count(self, amounts: Mapping[Key, int]) -> None:
+        """Count in: of what was set aside, or else whatever the limit is."""
+        for key, amount in amounts.items():
+            left = self._aside.pop(key, 0) - amount
+            if left > 0:
+                self._aside[key] = left
+            elif left < 0:
+                self.books.take((Want(key, -left),))
 
     def exceeded(self, quota: str, code: int) -> StunError:
         """Count a refusal, and give the error that tells of it."""
@@ -132,13 +133,10 @@ class AllocationTable:
         """
         allocation.number = next(self._numbers)
         self._by_client[allocation.client] = allocation
-        user, place = ("user", allocation.owner.user), place_of(allocation.client)
-        self._count(ALL)
+        self._count({ALL: 1, **shares_of(allocation, len(allocation.relayed))})
         for relayed in allocation.relayed.values():
             self._index(allocation)[relayed.relay.address] = allocation
             self.books.opened(relayed.relay.address)
-            self._count(user)
-            self._count(place)
 
     def remove(self, allocation: Allocation, *, handed_over: bool = False) -> None:
         """Give back everything that ``insert`` took.
@@ -221,7 +219,7 @@ class AllocationTable:
     def reserve(self, token: bytes, reservation: Reservation) -> None:
         """Hold a port for the owner of a token; it counts as one more allocation of the user's."""
         self._reservations[token] = reservation
-        self._count(("user", reservation.owner.user))
+        self._count({("user", reservation.owner.user): 1})
 
     def reserved(self, token: bytes, owner: Owner) -> Relay:
         """The port that a token stands for.

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from turn.auth.credentials import Account, Credentials, PasswordAlgorithm
+from turn.auth.credentials import Credentials, PasswordAlgorithm
 from turn.auth.nonce import Feature, Nonces, has_password_algorithms
 from turn.auth.third_party import Grant, ThirdParty
 from turn.codec import registry
@@ -77,32 +77,48 @@ class Authenticator:
         """
         if message.integrity is Integrity.NONE:
             raise self._challenge(401, client, now)
-        username = message.get(registry.USERNAME)
-        userhash = message.get(registry.USERHASH)
         nonce = message.get(registry.NONCE)
-        named = username is not None or userhash is not None
-        if not named or nonce is None or not message.has(registry.REALM):
+        if nonce is None or not message.has(registry.REALM):
             raise StunError(400)
-        if username is None and userhash is not None:
-            username = self._credentials.username_of(userhash)
+        username = self._username(message)
         wall = now.wall if begins else None
-        identity = self._by_token(message, username, granted, now) or self._by_password(
-            message, username, nonce, wall
-        )
+        identity = None
+        if self.third_party is not None:
+            identity = self._by_token(self.third_party, message, username, granted, now)
+        if identity is None:
+            identity = self._by_password(message, username, nonce, wall)
         if identity is None:
             raise self._challenge(401, client, now, self._why_not(message, username, wall))
         if not self._nonces.is_fresh(nonce, client.host, now.wall):
             raise self._challenge(438, client, now)
         return identity
 
+    def _username(self, message: Message) -> str | None:
+        """The name that a message gives, or hides in a hash that we know.
+
+        :raises StunError: 400, it has neither.
+        """
+        username = message.get(registry.USERNAME)
+        if username is not None:
+            return username
+        userhash = message.get(registry.USERHASH)
+        if userhash is None:
+            raise StunError(400)
+        return self._credentials.username_of(userhash)
+
     def _by_token(
-        self, message: Message, username: str | None, granted: Grant | None, now: Now
+        self,
+        third_party: ThirdParty,
+        message: Message,
+        username: str | None,
+        granted: Grant | None,
+        now: Now,
     ) -> Identity | None:
         """Who shows a token, or protects a message with the key of the one shown before."""
-        if self.third_party is None or username is None:
+        if username is None:
             return None
         token = message.get(registry.ACCESS_TOKEN)
-        grant = granted if token is None else self.third_party.open(username, token, now.wall)
+        grant = granted if token is None else third_party.open(username, token, now.wall)
         if grant is None or grant.kid != username:
             return None
         key = next((key for key in grant.keys(message.integrity) if verify(message, key)), None)
@@ -111,7 +127,7 @@ class Authenticator:
             return None
         # The next token may come with another kid: an allocation is of a token's holder, whichever
         # it was. No user can have this name.
-        holder = f":{self.third_party.name}"
+        holder = f":{third_party.name}"
         return Identity(holder, grant.user, key, message.integrity, grant)
 
     def _by_password(
@@ -123,38 +139,29 @@ class Authenticator:
     ) -> Identity | None:
         """Who knows a password. :raises StunError: 400, somebody bids down."""
         algorithm = self._algorithm(message, nonce)
-        account = self._account(message, username, algorithm, wall)
-        if account is None:
-            return None
-        key = account.key(algorithm)
         negotiated = message.has(registry.PASSWORD_ALGORITHM)
         integrity = Integrity.SHA256 if negotiated else Integrity.SHA1
-        return Identity(account.username, account.user, key, integrity)
+        accounts = self._credentials.accounts(username, wall) if username is not None else ()
+        nobody = self._credentials.nobody
+        for account in accounts or (nobody,):
+            key = account.key(algorithm)
+            if (
+                verify(message, key)
+                and account is not nobody
+                and self._is_enough(message, algorithm)
+            ):
+                return Identity(account.username, account.user, key, integrity)
+        return None
 
     def _algorithm(self, message: Message, nonce: str) -> int:
         """The password algorithm of a request. :raises StunError: 400, somebody bids down."""
         chosen = message.get(registry.PASSWORD_ALGORITHM)
         echoed = message.get(registry.PASSWORD_ALGORITHMS)
-        if not has_password_algorithms(nonce) or (chosen is None and echoed is None):
+        if (chosen is None and echoed is None) or not has_password_algorithms(nonce):
             return PasswordAlgorithm.MD5
         if chosen is None or echoed != self._offered or chosen not in self._offered:
             raise StunError(400)
         return chosen.number
-
-    def _account(
-        self, message: Message, username: str | None, algorithm: int, wall: float | None
-    ) -> Account | None:
-        """The account whose password protects the message, if there is one."""
-        accounts = self._credentials.accounts(username, wall) if username is not None else ()
-        nobody = self._credentials.nobody
-        for account in accounts or (nobody,):
-            if (
-                verify(message, account.key(algorithm))
-                and account is not nobody
-                and self._is_enough(message, algorithm)
-            ):
-                return account
-        return None
 
     def _is_enough(self, message: Message, algorithm: int) -> bool:
         return self._minimum is Integrity.SHA1 or (

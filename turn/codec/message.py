@@ -22,10 +22,10 @@ T = TypeVar("T")
 
 HEADER = struct.Struct("!HHI12s")
 HEADER_BYTES = 20
-LENGTH = struct.Struct("!H")
-LENGTH_OFFSET = 2
 ATTRIBUTE_HEAD = struct.Struct("!HH")
 FINGERPRINT_ATTRIBUTE = struct.Struct("!HHI")
+PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
+"""Behind a value, by the last two bits of its length."""
 
 SHA1 = registry.MESSAGE_INTEGRITY.number
 SHA256 = registry.MESSAGE_INTEGRITY_SHA256.number
@@ -119,7 +119,7 @@ class Message:
 
     def unknown_required(self, known: frozenset[int]) -> tuple[int, ...]:
         """The comprehension-required attributes that are not ``known``, each once, in order."""
-        return tuple(n for n in self._first if n < 0x8000 and n not in known)
+        return tuple([n for n in self._first if n < 0x8000 and n not in known])
 
 
 def parse_untrusted(data: bytes | bytearray | memoryview) -> Message:
@@ -160,25 +160,25 @@ def build(
     :raises ValueError: an integrity attribute without a key, or text beyond its limit.
     :raises struct.error: more than 65,535 bytes.
     """
-    message = bytearray(
-        HEADER.pack(_type_of(method, message_class), 0, MAGIC_COOKIE, transaction_id)
-    )
+    kind = _type_of(method, message_class)
+    parts: list[bytes] = []
     for attribute, value in attributes:
         encoded = attribute.encode(value, transaction_id)
         size = len(encoded)
-        message += ATTRIBUTE_HEAD.pack(attribute.number, size) + encoded + bytes(-size & 3)
+        parts += ATTRIBUTE_HEAD.pack(attribute.number, size), encoded, PADDING[size & 3]
+    body = b"".join(parts)
     if integrity is not Integrity.NONE:
         if key is None:
             raise ValueError("an integrity attribute needs a key")
-        _set_length(message, 4 + integrity.size)
+        size = integrity.size
+        covered = HEADER.pack(kind, len(body) + 4 + size, MAGIC_COOKIE, transaction_id) + body
         number = SHA1 if integrity is Integrity.SHA1 else SHA256
-        mac = digest(integrity, key, message)
-        message += ATTRIBUTE_HEAD.pack(number, integrity.size) + mac
+        body += ATTRIBUTE_HEAD.pack(number, size) + digest(integrity, key, covered)
     if fingerprint:
-        _set_length(message, FINGERPRINT_ATTRIBUTE.size)
-        message += FINGERPRINT_ATTRIBUTE.pack(FINGERPRINT, 4, fingerprint_of(message))
-    _set_length(message, 0)
-    return bytes(message)
+        size = FINGERPRINT_ATTRIBUTE.size
+        covered = HEADER.pack(kind, len(body) + size, MAGIC_COOKIE, transaction_id) + body
+        body += FINGERPRINT_ATTRIBUTE.pack(FINGERPRINT, 4, fingerprint_of(covered))
+    return HEADER.pack(kind, len(body), MAGIC_COOKIE, transaction_id) + body
 
 
 def _type_of(method: int, message_class: MessageClass) -> int:
@@ -190,11 +190,6 @@ def _type_of(method: int, message_class: MessageClass) -> int:
         | (message_class & 2) << 7
         | (message_class & 1) << 4
     )
-
-
-def _set_length(message: bytearray, coming: int) -> None:
-    """Write the length that the message has with ``coming`` bytes more."""
-    LENGTH.pack_into(message, LENGTH_OFFSET, len(message) - HEADER_BYTES + coming)
 
 
 def _check_fingerprint_untrusted(raw: bytes, offset: int, length: int) -> None:

@@ -17,6 +17,8 @@ LOCAL, PROXY = 0x20, 0x21
 ANY_FAMILY, IPV4, IPV6 = 0, 1, 2
 IPV4_ADDRESSES = struct.Struct("!IIHH")
 IPV6_ADDRESSES = struct.Struct("!16s16sHH")
+MAPPED = bytes(10) + b"\xff\xff"
+"""How an IPv4 address begins that is written as an IPv6 one (RFC 4291 §2.5.5.2)."""
 MOST_BYTES = 4096
 """What a header may have, its TLVs included."""
 
@@ -59,6 +61,8 @@ def _client(family: int, addresses: bytes | memoryview) -> Address | None:
         return Address(ipv4_text(host), port)
     if family == IPV6 and len(addresses) >= IPV6_ADDRESSES.size:
         packed, _, port, _ = IPV6_ADDRESSES.unpack_from(addresses)
+        if packed.startswith(MAPPED):  # of a proxy whose one socket takes both families
+            return Address(ipv4_text(int.from_bytes(packed[12:])), port)
         return Address(ipv6_text(packed), port)
     if family == ANY_FAMILY:
         return None

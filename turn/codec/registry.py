@@ -42,25 +42,21 @@ class MessageClass(IntEnum):
 class Attribute(Generic[T]):
     """An attribute: its number, its name, and how a value of type ``T`` is written and read."""
 
-    __slots__ = ("_shape", "name", "number")
+    __slots__ = ("decode", "encode", "name", "number")
 
     def __init__(self, number: int, name: str, shape: Shape[T]) -> None:
         self.number = number
         self.name = name
-        self._shape = shape
+        self.encode = shape.encode
+        """(value, transaction id) -> the value's bytes, without padding."""
+        self.decode = shape.decode
+        """(bytes, transaction id) -> the value. Raises ``Malformed``: they are none of this
+        attribute's."""
 
     @property
     def comprehension_required(self) -> bool:
         """Whether a receiver that does not know it has to refuse the message (RFC 8489 §14)."""
         return self.number < 0x8000
-
-    def encode(self, value: T, transaction_id: bytes) -> bytes:
-        """The value's bytes, without padding."""
-        return self._shape.encode(value, transaction_id)
-
-    def decode(self, raw: bytes, transaction_id: bytes) -> T:
-        """The value. :raises Malformed: the bytes are none of this attribute's."""
-        return self._shape.decode(raw, transaction_id)
 
     def __repr__(self) -> str:
         return self.name

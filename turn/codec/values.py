@@ -37,6 +37,10 @@ class Family(IntEnum):
     IPV6 = 2
 
 
+FAMILY_NAMES = {family: family.name.lower() for family in Family}
+"""As metrics have them."""
+
+
 class Shape(NamedTuple, Generic[T]):
     """How a value is written and read: ``(value, transaction id) -> bytes`` and back."""
 
@@ -137,7 +141,7 @@ def number(size: int, padding: int = 0) -> Shape[int]:
     def decode(value: bytes, _: bytes) -> int:
         if len(value) != whole:
             raise Malformed(f"a number of {len(value)} bytes, not {whole}")
-        return int.from_bytes(value[:size])
+        return int.from_bytes(value) >> 8 * padding
 
     return Shape(encode, decode)
 
@@ -264,12 +268,11 @@ class Algorithm(NamedTuple):
 
 
 def _encode_algorithms(value: tuple[Algorithm, ...], _: bytes) -> bytes:
-    return b"".join(
-        ALGORITHM_HEAD.pack(one.number, len(one.parameters))
-        + one.parameters
-        + bytes(-len(one.parameters) % 4)
-        for one in value
-    )
+    encoded = b""
+    for number, parameters in value:
+        size = len(parameters)
+        encoded += ALGORITHM_HEAD.pack(number, size) + parameters + bytes(-size % 4)
+    return encoded
 
 
 def _decode_algorithms(value: bytes, _: bytes) -> tuple[Algorithm, ...]:

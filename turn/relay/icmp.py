@@ -8,7 +8,7 @@ import socket
 import struct
 from typing import NamedTuple
 
-from turn.codec.values import Address, Icmp
+from turn.codec.values import Address, Family, Icmp
 
 # Of <linux/in.h>, <linux/in6.h> and <linux/errqueue.h>; the socket module does not have them.
 IP_MTU_DISCOVER, IP_PMTUDISC_DONT, IP_PMTUDISC_DO, IP_RECVERR = 10, 0, 2, 11
@@ -32,12 +32,12 @@ class Unreachable(NamedTuple):
     icmp: Icmp
 
 
-def prepare(sock: socket.socket) -> None:
+def prepare(sock: socket.socket, family: Family) -> None:
     """Have errors queued; let packets be fragmented where a client does not forbid it.
 
     (RFC 8656 §14: the DF bit is clear unless DONT-FRAGMENT asks for it.)
     """
-    if sock.family == socket.AF_INET:
+    if family is Family.IPV4:
         sock.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
         sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT)
     else:

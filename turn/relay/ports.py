@@ -85,7 +85,7 @@ class RelayPorts:
         sock = _socket(family)
         for port in self._candidates(host, step=2 if even else 1):
             if _bind(sock, host, port):
-                return self._relay(sock)
+                return self._relay(sock, Address(host, port))
         sock.close()
         raise NoPort
 
@@ -99,7 +99,8 @@ class RelayPorts:
                     first = unused.enter_context(_socket(family))
                     if _bind(first, host, port) and _bind(second, host, port + 1):
                         unused.pop_all()
-                        return self._relay(first), self._relay(second)
+                        ours, next_one = Address(host, port), Address(host, port + 1)
+                        return self._relay(first, ours), self._relay(second, next_one)
                     first.close()
             raise NoPort
 
@@ -116,8 +117,8 @@ class RelayPorts:
                 raise NoPort
             self.shelf.put(name_of(KIND, *address), sock)
         self._used[address.host].add(address.port)
-        told = Address(public, address.port)
-        return RelaySocket(sock, told, self._poller, self._forwarder, self._closed)
+        ends = address, Address(public, address.port)
+        return RelaySocket(sock, ends, self._poller, self._forwarder, self._closed)
 
     def open_tcp(self, family: Family, server: str) -> TcpRelaySocket:
         """Open one that peers connect to (RFC 6062). :raises NoPort: none is free."""
@@ -136,7 +137,7 @@ class RelayPorts:
 
     def adopt(self, sock: socket.socket) -> RelaySocket:
         """Relay from a socket that another process has opened."""
-        return self._relay(sock)
+        return self._relay(sock, Address(*sock.getsockname()[:2]))
 
     def _host(self, family: Family, server: str) -> str:
         """Where the client asked, if we relay from there: on a LAN that is the reachable one."""
@@ -160,12 +161,13 @@ class RelayPorts:
             if port not in used:
                 yield port
 
-    def _relay(self, sock: socket.socket) -> RelaySocket:
-        host, port = sock.getsockname()[:2]
-        public = self._public_of.get(host, host)
+    def _relay(self, sock: socket.socket, ours: Address) -> RelaySocket:
+        host, port = ours
         self._used[host].add(port)
         self.shelf.put(name_of(KIND, host, port), sock)
-        return RelaySocket(sock, Address(public, port), self._poller, self._forwarder, self._closed)
+        public = self._public_of.get(host)
+        ends = ours, (Address(public, port) if public else ours)
+        return RelaySocket(sock, ends, self._poller, self._forwarder, self._closed)
 
     def _closed(self, relay: RelaySocket | TcpRelaySocket) -> None:
         self._used[relay.address.host].discard(relay.address.port)
@@ -181,7 +183,7 @@ def _socket(family: Family) -> socket.socket:
         raise NoPort from None
     if family is Family.IPV6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-    prepare(sock)
+    prepare(sock, family)
     return sock
 
 

@@ -25,19 +25,22 @@ class RelaySocket:
     def __init__(
         self,
         sock: socket.socket,
-        public: Address,
+        ends: tuple[Address, Address],
         poller: Poller,
         forwarder: Forwarder,
         on_close: Callable[["RelaySocket"], None],
     ) -> None:
+        """Own a socket.
+
+        :param ends: where it is bound, and what the client is told (``Relay``).
+        """
         self._sock = sock
         self._poller = poller
         self._forwarder = forwarder
         self._on_close = on_close
         self._routes: ClientRoutes | None = None
         self._gate: Gate | None = None
-        self.address = Address(*sock.getsockname()[:2])
-        self.public = public
+        self.address, self.public = ends
         self.send: Send = sock.sendto
 
     def send_unfragmented(self, data: Buffer, peer: Address) -> None:
@@ -55,7 +58,7 @@ class RelaySocket:
         """Begin to carry packets from peers to the client."""
         self._routes = routes
         self._gate = gate
-        read = self._read if self._sock.family == socket.AF_INET else self._read_ipv6
+        read = self._read_ipv6 if ":" in self.address.host else self._read
         self._poller.add(self._sock, read)
 
     def detach(self) -> socket.socket:

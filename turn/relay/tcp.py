@@ -73,6 +73,9 @@ class PeerStream(asyncio.Protocol):
         self._client: asyncio.Transport | None = None
         self._from_peer: Valve | None = None
         self._from_client: Valve | None = None
+        self._peer_is_gone = False
+        self._client_is_gone = False
+        self._early = b""
 
     def splice(self, client: asyncio.Transport) -> None:
         """Pass bytes on as they are, both ways, from now on."""
@@ -83,6 +86,9 @@ class PeerStream(asyncio.Protocol):
         else:
             self._from_peer, self._from_client = Valve(self._transport), Valve(client)
             self._transport.resume_reading()
+            early, self._early = self._early, b""
+            if early:
+                self.data_received(early)
 
     def write(self, data: bytes) -> None:
         """Pass on what the client sent."""
@@ -93,7 +99,10 @@ class PeerStream(asyncio.Protocol):
 
     def close(self) -> None:
         """End it once everything is sent: the client is gone."""
-        if self._transport is not None:
+        self._client_is_gone = True
+        if self._peer_is_gone:
+            self.on_end()
+        elif self._transport is not None:
             self._transport.close()
 
     def abort(self) -> None:
@@ -116,11 +125,17 @@ class PeerStream(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=MOST_UNSENT_BYTES)
         sock = transport.get_extra_info("socket")
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.peer = Address(*transport.get_extra_info("peername")[:2])
+        # None: it has taken its leave already. Nobody has a permission for what is no address.
+        self.peer = Address(*(transport.get_extra_info("peername") or self.peer)[:2])
 
     def data_received(self, data: bytes) -> None:
         """Pass on what the peer sent."""
-        if self._client is not None and self._from_peer is not None:
+        if self._client is None and self._transport is not None:
+            # CPython 3.11.2 (Debian 12) begins to read although it was paused before: pause again.
+            self._early += data
+            self._transport.resume_reading()
+            self._transport.pause_reading()
+        elif self._client is not None and self._from_peer is not None:
             self._client.write(data)
             self._stats.received_bytes += len(data)
             self._from_peer.passed(len(data), self.receiving)
@@ -136,9 +151,14 @@ class PeerStream(asyncio.Protocol):
             self._from_client.slow(False)
 
     def connection_lost(self, error: Exception | None) -> None:
-        """The client's side ends with the peer's (RFC 6062 §5.5)."""
-        self.on_end()
-        if self._client is not None:
+        """The client's side ends with the peer's (RFC 6062 §5.5).
+
+        It counts until then: one that reads slowly still has a socket and a buffer of ours.
+        """
+        self._peer_is_gone = True
+        if self._client is None or self._client_is_gone:
+            self.on_end()
+        else:
             self._client.close()
 
 

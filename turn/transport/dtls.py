@@ -14,6 +14,7 @@ from pathlib import Path
 
 from OpenSSL import SSL
 
+from config.tls import CIPHERS
 from turn.auth.authenticate import Now
 from turn.codec.demux import Kind, classify
 from turn.codec.errors import Malformed
@@ -25,8 +26,6 @@ from turn.transport.stream import ALPN
 from turn.transport.udp import READS_PER_EVENT, SEND_INDICATION, Shared
 
 DTLS_1_2 = 0xFEFD
-CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES:!aNULL:!AESCCM"
-"""Forward secrecy, always (RFC 8489 §6.2.3, RFC 9325 §4.2)."""
 MTU = 1200
 """Bytes of a handshake datagram: what passes nearly everywhere."""
 MOST_BYTES = 65536
@@ -34,6 +33,8 @@ IDLE_TIMEOUT = 60.0
 """Seconds that a session without an allocation may say nothing."""
 RECORD_HEAD = 13
 CLIENT_HELLO_LENGTH = 14
+LONGEST_RECORD = RECORD_HEAD + (1 << 14)
+"""Bytes (RFC 6347 §4.1). OpenSSL reads as many of a first flight, and no more."""
 HANDSHAKE, CLIENT_HELLO = 22, 1
 VERIFY_COOKIE_BYTES = 32
 
@@ -57,7 +58,7 @@ class DtlsContext:
         for option in options:
             context.set_options(option or 0)  # None: an OpenSSL without it
         context.set_min_proto_version(DTLS_1_2)
-        context.set_cipher_list(CIPHERS)
+        context.set_cipher_list(CIPHERS.encode())
         context.set_cookie_generate_callback(self._cookie)
         context.set_cookie_verify_callback(self._is_ours)
         # The first that a client offers and we speak; where there is none it is served too.
@@ -192,7 +193,8 @@ class DtlsListener:
             except (SSL.Error, OSError):
                 self._end(session)
             else:
-                if not has_allocation and now - since > patience:
+                overdue = now - since > patience
+                if not has_allocation and (overdue or not self._may_stay(session)):
                     session.close()
                     self._end(session)
 
@@ -220,6 +222,9 @@ class DtlsListener:
         """Answer a first flight with a cookie, or begin a session with who has one."""
         if not is_client_hello(datagram):
             self._shared.stats.drop(DropReason.NOT_OURS)
+            return
+        if len(datagram) > LONGEST_RECORD:  # the rest would be read as the next client's
+            self._shared.stats.drop(DropReason.MALFORMED)
             return
         waiting = self._waiting
         waiting.set_app_data(tuple(source))
@@ -262,6 +267,8 @@ class DtlsListener:
         try:
             for message in session.receive(datagram):
                 self._handle(session, memoryview(message))
+                if self._sessions.get(session.client.client) is not session:
+                    break
         except (SSL.Error, OSError) as error:
             if not isinstance(error, SSL.ZeroReturnError):
                 self._shared.stats.drop(DropReason.MALFORMED)
@@ -286,13 +293,28 @@ class DtlsListener:
         except Malformed:
             self._shared.stats.drop(DropReason.MALFORMED)
             return
-        if session.is_stranger and engine.table.get(session.client) is not None:
+        has_allocation = engine.table.get(session.client) is not None
+        if has_allocation:
             self._acquaint(session)
         if reply is not None:
             session.send(reply.data, session.client.client)
+        if not has_allocation and not self._may_stay(session):
+            session.close()
+            self._end(session)
 
     def _routes(self, session: Session) -> ClientRoutes | None:
         return self._clients.get(session.client.client)
+
+    def _may_stay(self, session: Session) -> bool:
+        """Whether a session without an allocation has a place among its address's strangers.
+
+        Also one that had an allocation: else a user could keep any number of sessions.
+        """
+        if not session.is_stranger:
+            session.is_stranger = self._strangers.enter(session.client.client.host)
+            if not session.is_stranger:
+                self._shared.stats.drop(DropReason.TOO_MANY_CONNECTIONS)
+        return session.is_stranger
 
     def _acquaint(self, session: Session) -> None:
         if session.is_stranger:

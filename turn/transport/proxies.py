@@ -15,6 +15,8 @@ from turn.routes import Endpoint, FiveTuple, ThroughProxy, Transport
 
 MOST_CLIENTS = 65536
 """Clients behind UDP proxies that one listener keeps apart; the one silent longest makes room."""
+SPARED_AT_ONCE = 64
+"""Clients with an allocation that are passed over to find one without."""
 HOSTS_REMEMBERED = 4096
 
 
@@ -44,8 +46,8 @@ class Behind(NamedTuple):
 class UdpProxied:
     """The clients that proxies bring to one UDP listener.
 
-    A proxy gives each of its clients a port of its own. Some put the header in front of every
-    datagram, some in front of the first: what was said last of a port holds.
+    A proxy gives each of its clients a port of its own, and puts a header in front of every
+    datagram: were it in front of the first alone, a client could put one in front of its second.
     """
 
     def __init__(self, engine: Engine, sock: socket.socket, server: Address) -> None:
@@ -55,29 +57,35 @@ class UdpProxied:
         self._behind: OrderedDict[Endpoint, Behind] = OrderedDict()
         self._places: dict[Address, Endpoint] = {}
 
-    def of(self, place: Endpoint) -> Behind | None:
-        """Who is behind a proxy's port, as far as it was said."""
-        found = self._behind.get(place)
-        if found is not None:
-            self._behind.move_to_end(place)
-        return found
-
     def said(self, place: Endpoint, client: Address) -> Behind:
         """A proxy's header names the client behind one of its ports."""
-        known = self.of(place)
+        known = self._behind.get(place)
         if known is not None and known.client == client:
+            self._behind.move_to_end(place)
             return known
         if known is not None:  # what was the other client's must not reach this one
             self._forget(place)
+        if len(self._behind) >= MOST_CLIENTS:
+            self._forget(self._idlest())
         made = self._behind[place] = Behind(client, ThroughProxy(self._send, place))
         before = self._places.get(client)
         if before is not None:
             del self._behind[before]
             self._engine.rerouted(self._five_tuple(client), made.send)
         self._places[client] = place
-        if len(self._behind) > MOST_CLIENTS:
-            self._forget(next(iter(self._behind)))
         return made
+
+    def _idlest(self) -> Endpoint:
+        """Whose turn it is to make room: not of those with an allocation, while there are others.
+
+        A flood of strangers behind a proxy shall end nobody's.
+        """
+        for _ in range(SPARED_AT_ONCE):
+            place = next(iter(self._behind))
+            if self._engine.table.get(self._five_tuple(self._behind[place].client)) is None:
+                break
+            self._behind.move_to_end(place)
+        return next(iter(self._behind))
 
     def _forget(self, place: Endpoint) -> None:
         client = self._behind.pop(place).client

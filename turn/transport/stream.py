@@ -28,6 +28,8 @@ READ_BYTES = 65536
 """What one wake-up brings at most; all connections read into the same buffer."""
 MOST_UNSENT_BYTES = 1 << 20
 """Waiting for a client that reads slowly; relayed packets beyond it are dropped, as UDP would."""
+MOST_UNSENT_REPLIES = 1 << 14
+"""The same without an allocation: who asks and does not read is cut off."""
 IDLE_TIMEOUT = 60.0
 """Seconds that a connection without an allocation may stay once it sent a valid request."""
 BACKLOG = 1024
@@ -103,6 +105,8 @@ class StreamConnection(asyncio.BufferedProtocol):
         try:
             for frame in self._framer.feed(data):
                 self._receive(self._client, frame)
+                if self._transport is None or self._transport.is_closing():
+                    return
                 if self._pass_on(data[self._framer.consumed :]):
                     return
         except Malformed:
@@ -160,14 +164,19 @@ class StreamConnection(asyncio.BufferedProtocol):
         reply = engine.handle(view, client, self.send, Now(now, time.time()))
         if reply is None or self._transport is None:
             return
-        if engine.table.get(client) is None and reply.stream is None:
-            self._close_in(IDLE_TIMEOUT)
+        has_purpose = engine.table.get(client) is not None or reply.stream is not None
+        if not has_purpose and self._transport.get_write_buffer_size() > MOST_UNSENT_REPLIES:
+            self._shared.stats.drop(DropReason.CLIENT_BACKLOG)
+            self.abort()
+            return
+        with contextlib.suppress(OSError):
+            self.send(reply.data, client.client)
+        if not has_purpose:
+            self._be_stranger()
         elif self._deadline:
             self._deadline.cancel()
             self._deadline = None
             self._leave_strangers()
-        with contextlib.suppress(OSError):
-            self.send(reply.data, client.client)
         if reply.stream is not None:
             self._peer = cast("PeerStream", reply.stream)
             self._peer.splice(self._transport)
@@ -194,6 +203,12 @@ class StreamConnection(asyncio.BufferedProtocol):
         if self._transport:
             self._transport.abort()
 
+    def _end(self) -> None:
+        """Close once everything is sent, or does not get sent."""
+        if self._transport:
+            self._transport.close()
+            self._close_in(self._shared.strangers.timeout)
+
     def sweep(self) -> None:
         """Close soon where an allocation has expired and left the connection without a purpose."""
         if (
@@ -202,7 +217,7 @@ class StreamConnection(asyncio.BufferedProtocol):
             and not self._peer
             and self._shared.engine.table.get(self._client) is None
         ):
-            self._close_in(IDLE_TIMEOUT)
+            self._be_stranger()
 
     # Strangers -----------------------------------------------------------------------------
 
@@ -217,6 +232,19 @@ class StreamConnection(asyncio.BufferedProtocol):
             self._leave_strangers()  # its Allocate was answered later than handled
         else:
             self.abort()
+
+    def _be_stranger(self) -> None:
+        """Close soon, unless there will be an allocation; at once where its address has its share.
+
+        Also one that had an allocation: else a user could keep any number of connections.
+        """
+        if self._client and not self._stranger:
+            self._stranger = self._shared.strangers.enter(self._client.client.host)
+            if not self._stranger:
+                self._shared.stats.drop(DropReason.TOO_MANY_CONNECTIONS)
+                self._end()
+                return
+        self._close_in(IDLE_TIMEOUT)
 
     def _leave_strangers(self) -> None:
         if self._stranger and self._client:

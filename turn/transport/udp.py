@@ -10,7 +10,7 @@ from turn.allocation.engine import Engine
 from turn.auth.authenticate import Now
 from turn.codec.demux import Kind, classify
 from turn.codec.errors import Malformed
-from turn.codec.proxy import SIGNATURE, parse_untrusted
+from turn.codec.proxy import parse_untrusted
 from turn.codec.values import Address
 from turn.relay.forward import Forwarder
 from turn.relay.icmp import forbid_fragments
@@ -131,19 +131,13 @@ class UdpListener:
         client, stats = Address(*source), self._shared.stats
         send: Send = self._send
         if self._shared.proxies.trusts(client.host):
-            behind = self._proxied.of(source)
-            if datagram[:12] == SIGNATURE:
-                try:
-                    header = parse_untrusted(datagram)
-                except Malformed:
-                    stats.drop(DropReason.NO_PROXY_HEADER)
-                    return
-                behind = self._proxied.said(source, header.client or client)
-                datagram = datagram[header.size :]
-            if behind is None:
+            try:
+                header = parse_untrusted(datagram)
+            except Malformed:
                 stats.drop(DropReason.NO_PROXY_HEADER)
                 return
-            client, send = behind
+            client, send = self._proxied.said(source, header.client or client)
+            datagram = datagram[header.size :]
         kind = classify(datagram[0]) if datagram else Kind.OTHER
         if kind is Kind.CHANNEL:
             self._forwarder.client_to_peer(self._clients.get(client), datagram, now)

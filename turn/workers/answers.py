@@ -8,7 +8,8 @@ from itertools import islice
 from msgspec import Struct
 
 from turn.server import TurnService
-from turn.telling import Facts
+from turn.telling import Told as Happened
+from turn.telling import facts_of
 from turn.workers.figures import counts_of
 from turn.workers.messages import (
     Done,
@@ -88,7 +89,7 @@ class Events:
         self._told = 0
         self._lost = 0
 
-    def tell(self, kind: str, facts: Facts) -> None:
+    def tell(self, kind: str, told: Happened) -> None:
         """Take an event (``turn.telling.Tell``)."""
         if not self.on:
             return
@@ -99,5 +100,5 @@ class Events:
             self._lost += 1
             return
         self._told += 1
-        self._send(Told(kind, dict(facts), self._lost))
+        self._send(Told(kind, dict(facts_of(told)), self._lost))
         self._lost = 0

@@ -58,6 +58,7 @@ class Ledger:
         if place is not None:
             return place
         place = first = self._start(digest)
+        self._tidy_from(first)
         while not self._is_free(place):
             place += self._row_bytes
             if place == self._end:
@@ -130,6 +131,20 @@ class Ledger:
         times = place // 8 + 2
         full = max(self._times[times], self._times[times + 1])
         return not full or full <= time.monotonic()
+
+    def _tidy_from(self, place: int) -> None:
+        """Empty the free rows at the end of those that a search from here has to pass.
+
+        Whoever left them had a bucket that was not full again; without this they would stay for
+        ever, and every search grow longer.
+        """
+        end = place
+        while self._rows[end : end + KEY_BYTES] != EMPTY:
+            end = (end + self._row_bytes) % self._end
+            if end == place:
+                return
+        if end != place:
+            self._tidy((end - self._row_bytes) % self._end)
 
     def _tidy(self, place: int) -> None:
         """Empty a free row that no search has to pass, and free ones before it."""

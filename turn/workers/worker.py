@@ -130,10 +130,12 @@ class Worker:
         if not self.serving.is_set():
             return None
         number = next(self._numbers)
-        answer = self._asked[number] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Struct | None] = asyncio.get_running_loop().create_future()
+        self._asked[number] = answer
         self.send(question(number))
         try:
-            return await asyncio.wait_for(answer, patience)
+            async with asyncio.timeout(patience):
+                return await answer
         except TimeoutError:
             return None
         finally:
@@ -149,7 +151,8 @@ class Worker:
             return
         self.send(Stop(leave))
         try:
-            await asyncio.wait_for(process.wait(), FAREWELL)
+            async with asyncio.timeout(FAREWELL):
+                await process.wait()
         except TimeoutError:
             process.kill()
             await process.wait()

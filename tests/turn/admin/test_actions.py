@@ -8,8 +8,9 @@ import aiohttp
 import pytest
 
 from tests.operator_api import TOKEN, operator
+from tests.patience import PATIENCE, until
 from tests.signaling.live import signaling, sockets
-from tests.turn.live import UDP, port_of, relay, until
+from tests.turn.live import UDP, port_of, relay
 from turn.admin.journal import Journal
 from turn.admin.stream import MOST_WATCHERS
 from turn.codec import registry
@@ -92,7 +93,7 @@ class Stream:
     async def next(self) -> tuple[str, str, dict[str, Any]]:
         """The next event: its id, its kind, its data."""
         fields: dict[str, str] = {}
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(PATIENCE):
             async for line in self.answer.content:
                 name, _, value = line.decode().strip().partition(": ")
                 if name:
@@ -152,7 +153,7 @@ async def test_streams_are_bounded_and_their_places_come_free(stage):
         async with api.http.get(url, headers=headers) as answer:
             return bool(answer.status == 200)
 
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(PATIENCE):
         while not await free():
             pass
 
@@ -163,7 +164,7 @@ async def test_a_stream_ends_where_the_api_is_turned_off(stage):
     async with api.http.get(f"{api.base}/api/v1/events", headers=headers) as answer:
         await answer.content.readline()
         api.admin._journal.switch(on=False)
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(PATIENCE):
             await answer.content.read()
 
 

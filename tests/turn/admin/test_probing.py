@@ -8,7 +8,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from config.schema import AdminSettings
 from tests.operator_api import TOKEN, FakeControl, Operator
-from tests.turn.live import port_of, relay, until
+from tests.patience import until
+from tests.turn.live import port_of, relay
 from turn.admin.journal import Journal
 from turn.admin.listener import Admin
 from turn.admin.probing import MOST_WAITING

@@ -7,7 +7,8 @@ import time
 import pytest
 
 from tests.operator_api import operator
-from tests.turn.live import UDP, Client, port_of, relay, until
+from tests.patience import PATIENCE, until
+from tests.turn.live import UDP, Client, port_of, relay
 from turn.admin.journal import Journal
 from turn.allocation.refusals import USUAL
 from turn.codec import registry
@@ -55,7 +56,7 @@ async def test_what_there_is_of_an_allocation(stage, clients):
         )
         await client.send(b"\x40\x01\x00\x05hello\x00\x00\x00")
         peer.setblocking(False)
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(PATIENCE):
             assert await asyncio.get_running_loop().sock_recv(peer, 100) == b"hello"
     page = await api.get("allocations")
     assert (page["total"], page["next"]) == (1, None)
@@ -136,6 +137,7 @@ async def test_a_user_is_revoked_at_once_and_comes_back_when_restored(stage, cli
     await clients("bob")
     answer = await api.ask("revocations/alice", "PUT", {"seconds": 60})
     assert answer.body["ended"] == {"turn": 1}
+    assert answer.body["everywhere"] is False  # there is no Redis
     assert [entry["user"] for entry in (await api.get("allocations"))["allocations"]] == ["bob"]
     refused = await alice.request(Method.ALLOCATE, UDP)
     assert refused.get(registry.ERROR_CODE)[0] == 403

@@ -190,6 +190,25 @@ class TestMovedAllocations:
         client.allocate()
         assert code_of(client.refresh(ticket)) == 437
 
+    @pytest.mark.parametrize("meanwhile", ["another ticket", "an allocation"])
+    def test_a_client_that_does_not_wait_has_one_allocation_and_no_port_is_lost(self, meanwhile):
+        there, here = two_worlds()
+        (_, one), (_, other) = self.begin(there), self.begin(there, host="192.0.2.8")
+        client = at(here, "192.0.2.99")
+        assert client.raw(client.encode(Method.REFRESH, one)) is None
+        if meanwhile == "another ticket":
+            assert client.raw(client.encode(Method.REFRESH, other)) is None
+        else:
+            assert code_of(client.allocate()) == 0
+        there.answer()
+        codes = [code_of(parse_untrusted(reply)) for reply in client.received]
+        assert codes == ([0, 437] if meanwhile == "another ticket" else [437])
+        assert len(here.engine.table) == 1
+        here.monotonic += 601
+        here.engine.expire(here.monotonic)
+        there.world.engine.close_all()
+        assert all(relay.closed for relay in there.world.opener.opened + here.opener.opened)
+
     def test_the_family_that_it_does_not_have(self):
         there, here = two_worlds()
         _, ticket = self.begin(there)

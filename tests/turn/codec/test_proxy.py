@@ -39,6 +39,11 @@ def test_a_stream_is_as_good_as_datagrams() -> None:
     assert parse_untrusted(header(kind=0x11)).client == Address("192.0.2.7", 40000)
 
 
+def test_an_ipv4_client_of_a_proxy_that_speaks_ipv6_is_one() -> None:
+    """Else all of them are one /64, and share its quota."""
+    assert parse_untrusted(header("::ffff:192.0.2.7")).client == Address("192.0.2.7", 40000)
+
+
 @pytest.mark.parametrize(
     "whole",
     [

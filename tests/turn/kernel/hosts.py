@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.namespaces import cable, inside, ip, namespaces, run
+from tests.patience import PATIENCE
 from tests.turn.live import Client, settings
 from turn.server import TurnService
 
@@ -34,7 +35,7 @@ class Host(NamedTuple):
         with self.inside():
             sock = socket.socket(socket.AF_INET6 if ipv6 else socket.AF_INET, socket.SOCK_DGRAM)
         sock.bind((self.ipv6 if ipv6 else self.ipv4, port))
-        sock.settimeout(3)
+        sock.settimeout(PATIENCE)
         return sock
 
     def wire(self) -> socket.socket:
@@ -42,7 +43,7 @@ class Host(NamedTuple):
         with self.inside():
             sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
         sock.bind((self.device, 0))
-        sock.settimeout(3)
+        sock.settimeout(PATIENCE)
         return sock
 
     def mac(self) -> bytes:

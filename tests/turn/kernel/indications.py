@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from tests.patience import PATIENCE
 from tests.turn.kernel import frames
 from tests.turn.kernel.script import LARGEST, MARK, PEER_PORT, Case, Stage, answers, body, sends
 from turn.codec import registry
@@ -13,7 +14,6 @@ from turn.codec.registry import MessageClass, Method
 from turn.codec.values import Address
 
 TRANSACTION = bytes(range(200, 212))
-PATIENCE = 10.0
 
 
 class IndicationStage(Stage):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.namespaces import run
+from tests.patience import PATIENCE
 from tests.turn.kernel.hosts import HostClient, Network
 from tests.turn.kernel.script import CHANNEL, Stage, channel_data
 from tests.turn.live import UDP
@@ -21,7 +22,6 @@ from turn.kernel.carrier import LOOK
 
 DATA_INDICATION = b"\0\x17"
 ROOT = Path(__file__).parents[3]
-PATIENCE = 15.0
 BURST = 16
 """Packets each way in a step of the call: well below what a socket's buffer holds."""
 CONFIGURATION = """

@@ -5,6 +5,7 @@ import struct
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from tests.patience import PATIENCE
 from tests.turn.kernel import frames
 from tests.turn.kernel.frames import Wire
 from tests.turn.kernel.hosts import HostClient, Network, Relay
@@ -32,7 +33,7 @@ class Stage:
         self.peer = network.peer.udp(port, ipv6=ipv6)
         self.peer_address = Address(*self.peer.getsockname()[:2])
         self.relayed = self.client.do(self._open())
-        self.client.sock.settimeout(3)
+        self.client.sock.settimeout(PATIENCE)
         self._client_wire, self._peer_wire = network.client.wire(), network.peer.wire()
         own = Address(*self.client.sock.getsockname()[:2])
         self.from_client = Wire(network.client.mac(), network.server.mac(), own, server)

@@ -9,6 +9,7 @@ from tests.turn.kernel.script import Stage
 from turn.codec import registry
 from turn.codec.registry import Method
 from turn.kernel.carrier import LOOK, WORTH, KernelPlane
+from turn.telling import facts_of
 
 PAYLOAD = b"a payload of the kernel's"
 COUNT = 20
@@ -37,7 +38,7 @@ def test_an_allocation_has_all_that_it_relayed(three, plane):
             stage.answer(PAYLOAD)
         stage.collect()
         allocations = service.collections[0]
-        service._engine._allocator._tell = lambda kind, facts: told.append((kind, facts))
+        service._engine._allocator._tell = lambda kind, what: told.append((kind, facts_of(what)))
 
         def look():
             (allocation,) = service._engine.table

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.patience import PATIENCE
 from tests.turn.kernel.hosts import relay
 from tests.turn.kernel.indications import IndicationStage
 from tests.turn.kernel.script import CHANNEL, Stage, body, channel_data
@@ -90,15 +91,18 @@ def test_the_route_is_carried_while_it_lives(stage):
 
 @pytest.mark.parametrize("asleep", [False, True], ids=["control awake", "control asleep"])
 def test_an_expired_route_carries_nothing(stage, asleep):
+    before = stage.carried()
     end = move_end(stage, 0.4)
     if asleep:  # the program has to end it alone
         stage.relay._loop.call_soon_threadsafe(time.sleep, 1.0)
     sent = stream(stage, end + 0.2)
+    in_time = sum(when < end - 0.1 for when in sent)
+    assert 0 < in_time < len(sent)
     for sock, payload_of in ((stage.peer, bytes), (stage.client.sock, stage.payload_of)):
         arrived = numbers(sock, payload_of)
-        assert len(arrived) > 100
+        assert len(arrived) >= min(in_time, 100)  # what a socket's buffer holds
         assert max(sent[number] for number in arrived) < end
-    assert stage.carried() > 200
+    assert stage.carried() - before >= in_time
 
 
 def test_refresh_with_lifetime_0_ends_it_at_once(stage):
@@ -121,7 +125,7 @@ def test_a_new_channel_takes_over_and_is_counted_anew(bound):
     bound.client.sock.setblocking(False)
     other = bound.network.peer.udp()
     bound.client.do(bound.bind(CHANNEL + 1, Address(*other.getsockname())))
-    bound.client.sock.settimeout(3)
+    bound.client.sock.settimeout(PATIENCE)
     for _ in range(3):
         bound.client.sock.send(b"\x40\x02\x00\x04abcd" + bytes(4))  # finds the neighbour
         other.recv(2048)
@@ -135,7 +139,7 @@ def test_a_channel_takes_over_from_indications(three):
     with staged(three, IndicationStage) as stage:
         stage.client.sock.setblocking(False)
         stage.client.do(stage.bind(CHANNEL, stage.peer_address))
-        stage.client.sock.settimeout(3)
+        stage.client.sock.settimeout(PATIENCE)
         before = stage.carried()
         stage.send(b"late")  # on its way as the channel came: user space carries it
         assert stage.peer.recv(2048) == b"late"
@@ -178,7 +182,6 @@ def test_a_limited_allocation_stays_within_its_limit(three):
         for _ in range(100):
             stage.send(body(1000))
             stage.answer(body(1000))
-        took = time.monotonic() - start
         stage.peer.settimeout(0.2)
         stage.client.sock.settimeout(0.2)
         for sock in (stage.peer, stage.client.sock):
@@ -188,6 +191,6 @@ def test_a_limited_allocation_stays_within_its_limit(three):
                     got += len(sock.recv(2048))
             except TimeoutError:
                 pass
-            assert got <= rate * (1 + took + 0.5)
+            assert got <= rate * (1 + time.monotonic() - start)
             assert got >= rate * 0.8
         stage.close()

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.patience import PATIENCE
 from tests.turn.kernel import frames
 from tests.turn.kernel.frames import Wire
 from tests.turn.kernel.hosts import HostClient, relay
@@ -53,7 +54,7 @@ class Call:
         self.peer = three.peer.udp(ipv6=peer6)
         peer = Address(*self.peer.getsockname()[:2])
         self.relayed = self.client.do(self._open(peer, 2 if peer6 else 1))
-        self.client.sock.settimeout(3)
+        self.client.sock.settimeout(PATIENCE)
         own = Address(*self.client.sock.getsockname()[:2])
         self.from_client = Wire(three.client.mac(), three.server.mac(), own, server)
         self.from_peer = Wire(three.peer.mac(), three.inner.mac(), peer, self.relayed)
@@ -148,7 +149,7 @@ def test_an_icmp_error_of_a_router_is_told_by_whom_it_concerns(three, bound):
             extra = (number,) if bound else ()
             request = call.client.request(method, *extra, (registry.XOR_PEER_ADDRESS, beyond))
             call.client.do(request)
-            call.client.sock.settimeout(3)
+            call.client.sock.settimeout(PATIENCE)
             call.client.sock.send(send_indication(beyond))
             told = parse_untrusted(call.client.sock.recv(2000))
             assert (told.method, told.message_class) == (Method.DATA, MessageClass.INDICATION)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE
 from tests.turn.kernel.hosts import relay
 from tests.turn.live import relay as relay_on_loopback
 from turn.assemble import StartError
@@ -62,7 +63,7 @@ def test_without_rights_user_space_carries_and_says_why(need_kernel, tmp_path):
     process = run_with_rights(tmp_path, "auto")
     line = next(line for line in process.stdout if '"data plane"' in line)
     process.terminate()
-    process.communicate(timeout=10)
+    process.communicate(timeout=PATIENCE)
     assert '"plane": "userspace"' in line
     assert "CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN" in line
 
@@ -71,12 +72,12 @@ def test_three_rights_are_enough(need_kernel, tmp_path):
     process = run_with_rights(tmp_path, "kernel", "bpf", "perfmon", "net_admin")
     line = next(line for line in process.stdout if '"data plane"' in line)
     process.terminate()
-    process.communicate(timeout=10)
+    process.communicate(timeout=PATIENCE)
     assert '"plane": "kernel"' in line
 
 
 def test_without_rights_the_kernel_plane_is_no_start(need_kernel, tmp_path):
-    output, _ = run_with_rights(tmp_path, "kernel").communicate(timeout=20)
+    output, _ = run_with_rights(tmp_path, "kernel").communicate(timeout=PATIENCE)
     assert "turn.data_plane" in output
     assert "CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN" in output
     assert "Traceback" not in output

@@ -1,17 +1,15 @@
 """What the machine's network may be like, and what may happen to it while a call goes on."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
 import pytest
 
 from tests.namespaces import run
+from tests.patience import PATIENCE, wait_until
 from tests.turn.kernel.hosts import Host, Network, Relay, relay
 from tests.turn.kernel.script import CHANNEL, PEER_PORT, Stage, body, channel_data
-
-PATIENCE = 5.0
 
 
 @pytest.fixture(name="stage", params=[False, True], ids=["IPv4", "IPv6"])
@@ -61,18 +59,12 @@ def drain(stage: Stage) -> None:
 
 def carried_again(stage: Stage) -> None:
     """Packets get through, and soon by the kernel again."""
-    until(lambda: goes_through(stage) and is_carried(stage))
+    wait_until(lambda: goes_through(stage) and is_carried(stage))
 
 
 def is_carried(stage: Stage) -> bool:
     before = stage.carried()
     return goes_through(stage) and stage.carried() == before + 2
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
 
 
 def ip(host: Host, *words: str) -> None:
@@ -117,7 +109,7 @@ def test_a_cable_is_pulled_and_plugged_in_again(stage: Stage):
     for host in (peer, stage.network.inner):  # a device that goes down loses these
         ip(host, "addr", "replace", f"{host.ipv6}/64", "dev", host.device, "nodad")
     for family, via in (("-4", stage.network.inner.ipv4), ("-6", stage.network.inner.ipv6)):
-        until(partial(ips, peer, family, "route", "replace", "default", "via", via))
+        wait_until(partial(ips, peer, family, "route", "replace", "default", "via", via))
     carried_again(stage)
 
 
@@ -126,7 +118,7 @@ def test_a_path_becomes_narrower(stage: Stage):
     assert large_is_carried(stage)
     try:
         ip(inner, "link", "set", inner.device, "mtu", "1280")
-        until(lambda: not large_is_carried(stage))  # but in fragments, by user space
+        wait_until(lambda: not large_is_carried(stage))  # but in fragments, by user space
         carried_again(stage)
     finally:
         ip(inner, "link", "set", inner.device, "mtu", "1500")
@@ -135,7 +127,7 @@ def test_a_path_becomes_narrower(stage: Stage):
 def large_is_carried(stage: Stage) -> bool:
     """Whether the kernel carries a large packet to the peer; it arrives in any case."""
     before = stage.carried()
-    stage.peer.settimeout(3)
+    stage.peer.settimeout(PATIENCE)
     stage.send(body(1300))
     assert stage.peer.recv(2048) == body(1300)
     return stage.carried() == before + 1
@@ -164,10 +156,10 @@ def test_a_device_that_comes_is_one_of_ours(three: Network, stage: Stage):
     try:
         ip(three.server, "addr", "add", "10.92.9.1/24", "dev", "late0")
         ip(three.server, "link", "set", "late0", "up")
-        until(lambda: "late0" in stage.relay.call(lambda: plane.reason))
+        wait_until(lambda: "late0" in stage.relay.call(lambda: plane.reason))
     finally:
         ip(three.server, "link", "del", "late0")
-    until(lambda: "late0" not in stage.relay.call(lambda: plane.reason))
+    wait_until(lambda: "late0" not in stage.relay.call(lambda: plane.reason))
     assert is_carried(stage)
 
 
@@ -220,7 +212,7 @@ def test_behind_nat_two_clients_meet_by_their_public_addresses(three: Network):
         for stage, other in (pair, pair[::-1]):
             stage.client.sock.setblocking(False)
             stage.client.do(stage.bind(CHANNEL + 1, other.relayed))
-            stage.client.sock.settimeout(3)
+            stage.client.sock.settimeout(PATIENCE)
         before = pair[0].carried()
         for stage, other in (pair, pair[::-1]) * 4:
             stage.client.sock.send(channel_data(body(70), CHANNEL + 1))

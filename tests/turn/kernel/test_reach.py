@@ -1,13 +1,13 @@
 """Which routes the kernel takes, and which it leaves to user space: both get there."""
 
 import asyncio
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
+from tests.patience import PATIENCE, wait_until
 from tests.turn.kernel.hosts import HostClient, Network, Relay, relay
 from tests.turn.kernel.script import CHANNEL, body, channel_data
 from tests.turn.kernel.test_equal import offloads
@@ -16,7 +16,6 @@ from turn.codec import registry
 from turn.codec.message import build, parse_untrusted
 from turn.codec.registry import MessageClass, Method
 from turn.codec.values import Address
-from turn.kernel.carrier import LOOK
 
 Allocated = Callable[..., tuple[HostClient, list[Address]]]
 V4, V6 = (registry.REQUESTED_ADDRESS_FAMILY, 1), (registry.REQUESTED_ADDRESS_FAMILY, 2)
@@ -51,7 +50,7 @@ def bind(client: HostClient, peer: Address, channel: int = CHANNEL) -> None:
     )
     client.sock.setblocking(False)
     assert asyncio.run(request).get(registry.ERROR_CODE) is None
-    client.sock.settimeout(3)
+    client.sock.settimeout(PATIENCE)
 
 
 def carried(running: Relay) -> int:
@@ -83,7 +82,7 @@ class Half:
             client.sock.setblocking(False)
             permit = client.request(Method.CREATE_PERMISSION, (registry.XOR_PEER_ADDRESS, other))
             assert asyncio.run(permit).get(registry.ERROR_CODE) is None
-            client.sock.settimeout(3)
+            client.sock.settimeout(PATIENCE)
 
     def send(self, body: bytes) -> None:
         wrapped = channel_data(body) if self.has_channel else named(self.other, body)
@@ -123,8 +122,7 @@ def test_two_clients_of_one_relay_meet_in_the_kernel(
                 other.hears(body(size))
 
     talk([100] * 5)  # by user space; then both routes are worth the kernel
-    time.sleep(2 * LOOK)
-    assert offloaded(running) == 2
+    wait_until(lambda: offloaded(running) == 2)
     before = carried(running)
     sizes = (1, 2, 3, 4, 5, 6, 7, 99, 1000, 1200, 1400)
     talk(sizes)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE, wait_until
 from tests.turn.kernel.hosts import Network
 from tests.turn.kernel.restarts import Call, IndicationCall, Process, bpffs
 from turn.codec import registry
@@ -101,10 +102,15 @@ def test_what_belongs_to_another_configuration_is_cleaned_up(process: Process, b
     process.file.write_text(process.file.read_text().replace(":3478", ":3479"))
     process.start()
     bound.wait(lambda: '"lost": 1' in process.log)
-    bound.step(1)
+    wait_until(lambda: is_cut_off(bound))  # a moment after it has said so
+
+
+def is_cut_off(call: Call) -> bool:
+    before = call.missing
+    call.step(1)
     time.sleep(0.1)
-    bound.read()
-    assert bound.missing == 2
+    call.read()
+    return call.missing == before + 2
 
 
 def test_user_space_takes_over_from_the_kernel(process: Process, bound: Call, folder: Path):
@@ -143,7 +149,7 @@ def test_a_second_relay_does_not_start(process: Process, bound: Call):
     process_log = process.log
     second = process._process
     process.start()
-    assert process._process.wait(10) == 1
+    assert process._process.wait(PATIENCE) == 1
     process._process = second
     assert "turn.state_directory: another relay has it" in process.log[len(process_log) :]
     carry_on(bound, 0.1)

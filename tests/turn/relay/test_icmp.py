@@ -107,14 +107,15 @@ async def test_dont_fragment_sets_the_bit_for_its_packet_alone(connect, need_roo
             assert seen == [False, True, False]
 
 
-@pytest.mark.parametrize("kind", [socket.AF_INET, socket.AF_INET6])
-def test_a_packet_that_may_not_be_fragmented_is_refused_where_it_is_too_long(kind):
-    host = "::1" if kind == socket.AF_INET6 else "127.0.0.1"
+@pytest.mark.parametrize("family", Family)
+def test_a_packet_that_may_not_be_fragmented_is_refused_where_it_is_too_long(family):
+    is_ipv6 = family is Family.IPV6
+    host, kind = ("::1", socket.AF_INET6) if is_ipv6 else ("127.0.0.1", socket.AF_INET)
     with (
         socket.socket(kind, socket.SOCK_DGRAM) as sock,
         socket.socket(kind, socket.SOCK_DGRAM) as to,
     ):
-        prepare(sock)
+        prepare(sock, family)
         to.bind((host, 0))
         # Loopback takes 65,536 bytes; with the headers this is more.
         longest = bytes(65507)
@@ -127,6 +128,6 @@ def test_a_packet_that_may_not_be_fragmented_is_refused_where_it_is_too_long(kin
 
 def test_the_queue_of_errors_ends():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
-        prepare(sock)
+        prepare(sock, Family.IPV4)
         with pytest.raises(BlockingIOError):
             next_error(sock)

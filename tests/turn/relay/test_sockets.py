@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from tests.turn.live import until
+from tests.patience import PATIENCE, until
 from turn.codec.values import Address, Icmp
 from turn.relay.forward import Forwarder
 from turn.relay.poll import MOST_EVENTS, PACKETS_PER_WAKEUP, Poller
@@ -34,9 +34,10 @@ class Bench:
         sock.bind((host, 0))
         self.peer = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self.peer.bind((host, 0))
-        public = Address("203.0.113.7", sock.getsockname()[1])
+        ours = Address(*sock.getsockname()[:2])
+        ends = ours, Address("203.0.113.7", ours.port)
         forwarder = Forwarder(self.stats, lambda *_: None)
-        self.relay = RelaySocket(sock, public, poller, forwarder, self.closed.append)
+        self.relay = RelaySocket(sock, ends, poller, forwarder, self.closed.append)
         self.routes = ClientRoutes()
 
     def route(self, expires=LATER):
@@ -123,7 +124,7 @@ async def test_an_expired_route_lets_nothing_in(bench):
 async def test_packets_to_peers_leave_from_the_relayed_address(bench):
     loop = asyncio.get_running_loop()
     bench.relay.send(b"hello", bench.peer_address)
-    data, source = await asyncio.wait_for(loop.sock_recvfrom(bench.peer, 100), 2)
+    data, source = await asyncio.wait_for(loop.sock_recvfrom(bench.peer, 100), PATIENCE)
     assert data == b"hello"
     assert source[:2] == tuple(bench.relay.address)
 

@@ -8,7 +8,8 @@ from OpenSSL import SSL
 
 from config.certificate import self_signed
 from tests.interop.process import free_port
-from tests.turn.live import Client, port_of, relay, until
+from tests.patience import PATIENCE, until
+from tests.turn.live import Client, port_of, relay
 from tests.turn.secure import DtlsClient
 from turn.codec import registry
 from turn.codec.message import parse_untrusted
@@ -69,7 +70,7 @@ async def test_a_whole_relay_over_dtls(clients, dtls):
             )
             for size in (0, 1, 1200, 9000):
                 await client.send(b"\x40\x00" + size.to_bytes(2) + bytes(size))
-                data, source = await asyncio.wait_for(loop.sock_recvfrom(peer, 10000), 2)
+                data, source = await asyncio.wait_for(loop.sock_recvfrom(peer, 10000), PATIENCE)
                 assert data == bytes(size)
                 await loop.sock_sendto(peer, data, source)
                 assert await client.receive() == b"\x40\x00" + size.to_bytes(2) + bytes(size)
@@ -128,6 +129,44 @@ async def test_garbage_is_dropped_and_the_next_client_is_served(clients, dtls, g
         assert not reply.has(registry.ERROR_CODE)
 
 
+@pytest.mark.parametrize("behind", [b"\x17" * 20_000, None], ids=["garbage", "another hello"])
+async def test_what_is_behind_a_long_hello_is_not_the_next_clients(clients, dtls, behind):
+    """All first flights go through one connection: nothing of one may be left for another."""
+    async with relay(**dtls) as service:
+        stranger = await clients(service)
+        hello = first_flight(stranger)
+        more = hello.ljust(16384 + 13, b"\0") + (behind or hello + hello)
+        for _ in range(3):
+            await Client.send(stranger, more)
+        client = await clients(service)
+        await Client.send(client, first_flight(client))
+        client.connection.bio_write(await Client.receive(client))
+        with pytest.raises(SSL.WantReadError):
+            client.connection.do_handshake()
+        (second,) = datagrams_of(client.connection)
+        await Client.send(client, second)
+        await until(lambda: len(sessions_of(service)) == 1)
+
+
+async def test_who_has_let_go_of_an_allocation_is_a_stranger_again(clients, dtls):
+    async with relay(**dtls, max_unauthenticated_per_address=2) as service:
+        made = []
+        for _ in range(3):
+            made.append(await (await clients(service)).shake())
+            await made[-1].allocate()
+        for client in made:
+            assert not (await client.request(Method.REFRESH, (registry.LIFETIME, 0))).has(
+                registry.ERROR_CODE
+            )
+        await until(lambda: len(sessions_of(service)) == 2)
+        assert service.stats.drops[DropReason.TOO_MANY_CONNECTIONS] == 1
+        await made[0].allocate()
+        service._engine.close_all()
+        sessions_of(service).tick()
+        assert len(sessions_of(service)) == 2
+        assert service._listeners._stream_shared.strangers.open == 2
+
+
 async def test_a_client_that_says_goodbye_takes_its_allocation_with_it(clients, dtls):
     async with relay(**dtls) as service:
         client = await (await clients(service)).shake()
@@ -164,13 +203,15 @@ async def test_a_forged_hello_ends_no_session(clients, dtls):
 
 
 async def test_a_handshake_that_stalls_and_a_session_without_a_purpose_end(clients, dtls):
-    async with relay(**dtls, first_request_timeout=0.2) as service:
+    async with relay(**dtls, first_request_timeout=60) as service:
         client = await clients(service)
         await Client.send(client, first_flight(client))
         client.connection.bio_write(await Client.receive(client))
         await Client.send(client, first_flight(client))
         await until(lambda: len(sessions_of(service)) == 1)
-        await asyncio.sleep(0.3)
+        sessions_of(service).tick()
+        (session,) = sessions_of(service)._sessions.values()
+        session.created -= 60
         sessions_of(service).tick()
         assert len(sessions_of(service)) == 0
 

@@ -7,14 +7,16 @@ import ssl
 import pytest
 
 from config.certificate import self_signed
+from tests.patience import until
 from tests.turn.codec.test_proxy import header
-from tests.turn.live import UDP, Client, port_of, relay, until
+from tests.turn.live import UDP, Client, port_of, relay
 from turn.codec import registry
 from turn.codec.channel import encode
 from turn.codec.message import parse_untrusted
 from turn.codec.registry import Method
 from turn.codec.values import Address
 from turn.stats import DropReason
+from turn.transport import proxies
 
 PROXY = "127.0.0.9"
 FROM_PROXY = {"proxy_protocol_from": [f"{PROXY}/32"]}
@@ -24,10 +26,9 @@ BINDING = Client().encode(Method.BINDING)
 class Proxied(Client):
     """A client whose datagrams a proxy carries: its socket is the proxy's."""
 
-    def __init__(self, host: str, port: int, *, each: bool = True) -> None:
+    def __init__(self, host: str, port: int) -> None:
         super().__init__()
         self.header = header(host, port)
-        self._each = each
 
     async def connect(self, port: int, **how: object) -> "Proxied":
         await super().connect(port, source=PROXY)
@@ -35,12 +36,10 @@ class Proxied(Client):
 
     async def send(self, data: bytes) -> None:
         await super().send(self.header + data)
-        if not self._each:
-            self.header = b""
 
 
-async def proxied(service, host="192.0.2.7", port=40000, *, each=True):
-    return await Proxied(host, port, each=each).connect(port_of(service))
+async def proxied(service, host="192.0.2.7", port=40000):
+    return await Proxied(host, port).connect(port_of(service))
 
 
 async def mapped(client):
@@ -49,11 +48,10 @@ async def mapped(client):
 
 
 class TestUdp:
-    @pytest.mark.parametrize("each", [True, False], ids=["in every datagram", "in the first"])
-    async def test_a_call_goes_through(self, each):
+    async def test_a_call_goes_through(self):
         loop = asyncio.get_running_loop()
         async with relay(**FROM_PROXY) as service:
-            client = await proxied(service, each=each)
+            client = await proxied(service)
             assert await mapped(client) == ("192.0.2.7", 40000)
             relayed = await client.allocate()
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
@@ -94,6 +92,44 @@ class TestUdp:
             await proxy.send(BINDING)
             await proxy.send(header()[:20])
             await until(lambda: service.stats.drops[DropReason.NO_PROXY_HEADER] == 2)
+
+    async def test_a_client_says_nothing_in_its_proxys_name(self):
+        """Behind a proxy that said who it is once, a client could say that it is somebody else."""
+        async with relay(**FROM_PROXY) as service:
+            victim, attacker = await proxied(service), await proxied(service, "192.0.2.66")
+            await victim.allocate()
+            assert await mapped(attacker) == ("192.0.2.66", 40000)
+            attacker.header = b""
+            await attacker.send(BINDING)
+            await until(lambda: service.stats.drops[DropReason.NO_PROXY_HEADER] == 1)
+            attacker.header = header("192.0.2.66")
+            await attacker.send(header() + BINDING)  # behind the proxy's header, as it has to be
+            await until(lambda: service.stats.drops[DropReason.NOT_OURS] == 1)
+            assert await mapped(victim) == ("192.0.2.7", 40000)
+            for client in (victim, attacker):
+                client.close()
+
+    async def test_a_crowd_of_strangers_ends_nobodys_allocation(self, monkeypatch):
+        monkeypatch.setattr(proxies, "MOST_CLIENTS", 3)
+        async with relay(**FROM_PROXY) as service:
+            client = await proxied(service)
+            await client.allocate()
+            for number in range(9):
+                stranger = await proxied(service, f"192.0.2.{100 + number}")
+                await mapped(stranger)
+                stranger.close()
+            assert service.ports_in_use == 1
+            assert not (await client.request(Method.REFRESH)).has(registry.ERROR_CODE)
+            client.close()
+
+    async def test_where_all_have_an_allocation_the_idlest_makes_room(self, monkeypatch):
+        monkeypatch.setattr(proxies, "MOST_CLIENTS", 3)
+        async with relay(**FROM_PROXY) as service:
+            clients = [await proxied(service, f"192.0.2.{100 + number}") for number in range(9)]
+            for client in clients:
+                await client.allocate()
+                client.close()
+            assert service.ports_in_use == 3
 
     async def test_a_proxy_may_speak_for_itself(self, connect):
         async with relay(**FROM_PROXY) as service:

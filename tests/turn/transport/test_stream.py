@@ -6,12 +6,19 @@ import struct
 
 import pytest
 
-from tests.turn.live import UDP, port_of, relay, until
+from tests.patience import PATIENCE, until
+from tests.turn.live import UDP, port_of, relay
 from turn.codec import registry
 from turn.codec.registry import MessageClass, Method
 from turn.codec.values import Address
 from turn.stats import DropReason
 from turn.transport.stream import bind_tcp
+
+
+async def send_for_ever(client, data):
+    """Send, and never read."""
+    while True:
+        await client.send(data)
 
 
 async def trickle(client):
@@ -49,7 +56,7 @@ async def test_channel_data_is_padded_both_ways(connect):
                 payload = b"x" * size
                 padding = bytes(-size % 4)
                 await client.send(b"\x40\x00" + size.to_bytes(2) + payload + padding)
-                data, source = await asyncio.wait_for(loop.sock_recvfrom(peer, 100), 2)
+                data, source = await asyncio.wait_for(loop.sock_recvfrom(peer, 100), PATIENCE)
                 assert data == payload
                 await loop.sock_sendto(peer, payload, source)
                 assert await client.receive() == b"\x40\x00" + size.to_bytes(2) + payload
@@ -156,3 +163,44 @@ async def test_a_client_that_does_not_read_loses_packets_and_nothing_else(connec
                     break
             assert service.stats.drops[DropReason.CLIENT_BACKLOG]
             assert service.ports_in_use == 1
+
+
+async def test_a_stranger_that_reads_no_replies_is_cut_off(connect):
+    """Else each connection that anybody opens keeps a megabyte of what is never read."""
+    async with relay() as service:
+        client = await connect(port_of(service, "tcp"), tcp=True)
+        client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        request = client.encode(Method.ALLOCATE) * 100
+        with pytest.raises(ConnectionError):
+            await asyncio.wait_for(send_for_ever(client, request), PATIENCE)
+        assert service.stats.drops[DropReason.CLIENT_BACKLOG]
+
+
+async def test_who_has_let_go_of_an_allocation_is_a_stranger_again(connect):
+    """Else one user keeps any number of connections open, and pays for none."""
+    async with relay(max_unauthenticated_per_address=2) as service:
+        clients = []
+        for _ in range(3):
+            clients.append(await connect(port_of(service, "tcp"), tcp=True))
+            await clients[-1].allocate()
+        for client in clients:
+            released = await client.request(Method.REFRESH, (registry.LIFETIME, 0))
+            assert released.message_class == MessageClass.SUCCESS
+        with pytest.raises((EOFError, ConnectionResetError)):
+            await clients[2].receive()
+        assert service.stats.drops[DropReason.TOO_MANY_CONNECTIONS] == 1
+        for client in clients[:2]:
+            await client.allocate()
+        assert service._listeners._streams[0].shared.strangers.open == 0
+
+
+async def test_a_connection_whose_allocation_expires_is_a_strangers_too(connect):
+    async with relay(max_unauthenticated_per_address=1) as service:
+        clients = [await connect(port_of(service, "tcp"), tcp=True) for _ in range(1)]
+        await clients[0].allocate()
+        clients.append(await connect(port_of(service, "tcp"), tcp=True))
+        await clients[1].allocate()
+        service._engine.close_all()
+        service._listeners.sweep()
+        assert service._listeners._streams[0].shared.strangers.open == 1
+        await until(lambda: len(service._listeners._streams[0].connections) == 1)

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from config.schema import LogSettings
-from tests.turn.live import UDP, Client, port_of, settings, until
+from tests.patience import PATIENCE, until
+from tests.turn.live import UDP, Client, port_of, settings
 from turn.codec import registry
 from turn.codec.message import Message, build, parse_untrusted
 from turn.codec.registry import MessageClass, Method
@@ -83,7 +84,7 @@ class Stage:
 
     async def settle(self) -> None:
         """Wait until all workers serve."""
-        await until(lambda: None not in self.pool.pids, patience=20)
+        await until(lambda: None not in self.pool.pids)
 
 
 async def allocate(client: Client, *attributes: Any) -> int:
@@ -109,7 +110,9 @@ def data_of(message: bytes) -> bytes:
     return parse_untrusted(message).get(registry.DATA) or b""
 
 
-async def say(one: Client, to: Address, other: Client, payload: bytes, patience: float = 2) -> bool:
+async def say(
+    one: Client, to: Address, other: Client, payload: bytes, patience: float = PATIENCE
+) -> bool:
     """Whether what one client sends to a peer reaches another client."""
     await one.send(send_indication(to, payload))
     try:

@@ -7,7 +7,8 @@ import socket
 
 import pytest
 
-from tests.turn.live import UDP, until
+from tests.patience import until
+from tests.turn.live import UDP
 from tests.turn.workers.live import (
     allocate,
     permit,
@@ -37,7 +38,7 @@ async def test_the_others_clients_notice_nothing_and_quotas_come_back(stage):
     pid = await stage.kill(1)
     assert stage.pool.ready() == ["worker 1 is being replaced"]
     assert (await stage.samples())["icebroker_turn_worker_up", "1"] == 0
-    await until(lambda: stage.pool.pids[1] not in {None, pid}, patience=20)
+    await until(lambda: stage.pool.pids[1] not in {None, pid})
     assert stage.pool.ready() == []
     traffic.cancel()
     sent, came = await traffic
@@ -97,6 +98,6 @@ async def test_one_that_does_nothing_any_more_is_replaced(stage, monkeypatch):
     await stage.settle()
     pid = stage.pool.pids[0]
     os.kill(pid, signal.SIGSTOP)
-    await until(lambda: stage.pool.pids[0] not in {None, pid}, patience=30)
+    await until(lambda: stage.pool.pids[0] not in {None, pid})
     monkeypatch.undo()
     assert set(await together(*map(allocate, await stage.clients(8)))) == {0}

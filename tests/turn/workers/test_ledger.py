@@ -117,6 +117,22 @@ class TestQuotas:
         assert ledger.find_or_make(("user", "new")) == places[20], "a free row is used again"
         assert ledger.find(("user", "20")) is None
 
+    def test_rows_of_buckets_that_were_not_full_do_not_stay(self, ledger, books, monkeypatch):
+        """Else each user that ever came makes every search longer, for ever."""
+        monkeypatch.setattr(ledger, "_start", lambda digest: 0)
+        for number in range(50):
+            books[0].take([Want(("user", str(number)), 1)])
+            bucket, _ = books[0].budgets(("user", str(number)), 1000, DropReason.USER_BANDWIDTH)
+            bucket.holds(1, time.monotonic())
+            bucket.spend(1)
+        for number in range(50):
+            books[0].give({("user", str(number)): 1})
+        time.sleep(0.002)  # until one byte is paid off
+        assert ledger.find(("user", "49")) is not None
+        books[0].take([Want(ALICE, 1)])
+        assert ledger.find(ALICE) == 0
+        assert all(ledger.find(("user", str(number))) is None for number in range(50))
+
 
 def holds_the_last_place_alone(books, board, worker):
     """Asks for the only place there is, again and again; False: somebody else had it as well."""

@@ -8,7 +8,8 @@ import ssl
 import pytest
 
 from config.certificate import self_signed
-from tests.turn.live import port_of, settings, until
+from tests.patience import PATIENCE, until
+from tests.turn.live import port_of, settings
 from tests.turn.workers.live import LOGS, allocate, refresh, together
 from turn.assemble import StartError
 from turn.codec import registry
@@ -74,7 +75,7 @@ async def test_all_drain_and_one_that_is_replaced_too(stage):
     assert set(await together(*map(allocate, await stage.clients(8)))) == {508}
     assert not draining.done()
     await together(*(refresh(client, 0) for client in clients))
-    await asyncio.wait_for(draining, 5)
+    await asyncio.wait_for(draining, PATIENCE)
     stage.pool.resume()
     assert set(await together(*map(allocate, await stage.clients(8)))) == {0}
 

@@ -7,7 +7,7 @@ import socket
 import msgspec
 import pytest
 
-from tests.turn.live import until
+from tests.patience import until
 from turn.workers.link import HEAD, LARGEST, Link
 from turn.workers.messages import (
     FROM_WORKER,
@@ -83,7 +83,7 @@ async def test_what_is_longer_than_the_kernel_takes_at_once(ends):
     for _ in range(3):
         pool.link.send(long, [0])
     pool.link.send(Stop())
-    await until(lambda: len(worker.heard) == 4, patience=10)
+    await until(lambda: len(worker.heard) == 4)
     assert [message for message, _ in worker.heard] == [long, long, long, Stop()]
     for _, descriptors in worker.heard[:3]:
         os.close(descriptors[0])

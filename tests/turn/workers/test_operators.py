@@ -4,7 +4,8 @@ import pytest
 import pytest_asyncio
 
 from tests.operator_api import operator
-from tests.turn.live import Client, port_of, until
+from tests.patience import until
+from tests.turn.live import Client, port_of
 from tests.turn.workers.live import allocate, permit, refresh, together
 from turn.admin.journal import Journal
 from turn.codec.values import Address

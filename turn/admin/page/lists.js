@@ -63,6 +63,7 @@ export function makeLists({ look, end, restore, failed }) {
   const revocations = [
     { name: "User", of: (r) => r.user },
     { name: "Until", of: (r) => new Date(r.until).toLocaleString() },
+    { name: "Where", of: (r) => (r.everywhere ? "everywhere" : "this process") },
     { name: "", button: "Restore", of: (r) => restore(r.user) },
   ];
 
