@@ -4,6 +4,7 @@ import asyncio
 import resource
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterable
 from secrets import randbelow
 from typing import cast
@@ -31,7 +32,7 @@ from turn.relay.ports import RelayPorts
 from turn.relay.shelf import NO_SHELF
 from turn.relay.sockets import RelaySocket
 from turn.routes import Carried, FiveTuple, Route, RouteTable
-from turn.stats import Stats
+from turn.stats import DropReason, Stats
 from turn.telling import Tell, to_nobody
 from turn.transport.addresses import AddressWatch
 from turn.transport.limits import ConnectionLimit, ReplyLimit
@@ -146,7 +147,7 @@ class TurnService:
             lambda: (self._ports.size, self._ports.free),
             lambda: self._certificate.expires if self._certificate else None,
             self._carried,
-            lambda: self._plane.dropped(),
+            self._dropped,
         )
         self.collector = TurnCollector(stats, self._routes, self.gauges)
 
@@ -171,6 +172,9 @@ class TurnService:
     def _carried(self) -> Carried:
         # The plane is opened by ``start``, after the collector was made.
         return self._plane.carried()
+
+    def _dropped(self) -> Counter[DropReason]:
+        return self._plane.dropped()
 
     @property
     def plane(self) -> str:

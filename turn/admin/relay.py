@@ -10,7 +10,7 @@ from turn.allocation.allocator import CloseReason
 from turn.allocation.engine import Engine
 from turn.allocation.model import Allocation
 from turn.routes import Carried, RouteTable
-from turn.stats import Stats
+from turn.stats import DropReason, Stats
 
 
 class Traffic(Struct, frozen=True):

@@ -1,8 +1,8 @@
-"""Token buckets that the kernel takes of too, in memory that it shares: ``turn/bandwidth.py``'s rule.
+"""Token buckets that the kernel takes of too: the rule of ``turn/bandwidth.py`` in shared memory.
 
 A bucket is full again at the later of two times, the kernel's and ours; each is written by one of
-the two. Who writes looks whether the other has written meanwhile, and adds what that took: no packet
-passes for which there was no room, whichever way it went.
+the two. Who writes looks whether the other has written meanwhile, and adds what that took: nothing
+that passed is forgotten, whichever way it went.
 """
 
 import time
@@ -104,9 +104,7 @@ class Buckets:
             return None
         for budget in budgets:
             self._kept[budget].users += 1
-        return [
-            tuple(self._kept[budget].index for budget in of_bytes([way]) or ()) for way in ways
-        ]
+        return [tuple(self._kept[budget].index for budget in of_bytes([way]) or ()) for way in ways]
 
     def take_back(self, *ways: Budgets | None) -> None:
         """A route has ended that had these."""

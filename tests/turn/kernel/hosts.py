@@ -97,6 +97,18 @@ def network() -> Iterator[Network]:
         yield found
 
 
+def offloads(found: Network, *, client: bool, segmentation: bool) -> None:
+    """Who computes checksums: with ``client`` nobody does on the cable to the server.
+
+    The server's devices always do, so that the receiving kernel verifies what comes out of it.
+    """
+    for host in found:
+        mine = host in {found.client, found.peer}
+        on = "on" if mine and client else "off"
+        many = "on" if mine and segmentation else "off"
+        host.run("ethtool", "-K", host.device, "tx", on, "tx-udp-segmentation", many)
+
+
 class Relay:
     """A relay in a thread of its own that lives on the server's host."""
 

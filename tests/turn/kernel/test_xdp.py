@@ -12,7 +12,7 @@ import pytest
 
 from tests.namespaces import run
 from tests.turn.kernel.frames import tagged
-from tests.turn.kernel.hosts import Host, Network, relay
+from tests.turn.kernel.hosts import Host, Network, offloads, relay
 from tests.turn.kernel.indications import IndicationStage, of_indications
 from tests.turn.kernel.restarts import Call, Process, bpffs
 from tests.turn.kernel.script import (
@@ -25,34 +25,11 @@ from tests.turn.kernel.script import (
     of_both_families,
     spoiled,
 )
-from tests.turn.kernel.test_equal import CHECKSUMS, FAMILIES, compare, offloads
+from tests.turn.kernel.test_equal import CHECKSUMS, FAMILIES, compare
 from turn.codec import registry
 from turn.codec.registry import Method
 from turn.kernel import bpf
 from turn.kernel.program import FRAMES, load
-
-DRIVER_LIKE = ("gro", "on", "rxvlan", "off", "txvlan", "off")
-"""A veth takes frames where the far end receives by NAPI; tags of VLANs stay where they belong."""
-
-
-@pytest.fixture(name="cards")
-def cards_fixture(driver_like: Network) -> Network:
-    """Network cards that compute checksums before they send."""
-    offloads(driver_like, client=False, segmentation=False)
-    return driver_like
-
-
-@pytest.fixture(name="driver_like", scope="module")
-def driver_like_fixture(three: Network) -> Iterator[Network]:
-    """The three hosts, their devices like network cards as far as a veth can be."""
-    for host in three:
-        host.run("ethtool", "-K", host.device, *DRIVER_LIKE)
-    # Frames are received by the processor that sent them, so all of this test is on one: what
-    # one processor does is done in order.
-    processors = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(processors)})
-    yield three
-    os.sched_setaffinity(0, processors)
 
 
 @FAMILIES
