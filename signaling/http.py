@@ -10,6 +10,7 @@ from aiohttp import hdrs, web
 
 from signaling.admission import Admission, Undecided
 from signaling.auth import BadToken
+from signaling.door import notice
 from signaling.ice import IceProvider
 from signaling.origin import Caller, OriginPolicy
 from signaling.peerjs import PeerJs
@@ -21,6 +22,7 @@ WEB = Path(__file__).parent / "web"
 PAGES = {"/": "index.html", "/trickle": "trickle.html"}
 SHARED = {"/client.js": "client.js", "/client.d.ts": "client.d.ts"}
 """Files that pages of other sites may load too."""
+FORWARDED = ("X-Forwarded-For", "X-Forwarded-Proto")
 MOST_TOLD = 64
 """Origins whose refusal is logged, once each: a browser tells its page nothing of the reason."""
 
@@ -56,7 +58,7 @@ class Http:
         self._origins = origins
         self._peerjs = peerjs
         self._told: set[str] = set()
-        self.app = web.Application(middlewares=[_security_headers])
+        self.app = web.Application(middlewares=[notice, _security_headers])
         self.app.add_routes([web.get("/ws", self._ws), web.get("/ice", self._get_ice)])
         self.app.router.add_options("/ice", self._preflight)
         # A client's `path` is "/peerjs" or "/"; what follows has the key before it, often "peerjs".
@@ -131,7 +133,9 @@ class Http:
 
     def _caller(self, request: web.Request) -> Caller | None:
         """Who asks; None where it is a page that may not."""
-        caller = self._origins.caller(request.remote or "", request.scheme, request.headers)
+        # A proxy may add a line of its own to the one that a client wrote: they are one list.
+        forwarded = {name: ",".join(request.headers.getall(name, ())) for name in FORWARDED}
+        caller = self._origins.caller(request.remote or "", request.scheme, forwarded)
         origin = request.headers.get(hdrs.ORIGIN)
         if self._origins.allows(origin, request.host, caller.scheme):
             return caller
