@@ -52,6 +52,10 @@ class Admission:
         """Let a user in no more until then, whatever it shows. :param until: Unix time; 0: do."""
         self._tokens.revoke(user, until)
 
+    def is_revoked(self, user: str) -> bool:
+        """Whether a user may not come in now, whatever it shows."""
+        return self._tokens.is_revoked(user, time.time())
+
     async def admit(self, token: str, room: str = "", name: str = "") -> Claims | None:
         """What a client may do; None where everybody may come in.
 

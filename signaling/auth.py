@@ -52,9 +52,13 @@ class Tokens:
         if not until:
             del self._revoked[subject]
 
+    def is_revoked(self, subject: str, now: float) -> bool:
+        """Whether somebody revoked it. :param now: Unix time."""
+        return self._revoked.get(subject, 0.0) > now
+
     def check_subject(self, claims: Claims, now: float) -> None:
         """See that nobody revoked whom they are for. :raises BadToken:"""
-        if self._revoked.get(claims.subject, 0.0) > now:
+        if self.is_revoked(claims.subject, now):
             raise BadToken("its subject was revoked")
 
     def set_secrets(self, secrets: Sequence[str]) -> None:

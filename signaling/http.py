@@ -2,7 +2,9 @@
 
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import structlog
@@ -10,6 +12,7 @@ from aiohttp import hdrs, web
 
 from signaling.admission import Admission, Undecided
 from signaling.auth import BadToken
+from signaling.door import notice
 from signaling.ice import IceProvider
 from signaling.origin import Caller, OriginPolicy
 from signaling.peerjs import PeerJs
@@ -21,6 +24,7 @@ WEB = Path(__file__).parent / "web"
 PAGES = {"/": "index.html", "/trickle": "trickle.html"}
 SHARED = {"/client.js": "client.js", "/client.d.ts": "client.d.ts"}
 """Files that pages of other sites may load too."""
+FORWARDED = ("X-Forwarded-For", "X-Forwarded-Proto")
 MOST_TOLD = 64
 """Origins whose refusal is logged, once each: a browser tells its page nothing of the reason."""
 
@@ -56,7 +60,9 @@ class Http:
         self._origins = origins
         self._peerjs = peerjs
         self._told: set[str] = set()
-        self.app = web.Application(middlewares=[_security_headers])
+        self._undecided: Counter[str] = Counter()
+        """Requests of an address of which nobody has said yet whether they are allowed."""
+        self.app = web.Application(middlewares=[notice, _security_headers])
         self.app.add_routes([web.get("/ws", self._ws), web.get("/ice", self._get_ice)])
         self.app.router.add_options("/ice", self._preflight)
         # A client's `path` is "/peerjs" or "/"; what follows has the key before it, often "peerjs".
@@ -92,23 +98,28 @@ class Http:
     async def _peerjs_get(self, request: web.Request) -> web.Response:
         if not self._peerjs.settings.peerjs:
             raise web.HTTPNotFound
-        if self._caller(request) is None:
+        caller = self._caller(request)
+        if caller is None:
             return _refused_origin()
         key = request.match_info.get("key", "peerjs")
         if request.match_info["what"] == "id":
             response = self._peerjs.get_id(key)
         else:
-            response = await self._peerjs.get_peers(key, _token_of(request))
+            with self._asking(caller.network):
+                response = await self._peerjs.get_peers(key, _token_of(request))
         response.headers.update(self._cors(request))
         return response
 
     async def _get_ice(self, request: web.Request) -> web.Response:
         headers = self._cors(request)
-        if self._caller(request) is None:
+        caller = self._caller(request)
+        if caller is None:
             return web.json_response({"error": "forbidden_origin"}, status=403)
         name = secrets.token_hex(8)
+        token, room = _token_of(request), request.query.get("room", "")
         try:
-            claims = await self._admission.admit(_token_of(request), request.query.get("room", ""))
+            with self._asking(caller.network):
+                claims = await self._admission.admit(token, room)
         except BadToken:
             headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
             return web.json_response({"error": "unauthorized"}, status=401, headers=headers)
@@ -123,6 +134,22 @@ class Http:
             response.headers.add(hdrs.LINK, link)
         return response
 
+    @contextmanager
+    def _asking(self, network: str) -> Iterator[None]:
+        """Have an address ask no more at a time than it may have sockets that said no hello.
+
+        A back end that decides for all would be busy with it. :raises HTTPTooManyRequests:
+        """
+        if self._undecided[network] >= self._websockets.settings.max_unauthenticated_per_address:
+            raise web.HTTPTooManyRequests(headers={hdrs.RETRY_AFTER: "2"})
+        self._undecided[network] += 1
+        try:
+            yield
+        finally:
+            self._undecided[network] -= 1
+            if not self._undecided[network]:
+                del self._undecided[network]
+
     async def _preflight(self, request: web.Request) -> web.Response:
         headers = self._cors(request)
         headers["Access-Control-Allow-Headers"] = "Authorization"
@@ -131,7 +158,9 @@ class Http:
 
     def _caller(self, request: web.Request) -> Caller | None:
         """Who asks; None where it is a page that may not."""
-        caller = self._origins.caller(request.remote or "", request.scheme, request.headers)
+        # A proxy may add a line of its own to the one that a client wrote: they are one list.
+        forwarded = {name: ",".join(request.headers.getall(name, ())) for name in FORWARDED}
+        caller = self._origins.caller(request.remote or "", request.scheme, forwarded)
         origin = request.headers.get(hdrs.ORIGIN)
         if self._origins.allows(origin, request.host, caller.scheme):
             return caller

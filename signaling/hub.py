@@ -8,7 +8,7 @@ import hashlib
 import random
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import ContextVar
 from typing import Any, NamedTuple, Protocol
 
@@ -223,6 +223,9 @@ class Hub:
             session.connection.close(CloseCode.REPLACED, CUTS[CloseCode.REPLACED])
         session.connection = connection
         session.forget_at = None
+        if self._admission.is_revoked(session.user):
+            # Heard of while the broker was asked to begin it, or to go on with it.
+            self._run(self._end_all(session.user))
         return session
 
     def grant(self, claims: Claims | None) -> Grant:
@@ -472,6 +475,8 @@ class Hub:
             await self.broker.resume(record.session, record.secret_hash, session.sent)
         reason = "revoked" if code is CloseCode.UNAUTHORIZED else "removed"
         await self.broker.close(record.session, reason)
+        if session.connection is not None:
+            session.connection.close(code, CUTS[code])  # also one that came back meanwhile
         self._forget(session, reason)
 
     async def revoke(self, user: str, until: float) -> int:
@@ -491,10 +496,13 @@ class Hub:
         """Something was revoked, here or at another node."""
         self._admission.revoke(revocation.user, revocation.until)
         if revocation.until > time.time():
-            task = asyncio.create_task(self._end_all(revocation.user))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._run(self._end_all(revocation.user))
         self.on_revoked(revocation)
+
+    def _run(self, action: Coroutine[Any, Any, int]) -> None:
+        task = asyncio.create_task(action)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _end_all(self, user: str) -> int:
         meant = [session for session in list(self._sessions.values()) if session.user == user]

@@ -50,8 +50,12 @@ class OriginPolicy:
         self._tokens = tokens
 
     def caller(self, peer: str, scheme: str, headers: Mapping[str, str]) -> Caller:
-        """The client behind the proxies that we trust; others' headers are not believed."""
-        if not self._is_trusted(peer):
+        """The client behind the proxies that we trust; others' headers are not believed.
+
+        :param headers: of those that there may be several, one line after another.
+        """
+        peer = _plain(peer)
+        if not self.is_trusted(peer):
             return Caller(peer, scheme)
         chain = [part.strip() for part in headers.get("X-Forwarded-For", "").split(",")]
         forwarded = headers.get("X-Forwarded-Proto", scheme).split(",")[0].strip()
@@ -59,8 +63,8 @@ class OriginPolicy:
         for address in reversed(chain):
             if not _is_address(address):
                 break
-            peer = address
-            if not self._is_trusted(address):
+            peer = _plain(address)
+            if not self.is_trusted(peer):
                 break
         return Caller(peer, scheme)
 
@@ -90,7 +94,8 @@ class OriginPolicy:
     def _is_own_name(self, name: str) -> bool:
         return name in self._own_names or name.endswith((".localhost", ".local"))
 
-    def _is_trusted(self, address: str) -> bool:
+    def is_trusted(self, address: str) -> bool:
+        """Whether an address is that of one of our proxies."""
         return _is_address(address) and any(ip_address(address) in n for n in self._trusted)
 
 
@@ -100,3 +105,9 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _plain(address: str) -> str:
+    """An IPv4 address inside IPv6 as IPv4: else all of them would count as one network."""
+    mapped = getattr(ip_address(address), "ipv4_mapped", None) if _is_address(address) else None
+    return str(mapped) if mapped else address

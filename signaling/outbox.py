@@ -87,6 +87,12 @@ class Socket:
         self._queued_bytes += len(text)
         self._flush_soon()
 
+    def pong(self, data: bytes) -> None:
+        """Answer a ping (RFC 6455 §5.5.3), where the client reads what it is sent."""
+        transport = self._transport
+        if self._end is None and transport is not None and not (self._ws.closed or self._paused):
+            transport.write(bytes((0x8A, len(data))) + data)
+
     def close(self, code: CloseCode, reason: str) -> None:
         """Close the socket soon, without what is still queued where it reads too slowly."""
         if self._end is None:

@@ -20,6 +20,7 @@ from signaling.broker.base import Revocation, Unavailable
 from signaling.broker.choose import choose_broker
 from signaling.broker.memory import MemoryBroker
 from signaling.broker.redis import RedisBroker
+from signaling.door import Door
 from signaling.http import Http
 from signaling.hub import Hub, HubSettings
 from signaling.ice import IceProvider
@@ -87,9 +88,7 @@ class SignalingService:
             self._websockets, ice, admission, self._origins, self._peerjs, pages=settings.pages
         )
         # An ended socket's handler still has to suspend its session: give it a moment.
-        self._runner = web.AppRunner(
-            http.app, access_log=None, handle_signals=False, shutdown_timeout=5.0
-        )
+        self._runner = web.AppRunner(http.app, handle_signals=False, shutdown_timeout=5.0)
         self._ticker: asyncio.Task[None] | None = None
         self.collections = (Rooms(self._hub), Peers(self._hub))
         self.collector = SignalingCollector(
@@ -123,11 +122,11 @@ class SignalingService:
         tls = self._tls = self._tls_context()
         await self._broker.start(self._hub)
         await self._runner.setup()
-        host, port = self._settings.listen
         try:
-            await web.TCPSite(self._runner, host, port, ssl_context=tls, backlog=1024).start()
+            await Door(self._runner, self._settings.listen, tls, self._origins.is_trusted).start()
         except OSError as error:
             await self._runner.cleanup()
+            await self._broker.stop()
             raise OSError(
                 error.errno,
                 f"signaling cannot listen on {self._settings.listen}: {error.strerror}",

@@ -7,9 +7,9 @@ from collections import Counter
 from typing import Protocol
 
 import structlog
-from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
-from signaling.hub import Hub, Request, Session
+from signaling.hub import MOST_REFUSED, Hub, Request, Session
 from signaling.line import Line
 from signaling.outbox import Socket, SocketSettings
 from signaling.protocol import SUBPROTOCOL
@@ -78,6 +78,7 @@ class WebSockets:
         ws = web.WebSocketResponse(
             protocols=dialogue.protocols,
             compress=False,
+            autoping=False,  # aiohttp answers any number of them, before it lets anybody else go on
             autoclose=False,
             heartbeat=settings.heartbeat,
             max_msg_size=settings.max_message_bytes,
@@ -188,28 +189,35 @@ class Native:
         async for frame in ws:
             if frame.type is WSMsgType.ERROR:
                 return None  # not a frame; aiohttp has closed the socket, and its code says why
-            if frame.type is not WSMsgType.TEXT:
+            if frame.type is WSMsgType.BINARY:
                 socket.close(CloseCode.NOT_TEXT, "frames are text")
                 return None
-            try:
-                message = m.parse_untrusted(frame.data)
-                if not isinstance(message, m.Hello):
-                    raise ProtocolError(ErrorCode.HELLO_FIRST, "say hello first")
-                return await self._hub.hello(socket, message)
-            except ProtocolError as error:
-                self._stats.dropped[error.code] += 1
-                self._hub.tell("session_refused", {"code": error.code, "why": error.message})
-                answer = m.Error(
-                    error.code, error.message, error.retryable, m.id_of_untrusted(frame.data)
-                )
-                socket.send(m.encode(answer), time.monotonic())
-                if error.code in REFUSALS:
-                    socket.close(REFUSALS[error.code], error.message)
-                    return None
-                mistakes += 1
-                if mistakes > MOST_BEFORE_HELLO:
-                    socket.close(CloseCode.FLOOD, "too many messages before a hello")
-                    return None
+            if frame.type is WSMsgType.PING:
+                socket.pong(frame.data)
+            session = (
+                await self._greet(socket, frame.data) if frame.type is WSMsgType.TEXT else None
+            )
+            mistakes += 1
+            if session is None and mistakes > MOST_BEFORE_HELLO:
+                socket.close(CloseCode.FLOOD, "too many messages before a hello")
+            if session is not None or socket.reason:
+                return session
+        return None
+
+    async def _greet(self, socket: Socket, text: str) -> Session | None:
+        """Answer what should be a hello; None where it is none, or not a good one."""
+        try:
+            message = m.parse_untrusted(text)
+            if not isinstance(message, m.Hello):
+                raise ProtocolError(ErrorCode.HELLO_FIRST, "say hello first")
+            return await self._hub.hello(socket, message)
+        except ProtocolError as error:
+            self._stats.dropped[error.code] += 1
+            self._hub.tell("session_refused", {"code": error.code, "why": error.message})
+            answer = m.Error(error.code, error.message, error.retryable, m.id_of_untrusted(text))
+            socket.send(m.encode(answer), time.monotonic())
+            if error.code in REFUSALS:
+                socket.close(REFUSALS[error.code], error.message)
         return None
 
     async def receive(self, session: Session, text: str) -> None:
@@ -250,7 +258,8 @@ MOST_LAST_WORDS = 1 << 20
 FRAME_COST = 64
 """Bytes that a frame counts for, whatever it holds."""
 MOST_BEFORE_HELLO = 8
-"""Messages that are no hello; who sends more is cut."""
+"""Messages that are no hello, and pings; who sends more is cut."""
+CONTROL = frozenset({WSMsgType.PING, WSMsgType.PONG})
 ENDS: dict[int, str] = {
     CloseCode.NORMAL: "left",
     WSCloseCode.GOING_AWAY: "page_gone",
@@ -283,6 +292,8 @@ def _unlink(ws: web.WebSocketResponse, request: web.Request) -> None:
 
     The collector would have to look through all that live to find it, and stop for as long.
     """
+    ws._heartbeat = None  # noqa: SLF001 - or whatever the client still says begins it again
+    ws._cancel_heartbeat()  # noqa: SLF001
     for thing, names in ((ws, WS_LINKS), (request, REQUEST_LINKS)):
         for name in names:
             if hasattr(thing, name):
@@ -317,5 +328,21 @@ async def _read(
         elif frame.type is WSMsgType.BINARY:
             socket.close(CloseCode.NOT_TEXT, "frames are text")
             return
+        elif frame.type in CONTROL:
+            await _control(socket, session, frame)
         elif frame.type in ENDED:
             return
+
+
+async def _control(socket: Socket, session: Session, frame: WSMessage) -> None:
+    """A ping or a pong is a message too: over the limit it is read slowly, then the socket is cut.
+
+    One that is over it is not answered: RFC 6455 §5.5.3 lets the latest stand for all.
+    """
+    if session.rate.allow(time.monotonic()):
+        if frame.type is WSMsgType.PING:
+            socket.pong(frame.data)
+        return
+    if session.rate.refused > MOST_REFUSED:
+        socket.close(CloseCode.FLOOD, "too many messages")
+    await asyncio.sleep(FLOOD_PAUSE)

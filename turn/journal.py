@@ -6,7 +6,9 @@ change, so a process that dies has promised nothing that is not there. It need n
 reboot: clocks begin anew, and all sockets are gone.
 """
 
+import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import count
@@ -81,7 +83,7 @@ class FileJournal:
         if self._descriptor < 0:
             return
         try:
-            self._written += os.write(self._descriptor, line)
+            self._written += _write(self._descriptor, line)
         except OSError as error:
             self._give_up(error)
             return
@@ -100,14 +102,27 @@ class FileJournal:
     def _rewrite(self) -> None:
         """Put what is live into a new file, and that in the place of the old one."""
         new = self._file.with_suffix(".new")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
+        new.unlink(missing_ok=True)  # where others may write too, it may be anything
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
         descriptor = os.open(new, flags, 0o600)
         data = b"".join((here(), b"\n", *self._lines.values()))
-        self._written = os.write(descriptor, data)
-        new.replace(self._file)
+        try:
+            self._written = _write(descriptor, data)
+            new.replace(self._file)
+        except OSError:
+            os.close(descriptor)
+            raise
         if self._descriptor >= 0:
             os.close(self._descriptor)
         self._descriptor = descriptor
+
+
+def _write(descriptor: int, data: bytes) -> int:
+    """Write all of it. :raises OSError: there was room for a part."""
+    written = os.write(descriptor, data)
+    if written < len(data):  # the next line would go on where this one was cut off
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return written
 
 
 def read(file: Path, now: float) -> list[Record]:
@@ -116,12 +131,33 @@ def read(file: Path, now: float) -> list[Record]:
     Nothing is there of another boot or network, and a line that was being written counts as none.
     """
     try:
-        first, _, rest = file.read_bytes().partition(b"\n")
-    except OSError:
+        first, _, rest = _read_own(file).partition(b"\n")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        log.warning("the record of allocations is not gone on with",
+                    file=str(file), reason=error.strerror)  # fmt: skip
         return []
     if first != here():
         return []
-    return [record for record in _last_of(rest) if record.expires > now]
+    # What was left may be anything; a client has one allocation, and the last one counts.
+    found = {record.five_tuple: record for record in _last_of(rest)}
+    return [record for record in found.values() if record.expires > now]
+
+
+def _read_own(file: Path) -> bytes:
+    """What a process of ours wrote. :raises OSError: there is nothing, or it is somebody else's.
+
+    Whoever writes it makes allocations without a password; so a folder that others may write to
+    (a Kubernetes emptyDir) is no reason to believe what is in it.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with open(file, "rb", opener=lambda path, _: os.open(path, flags)) as opened:
+        status = os.fstat(opened.fileno())
+        others = status.st_uid not in {0, os.geteuid()} or status.st_mode & 0o022
+        if others or not stat.S_ISREG(status.st_mode):
+            raise PermissionError(errno.EPERM, "others may have written it")
+        return opened.read()
 
 
 def _last_of(lines: bytes) -> Iterator[Record]:

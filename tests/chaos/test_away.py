@@ -11,6 +11,8 @@ from tests.patience import PATIENCE
 
 AWAY = float(os.environ.get("CHAOS_AWAY", "5"))
 """Seconds that Redis is away; what the suite promises is tried with 60."""
+GOES_ON_WITHIN = 5.0
+"""Seconds, as promised, from Redis being back until everyone talks again."""
 
 
 async def test_nobody_is_cut_while_redis_is_away_and_all_goes_on_when_it_is_back(tmp_path):
@@ -27,7 +29,7 @@ async def test_nobody_is_cut_while_redis_is_away_and_all_goes_on_when_it_is_back
             await serving(chaos.nodes, yes=False)
             assert [node.metric("icebroker_broker_up") for node in chaos.nodes] == [0, 0]
             async with talkers(["late"], "r", urls, random.Random(2)) as (late,):
-                await until(lambda: "unavailable" in late.refusals, 3, chaos.story)
+                await until(lambda: "unavailable" in late.refusals, PATIENCE, chaos.story)
                 await asyncio.sleep(max(0, slept + AWAY - time.monotonic()))
                 assert not late.joined
                 chaos.server.wake()
@@ -47,5 +49,5 @@ async def goes_on(chaos: World) -> None:
         talk = zip(numbers, chaos.clients, strict=True)
         return all(client.acknowledged > before + 3 for before, client in talk)
 
-    await until(all_went_on, PATIENCE, chaos.story)
+    await until(all_went_on, GOES_ON_WITHIN, chaos.story)
     await serving(chaos.nodes)

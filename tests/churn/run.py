@@ -43,7 +43,7 @@ def churn(folder: Path, count: int, reply_lifetime: float = REPLY_LIFETIME) -> O
         before, kinds = service.settled(), service.testimony()["kinds"]
         asyncio.run(allocations(service.turn, count))
         asyncio.run(joins(service.signaling, count))
-        after, now = service.settled(), service.testimony()["kinds"]
+        after, now = service.settled(before), service.testimony()["kinds"]
     grown = {kind: number - kinds.get(kind, 0) for kind, number in now.items()}
     return Outcome(before, after, {kind: more for kind, more in grown.items() if more > 0})
 

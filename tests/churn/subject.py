@@ -40,6 +40,10 @@ class Holdings(NamedTuple):
         """Whether nobody is being served."""
         return not any((self.allocations, self.ports, self.connections, self.rooms))
 
+    def ending(self) -> tuple[int, int, int]:
+        """What ends by itself, a moment after whom it served."""
+        return self.tasks, self.descriptors, self.redis_keys
+
 
 class Subject(NamedTuple):
     """A running service."""
@@ -78,20 +82,19 @@ class Subject(NamedTuple):
         found: dict[str, Any] = json.loads(text)
         return found
 
-    def settled(self) -> Holdings:
-        """What it holds once nobody is served any more and nothing changes."""
+    def settled(self, like: Holdings | None = None) -> Holdings:
+        """What it holds once nobody is served any more, and nothing changes.
+
+        :param like: wait until no more of what ends by itself is held than there.
+        """
         time.sleep(self.reply_lifetime)
         deadline = time.monotonic() + SETTLES_WITHIN
         before = self.holdings()
         while time.monotonic() < deadline:
             time.sleep(RESUME_WINDOW)
             now = self.holdings()
-            same = (now.tasks, now.descriptors, now.redis_keys) == (
-                before.tasks,
-                before.descriptors,
-                before.redis_keys,
-            )
-            if now.idle() and same:
+            over = all(a <= b for a, b in zip(now.ending(), (like or before).ending(), strict=True))
+            if now.idle() and now.ending() == before.ending() and over:
                 return now
             before = now
         return before

@@ -3,7 +3,6 @@
 import asyncio
 import datetime
 import ipaddress
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -20,6 +19,7 @@ from config.signaling import SignalingSettings
 from config.turn import TurnSettings
 from signaling.ice import IceProvider, Server
 from signaling.server import SignalingService
+from tests.interop.process import free_port
 from turn.server import TurnService
 
 FLAGS = (
@@ -181,19 +181,6 @@ async def blank_page(context: BrowserContext, url: str) -> Page:
     await page.goto(url + "/assets/client/sdp.js")
     await page.evaluate("import('/client.js').then((client) => { window.icebroker = client; })")
     return page
-
-
-def free_port() -> int:
-    """A port that is free now for UDP and TCP on loopback."""
-    while True:
-        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-            tcp.bind(("127.0.0.1", 0))
-            port: int = tcp.getsockname()[1]
-            try:
-                udp.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
 
 
 def certificate_files(folder: Path, *hosts: str) -> tuple[Path, Path]:

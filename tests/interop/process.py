@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -23,13 +24,16 @@ STARTED_WITHIN = 60.0
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that is free now for UDP and TCP."""
+    """A port that is free now for UDP and TCP.
+
+    None that the kernel hands out by itself: it would go to someone else before it is bound.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     while True:
+        port = 22000 + secrets.randbelow(10000)
         with socket.socket(family) as tcp, socket.socket(family, socket.SOCK_DGRAM) as udp:
-            tcp.bind((host, 0))
-            port: int = tcp.getsockname()[1]
             try:
+                tcp.bind((host, port))
                 udp.bind((host, port))
             except OSError:
                 continue

@@ -11,6 +11,8 @@ class Proxy:
     def __init__(self, host: str, port: int) -> None:
         self.url = ""
         self.cuts = 0
+        self.websockets = 0
+        """How many there were; who comes back makes another."""
         self._target = (host, port)
         self._cut_at = 0
         self._passed = 0
@@ -35,6 +37,7 @@ class Proxy:
             there.write(first)
             is_socket = first.startswith(b"GET /ws")
             if is_socket:
+                self.websockets += 1
                 self._sockets |= {writer, there}
             await asyncio.gather(
                 self._carry(reader, there, is_socket), self._carry(far_reader, writer, is_socket)

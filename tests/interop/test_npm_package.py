@@ -13,7 +13,8 @@ import pytest
 from aiohttp import web
 
 from tests.conftest import need
-from tests.interop.browser import chromium, free_port, stage
+from tests.interop.browser import chromium, stage
+from tests.interop.process import free_port
 from tests.npm_packages import npm_package
 
 ROOT = Path(__file__).parents[2]

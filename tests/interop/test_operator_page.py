@@ -84,9 +84,9 @@ async def test_it_shows_what_goes_on_and_ends_what_it_is_told_to(stage, page, co
     await page.click("[data-testid=allocations] tr:nth-child(2) >> text=End")
     await page.click("[data-testid=yes]")
     await page.wait_for_selector("[data-testid=events] >> text=operator")
-    await page.wait_for_function(
-        "document.querySelectorAll('[data-testid=allocations] tbody tr').length === 1"
-    )
+    rows = page.locator("[data-testid=allocations] tbody tr")
+    await rows.nth(1).wait_for(state="detached")
+    assert await rows.count() == 1
     assert turn.stats.allocations_closed["operator"] == 1
 
 

@@ -13,7 +13,8 @@ from aiohttp import web
 from config.load import load
 from signaling.client import Client
 from tests.conftest import need
-from tests.interop.browser import certificate_files, chromium, free_port, stage
+from tests.interop.browser import certificate_files, chromium, stage
+from tests.interop.process import free_port
 from tests.patience import PATIENCE, until
 
 ROOT = Path(__file__).parents[2]

@@ -104,3 +104,21 @@ async def test_the_headers_of_a_stranger_do_not_make_him_another():
             await connect(headers={"X-Forwarded-For": "203.0.113.2"})
         assert refused.value.status == 429
         await first.hello()
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [["203.0.113.1", "198.51.100.7"], ["203.0.113.1, 198.51.100.7"],
+     ["203.0.113.1", "::ffff:198.51.100.7", "127.0.0.1"]],
+)  # fmt: skip
+async def test_what_a_client_writes_before_the_proxy_does_is_not_believed(lines):
+    """A proxy may add a header line of its own (HAProxy does): the last one is the one to go by."""
+    proxied = signaling(
+        max_unauthenticated_per_address=1, trusted_proxies=["127.0.0.1"], hello_timeout=30
+    )
+    async with proxied as service, sockets(service) as connect:
+        await connect(headers=[("X-Forwarded-For", "198.51.100.7")])
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await connect(headers=[("X-Forwarded-For", line) for line in lines])
+        assert refused.value.status == 429
+        await connect(headers=[("X-Forwarded-For", "::ffff:198.51.100.8")])

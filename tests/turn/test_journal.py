@@ -1,8 +1,10 @@
 """The record of live allocations: what one process leaves is what the next one goes on with."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.turn.world import OTHER_PEER, PEER, Client, FakeRelay, World, code_of
@@ -187,6 +189,88 @@ def test_a_line_that_means_nothing_costs_nothing_else(file: Path, spoil: bytes):
     world, records = allocated(file)
     file.write_bytes(file.read_bytes() + b"77\t" + spoil + b"\n")
     assert read(file, world.monotonic) == records
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        (0, ["example.org", 40000]),
+        (0, ["192.0.2.7", 0]),
+        (1, ["", 3478]),
+        (5, [["192.0.2.1", 99999, "192.0.2.1", 1e9]]),
+        (5, [["192.0.2.1", -1, "192.0.2.1", 1e9]]),
+        (5, [["", 50000, "192.0.2.1", 1e9]]),
+        (5, [["192.0.2.1", 50000, "public", 1e9]]),
+        (5, [["192.0.2.1", 50000, "192.0.2.1", 1e9], ["192.0.2.1", 50001, "192.0.2.1", 1e9]]),
+        (6, {"any": 1e9}),
+        (7, [[5, "192.0.2.9", 9, 1e9]]),
+        (7, [[0x4001, "192.0.2.9", 70000, 1e9]]),
+        (7, [[0x4001, "*", 9, 1e9]]),
+    ],
+)
+def test_values_that_no_allocation_has_are_none(file: Path, field: int, value: object):
+    world, records = allocated(file)
+    last = file.read_bytes().splitlines()[-1].partition(b"\t")[2]
+    spoilt = msgspec.json.decode(last)
+    spoilt[field] = value
+    file.write_bytes(file.read_bytes() + b"77\t" + msgspec.json.encode(spoilt) + b"\n")
+    assert read(file, world.monotonic) == records
+
+
+def test_a_client_has_one_allocation_whatever_the_file_says(file: Path):
+    world, records = allocated(file)
+    last = file.read_bytes().splitlines()[-1].partition(b"\t")[2]
+    file.write_bytes(file.read_bytes() + b"77\t" + last + b"\n")
+    assert read(file, world.monotonic) == records
+
+
+def link(file: Path) -> None:
+    moved = file.rename(file.with_name("elsewhere"))
+    file.symlink_to(moved)
+
+
+def queue(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda file: file.chmod(0o666), id="others may write it"),
+        pytest.param(
+            lambda file: os.chown(file, 12345, 12345),
+            id="another user's",
+            marks=pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away"),
+        ),
+        link,
+        queue,
+    ],
+)
+def test_what_others_may_have_written_is_not_believed(file: Path, spoil: Callable[[Path], None]):
+    world, records = allocated(file)
+    assert records
+    spoil(file)
+    assert read(file, world.monotonic) == []
+
+
+def test_it_is_not_written_through_what_others_have_put_there(file: Path, tmp_path: Path):
+    victim = tmp_path / "victim"
+    victim.write_text("not ours")
+    file.with_suffix(".new").symlink_to(victim)
+    _, records = allocated(file)
+    assert len(records) == 3
+    assert victim.read_text() == "not ours"
+
+
+def test_a_disk_that_takes_half_a_line_ends_no_call(file: Path, monkeypatch: pytest.MonkeyPatch):
+    whole = os.write
+    world, _ = allocated(file)
+    monkeypatch.setattr("turn.journal.os.write", lambda fd, data: whole(fd, data[:20]))
+    assert code_of(world.client().allocate()) == 0
+    monkeypatch.undo()
+    assert code_of(world.client().allocate()) == 0
+    assert read(file, world.monotonic) == []
 
 
 def test_another_boot_has_other_clocks(file: Path, monkeypatch: pytest.MonkeyPatch):

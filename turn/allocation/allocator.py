@@ -233,14 +233,18 @@ class Allocator:
 
     # Permissions and channels --------------------------------------------------------------
 
+    def check_room(self, allocation: Allocation, hosts: Collection[str]) -> None:
+        """See that there is room for permissions for all of these hosts. :raises StunError: 508."""
+        new = set(hosts) - allocation.permissions.keys()
+        if len(allocation.permissions) + len(new) > self._limits.permissions:
+            raise self.table.exceeded("permissions", 508)
+
     def permit(self, allocation: Allocation, hosts: Collection[str], now: float) -> None:
         """Install or refresh permissions for peer IP addresses: all of them, or none.
 
         :raises StunError: 508 where there would be too many (RFC 8656 §10.2).
         """
-        new = set(hosts) - allocation.permissions.keys()
-        if len(allocation.permissions) + len(new) > self._limits.permissions:
-            raise self.table.exceeded("permissions", 508)
+        self.check_room(allocation, hosts)
         for host in hosts:
             allocation.permissions[host] = now + PERMISSION_LIFETIME
         for route in set(allocation.routes.peers.values()):

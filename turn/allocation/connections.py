@@ -7,7 +7,7 @@ with ConnectionBind over a connection of its own, and from then on bytes pass as
 from collections.abc import Callable, Collection
 from typing import Protocol
 
-from turn.allocation.model import Allocation
+from turn.allocation.model import Allocation, Owner
 from turn.bandwidth import Budgets
 from turn.codec.errors import StunError
 from turn.codec.values import Address
@@ -88,7 +88,7 @@ class Connections:
         connection.stream = stream
         connection.expires = now + CLAIM_TIMEOUT
 
-    def claim(self, number: int, username: str) -> PeerStream:
+    def claim(self, number: int, owner: Owner) -> PeerStream:
         """Hand a connection to its client.
 
         :raises StunError: 400 where there is no such connection to be had, 441 to another user.
@@ -96,7 +96,7 @@ class Connections:
         connection = self._by_number.get(number)
         if connection is None or connection.stream is None or connection.claimed:
             raise StunError(400)
-        if connection.allocation.owner.username != username:
+        if not connection.allocation.is_held_by(owner):
             raise StunError(441)
         connection.claimed = True
         connection.expires = float("inf")

@@ -93,7 +93,7 @@ class Engine:
         if message.method == Method.BINDING:
             self._check_known(request)
             return self._succeed(request)
-        kept = self._replies.get(request.client, message.transaction_id, now)
+        kept = self._replies.get(request.client, message.raw, now)
         if kept is not None:
             return Reply(kept, proved=True)
         request.identity = self._authenticate(request)
@@ -106,7 +106,7 @@ class Engine:
         finally:
             self.table.settle()
         if reply is not None:
-            self._replies.put(request.client, message.transaction_id, reply.data, now)
+            self._replies.put(request.client, message.raw, reply.data, now)
         return reply
 
     def _check_taken_in(self, request: Request) -> None:
@@ -134,15 +134,15 @@ class Engine:
 
     def _answer_later(self, request: Request, outcome: Outcome) -> None:
         """Send the reply to a request whose handler gave none."""
-        client, transaction_id = request.client, request.message.transaction_id
-        kept = self._replies.get(client, transaction_id, request.now.monotonic)
+        client, raw = request.client, request.message.raw
+        kept = self._replies.get(client, raw, request.now.monotonic)
         if kept is not None:  # a retransmission, handled twice before it was answered once
             reply = Reply(kept, proved=True)
         elif isinstance(outcome, StunError):
             reply = self._reject(request, outcome)
         else:
             reply = self._reply(request, MessageClass.SUCCESS, outcome, 200)
-            self._replies.put(client, transaction_id, reply.data, request.now.monotonic)
+            self._replies.put(client, raw, reply.data, request.now.monotonic)
         with suppress(OSError):  # the client is gone
             request.send(reply.data, request.client.client)
 

@@ -34,7 +34,7 @@ def binding(allocator: Allocator, request: Request) -> Attributes:
 
 def allocate(allocator: Allocator, request: Request) -> Attributes | None:
     """Give the client a relayed transport address (RFC 8656 §7.2)."""
-    message, identity, now = request.message, request.proved, request.now.monotonic
+    message, now = request.message, request.now.monotonic
     if is_tunnelled(request.client.client.host):  # RFC 8656 §21.4
         raise StunError(403)
     existing = allocator.table.get(request.client)
@@ -49,7 +49,7 @@ def allocate(allocator: Allocator, request: Request) -> Attributes | None:
     if transport != UDP and not (transport == TCP and allocator.opener.tcp):
         raise StunError(442)
     message.get(registry.LIFETIME)  # one that is malformed is found out before anything is taken
-    owner = Owner(identity.username, identity.user)
+    owner = request.owner
     if transport == TCP:
         return _begin(allocator, request, owner, _tcp_relay_for(allocator, request, owner))
     if reservation.is_elsewhere(allocator, request):
@@ -239,11 +239,13 @@ def create_permission(allocator: Allocator, request: Request) -> Attributes:
     peers = request.message.get_all(registry.XOR_PEER_ADDRESS)
     if not peers:
         raise StunError(400)
+    hosts = {peer.host for peer in peers}
+    allocator.check_room(allocation, hosts)  # before the judgements, which cost far more
     for peer in peers:
         check_family(allocation, peer)
         if not allocator.policy.allows_host(peer.host):
             raise StunError(403)
-    allocator.permit(allocation, {peer.host for peer in peers}, request.now.monotonic)
+    allocator.permit(allocation, hosts, request.now.monotonic)
     return ()
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from turn.allocation.allocator import Allocator
 from turn.allocation.elsewhere import Moved, Shown
-from turn.allocation.model import Allocation, Owner
+from turn.allocation.model import Allocation
 from turn.allocation.request import Request
 from turn.allocation.restore import Kept, restore
 from turn.codec import registry
@@ -48,7 +48,7 @@ def holder(allocator: Allocator, request: Request) -> Allocation | None:
         raise StunError(400)
     if here is not None or allocation.expires <= request.now.monotonic:
         raise StunError(437)
-    if allocation.owner.username != request.proved.username:
+    if not allocation.is_held_by(request.owner):
         raise StunError(441)
     if allocation.is_tcp and not request.client.transport.is_stream:
         raise StunError(400)
@@ -84,9 +84,7 @@ def fetch(allocator: Allocator, request: Request, go_on: GoOn) -> None:
             request.answer(error)
 
     ticket = request.message.get(registry.MOBILITY_TICKET) or b""
-    identity, client = request.proved, request.client
-    owner = Owner(identity.username, identity.user)
-    shown = Shown(ticket, owner, client.client.host)
+    shown = Shown(ticket, request.owner, request.client.client.host)
     allocator.elsewhere.fetch_allocation(shown, arrived)
 
 
@@ -100,7 +98,7 @@ def shown_elsewhere(allocator: Allocator, shown: Shown, now: float) -> Allocatio
         raise StunError(400)
     if allocation.expires <= now:
         raise StunError(437)
-    if allocation.owner.username != shown.owner.username:
+    if not allocation.is_held_by(shown.owner):
         raise StunError(441)
     if allocation.is_tcp:
         raise StunError(400)

@@ -181,6 +181,15 @@ class Allocation:
         """When the last of it ends; monotonic time."""
         return max(relayed.expires for relayed in self.relayed.values())
 
+    def is_held_by(self, owner: Owner) -> bool:
+        """Whether somebody may have it, or a part of it, from elsewhere.
+
+        With a token that is the one whose key it was refreshed with last: all holders of tokens
+        have one username (RFC 7635), and who has seen a ticket pass may be another one.
+        """
+        user = self.grant.user if self.grant else self.owner.user
+        return owner == (self.owner.username, user)
+
     def facts(self) -> Facts:
         """What an operator is told of it wherever it is named."""
         return {

@@ -4,14 +4,18 @@ TCP, TLS and DTLS clients lose their connection with the process, and reservatio
 seconds; neither is kept.
 """
 
+from ipaddress import ip_address
 from typing import Protocol
 
 import msgspec
 
 from turn.allocation.model import Allocation, Channel
+from turn.codec.channel import is_channel_number
 from turn.codec.errors import Malformed
-from turn.codec.values import Address
+from turn.codec.values import Address, family_of
 from turn.routes import FiveTuple, ThroughProxy, Transport
+
+MOST_PORT = 65535
 
 
 class RelayedRecord(msgspec.Struct, frozen=True, array_like=True):
@@ -125,6 +129,23 @@ _decoder = msgspec.json.Decoder(Record)
 def decode(data: bytes | bytearray | memoryview) -> Record:
     """Read what ``encode`` wrote. :raises Malformed: it is nothing of the kind."""
     try:
-        return _decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        record = _decoder.decode(data)
+        _check(record)
+    except (msgspec.DecodeError, ValueError) as error:
         raise Malformed(str(error)) from None
+    return record
+
+
+def _check(record: Record) -> None:
+    """See that every value is one that an allocation can have. :raises ValueError: it is not."""
+    places = [record.client, record.server, *((each.host, each.port) for each in record.relayed)]
+    places += [(each.host, each.port) for each in record.channels]
+    for host in (*(host for host, _ in places), *record.permissions,
+                 *(each.public for each in record.relayed)):  # fmt: skip
+        ip_address(host)
+    if not all(0 < port <= MOST_PORT for _, port in places):
+        raise ValueError("no port")
+    if not all(is_channel_number(each.number) for each in record.channels):
+        raise ValueError("no channel number")
+    if len({family_of(each.address) for each in record.relayed}) < len(record.relayed):
+        raise ValueError("two relayed addresses of one family")

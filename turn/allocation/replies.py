@@ -1,6 +1,8 @@
 """Replies kept for retransmissions: same transaction, same reply (RFC 8489 §6.3.1, 40 s).
 
-Only replies to authenticated requests are kept, so nobody fills this without proof.
+Only replies to authenticated requests are kept, so nobody fills this without proof. What counts is
+the same bytes: were the transaction id enough, 20 bytes with a forged source would draw a whole
+reply, as often as somebody likes.
 """
 
 from collections import OrderedDict
@@ -11,11 +13,12 @@ REPLY_LIFETIME = 40.0
 """Seconds; the longest that a client goes on retransmitting (RFC 8489 §6.2.1)."""
 MOST_REPLIES = 65536
 
-Key = tuple[FiveTuple, bytes]
+Key = tuple[FiveTuple, int]
+"""Who asked, and a keyed hash of what."""
 
 
 class RecentReplies:
-    """The replies of the last 40 seconds, by five-tuple and transaction."""
+    """The replies of the last 40 seconds, by five-tuple and request."""
 
     def __init__(self) -> None:
         self._replies: OrderedDict[Key, tuple[float, bytes]] = OrderedDict()
@@ -23,14 +26,14 @@ class RecentReplies:
     def __len__(self) -> int:
         return len(self._replies)
 
-    def get(self, client: FiveTuple, transaction_id: bytes, now: float) -> bytes | None:
-        """The reply that this transaction got already, if it is to be had again."""
-        found = self._replies.get((client, transaction_id))
+    def get(self, client: FiveTuple, request: bytes, now: float) -> bytes | None:
+        """The reply that this very request got already, if it is to be had again."""
+        found = self._replies.get((client, hash(request)))
         return found[1] if found and found[0] > now else None
 
-    def put(self, client: FiveTuple, transaction_id: bytes, reply: bytes, now: float) -> None:
+    def put(self, client: FiveTuple, request: bytes, reply: bytes, now: float) -> None:
         """Keep a reply; the oldest make room."""
-        self._replies[client, transaction_id] = (now + REPLY_LIFETIME, reply)
+        self._replies[client, hash(request)] = (now + REPLY_LIFETIME, reply)
         if len(self._replies) > MOST_REPLIES:
             self._replies.popitem(last=False)
 

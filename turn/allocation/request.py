@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from turn.allocation.allocator import Allocator
 from turn.allocation.connections import PeerStream
-from turn.allocation.model import Allocation
+from turn.allocation.model import Allocation, Owner
 from turn.auth.authenticate import Identity, Now
 from turn.codec import registry
 from turn.codec.errors import StunError
@@ -66,6 +66,11 @@ class Request:
         if self.identity is None:
             raise StunError(401)
         return self.identity
+
+    @property
+    def owner(self) -> Owner:
+        """Whose what it begins is, and what it asks for has to be."""
+        return Owner(self.proved.username, self.proved.user)
 
 
 def allocation_of(allocator: Allocator, request: Request) -> Allocation:

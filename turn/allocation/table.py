@@ -227,7 +227,7 @@ class AllocationTable:
         :raises StunError: 508 where there is none of this owner's (RFC 8656 §7.2).
         """
         reservation = self._reservations.get(token)
-        if reservation is None or reservation.owner.username != owner.username:
+        if reservation is None or reservation.owner != owner:
             raise StunError(508)
         return reservation.relay
 

@@ -52,5 +52,5 @@ def connection_bind(allocator: Allocator, request: Request) -> Attributes:
     is_stream = request.client.transport.is_stream
     if number is None or not is_stream or allocator.table.get(request.client) is not None:
         raise StunError(400)
-    request.stream = allocator.connections.claim(number, request.proved.username)
+    request.stream = allocator.connections.claim(number, request.owner)
     return ()

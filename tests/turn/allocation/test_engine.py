@@ -424,6 +424,14 @@ class TestCreatePermission:
         assert code_of(client.permit(Address("1.1.1.1", 1))) == 508
         assert code_of(client.permit(PEER)) == 0
 
+    def test_too_many_are_not_even_judged(self, world):
+        """Thousands fit into one message, and each judgement costs as much as a packet."""
+        client = world.client()
+        client.allocate()
+        crowd = [Address(f"8.8.{number >> 8}.{number & 255}", 1) for number in range(4000)]
+        assert code_of(client.permit(Address("10.0.0.1", 1), *crowd)) == 508
+        assert not world.engine._allocator.policy._verdicts
+
 
 class TestChannelBind:
     def test_packets_flow_both_ways_in_channel_data(self, world):

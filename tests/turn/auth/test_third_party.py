@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from tests.conftest import need
 from tests.turn.world import PEER, Client, World, code_of
 from turn.allocation.model import Limits
+from turn.allocation.options import Options
 from turn.auth.third_party import Grant, ThirdParty
 from turn.codec import registry
 from turn.codec.integrity import Integrity
@@ -191,6 +192,27 @@ class TestHolder:
         assert code_of(holder.refresh()) == 0
         holder.token = None
         assert code_of(holder.permit(PEER)) == 0
+
+    @pytest.mark.parametrize("new_token", [False, True], ids=["its token", "its next token"])
+    def test_a_ticket_is_good_for_its_holder_and_no_other(self, new_token: bool) -> None:
+        world = World(options=Options(mobility=True), third_party=THIRD_PARTY)
+        holder, thief = Holder(world, seal()), Holder(world, seal(key=b"other"), b"other")
+        asked = (registry.MOBILITY_TICKET, b"")
+        ticket = holder.allocate(asked).get(registry.MOBILITY_TICKET)
+        if new_token:
+            holder.token, holder.key = seal(key=b"new"), b"new"
+            assert code_of(holder.refresh()) == 0
+        shown = (registry.MOBILITY_TICKET, ticket)
+        assert code_of(thief.request(Method.REFRESH, shown)) == 441
+        away = Holder(world, holder.token, holder.key)
+        assert code_of(away.request(Method.REFRESH, shown)) == 0
+
+    def test_a_reserved_port_is_its_holders(self, world: World) -> None:
+        holder, thief = Holder(world, seal()), Holder(world, seal(key=b"other"), b"other")
+        reply = holder.allocate((registry.EVEN_PORT, True))
+        token = (registry.RESERVATION_TOKEN, reply.get(registry.RESERVATION_TOKEN))
+        assert code_of(thief.allocate(token)) == 508
+        assert code_of(Holder(world, seal()).allocate(token)) == 0
 
     def test_a_user_and_a_holder_have_nothing_in_common(self, world: World) -> None:
         holder = Holder(world, seal())

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import time
+from contextlib import suppress
 
 from tests.patience import PATIENCE
 from tests.turn.live import UDP, port_of, relay
@@ -88,6 +89,28 @@ async def test_a_source_that_proves_nothing_draws_a_bounded_number_of_replies(co
             assert most <= replies <= most * (1 + time.monotonic() - began) + 1
             replies_in_all += replies
         assert service.stats.drops[DropReason.REPLY_LIMIT] == 400 - replies_in_all > 0
+
+
+async def test_a_transaction_that_is_known_draws_no_more(connect):
+    """Else whoever has been at an address sends replies there for 40 s, from anywhere."""
+    async with relay(max_unproved_replies_per_second=20) as service:
+        client = await connect(port_of(service))
+        await client.request(Method.BINDING)
+        await client.allocate()
+        request = client.encode(Method.REFRESH)
+        await client.send(request)
+        reply = await client.receive()
+        for _ in range(3):
+            await client.send(request)
+            assert await client.receive() == reply
+        began, replies = time.monotonic(), 0
+        for _ in range(200):
+            await client.send(request[:2] + b"\0\0" + request[4:20])
+        with suppress(TimeoutError):
+            while True:
+                await client.receive(patience=0.2)
+                replies += 1
+        assert replies <= 20 * (1 + time.monotonic() - began) + 1
 
 
 async def test_malformed_messages_draw_no_reply_at_all(connect):
