@@ -33,7 +33,10 @@ app = typer.Typer(
 )
 ConfigFile = Annotated[
     Path | None,
-    typer.Option("-c", "--config", help="TOML file; default: icebroker.toml here, if any."),
+    # Whether it can be read is config.load's to say, in one line.
+    typer.Option(
+        "-c", "--config", help="TOML file; default: icebroker.toml here, if any.", readable=False
+    ),
 ]
 Ttl = Annotated[str, typer.Option(help="How long it is good: seconds, or 90s, 15m, 1h, 7d.")]
 
@@ -92,7 +95,8 @@ def serve(
     signaling_service.on_revoked(turn_service.heed)
 
     def ready() -> None:
-        typer.echo(_banner(settings, turn_service, process.admin.address, bare=bare, lan=lan))
+        if not Supervisor.of(os.environ).listens:  # its log is for lines
+            typer.echo(_banner(settings, turn_service, process.admin.address, bare=bare, lan=lan))
 
     def reload(running: Settings) -> Settings:
         new = load_settings(config, None, defaults, ("turn", "signaling"), running)
@@ -142,7 +146,8 @@ def kernel(
         if once:
             lend(directory, os.getuid() if user is None else user)
         else:
-            asyncio.run(LoaderService(directory, settings.turn.kernel_hook, user).run())
+            loader = LoaderService(directory, settings.turn.kernel_hook, user)
+            asyncio.run(loader.run(Supervisor.of(os.environ).ready))
     except LoaderError as error:
         _fail(str(error))
 

@@ -23,6 +23,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from config.files import reason
 from config.schema import Settings
 from config.section import Section
 from config.where import Location, line_of
@@ -189,7 +190,7 @@ def _read(file: Path, named_by: str = "") -> str:
     try:
         return file.read_text("utf-8-sig")  # some editors begin a file with a mark
     except OSError as error:
-        raise ConfigError([f"{named_by}{file}: cannot be read: {error.strerror}"]) from None
+        raise ConfigError([f"{named_by}{file}: cannot be read: {reason(error)}"]) from None
     except UnicodeDecodeError:
         raise ConfigError([f"{named_by}{file}: is not UTF-8 text"]) from None
 

@@ -37,6 +37,11 @@ class Supervisor:
         seconds = int(microseconds) / 1e6 if meant and microseconds.isdecimal() else 0.0
         return cls(environment.get("NOTIFY_SOCKET", ""), seconds)
 
+    @property
+    def listens(self) -> bool:
+        """Whether there is one."""
+        return bool(self._address)
+
     def ready(self) -> None:
         """Say that clients may come."""
         self._tell("READY=1", "STATUS=serving")

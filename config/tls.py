@@ -4,6 +4,8 @@ import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
+from config.files import reason
+
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES:!aNULL:!AESCCM"
 """Forward secrecy, always (RFC 8489 §6.2.3, RFC 9325 §4.2); TLS 1.3 has nothing else."""
 
@@ -30,7 +32,7 @@ def unusable(certificate: Path | None, key: Path | None) -> Iterator[tuple[str, 
             file.read_bytes()
         except OSError as error:
             readable = False
-            yield name, f"{file} cannot be read: {error.strerror}"
+            yield name, f"{file} cannot be read: {reason(error)}"
     try:
         if readable:
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")

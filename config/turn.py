@@ -252,13 +252,14 @@ class TurnSettings(Section):
         found = []
         if self.data_plane == "kernel":
             text = (
-                "the kernel relays on all cores by itself; set workers = 1, or another data_plane"
+                "the kernel relays UDP on all cores by itself, for one process; set workers = 1, "
+                'or data_plane = "auto" where most clients come over TCP and TLS'
             )
             found.append(Problem("data_plane", text))
         if self.tcp_allocations:
             text = (
                 "the connections of a TCP allocation would come to different workers; "
-                "set workers = 1"
+                "set workers = 1, or give them by another relay with relay_ports of its own"
             )
             found.append(Problem("tcp_allocations", text))
         return found

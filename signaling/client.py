@@ -44,14 +44,16 @@ LEAVE, COME_BACK = 1000, 4000
 ANSWERS = frozenset({"ok", "joined", "ice", "error"})
 OUTLIVES_SESSION = frozenset({"join", "ice"})
 Token = str | Callable[[], Awaitable[str]]
-"""A join token, or what gets a fresh one; that may raise OSError, and is called again later."""
+"""A join token, or what gets a fresh one; where it raises OSError or
+aiohttp.ClientError it is called again later."""
 
 
 class SignalingError(Exception):
     """A request failed, or the connection is over; ``code`` is the protocol's, or one of ours.
 
     Ours: ``closed``, ``refused`` (the server does not want us back), ``session_lost``,
-    ``queue_full``, ``bad_frame`` (what the server sends is not ``icebroker.v1``).
+    ``queue_full``, ``bad_frame`` (what the server sends is not ``icebroker.v1``), ``no_token`` (the
+    function that gets them failed).
     """
 
     def __init__(self, code: str, message: str = "", *, retryable: bool = False) -> None:
@@ -143,8 +145,13 @@ class Client:
         """Connect. :raises SignalingError: the server refuses us for good."""
         self._task = asyncio.create_task(self._run())
         waiter = asyncio.create_task(self._connected.wait())
-        await asyncio.wait({waiter, self._task}, return_when=asyncio.FIRST_COMPLETED)
-        waiter.cancel()
+        try:
+            await asyncio.wait({waiter, self._task}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:  # nobody comes to close what nobody got
+            await self.close()
+            raise
+        finally:
+            waiter.cancel()
         if self._failure is not None:
             raise self._failure
         return self
@@ -281,7 +288,7 @@ class Client:
     async def _connect_once(self, http: aiohttp.ClientSession) -> bool:
         """One socket from beginning to end; True where the server welcomed us."""
         async with asyncio.timeout(DIAL_TIMEOUT):
-            token = await self._token() if callable(self._token) else self._token
+            token = await self._fresh_token()
             ws = await http.ws_connect(
                 self._url, protocols=(SUBPROTOCOL,), ssl=self._ssl, heartbeat=25, max_msg_size=0
             )
@@ -306,6 +313,16 @@ class Client:
         if 3500 <= code <= 3999 or 4500 <= code <= 4999:
             raise SignalingError("refused", f"the server closed the connection ({code})")
         return welcomed
+
+    async def _fresh_token(self) -> str | None:
+        if not callable(self._token):
+            return self._token
+        try:
+            return await self._token()
+        except (aiohttp.ClientError, OSError):
+            raise
+        except Exception as error:  # a fault of the application's; it has to hear of it
+            raise SignalingError("no_token", f"there is no token: {error!r}") from error
 
     def _resume(self) -> dict[str, Any] | None:
         return {**self._session, "seq": self._seen} if self._session else None

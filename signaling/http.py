@@ -2,7 +2,9 @@
 
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import structlog
@@ -58,6 +60,8 @@ class Http:
         self._origins = origins
         self._peerjs = peerjs
         self._told: set[str] = set()
+        self._undecided: Counter[str] = Counter()
+        """Requests of an address of which nobody has said yet whether they are allowed."""
         self.app = web.Application(middlewares=[notice, _security_headers])
         self.app.add_routes([web.get("/ws", self._ws), web.get("/ice", self._get_ice)])
         self.app.router.add_options("/ice", self._preflight)
@@ -94,23 +98,28 @@ class Http:
     async def _peerjs_get(self, request: web.Request) -> web.Response:
         if not self._peerjs.settings.peerjs:
             raise web.HTTPNotFound
-        if self._caller(request) is None:
+        caller = self._caller(request)
+        if caller is None:
             return _refused_origin()
         key = request.match_info.get("key", "peerjs")
         if request.match_info["what"] == "id":
             response = self._peerjs.get_id(key)
         else:
-            response = await self._peerjs.get_peers(key, _token_of(request))
+            with self._asking(caller.network):
+                response = await self._peerjs.get_peers(key, _token_of(request))
         response.headers.update(self._cors(request))
         return response
 
     async def _get_ice(self, request: web.Request) -> web.Response:
         headers = self._cors(request)
-        if self._caller(request) is None:
+        caller = self._caller(request)
+        if caller is None:
             return web.json_response({"error": "forbidden_origin"}, status=403)
         name = secrets.token_hex(8)
+        token, room = _token_of(request), request.query.get("room", "")
         try:
-            claims = await self._admission.admit(_token_of(request), request.query.get("room", ""))
+            with self._asking(caller.network):
+                claims = await self._admission.admit(token, room)
         except BadToken:
             headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
             return web.json_response({"error": "unauthorized"}, status=401, headers=headers)
@@ -124,6 +133,22 @@ class Http:
         for link in grant.links():
             response.headers.add(hdrs.LINK, link)
         return response
+
+    @contextmanager
+    def _asking(self, network: str) -> Iterator[None]:
+        """Have an address ask no more at a time than it may have sockets that said no hello.
+
+        A back end that decides for all would be busy with it. :raises HTTPTooManyRequests:
+        """
+        if self._undecided[network] >= self._websockets.settings.max_unauthenticated_per_address:
+            raise web.HTTPTooManyRequests(headers={hdrs.RETRY_AFTER: "2"})
+        self._undecided[network] += 1
+        try:
+            yield
+        finally:
+            self._undecided[network] -= 1
+            if not self._undecided[network]:
+                del self._undecided[network]
 
     async def _preflight(self, request: web.Request) -> web.Response:
         headers = self._cors(request)

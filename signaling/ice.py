@@ -5,6 +5,7 @@ outlives them.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -102,7 +103,9 @@ class IceProvider:
     def issue(self, name: str, now: float) -> IceGrant:
         """ICE servers for ``name`` (whom the relay's quota counts), as of the Unix time ``now``."""
         if self._found_at is None or abs(now - self._found_at) > LOOK_AGAIN:
-            self._servers, self._found_at = self._find(), now
+            self._found_at = now
+            with suppress(OSError):  # no descriptors left: what was found before holds
+                self._servers = self._find()
         expires_at = self.expiry(now)
         username, password = mint(self._secret, name, expires_at) if self._secret else ("", "")
         entries: list[dict[str, Any]] = []

@@ -37,10 +37,11 @@ from signaling.stats import Stats
 
 PATIENCE = 5.0
 """Seconds that a message waits for a recipient who is not there, before EXPIRE."""
-RETRY = 0.25
-"""Seconds between looks whether it is."""
+RETRY, LONGEST_RETRY = 0.25, 1.0
+"""Seconds before the first look whether it is, and before the later ones."""
 MOST_WAITING = 256
-"""Messages that one client may have waiting."""
+MOST_WAITING_BYTES = 1 << 20
+"""Messages that one client may have waiting, and what is in them."""
 MOST_TOKEN_BYTES = 4096
 ENDS = frozenset({0, 1000, 1001, 1005})
 """Close codes with which a client gives up its id, as the PeerJS server has it: it closes its
@@ -237,7 +238,7 @@ class PeerJsDialogue:
             return
         if event.type is Kind.LEAVE:
             return  # nobody is there who could be left
-        if sum(map(len, self._waiting.values())) >= MOST_WAITING:
+        if self._is_full(message):
             self._expire(session, to)
         elif line is not None:
             line.append(message)
@@ -245,12 +246,19 @@ class PeerJsDialogue:
             self._waiting[to] = deque([message])
             self._run(self._wait_for(session, to))
 
+    def _is_full(self, another: "_Waiting") -> bool:
+        waiting = [message for line in self._waiting.values() for message in line]
+        size = sum(message.size for message in waiting) + another.size
+        return len(waiting) >= MOST_WAITING or size > MOST_WAITING_BYTES
+
     async def _wait_for(self, session: Session, to: str) -> None:
         """Send what waits for a recipient, in order, once it is there; or say that it is not."""
         line = self._waiting[to]
+        pause = RETRY
         try:
             while line:
-                await asyncio.sleep(RETRY)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_RETRY)  # 256 of them are a lot of looks
                 while line and await self._try(session, line[0]):
                     line.popleft()
                 if line and line[0].deadline <= time.monotonic():
@@ -311,6 +319,11 @@ class _Waiting(NamedTuple):
     """What makes a retry harmless."""
     deadline: float
     """Monotonic time."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of what it brings."""
+        return 0 if self.event.payload is UNSET else len(self.event.payload)
 
 
 def _open() -> str:

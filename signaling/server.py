@@ -126,6 +126,7 @@ class SignalingService:
             await Door(self._runner, self._settings.listen, tls, self._origins.is_trusted).start()
         except OSError as error:
             await self._runner.cleanup()
+            await self._broker.stop()
             raise OSError(
                 error.errno,
                 f"signaling cannot listen on {self._settings.listen}: {error.strerror}",

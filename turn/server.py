@@ -253,6 +253,18 @@ class TurnService:
         if self._certificate:
             self._certificate.load(settings)
         self._settings = settings
+        self._apply(settings)
+        self._listeners.reload(settings)
+
+    def follow_addresses(self) -> None:
+        """Take in that the machine's addresses have changed."""
+        self._addresses = self._common.addresses()
+        self.policy.own_addresses = self._addresses
+        self._apply(self._settings)
+        self._listeners.follow(self._addresses)
+
+    def _apply(self, settings: TurnSettings) -> None:
+        """Relay and judge by these, as the machine's addresses are now."""
         relays = assemble.relay_addresses(settings, self._addresses)
         external = assemble.external_pairs(settings, relays)
         self._ports.set_addresses(relays)
@@ -265,7 +277,6 @@ class TurnService:
             assemble.limits(settings),
             assemble.options(settings, external),
         )
-        self._listeners.reload(settings)
 
     def ready(self) -> list[str]:
         """What keeps the relay from being sent clients; empty: nothing."""
@@ -425,13 +436,6 @@ class TurnService:
     def _route_to(self, client: FiveTuple, peer: Address, now: float) -> Route | None:
         # The engine is made after the forwarder, which its relay sockets need.
         return self._engine.route_to(client, peer, now)
-
-    def follow_addresses(self) -> None:
-        """Take in that the machine's addresses have changed."""
-        self._addresses = self._common.addresses()
-        self.policy.own_addresses = self._addresses
-        self._ports.set_addresses(assemble.relay_addresses(self._settings, self._addresses))
-        self._listeners.follow(self._addresses)
 
 
 def _raise_descriptor_limit() -> None:

@@ -5,6 +5,7 @@ import hmac
 import math
 from collections.abc import Callable, Sequence
 
+import msgspec
 from msgspec import Raw
 
 from signaling import room as rooms
@@ -73,6 +74,8 @@ class MemoryBroker:
         self._sessions_of_peers: dict[str, str] = {}
         self._listener: Listener | None = None
         self._waiting = waiting
+        self._revoked: dict[str, float] = {}
+        """user → until when it may begin nothing (Unix time)."""
 
     async def start(self, listener: Listener) -> None:
         """Begin to work."""
@@ -185,6 +188,12 @@ class MemoryBroker:
 
     async def revoke(self, revocation: Revocation) -> None:
         """Tell this node; end the user's sessions that are away."""
+        if revocation.spent and not revocation.until:  # credentials are spent; what held goes on
+            held = self._revoked.get(revocation.user, 0.0)
+            revocation = msgspec.structs.replace(revocation, until=held)
+        self._revoked[revocation.user] = revocation.until
+        if not revocation.until:
+            del self._revoked[revocation.user]
         if revocation.until:
             for session, found in list(self._sessions.items()):
                 if found.record.user == revocation.user and not found.attached:

@@ -10,7 +10,8 @@ import msgspec
 from signaling.broker.base import Queued
 
 MOST_WAITING = 10_000
-"""Events; the newest are not kept."""
+"""Events; the last is the news that more happened, which is not kept until half have gone."""
+LOST = "events.lost"
 PAST = {
     "join": "joined", "leave": "left", "suspended": "suspended", "resumed": "resumed",
     "update": "updated",
@@ -28,14 +29,19 @@ class WaitingEvents:
         """id → tries, when it is due (another time in ``_due`` is of the past), event."""
         self._run = secrets.token_hex(4)
         self._count = 0
+        self._losing = False
 
     def __len__(self) -> int:
         return len(self._events)
 
     def note(self, kind: str, **data: object) -> None:
         """Something has happened."""
-        if len(self._events) >= MOST_WAITING:
+        waiting = len(self._events)
+        self._losing = self._losing and 2 * waiting >= MOST_WAITING
+        if self._losing:
             return
+        if waiting >= MOST_WAITING - 1:
+            self._losing, kind, data = True, LOST, {"room": ""}
         self._count += 1
         at = int(time.time() * 1000)
         event = msgspec.json.encode({"type": kind, "at": at, "data": data})

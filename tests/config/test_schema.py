@@ -35,12 +35,14 @@ OPEN_ROOMS = (
             '[turn]\nworkers = 2\ndata_plane = "kernel"\ntcp_allocations = true',
             [
                 (
-                    "icebroker.toml:3: turn.data_plane: the kernel relays on all cores by itself; "
-                    "set workers = 1, or another data_plane"
+                    "icebroker.toml:3: turn.data_plane: the kernel relays UDP on all cores by "
+                    'itself, for one process; set workers = 1, or data_plane = "auto" where most '
+                    "clients come over TCP and TLS"
                 ),
                 (
                     "icebroker.toml:4: turn.tcp_allocations: the connections of a TCP allocation "
-                    "would come to different workers; set workers = 1"
+                    "would come to different workers; set workers = 1, or give them by another "
+                    "relay with relay_ports of its own"
                 ),
             ],
         ),

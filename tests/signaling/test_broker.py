@@ -392,6 +392,18 @@ async def test_who_is_restored_is_told_of_too(world):
     assert world.ear.revocations[-1] == Revocation("u", 0.0, 0.0)
 
 
+async def test_spent_credentials_do_not_lift_a_revocation(world):
+    """An operator removes somebody's last peer after having revoked whom it belonged to."""
+    until = round(time.time()) + 60.0
+    await world.one.revoke(Revocation("u", until, 0.0))
+    await world.one.revoke(Revocation("u", 0.0, until - 30))
+    await world.settle()
+    assert world.ear.revocations[-1] == Revocation("u", until, until - 30)
+    await world.one.revoke(Revocation("other", 0.0, until - 30))
+    await world.settle()
+    assert world.ear.revocations[-1] == Revocation("other", 0.0, until - 30)
+
+
 # What the webhooks are told ----------------------------------------------------------------------
 
 

@@ -268,3 +268,26 @@ async def test_the_python_client_says_which_room_it_is_for(back_end):
             with pytest.raises(SignalingError, match="not for this room"):
                 await one.join("other")
     assert back_end.got[0]["data"]["room"] == "r"
+
+
+async def test_who_asks_with_many_tokens_at_once_keeps_no_other_waiting(back_end):
+    """A back end answers so many at a time: one address must not be all of them."""
+    back_end.answer = hang
+    async with asking(back_end, peerjs=True, peerjs_discovery=True) as service:
+
+        async def ask(number, source="127.0.0.1"):
+            connector = aiohttp.TCPConnector(local_addr=(source, 0))
+            async with aiohttp.ClientSession(connector=connector) as http:
+                path = ("/ice?room=r&", "/peerjs/peerjs/peers?")[number % 2]
+                async with http.get(url(service, f"{path}token=t{number}")) as answer:
+                    return answer.status
+
+        waiting = [asyncio.create_task(ask(number)) for number in range(20)]
+        while len(back_end.got) < 20:  # noqa: ASYNC110 - asked as it is
+            await asyncio.sleep(0.01)
+        assert [await ask(number) for number in (20, 21)] == [429, 429]
+        back_end.says(allow=True)
+        assert await ask(22, "127.0.0.2") == 200
+        for task in waiting:
+            assert await task == 503
+        assert await ask(24) == 200

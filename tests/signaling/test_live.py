@@ -11,7 +11,7 @@ import jwt
 import pytest
 
 from signaling.client import Client, SignalingError
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, until
 from tests.redis_server import redis_server
 from tests.signaling.live import default_broker, on, signaling, sockets, url
 
@@ -485,6 +485,24 @@ class TestHttp:
 
 
 class TestPythonClient:
+    async def test_who_gives_up_waiting_for_a_server_leaves_nothing_behind(self):
+        before = asyncio.all_tasks()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2), Client("ws://127.0.0.1:9/ws"):
+                pass
+        await until(lambda: asyncio.all_tasks() == before)
+
+    async def test_a_fault_of_the_function_that_gets_tokens_is_heard(self):
+        async def token():
+            raise KeyError("no such user")
+
+        async with signaling() as service:
+            with pytest.raises(SignalingError, match="no such user") as failed:
+                async with Client(url(service, "/ws", "ws"), token=token):
+                    pass
+        assert failed.value.code == "no_token"
+        assert isinstance(failed.value.__cause__, KeyError)
+
     async def test_it_comes_back_by_itself_and_misses_nothing(self):
         async with signaling(max_message_burst=1000) as service:
             address = url(service, "/ws", "ws")

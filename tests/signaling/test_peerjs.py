@@ -373,3 +373,29 @@ async def test_what_waits_is_bounded():
         for number in range(257):
             await ada.say("CANDIDATE", f"p{number}", 1)
         assert await ada.hear() == {"type": "EXPIRE", "src": "p256", "dst": "ada"}
+
+
+async def test_what_waits_is_bounded_in_bytes_too():
+    """Sixteen megabytes for each client that calls nobody would be too much."""
+    async with net(max_messages_per_second=1000, max_message_burst=1000) as nodes:
+        ada = await nodes.open("ada")
+        for number in range(18):
+            await ada.say("OFFER", f"p{number}", "x" * 60_000)
+        assert await ada.hear() == {"type": "EXPIRE", "src": "p17", "dst": "ada"}
+
+
+async def test_who_is_not_there_is_not_looked_for_without_end(monkeypatch):
+    """A message to nobody is tried a few times: each try is a script that Redis runs."""
+    async with net() as nodes:
+        (node, *_) = nodes.nodes
+        tried, send = [], node._broker.send
+
+        async def count(*arguments, **options):
+            tried.append(arguments[1])
+            return await send(*arguments, **options)
+
+        monkeypatch.setattr(node._broker, "send", count)
+        ada = await nodes.open("ada")
+        await ada.say("OFFER", "nobody", 1)
+        assert (await ada.hear(within=2 * PATIENCE))["type"] == "EXPIRE"
+        assert 3 <= len(tried) <= 9

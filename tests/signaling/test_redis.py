@@ -16,6 +16,7 @@ from signaling.protocol.errors import CloseCode
 from signaling.protocol.messages import NULL
 from tests.patience import PATIENCE, until
 from tests.redis_server import RedisServer, redis_server
+from tests.signaling.live import on, signaling
 from tests.signaling.worlds import Ear, begin, message, redis_broker, redis_world
 
 LEASE = 1.0
@@ -487,3 +488,13 @@ async def test_a_node_that_comes_later_hears_what_is_revoked(server):
             assert server.without_ttl() == []
         finally:
             await late.stop()
+
+
+async def test_signaling_that_cannot_listen_leaves_nothing_running(server):
+    redis = on(server)
+    async with signaling(redis) as first:
+        before = asyncio.all_tasks()
+        with pytest.raises(OSError, match="cannot listen"):
+            async with signaling(redis, listen=f"127.0.0.1:{first.addresses[0][1]}"):
+                pass
+        assert asyncio.all_tasks() == before

@@ -184,6 +184,51 @@ async def test_what_waits_is_bounded_and_has_a_ttl(server, back_end):
         assert server.without_ttl() == []
 
 
+async def test_what_cannot_be_kept_is_said(broker, back_end, server):
+    """Whoever floods a room takes no news from the others in silence."""
+    back_end.says(500)
+    async with telling(broker, back_end) as service:
+        await fill(service, server, MOST_WAITING - 2)
+        async with Client(url(service, "/ws", "ws"), name="Ada") as ada:
+            await ada.join("r")  # two events, and what became of Ada is not kept
+        assert await count(service, server) == MOST_WAITING
+        back_end.says(204)
+        await until(lambda: "events.lost" in back_end.told())
+        assert {"type": "events.lost", "data": {"room": ""}}.items() <= back_end.got[-1].items()
+        assert "peer.joined Ada" not in back_end.told()
+        await fill(service, server, 0)
+        async with Client(url(service, "/ws", "ws"), name="Bo") as bo:
+            await bo.join("r")
+            await until(lambda: "peer.joined Bo" in back_end.told())
+
+
+async def fill(service, server, wanted):
+    """Have so many events wait that are not due for long."""
+    if service._broker.__class__.__name__ == "MemoryBroker":
+        waiting = service._broker._waiting
+        waiting.end(list(waiting._events))
+        for number in range(wanted):
+            waiting._put(f"x{number}", 0, waiting._clock() + 1000, b"{}")
+        return
+    key = queue_of(service)
+    server.client.delete(key)
+    if wanted:
+        later = 10**14
+        server.client.zadd(key, {f"x{number}": later for number in range(wanted)})
+
+
+async def count(service, server):
+    """How many wait."""
+    if service._broker.__class__.__name__ == "MemoryBroker":
+        return len(service._broker._waiting)
+    return server.client.zcard(queue_of(service))
+
+
+def queue_of(service):
+    """The key of what is due."""
+    return f"{service._broker._link._tag}:w:due"
+
+
 def test_the_order_of_the_embedded_queue_and_its_leases():
     now = [1000.0]
     waiting = WaitingEvents(lambda: now[0])

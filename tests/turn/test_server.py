@@ -14,6 +14,7 @@ from turn.assemble import Certificate, StartError
 from turn.codec import registry
 from turn.codec.registry import MessageClass, Method
 from turn.codec.values import Address, Family
+from turn.common import alone
 from turn.server import TurnService
 from turn.transport.listeners import ListenError
 
@@ -246,3 +247,19 @@ class TestAddresses:
                 (registry.REQUESTED_ADDRESS_FAMILY, Family.IPV6),
             )
             assert code_of(reply) == 440
+
+
+async def test_the_public_address_stands_for_whatever_address_the_machine_has_now(connect):
+    machine = ["127.0.0.1"]
+    common = alone()._replace(addresses=lambda: list(machine), watches=False)
+    given = settings(listen=["0.0.0.0:0"], external_addresses=["203.0.113.7"])
+    service = TurnService(given, common=common)
+    await service.start()
+    try:
+        machine[:] = ["127.0.0.2"]
+        service.follow_addresses()
+        client = await connect(port_of(service), host="127.0.0.2")
+        assert (await client.allocate()).host == "203.0.113.7"
+        assert service.policy.to_wire(Address("203.0.113.7", 9)) == ("127.0.0.2", 9)
+    finally:
+        await service.stop()

@@ -152,8 +152,8 @@ class Actions:
                       "End all allocations and sessions of a user, and refuse new ones.",
                       self._put_revocation, Revocation, (user,), Revoke, (400, 503)),
             Operation("DELETE", f"{v1}/revocations/{{user}}", "restore",
-                      "Let a user that was revoked begin again.",
-                      self._delete_revocation, Revocations, (user,), refusals=(404, 503)),
+                      "Let a user begin again that was revoked, at whichever node.",
+                      self._delete_revocation, Revocations, (user,), refusals=(503,)),
         ]  # fmt: skip
 
     # Looking -------------------------------------------------------------------------------
@@ -245,8 +245,6 @@ class Actions:
 
     async def _delete_revocation(self, request: web.Request) -> web.Response:
         user = request.match_info["user"]
-        if user not in self._revoked:
-            raise ApiError(404, f"{user!r} is not revoked")
         self.done(request, "restore", user=user)
         try:
             for service in self._services:

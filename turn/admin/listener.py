@@ -1,6 +1,7 @@
 """The admin listener of a process: metrics, health, the API and the operator's page."""
 
 import asyncio
+import re
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -34,6 +35,7 @@ FILES = {
     },
 }  # fmt: skip
 LARGEST_BODY = 16 << 10
+PARAMETER = re.compile(r"\{(\w+)\}")
 
 
 class Admin:
@@ -72,7 +74,7 @@ class Admin:
                 web.get("/api/v1/openapi.json", self._openapi),
                 web.get("/probe", self._probing.serve),
                 *(web.get(path, self._file(PAGE / name)) for path, name in FILES.items()),
-                *(web.route(each.method, each.path, each.handler) for each in self.operations),
+                *(web.route(it.method, route_of(it.path), it.handler) for it in self.operations),
             ]
         )
         self._runner = web.AppRunner(
@@ -152,3 +154,11 @@ class Admin:
         return web.json_response(
             {"ready": ready, "problems": problems}, status=200 if ready else 503
         )
+
+
+def route_of(path: str) -> str:
+    """A path as aiohttp matches it: a parameter is whatever stands between two slashes.
+
+    Its own pattern leaves out braces, and users choose names: nobody could revoke one with a brace.
+    """
+    return PARAMETER.sub(r"{\1:[^/]+}", path)

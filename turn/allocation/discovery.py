@@ -18,6 +18,8 @@ ATTRIBUTES = frozenset(
     attribute.number
     for attribute in (registry.CHANGE_REQUEST, registry.RESPONSE_PORT, registry.PADDING)
 )
+MOST_PADDING = 1500
+"""Bytes: the MTU of nearly every network (RFC 5780 §7.6)."""
 CHANGE_PORT, CHANGE_HOST = 0x2, 0x4
 """Flags of CHANGE-REQUEST (RFC 5780 §7.2)."""
 
@@ -78,8 +80,10 @@ class Discovery:
             (registry.OTHER_ADDRESS, self._public(opposite)),
         )
         # As much as came, though the RFC would fill the path: what is sent to an address that
-        # may be forged is never more than what was sent in its name.
-        filled = () if padding is None else ((registry.PADDING, bytes(len(padding))),)
+        # may be forged is never more than what was sent in its name. Nor more than it takes to have
+        # fragments on the way: the victim's share counts replies, not bytes.
+        size = min(len(padding or b""), MOST_PADDING)
+        filled = () if padding is None else ((registry.PADDING, bytes(size)),)
         return Answer(
             (*told, *filled),
             origin if origin != own else None,

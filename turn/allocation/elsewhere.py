@@ -37,7 +37,7 @@ class Tickets(Protocol):
         """Whether one of the other workers made this ticket."""
 
     def fetch_allocation(self, shown: Shown, done: Arrived) -> None:
-        """Have an allocation handed over. ``done`` is called later, once."""
+        """Have an allocation handed over. ``done`` is called once."""
 
 
 class Elsewhere(Tickets, Protocol):
@@ -47,7 +47,7 @@ class Elsewhere(Tickets, Protocol):
         """Whether one of them made this token."""
 
     def fetch(self, token: bytes, owner: Owner, done: Fetched) -> None:
-        """Have the port that a token stands for handed over. ``done`` is called later, once."""
+        """Have the port that a token stands for handed over. ``done`` is called once."""
 
 
 class Nowhere:

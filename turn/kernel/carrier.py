@@ -106,7 +106,8 @@ class KernelPlane:
     def reason(self) -> str:
         """Where it works."""
         kept = ", kept when this process ends" if self._attached.is_kept else ""
-        return f"at {', '.join(self._attached.names)}{kept}"
+        names = ", ".join(self._attached.names) or "the devices of the process that lends it"
+        return f"at {names}{kept}"
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to follow the machine's devices, routes and neighbours."""

@@ -54,8 +54,11 @@ class Pins:
         """Have the directories; what another version or network left there goes."""
         for part in (self._maps, self._links):
             part.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _share(self._maps, 0o770)
         for other in self.directory.iterdir():
-            if other not in {self._maps, self._links}:
+            # What else is there is the kernel's: it puts files of its own at the top of a bpffs.
+            ours = other.name.startswith(("maps-", "links-"))
+            if ours and other not in {self._maps, self._links}:
                 _remove(other)
 
     def lock_maps(self) -> None:
@@ -101,6 +104,7 @@ class Pins:
             path = self._maps / name
             path.unlink(missing_ok=True)
             pin(one.fd, path)
+            _share(path, 0o660)
 
     def lend(self, user: int) -> None:
         """Let another user write routes: it has no rights in the kernel, only these names."""
@@ -182,10 +186,19 @@ def _remove(directory: Path) -> None:
         directory.rmdir()
 
 
+def _share(path: Path, mode: int) -> None:
+    """Keep it open to the group of who made it, who loses it to the user that it is lent to.
+
+    Root without CAP_DAC_OVERRIDE, as the loader is, may then go on with it, and take it away.
+    """
+    with suppress(PermissionError):  # it was lent before, and has the mode
+        path.chmod(mode)
+
+
 def _be_in_bpffs(directory: Path) -> None:
     """See that a directory is in a bpffs, or would be. :raises OSError: none can be mounted."""
     there = next(path for path in (directory, *directory.parents) if path.exists())
-    if _is_bpffs(there):
+    if is_bpffs(there):
         return
     directory.mkdir(mode=0o711, parents=True, exist_ok=True)
     if _is_in_own_mounts():
@@ -203,7 +216,8 @@ def _is_in_own_mounts() -> bool:
     return False
 
 
-def _is_bpffs(path: Path) -> bool:
+def is_bpffs(path: Path) -> bool:
+    """Whether a path is there, and in a bpffs."""
     room = ctypes.create_string_buffer(STATFS_BYTES)
     if _libc.statfs(os.fsencode(path), room):
         return False

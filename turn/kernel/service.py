@@ -7,13 +7,14 @@ from the network but rtnetlink's news.
 import asyncio
 import errno
 import signal
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 import structlog
 
 from turn.kernel.loader import Loader, explained
-from turn.kernel.pins import Pins, Taken
+from turn.kernel.pins import Pins, Taken, is_bpffs
 from turn.kernel.rtnetlink import Netlink, News
 from turn.kernel.xdp import Hook
 
@@ -32,12 +33,17 @@ class LoaderError(Exception):
 def lend(directory: Path, user: int) -> None:
     """Let a user write the routes of the program that another process has pinned.
 
-    :raises LoaderError: there is none.
+    :raises LoaderError: there is none, or it cannot be lent.
     """
+    nothing = f"no kernel program is loaded at {directory}: relays go on in user space"
+    if not is_bpffs(directory):
+        raise LoaderError(nothing)
     try:
         Pins(directory).lend(user)
+    except FileNotFoundError:
+        raise LoaderError(nothing) from None
     except OSError as error:
-        raise LoaderError(f"nothing to lend at {directory}: {error.strerror or error}") from None
+        raise LoaderError(f"cannot lend {directory}: {error.strerror or error}") from None
 
 
 class LoaderService:
@@ -67,14 +73,18 @@ class LoaderService:
         self._timer: asyncio.TimerHandle | None = None
         self._told: list[str] = []
 
-    async def run(self) -> None:
-        """Follow the devices until a signal: SIGUSR1 leaves everything at work, others end it."""
+    async def run(self, ready: Callable[[], None] = lambda: None) -> None:
+        """Follow the devices until a signal: SIGUSR1 leaves everything at work, others end it.
+
+        :param ready: called once a relay can be lent the program.
+        """
         loop = asyncio.get_running_loop()
         signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             loop.add_signal_handler(number, signals.put_nowait, number)
         loop.add_reader(self._news.sock, self._heard)
         self._follow()
+        ready()
         leaving = await signals.get() is signal.SIGUSR1
         loop.remove_reader(self._news.sock)
         if self._timer:

@@ -1,7 +1,6 @@
 """TCP allocations on the wire: relayed addresses that listen, and connections with peers."""
 
 import asyncio
-import contextlib
 import socket
 import time
 from collections.abc import Callable, Coroutine
@@ -17,6 +16,8 @@ from turn.stats import Stats
 CONNECT_TIMEOUT = 30.0
 """Seconds (RFC 6062 §5.2: at least 30)."""
 BACKLOG = 16
+ACCEPT_PAUSE = 0.1
+"""Seconds until the next try where a peer could not be accepted: no descriptors left."""
 MOST_UNSENT_BYTES = 1 << 18
 """Waiting for one side; more than that, and the other side is not read."""
 PIECE = 1024
@@ -179,6 +180,8 @@ class TcpRelaySocket:
         self._on_close = on_close
         self._gate: Gate | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._pause: asyncio.TimerHandle | None = None
+        """Until peers are accepted again."""
         self.address = Address(*sock.getsockname()[:2])
         self.public = public
 
@@ -192,12 +195,14 @@ class TcpRelaySocket:
         """Begin to accept peers."""
         self._gate = gate
         self._sock.listen(BACKLOG)
-        asyncio.get_running_loop().add_reader(self._sock, self._accept)
+        self._listen()
 
     def close(self) -> None:
         """Release the port; connections are their owner's to end."""
         if self._gate is not None:
             asyncio.get_running_loop().remove_reader(self._sock)
+        if self._pause is not None:
+            self._pause.cancel()
         for task in self._tasks:
             task.cancel()
         self._sock.close()
@@ -209,6 +214,15 @@ class TcpRelaySocket:
         self._spawn(self._connect(peer, done))
 
     async def _connect(self, peer: Endpoint, done: Connected) -> None:
+        try:
+            stream = await self._dial(peer)
+        except OSError:  # a timeout is one
+            done(None, time.monotonic())
+        else:
+            done(stream, time.monotonic())
+
+    async def _dial(self, peer: Endpoint) -> PeerStream:
+        """Connect. :raises OSError: nobody takes it, or no descriptors are left."""
         loop = asyncio.get_running_loop()
         sock = tcp_socket(self._sock.family)
         try:
@@ -216,20 +230,27 @@ class TcpRelaySocket:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 await loop.sock_connect(sock, tuple(peer))
             _, stream = await loop.create_connection(self._stream, sock=sock)
-        except OSError:  # a timeout is one
-            sock.close()
-            done(None, time.monotonic())
-        except asyncio.CancelledError:
+        except BaseException:
             sock.close()
             raise
-        else:
-            done(stream, time.monotonic())
+        return stream
+
+    def _listen(self) -> None:
+        self._pause = None
+        asyncio.get_running_loop().add_reader(self._sock, self._accept)
 
     def _accept(self) -> None:
-        with contextlib.suppress(OSError):
+        loop = asyncio.get_running_loop()
+        try:
             sock, _ = self._sock.accept()
-            sock.setblocking(False)
-            self._spawn(self._take_in(sock))
+        except (BlockingIOError, ConnectionError):
+            return  # whoever it was has gone
+        except OSError:  # no descriptors left: it would be told of the same peer without a pause
+            loop.remove_reader(self._sock)
+            self._pause = loop.call_later(ACCEPT_PAUSE, self._listen)
+            return
+        sock.setblocking(False)
+        self._spawn(self._take_in(sock))
 
     async def _take_in(self, sock: socket.socket) -> None:
         loop = asyncio.get_running_loop()

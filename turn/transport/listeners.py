@@ -11,6 +11,7 @@ import structlog
 from config.turn import TurnSettings
 from turn.codec.values import Address
 from turn.routes import Send
+from turn.transport.queues import requests_apart
 from turn.transport.stream import StreamListener, StreamShared, bind_tcp
 from turn.transport.udp import Shared, UdpListener, bind_udp
 
@@ -45,10 +46,12 @@ Listen = Callable[[socket.socket], DatagramListener]
 
 
 class Bind(NamedTuple):
-    """Where bound sockets come from; both take a host and a port, and raise ``OSError``."""
+    """Where bound sockets come from: of a host and a port, or an ``OSError``."""
 
     udp: Callable[[str, int], socket.socket] = bind_udp
     tcp: Callable[[str, int], socket.socket] = bind_tcp
+    requests: Callable[[socket.socket], socket.socket | None] = requests_apart
+    """The second queue of a UDP socket (``queues``), if it can have one."""
 
 
 class ListenError(OSError):
@@ -170,7 +173,7 @@ class Listeners:
         self.listening.append(Listening(listener.protocol, *listener.address))
 
     def _listen_udp(self, sock: socket.socket) -> DatagramListener:
-        return UdpListener(sock, self._shared)
+        return UdpListener(sock, self._bind.requests(sock), self._shared)
 
 
 def hosts_of(host: str, addresses: Iterable[str]) -> list[str]:

@@ -7,11 +7,14 @@ ChannelData and Send indications come in by the other, and none is lost. Needs n
 
 import ctypes
 import socket
+from collections.abc import Sequence
 
 # Of <asm-generic/socket.h>; the socket module does not have them.
 SO_SNDBUFFORCE, SO_RCVBUFFORCE, SO_ATTACH_REUSEPORT_CBPF = 32, 33, 51
 
 # Classic BPF (<linux/filter.h>, <linux/bpf_common.h>); it sees the UDP payload.
+Step = tuple[int, int, int, int]
+"""A code, how far to jump if it is true and if it is false, a constant."""
 LOAD_BYTE, LOAD_HALF = 0x30, 0x28
 IF_EQUAL, IF_AT_LEAST, RETURN = 0x15, 0x35, 0x06
 DATA, REQUESTS = 0, 1
@@ -53,27 +56,50 @@ SORT = (
 def requests_apart(sock: socket.socket) -> socket.socket | None:
     """A second socket at the address of ``sock``, which gets what is not data from now on.
 
-    None where there cannot be one, or where the address is shared already (``turn.workers``).
+    None where there cannot be one.
     """
-    if sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT):
-        return None
-    other = socket.socket(sock.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     try:
-        make_room(other, REQUESTS_BUFFER)
-        if sock.family == socket.AF_INET6:
-            other.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         # Only after ``sock`` was bound, so that an address that somebody else has is refused.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        other.bind(sock.getsockname())
-        code = (Instruction * len(SORT))(*(Instruction(*each) for each in SORT))
-        program = Program(len(SORT), code)
-        other.setsockopt(socket.SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, bytes(program))
+        other = queue_beside(sock)
+    except OSError:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
+        return None
+    try:
+        attach(sock, SORT)
     except OSError:
         other.close()
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
         return None
     return other
+
+
+def queue_beside(sock: socket.socket) -> socket.socket:
+    """One more socket for requests at an address that ``sock`` shares.
+
+    :raises OSError: with the kernel's reason.
+    """
+    other = socket.socket(sock.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    try:
+        make_room(other, REQUESTS_BUFFER)
+        if sock.family == socket.AF_INET6:
+            other.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        other.bind(sock.getsockname())
+    except OSError:
+        other.close()
+        raise
+    return other
+
+
+def attach(sock: socket.socket, steps: Sequence[Step]) -> None:
+    """Have a program name the socket of a group, by number, that gets a datagram.
+
+    :raises OSError: the kernel does not take it.
+    """
+    code = (Instruction * len(steps))(*(Instruction(*each) for each in steps))
+    program = Program(len(steps), code)
+    sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, bytes(program))
 
 
 def make_room(sock: socket.socket, size: int) -> None:

@@ -19,7 +19,7 @@ from turn.routes import Endpoint, FiveTuple, RouteTable, Send, Transport
 from turn.stats import DropReason, Stats
 from turn.transport.limits import ReplyLimit
 from turn.transport.proxies import Proxies, UdpProxied
-from turn.transport.queues import make_room, requests_apart
+from turn.transport.queues import make_room
 
 READS_PER_EVENT = 32
 """Datagrams in a row before the relay sockets' turn."""
@@ -63,7 +63,11 @@ class UdpListener:
 
     protocol = "udp"
 
-    def __init__(self, sock: socket.socket, shared: Shared) -> None:
+    def __init__(self, sock: socket.socket, requests: socket.socket | None, shared: Shared) -> None:
+        """Read from both; send from the first.
+
+        :param requests: the address's second queue, if it has one (``queues``).
+        """
         self._sock = sock
         self._shared = shared
         self._send = sock.sendto
@@ -73,7 +77,7 @@ class UdpListener:
         self._clients = shared.routes.of_listener(Transport.UDP, self.address)
         shared.senders[self.address] = self._send
         self._proxied = UdpProxied(shared.engine, sock, self.address)
-        self._requests = requests_apart(sock)
+        self._requests = requests
         read = self._read_proxied if shared.proxies else self._read
         for each in self._sockets:
             shared.poller.add(each, partial(read, each))
@@ -122,7 +126,7 @@ class UdpListener:
                 size, source = sock.recvfrom_into(room)
             except BlockingIOError:
                 return count
-            except OSError:
+            except OSError:  # as in ``_read``: an ICMP error, and the next read is clear of it
                 continue
             self._take(room[:size], source[self._clip], now)
         return READS_PER_EVENT

@@ -200,8 +200,10 @@ class Crew:
     @staticmethod
     def _hand(worker: Worker, groups: Iterable[Group]) -> None:
         for group in groups:
-            member = group.members[worker.number]
-            worker.send(Socket(group.kind, group.host, group.port), [member.fileno()])
+            for kind, socks in ((group.kind, group.members), ("requests", group.requests)):
+                if socks:
+                    mine = socks[worker.number]
+                    worker.send(Socket(kind, group.host, group.port), [mine.fileno()])
 
     def _hear(self, worker: Worker, message: Struct, descriptors: list[int]) -> None:
         """Take what a worker says that is not for its ``Worker`` alone."""

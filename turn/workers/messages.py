@@ -45,7 +45,7 @@ class Socket(Struct, tag=True, frozen=True):
     """A bound socket to listen on, this worker's own of a group. Brings its descriptor."""
 
     kind: str
-    """``udp`` or ``tcp``."""
+    """``udp``, ``tcp``, or ``requests``: a second queue of one of ``udp``."""
     host: str
     port: int
     """As asked for: 0 is what the configuration says, whatever the kernel chose."""

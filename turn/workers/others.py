@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import socket
 from collections.abc import Callable
+from itertools import chain
 
 from msgspec import Struct
 
@@ -15,6 +16,9 @@ from turn.workers.messages import Claim, Take
 
 MOST_ADDRESSES = 2
 """Of an allocation: one of each family."""
+MOST_AT_ONCE = 16
+"""Questions of one user that wait for an answer; more are not even asked. Each takes a share of
+what all have together until it is answered, and the time of three processes."""
 PATIENCE = 5.0
 """Seconds; far longer than an answer takes, shorter than a client goes on asking (39.5 s)."""
 
@@ -43,12 +47,20 @@ class Others:
         Its share of the user's quota is counted at both until it is here: never at none.
         """
         number, user = next(self._numbers), ("user", owner.user)
+        if not self._may_ask(user):
+            done(None)
+            return
         self._books.take((Want(user, 1), Want(ALL, 1)))
         timer = asyncio.get_running_loop().call_later(PATIENCE, self.answered, number, None)
         self._waiting[number] = (done, user, timer)
         self._send(Claim(number, self._worker, token[0], token, *owner))
 
     # Allocations that clients take along (RFC 8016) -----------------------------------------
+
+    def _may_ask(self, user: Key) -> bool:
+        """Whether a user has not asked for too much already."""
+        asked = chain(self._moving.values(), self._waiting.values())
+        return sum(each == user for _, each, _ in asked) < MOST_AT_ONCE
 
     def holds_ticket(self, ticket: bytes) -> bool:
         """Whether one of them made this ticket: text, which begins like a token."""
@@ -58,6 +70,9 @@ class Others:
     def fetch_allocation(self, shown: Shown, done: Arrived) -> None:
         """Have an allocation handed over; its quota is counted at both until it is here."""
         number, user = next(self._numbers), ("user", shown.owner.user)
+        if not self._may_ask(user):
+            done(508)
+            return
         self._books.take((Want(user, MOST_ADDRESSES), Want(ALL, 1)))
         timer = asyncio.get_running_loop().call_later(PATIENCE, self.taken, number, 508)
         self._moving[number] = (done, user, timer)
@@ -74,6 +89,8 @@ class Others:
         found = self._moving.pop(number, None)
         if found is None:
             for relay in () if isinstance(moved, int) else moved.relays:
+                self._books.opened(relay.address)  # who was told that it lives hears that it ends
+                self._books.closed(relay.address)
                 relay.close()
             return
         done, user, timer = found

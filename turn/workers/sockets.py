@@ -1,8 +1,9 @@
 """The sockets that workers listen on, a group of as many as there are workers for each address.
 
-The kernel gives every client to one of a group by a hash of both ends (SO_REUSEPORT). The pool
+The kernel gives every client to one of a group by a hash of its end (SO_REUSEPORT). The pool
 keeps all of them open, so a group never changes: a worker that dies takes nobody else's clients
-with it, and the one that follows finds what waits in the same socket.
+with it, and the one that follows finds what waits in the same socket. For UDP a worker has two
+at each address (``division``): one for data, one for requests.
 """
 
 import socket
@@ -16,6 +17,7 @@ from turn.assemble import udp_endpoints
 from turn.transport.listeners import Bind, ListenError, explained, hosts_of
 from turn.transport.stream import BACKLOG, bind_tcp
 from turn.transport.udp import bind_udp
+from turn.workers.division import divide
 
 log = structlog.get_logger("turn")
 
@@ -31,10 +33,12 @@ class Group(NamedTuple):
     port: int
     """As asked for."""
     members: list[socket.socket]
+    requests: list[socket.socket]
+    """The second queue of each; empty: there is none."""
 
     def close(self) -> None:
         """Let go of them; the workers have theirs."""
-        for member in self.members:
+        for member in (*self.members, *self.requests):
             member.close()
 
 
@@ -43,7 +47,8 @@ class Groups:
 
     def __init__(self, settings: TurnSettings, workers: int) -> None:
         dtls = [(endpoint.host, endpoint.port) for endpoint in settings.listen_dtls]
-        self._udp = [*udp_endpoints(settings), *dtls]
+        self._udp = [(place, False) for place in udp_endpoints(settings)]
+        self._udp += [(place, True) for place in dtls]
         self._tcp = [(each.host, each.port) for each in (*settings.listen, *settings.listen_tls)]
         self._workers = workers
         self._groups: list[Group] = []
@@ -54,8 +59,8 @@ class Groups:
     def open(self, addresses: Iterable[str]) -> None:
         """Open all. :raises ListenError: one cannot be had; none stays open."""
         try:
-            for host, port in self._wanted(addresses):
-                self._groups.append(self._open("udp", host, port))
+            for (host, port), is_dtls in self._wanted(addresses).items():
+                self._groups.append(self._open("udp", host, port, is_dtls=is_dtls))
             for host, port in self._tcp:
                 self._groups.append(self._open("tcp", host, port))
         except ListenError:
@@ -71,7 +76,7 @@ class Groups:
         fresh = []
         for host, port in wanted.keys() - {group[1:3] for group in self._groups}:
             try:
-                fresh.append(self._open("udp", host, port))
+                fresh.append(self._open("udp", host, port, is_dtls=wanted[host, port]))
             except ListenError as error:
                 log.warning("new address not listened on", reason=str(error))
         self._groups += fresh
@@ -83,12 +88,16 @@ class Groups:
             group.close()
         self._groups.clear()
 
-    def _wanted(self, addresses: Iterable[str]) -> dict[tuple[str, int], None]:
-        """Where to listen for UDP, in order."""
+    def _wanted(self, addresses: Iterable[str]) -> dict[tuple[str, int], bool]:
+        """Where to listen for UDP, in order; True: for DTLS."""
         own = list(addresses)
-        return {(each, port): None for host, port in self._udp for each in hosts_of(host, own)}
+        return {
+            (each, port): is_dtls
+            for (host, port), is_dtls in self._udp
+            for each in hosts_of(host, own)
+        }
 
-    def _open(self, kind: str, host: str, port: int) -> Group:
+    def _open(self, kind: str, host: str, port: int, *, is_dtls: bool = False) -> Group:
         members: list[socket.socket] = []
         try:
             # Another server of this user's may have such a group there already, and would have
@@ -104,7 +113,8 @@ class Groups:
             for member in members:
                 member.close()
             raise explained(error, kind, host, port) from None
-        return Group(kind, host, port, members)
+        apart = kind == "udp" and not is_dtls  # of DTLS the first bytes tell nothing
+        return Group(kind, host, port, members, divide(members) if apart else [])
 
 
 class Handed:
@@ -112,6 +122,8 @@ class Handed:
 
     def __init__(self) -> None:
         self._waiting: dict[tuple[str, str, int], list[socket.socket]] = {}
+        self._requests: dict[object, socket.socket] = {}
+        """By where they are bound."""
 
     @property
     def bind(self) -> Bind:
@@ -119,12 +131,16 @@ class Handed:
         return Bind(
             lambda host, port: self._take("udp", host, port),
             lambda host, port: self._take("tcp", host, port),
+            lambda sock: self._requests.pop(sock.getsockname(), None),
         )
 
     def put(self, kind: str, host: str, port: int, descriptor: int) -> None:
         """Keep one until it is asked for."""
         sock = socket.socket(fileno=descriptor)
         sock.setblocking(False)
+        if kind == "requests":
+            self._requests[sock.getsockname()] = sock
+            return
         self._waiting.setdefault((kind, host, port), []).append(sock)
 
     def _take(self, kind: str, host: str, port: int) -> socket.socket:
@@ -135,6 +151,8 @@ class Handed:
 
     def close(self) -> None:
         """Let go of those that nobody asked for."""
-        for sock in [sock for waiting in self._waiting.values() for sock in waiting]:
+        waiting = [sock for waiting in self._waiting.values() for sock in waiting]
+        for sock in (*waiting, *self._requests.values()):
             sock.close()
         self._waiting.clear()
+        self._requests.clear()

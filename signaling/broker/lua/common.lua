@@ -14,7 +14,8 @@
 --   w:…        what became of rooms and peers, for webhooks, where there are any; not of one
 --              generation (see Q), so that it outlives a restart with its data:
 --              w:due zset ids by when they are due, in ms · w:event hash id → JSON ·
---              w:tries hash id → deliveries tried · w:count string
+--              w:tries hash id → deliveries tried · w:count string ·
+--              w:lost while what happens is not kept
 --   n          zset    nodes by the end of their lease, in ms
 --   x          zset    suspended sessions by the end of their resume window, in ms
 --   n:NODE     channel what wakes a node: "e SESSION SEQ TEXT", "x SESSION WHY OWNER", "t"
@@ -29,7 +30,7 @@ local MOST_REQUESTS = 256
 local TAG = string.match(P, '^{[^}]*}:')
 local Q = TAG .. 'w:'
 local B = TAG .. 'b'
-local MOST_WAITING = 10000 -- events for webhooks; the newest are not kept
+local MOST_WAITING = 10000 -- events for webhooks; the last place is for the news that more happened
 local WAITING_LIFE = 9 * 3600 * 1000
 local posted = 0 -- events of this call: what bounds the time that it takes
 
@@ -108,8 +109,17 @@ end
 
 -- Keep what happened for the webhooks. ``data``: the inside of a JSON object.
 local function note(kind, data)
-  if not WEBHOOKS or redis.call('ZCARD', Q .. 'due') >= MOST_WAITING then
+  if not WEBHOOKS then
     return
+  end
+  local waiting = redis.call('ZCARD', Q .. 'due')
+  if 2 * waiting < MOST_WAITING then
+    redis.call('DEL', Q .. 'lost')
+  elseif redis.call('EXISTS', Q .. 'lost') == 1 then
+    return
+  elseif waiting >= MOST_WAITING - 1 then
+    redis.call('SET', Q .. 'lost', 1, 'PX', WAITING_LIFE)
+    kind, data = 'events.lost', '"room":""'
   end
   local time = redis.call('TIME')
   local number = redis.call('INCR', Q .. 'count')

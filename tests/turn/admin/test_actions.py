@@ -3,6 +3,7 @@
 import asyncio
 import json
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 import pytest
@@ -175,3 +176,11 @@ async def test_what_an_operator_does_is_logged(stage, caplog):
     (event,) = [e for e in api.admin._journal._recent if e.kind == "operator"]
     assert event.facts["action"] == "revoke"
     assert event.facts["user"] == "mallory"
+
+
+@pytest.mark.parametrize("user", ["a b", "a/b", "{", "a{b}", "a%2Fb", "?", "#", "\n", "é", "a;b"])
+async def test_a_user_of_any_name_is_revoked_and_restored(stage, user):
+    _, _, api = stage
+    path = f"revocations/{quote(user, safe='')}"
+    assert (await api.ask(path, "PUT")).body["user"] == user
+    assert (await api.ask(path, "DELETE")).body == {"revocations": []}

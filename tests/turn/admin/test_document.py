@@ -100,7 +100,7 @@ CALLS = [
     ("revocations", "GET", None, 200),
     ("revocations/anna", "PUT", None, 200),
     ("revocations/anna", "PUT", {"seconds": 0}, 400),
-    ("revocations/anna", "DELETE", None, 404),
+    ("revocations/anna", "DELETE", None, 200),
     ("allocations", "GET", None, 200),
     ("allocations?limit=0", "GET", None, 400),
     ("allocations/1", "GET", None, 200),

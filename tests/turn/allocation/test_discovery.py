@@ -89,6 +89,11 @@ def test_padding_comes_back_and_no_more_of_it(world: World) -> None:
     assert parse_untrusted(reply.data).get(registry.PADDING) == bytes(1400)
 
 
+def test_padding_is_not_what_a_victim_gets_by_the_megabyte(world: World) -> None:
+    reply = ask(world, (registry.PADDING, bytes(65000)))
+    assert len(reply.data) < 1700
+
+
 @pytest.mark.parametrize(
     "attributes",
     [

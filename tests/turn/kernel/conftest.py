@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.turn.kernel.hosts import Network, network, offloads
+from tests.turn.kernel.hosts import Network, be_driver_like, network, offloads
 
 
 @pytest.fixture(scope="module", name="need_kernel")
@@ -25,10 +25,6 @@ def three_hosts(need_kernel):
         yield found
 
 
-DRIVER_LIKE = ("gro", "on", "rxvlan", "off", "txvlan", "off")
-"""A veth takes frames where the far end receives by NAPI; tags of VLANs stay where they belong."""
-
-
 @pytest.fixture(name="cards")
 def cards_fixture(driver_like: Network) -> Network:
     """Network cards that compute checksums before they send."""
@@ -39,8 +35,7 @@ def cards_fixture(driver_like: Network) -> Network:
 @pytest.fixture(name="driver_like", scope="module")
 def driver_like_fixture(three: Network) -> Iterator[Network]:
     """The three hosts, their devices like network cards as far as a veth can be."""
-    for host in three:
-        host.run("ethtool", "-K", host.device, *DRIVER_LIKE)
+    be_driver_like(three)
     # Frames are received by the processor that sent them, so all of this test is on one: what
     # one processor does is done in order.
     processors = os.sched_getaffinity(0)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.patience import PATIENCE
 from tests.turn.kernel.hosts import Network, Relay, relay
 from tests.turn.kernel.indications import IndicationStage
 from tests.turn.kernel.restarts import Call, Process, bpffs
@@ -119,7 +120,7 @@ def test_both_planes_take_of_one_bucket(three: Network):
             by_user_space = stage.relay.service.stats.drops[DropReason.BANDWIDTH]
             return by_user_space + dropped(stage.relay).get(DropReason.BANDWIDTH, 0)
 
-        passed, deadline = 10, time.monotonic() + 10
+        passed, deadline = 10, time.monotonic() + PATIENCE
         while passed + all_dropped() < 100:
             assert time.monotonic() < deadline
             passed += received(stage.peer)

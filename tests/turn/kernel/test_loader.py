@@ -1,15 +1,18 @@
 """The relay without a right, and a small process that has them: who may die, and who may not."""
 
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE
 from tests.turn.kernel.hosts import Network
 from tests.turn.kernel.restarts import Call, Process, bpffs
 from turn.codec.registry import Method
+from turn.kernel.pins import Pins
 
 WITHOUT_RIGHTS = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs")
 RIGHTS = "-all,+bpf,+perfmon,+net_admin,+chown"
@@ -93,6 +96,21 @@ def test_when_the_loader_stops_user_space_carries(relay: Process, loader: Proces
     call.wait(lambda: not call.missing)
 
 
+@pytest.mark.parametrize("how", [signal.SIGUSR1, signal.SIGKILL])
+def test_what_is_lent_to_another_user_can_be_gone_on_with(
+    three: Network, folder: Path, loader: Process, how: signal.Signals
+):
+    # Root with the rights of the unit only: it may not read what is not its own or its group's.
+    borrower = Process(three, folder, command="kernel")
+    borrower.start(options=("--once", "--lend-to", "65534"))
+    assert borrower._process.wait(PATIENCE) == 0, borrower.log
+    loader.end(how)
+    begin(loader)
+    loader.end(signal.SIGTERM)
+    left = [path.name for path in (folder / "bpf").rglob("*") if "-" in path.name]
+    assert not left
+
+
 def test_a_second_loader_ends_and_says_why(three: Network, folder: Path, loader: Process):
     second = Process(three, folder, command="kernel")
     second.start()
@@ -118,7 +136,8 @@ def test_what_nobody_has_loaded_cannot_be_lent(three: Network, folder: Path):
     process = Process(three, folder, command="kernel")
     process.start(options=("--once", "--lend-to", "0"))
     assert process._process.wait(10) == 1
-    assert "nothing to lend" in process.log
+    assert "no kernel program is loaded" in process.log
+    assert "relays go on in user space" in process.log
 
 
 def test_no_rights_no_loader(three: Network, folder: Path):
@@ -134,3 +153,37 @@ def test_after_the_loaders_end_nothing_is_left(three: Network, folder: Path, loa
     assert not (folder / "bpf" / "relay").exists()
     shown = three.server.run("tc", "filter", "show", "dev", "s0", "ingress")
     assert shown == ""
+
+
+def test_what_the_kernel_itself_puts_at_the_top_of_a_bpffs_is_left_alone(folder: Path):
+    # With bpf_preload, each bpffs has maps.debug and progs.debug: files, which nobody may remove.
+    top = folder / "bpf"
+    of_the_kernel = sorted(top.iterdir())
+    (top / "maps-0-1").mkdir()
+    (top / "of-others").mkdir()
+    pins = Pins(top)
+    pins.make()
+    names = {path.name for path in top.iterdir()}
+    pins.clear()
+    assert sorted(name.partition("-")[0] for name in names - {p.name for p in of_the_kernel}) == [
+        "links", "maps", "of",
+    ]  # fmt: skip
+    assert "maps-0-1" not in names
+
+
+def test_a_supervisor_is_told_once_a_relay_can_be_lent_the_program(
+    three: Network, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
+        heard.bind(str(folder / "notify"))
+        heard.settimeout(PATIENCE)
+        monkeypatch.setenv("NOTIFY_SOCKET", heard.getsockname())
+        loader = Process(three, folder, command="kernel")
+        loader.start()
+        try:
+            assert heard.recv(4096).startswith(b"READY=1")
+            borrower = Process(three, folder, command="kernel")
+            borrower.start(options=("--once", "--lend-to", "0"))
+            assert borrower._process.wait(PATIENCE) == 0, borrower.log
+        finally:
+            loader.stop()

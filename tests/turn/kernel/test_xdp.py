@@ -3,14 +3,14 @@
 import os
 import signal
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.namespaces import run
+from tests.patience import wait_until
 from tests.turn.kernel.frames import tagged
 from tests.turn.kernel.hosts import Host, Network, offloads, relay
 from tests.turn.kernel.indications import IndicationStage, of_indications
@@ -117,7 +117,7 @@ def test_a_device_that_hides_vlans_gets_tc(cards: Network, capsys: pytest.Captur
             assert where(stage) == "at lo, s0, s1 (XDP)"
             assert carried(stage) == (2, 0)
             cards.server.run("ethtool", "-K", "s0", "rxvlan", "off")
-            until(lambda: where(stage) == "at lo, s0 (XDP), s1 (XDP)")
+            wait_until(lambda: where(stage) == "at lo, s0 (XDP), s1 (XDP)")
             assert carried(stage) == (2, 2)
             before = stage.carried()
             stage.send_frames(tagged(framed(stage, channel_data(body(60))), 7))
@@ -162,13 +162,6 @@ def others_fixture(cards: Network) -> Iterator[Host]:
     yield cards.server
     os.close(link)
     program.close()
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGUSR1], ids=["crash", "restart"])

@@ -1,8 +1,11 @@
 """TCP allocations with real sockets on loopback (RFC 6062)."""
 
 import asyncio
+import resource
+import socket
 import time
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +15,7 @@ from turn.codec import registry
 from turn.codec.message import parse_untrusted
 from turn.codec.registry import Method
 from turn.codec.values import Address
+from turn.relay.tcp import TcpRelaySocket
 
 TCP = (registry.REQUESTED_TRANSPORT, 6)
 MEGABYTE = 1 << 20
@@ -212,3 +216,65 @@ async def test_a_peer_connects_to_the_relayed_address(connect):
         await data.send(b"and back")
         assert await asyncio.wait_for(reader.readexactly(8), PATIENCE) == b"and back"
         writer.close()
+
+
+@pytest.fixture(name="descriptors")
+def descriptors_fixture():
+    """Takes all descriptors that this process may have; gives what lets go of them."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ExitStack() as taken:
+
+        def take():
+            highest = max(int(path.name) for path in Path("/proc/self/fd").iterdir())
+            resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, limits[1]))
+            with suppress(OSError):
+                while True:
+                    taken.enter_context(socket.socket())
+
+        def give_back():
+            taken.close()
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+        yield take, give_back
+        give_back()
+
+
+async def test_without_descriptors_a_connect_fails_and_may_be_tried_again(connect, descriptors):
+    take, give_back = descriptors
+    async with listening() as peer, relay(tcp_allocations=True) as service:
+        control = await connect(port_of(service, "tcp"), tcp=True)
+        await control.request(Method.ALLOCATE, TCP)
+        there = (registry.XOR_PEER_ADDRESS, peer.address)
+        take()
+        refused = await control.request(Method.CONNECT, there)
+        assert refused.get(registry.ERROR_CODE)[0] == 447
+        give_back()
+        assert not (await control.request(Method.CONNECT, there)).has(registry.ERROR_CODE)
+        _, writer = await asyncio.wait_for(peer.streams.get(), PATIENCE)
+        writer.close()
+
+
+async def test_without_descriptors_peers_wait_and_the_relay_does_not_spin(
+    connect, descriptors, monkeypatch
+):
+    take, give_back = descriptors
+    accept, calls = TcpRelaySocket._accept, []
+
+    def counted(self):
+        calls.append(1)
+        accept(self)
+
+    monkeypatch.setattr(TcpRelaySocket, "_accept", counted)
+    async with relay(tcp_allocations=True) as service:
+        control = await connect(port_of(service, "tcp"), tcp=True)
+        relayed = (await control.request(Method.ALLOCATE, TCP)).get(registry.XOR_RELAYED_ADDRESS)
+        await control.request(Method.CREATE_PERMISSION, (registry.XOR_PEER_ADDRESS, relayed))
+        with socket.socket() as peer:
+            peer.setblocking(False)
+            take()
+            await asyncio.get_running_loop().sock_connect(peer, relayed)
+            await asyncio.sleep(0.3)
+            assert 0 < len(calls) < 20
+            give_back()
+            attempt = parse_untrusted(await control.receive())
+            assert attempt.method == Method.CONNECTION_ATTEMPT

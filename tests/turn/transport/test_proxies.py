@@ -216,7 +216,9 @@ class TestStream:
             assert reply.get(registry.XOR_MAPPED_ADDRESS) == ("192.0.2.7", 40000)
             writer.close()
 
-    @pytest.mark.parametrize("sent", [BINDING, header()[:13] + b"\x99" + bytes(20)])
+    @pytest.mark.parametrize(
+        "sent", [BINDING, header()[:13] + b"\x99" + bytes(20)], ids=["STUN", "bad family"]
+    )
     async def test_what_does_not_begin_with_a_header_is_closed(self, connect, sent):
         async with relay(**FROM_PROXY) as service:
             client = await connect(port_of(service, "tcp"), tcp=True, source=PROXY)

@@ -82,8 +82,14 @@ def test_the_address_is_still_nobody_elses(pair):
     assert refused.value.errno == errno.EADDRINUSE
 
 
-def test_an_address_that_workers_share_has_one_queue():
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        sock.bind(("127.0.0.1", 0))
-        assert requests_apart(sock) is None
+def test_a_socket_that_outlived_its_process_has_two_queues_again(pair):
+    """The supervisor keeps the first one, and what was set on it."""
+    data, requests = pair
+    requests.close()
+    again = requests_apart(data)
+    assert again is not None
+    with again, socket.socket(data.family, socket.SOCK_DGRAM) as client:
+        for payload in (*DATA, *REQUESTS):
+            client.sendto(payload, data.getsockname())
+        assert read_all(data) == DATA
+        assert read_all(again) == REQUESTS

@@ -1,6 +1,8 @@
 """Several processes, one relay: real workers, and clients that must not notice them."""
 
 import asyncio
+import os
+import signal
 import socket
 import time
 
@@ -10,6 +12,7 @@ from tests.patience import PATIENCE, until
 from tests.turn.live import UDP, Client, port_of
 from tests.turn.workers.live import (
     allocate,
+    data_of,
     permit,
     refresh,
     say,
@@ -17,7 +20,8 @@ from tests.turn.workers.live import (
     together,
 )
 from turn.codec import registry
-from turn.codec.registry import Method
+from turn.codec.message import build
+from turn.codec.registry import MessageClass, Method
 from turn.codec.values import Address
 from turn.stats import DropReason
 from turn.workers.crew import Crew
@@ -26,6 +30,9 @@ from turn.workers.messages import Claim
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 EVEN_PORT = (registry.EVEN_PORT, True)
+BINDING = build(Method.BINDING, MessageClass.REQUEST, bytes(12), ())
+FLOODERS, REQUESTS_EACH = 8, 10_000
+"""A queue of four megabytes holds fewer than 6,000 datagrams, however short."""
 
 
 class TestTogether:
@@ -70,6 +77,31 @@ class TestTogether:
                 next_owner.recv(100)
         await stage.pool.refresh()
         assert stage.pool.collector.stats().drops[DropReason.REFUSED_PEER] == refused + 1
+
+
+class TestFloods:
+    async def test_requests_that_nobody_could_answer_cost_a_call_no_packet(self, stage):
+        """More than any queue holds come in while the workers stand still."""
+        stage.reload(allow_peers=[])
+        (one, at_one), (two, at_two) = await stage.one_at_each()
+        await together(permit(one, at_two), permit(two, at_one))
+        pids = stage.pool.pids
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            for _ in range(FLOODERS):
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as flooder:
+                    for _ in range(REQUESTS_EACH):
+                        flooder.sendto(BINDING, ("127.0.0.1", port_of(stage.pool)))
+            for number in range(20):
+                await one.send(send_indication(at_two, b"%d" % number))
+                await two.send(send_indication(at_one, b"%d" % number))
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+        for client in (one, two):
+            came = [data_of(await client.receive()) for _ in range(20)]
+            assert came == [b"%d" % number for number in range(20)]
 
 
 class TestQuotas:

@@ -39,6 +39,7 @@ def test_a_group_of_each_address_and_protocol(groups):
         ("udp", "127.0.0.1", port), ("udp", "127.0.0.2", port), ("udp", "::1", port),
     ]  # fmt: skip
     assert {len(group.members) for group in made} == {2}
+    assert {(group.kind, len(group.requests)) for group in made} == {("tcp", 0), ("udp", 2)}
 
 
 def test_new_addresses_are_opened_and_gone_ones_let_go(groups):
@@ -78,7 +79,31 @@ def test_a_worker_takes_each_socket_once():
         handed.put("udp", "127.0.0.1", 3478, sock.detach())
     with handed.bind.udp("127.0.0.1", 3478) as taken:
         assert not taken.getblocking()
-    for bind in handed.bind:
+    for bind in (handed.bind.udp, handed.bind.tcp):
         with pytest.raises(OSError, match="the pool has not opened it"):
             bind("127.0.0.1", 3478)
     handed.close()
+
+
+def test_a_worker_finds_the_second_queue_of_its_socket(groups):
+    made = groups(listen=[f"127.0.0.1:{free_port()}"])
+    made.open([])
+    handed = Handed()
+    (group,) = (each for each in made if each.kind == "udp")
+    for kind, sock in (("udp", group.members[1]), ("requests", group.requests[1])):
+        handed.put(kind, group.host, group.port, sock.dup().detach())
+    with handed.bind.udp(group.host, group.port) as data:
+        found = handed.bind.requests(data)
+        assert found is not None
+        with found:
+            assert found.getsockname() == data.getsockname()
+        assert handed.bind.requests(data) is None
+    handed.close()
+
+
+def test_dtls_has_one_queue(groups):
+    """Its first bytes do not tell what waits for whom."""
+    made = groups(listen=[], listen_dtls=[f"127.0.0.1:{free_port()}"],
+                  tls_certificate="/c", tls_key="/k")  # fmt: skip
+    made.open([])
+    assert [(len(group.members), group.requests) for group in made] == [(2, [])]

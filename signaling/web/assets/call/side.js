@@ -2,6 +2,10 @@ import { $, element } from "../page.js";
 import { nameOf } from "./tiles.js";
 import { PEER_STATES, pathWords } from "./words.js";
 
+/** Lines and letters that are shown of what others write: nobody reads more, and a page has to hold it. */
+const MOST_LINES = 500;
+const LONGEST = 4000;
+
 /** People and chat beside the pictures. `send(text)` is called with what the person writes. */
 export class Side {
   #unread = 0;
@@ -46,8 +50,10 @@ export class Side {
 
   say(by, text, mine = false) {
     const line = element("li", { class: mine ? "mine" : "", data: { testid: "message" } });
-    line.append(element("span", { class: "by", text: by }), element("span", { class: "said", text }));
-    $("#messages").append(line);
+    line.append(element("span", { class: "by", text: by }), element("span", { class: "said", text: text.slice(0, LONGEST) }));
+    const lines = $("#messages");
+    lines.append(line);
+    if (lines.childElementCount > MOST_LINES) lines.firstElementChild.remove();
     line.scrollIntoView({ block: "nearest" });
     if (!mine && !this.open) this.#count(this.#unread + 1);
   }

@@ -2,13 +2,16 @@ import { belongsTo, originOf, versionOf } from "./sdp.js";
 
 /** Candidates found within this time travel in one message, in milliseconds. */
 const BATCH_DELAY = 20;
+/** Signals of the other side that wait to be applied. */
+const MOST_WAITING = 256;
 
 /**
  * Perfect negotiation over one RTCPeerConnection: either side may offer at any time, and of two
  * offers at once the impolite side's stands. Roles come from the server.
  *
  * `hooks`: `send(signal)`; `restarted(offer | null)`: the other side has a new connection, so ours is
- * of no use (the offer is to be given to our next one, if there is one); `problem(code, cause)`.
+ * of no use (the offer is to be given to our next one, if there is one); `problem(code, cause)`;
+ * `delay()`: milliseconds that a description of the other side has to wait, 0 once it may be applied.
  */
 export class Negotiator {
   #pc;
@@ -20,6 +23,7 @@ export class Negotiator {
   #offered = null;
   #remoteOrigin = null;
   #work = Promise.resolve();
+  #waiting = 0;
   #batch = [];
   #batchTimer = null;
   #closed = false;
@@ -48,7 +52,11 @@ export class Negotiator {
 
   /** Apply a signal of the other side; signals are applied one after the other, as they came. */
   receive(signal) {
-    this.#work = this.#work.then(() => this.#closed || this.#apply(signal));
+    // No browser has so many under way: what is over the limit is lost, and with it this call at most.
+    if (this.#waiting < MOST_WAITING) {
+      this.#waiting += 1;
+      this.#work = this.#work.then(() => this.#next(signal));
+    }
     return this.#work;
   }
 
@@ -71,6 +79,20 @@ export class Negotiator {
       this.#fail("negotiation_failed", cause);
     } finally {
       this.#makingOffer = false;
+    }
+  }
+
+  /** A signal that makes no sense must not keep the next one from being applied. */
+  async #next(signal) {
+    try {
+      for (let wait; signal.description && !this.#closed && (wait = this.#hooks.delay()); ) {
+        await new Promise((resolve) => setTimeout(resolve, wait));
+      }
+      if (!this.#closed) await this.#apply(signal);
+    } catch (cause) {
+      this.#fail("candidate_failed", cause);
+    } finally {
+      this.#waiting -= 1;
     }
   }
 

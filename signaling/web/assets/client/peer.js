@@ -1,11 +1,17 @@
 import { Emitter } from "./emitter.js";
 import { IcebrokerError } from "./errors.js";
 import { Link } from "./link.js";
+import { Pacer } from "./pacing.js";
 import { pathOf } from "./path.js";
 import { Recovery } from "./recovery.js";
 
 const CHECK_INTERVAL = 1_000;
 const MOST_QUEUED = 256;
+/**
+ * Descriptions a second, and at once, that are taken from one peer: each is answered, and our share of
+ * messages at the server is for all of them.
+ */
+const DESCRIPTIONS = [2, 20];
 
 /**
  * Somebody else in the room, and the call with them.
@@ -21,6 +27,7 @@ export class Peer extends Emitter {
   #link = null;
   #recovery;
   #queue = [];
+  #descriptions = new Pacer(...DESCRIPTIONS);
   #timer;
   #told = "new";
 
@@ -115,6 +122,7 @@ export class Peer extends Emitter {
       hooks: {
         send: (signal) => this.#context.signal(this.id, signal),
         restarted: (offer) => this.#restarted(offer),
+        delay: () => this.#descriptions.wait(performance.now()),
         problem: (code, cause) => this.#problem(link, code, cause),
         track: (event) => this.#track(event),
         state: () => this.#changed(),

@@ -1,0 +1,16 @@
+"""Why a file cannot be read, in words that say what to do."""
+
+import os
+import pwd
+
+
+def reason(error: OSError) -> str:
+    """What an operator is told of it; where rights lack, whose."""
+    text = error.strerror or str(error)
+    if not isinstance(error, PermissionError):
+        return text
+    try:
+        user = pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:  # a container's user, or one that systemd made up
+        user = str(os.geteuid())
+    return f"{text} for user {user} (let its group have it: chgrp, chmod 640; the folder: 750)"
