@@ -80,11 +80,14 @@ def of_a_host(found: Network, kind: str, *options: str) -> Iterator[Network]:
     ip(server, "addr", "flush", "dev", server.device)
     ip(server, "link", "add", "link", server.device, "name", "made0", "type", kind, *options)
     address(made)
+    forget = ("neigh", "flush", "dev", found.client.device)  # it has another hardware address
+    ip(found.client, *forget)
     try:
         yield found._replace(server=made)
     finally:
         ip(server, "link", "del", "made0")
         address(server)
+        ip(found.client, *forget)
 
 
 class Place(NamedTuple):

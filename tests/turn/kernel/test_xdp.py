@@ -138,11 +138,11 @@ def test_a_driver_that_takes_no_frames_gets_tc(
             assert carried(stage) == (2, 0)
         assert "its driver cannot send others' frames" in capsys.readouterr().out
         # And one that says that it does, but does not.
-        monkeypatch.setattr("turn.kernel.drivers.lacking", lambda _: None)
+        monkeypatch.setattr("turn.kernel.drivers.lacking", lambda *_, **__: None)
         with staged(cards) as stage:
             assert where(stage) == "at lo, s0, s1 (XDP)"
             assert carried(stage) == (2, 0)
-        assert "of 13 frames its driver sent 0" in capsys.readouterr().out
+        assert "its driver does not send frames" in capsys.readouterr().out
     finally:
         cards.client.run("ethtool", "-K", "c0", "gro", "on")
 
