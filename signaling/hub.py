@@ -18,6 +18,7 @@ from signaling.broker.base import (
     Broker,
     Directed,
     Grant,
+    Later,
     MailboxFull,
     NotThere,
     Revocation,
@@ -40,6 +41,7 @@ MOST_REFUSED = 100
 AWAY = "the broker is away; try again soon"
 UNDECIDED = "nobody can say whether you may come in; try again soon"
 STOPPING = "the server is about to stop"
+NOT_GOOD = "the join token is not good"
 GONE = "there is no such peer in your rooms"
 CUTS = {
     CloseCode.SLOW_READER: "events were not acknowledged in time",
@@ -137,7 +139,7 @@ class Hub:
         self.draining = False
         self.on_revoked: Callable[[Revocation], None] = lambda _: None
         """Called for each revocation that is heard of; the relay of this process has to know."""
-        self._tasks: set[asyncio.Task[int]] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
         self._handlers: dict[type, Callable[[Session, Any], Awaitable[m.ServerMessage | None]]] = {
             m.Join: self._join,
             m.Leave: self._leave,
@@ -177,8 +179,9 @@ class Hub:
         """
         try:
             return await self._admission.admit(token or "", room or "", name)
-        except BadToken:
-            raise ProtocolError(ErrorCode.UNAUTHORIZED, "the join token is not good") from None
+        except BadToken as error:
+            # Every forger gets the same answer; which of its faults it is, operators are told.
+            raise ProtocolError(ErrorCode.UNAUTHORIZED, NOT_GOOD, f"{NOT_GOOD}: {error}") from None
         except Undecided:
             raise ProtocolError(ErrorCode.UNAVAILABLE, UNDECIDED) from None
 
@@ -351,37 +354,42 @@ class Hub:
         self.tell("room_left", {**session.facts(), "room": message.room})
         return m.Ok(message.id, "done")
 
-    async def _signal(self, session: Session, message: m.Signal) -> m.Ok:
+    async def _signal(self, session: Session, message: m.Signal) -> m.Ok | None:
         event = m.SignalOut(
             session.record.peer, message.description, message.candidate, message.candidates
         )
-        return m.Ok(message.id, await self._send_to(session, message.to, event, message.id))
+        return await self._send_to(session, message.to, event, message.id)
 
-    async def _message(self, session: Session, message: m.Message) -> m.Ok:
+    async def _message(self, session: Session, message: m.Message) -> m.Ok | None:
         event = m.MessageOut(session.record.peer, message.data)
-        return m.Ok(message.id, await self._send_to(session, message.to, event, message.id))
+        return await self._send_to(session, message.to, event, message.id)
 
     async def _bye(self, session: Session, message: m.Bye) -> None:
         await self._send_to(session, message.to, m.ByeOut(session.record.peer))
 
     async def _send_to(
         self, session: Session, to: str | None, event: Directed, request: str = ""
-    ) -> str:
+    ) -> m.Ok | None:
+        """Send; the answer, or None where it comes later."""
         if not session.record.grant.can_publish:
             raise ProtocolError(ErrorCode.FORBIDDEN, "the token does not let you send")
         sender = session.record.session
         try:
             if to is None:
-                there = await self.broker.broadcast(sender, event, request)
-            else:
-                there = await self.broker.send(sender, to, event, request)
-        except NotThere:
-            raise ProtocolError(ErrorCode.NOT_FOUND, GONE) from None
-        except MailboxFull:
-            raise ProtocolError(
-                ErrorCode.QUEUE_FULL, "the peer is away and its queue is full"
-            ) from None
-        return "delivered" if there else "queued"
+                return await _answer_of(self.broker.broadcast(sender, event, request), request)
+            return await _answer_of(self.broker.send(sender, to, event, request), request)
+        except Later as later:
+            self._run(self._answer_later(session, _answer_of(later.answer, request), request))
+            return None
+
+    async def _answer_later(self, session: Session, answer: Awaitable[m.Ok], request: str) -> None:
+        arrived = ARRIVED.get()
+        try:
+            self._answer(session, await answer, arrived)
+        except ProtocolError as error:
+            self._refuse(session, error, request, arrived)
+        except SessionOver:
+            pass  # whoever asked has been told that it has no session any more
 
     async def _ack(self, session: Session, message: m.Ack) -> None:
         await self.broker.acknowledge(session.record.session, message.seq)
@@ -499,7 +507,7 @@ class Hub:
             self._run(self._end_all(revocation.user))
         self.on_revoked(revocation)
 
-    def _run(self, action: Coroutine[Any, Any, int]) -> None:
+    def _run(self, action: Coroutine[Any, Any, object]) -> None:
         task = asyncio.create_task(action)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -535,6 +543,18 @@ class Hub:
 
     def _send(self, session: Session, message: m.ServerMessage) -> None:
         self._answer(session, message, time.monotonic())
+
+
+async def _answer_of(sending: Awaitable[bool], request: str) -> m.Ok:
+    """What a sender is told. :raises ProtocolError: nothing was sent."""
+    try:
+        return m.Ok(request, "delivered" if await sending else "queued")
+    except NotThere:
+        raise ProtocolError(ErrorCode.NOT_FOUND, GONE) from None
+    except MailboxFull:
+        raise ProtocolError(
+            ErrorCode.QUEUE_FULL, "the peer is away and its queue is full"
+        ) from None
 
 
 def hash_of(secret: str) -> bytes:

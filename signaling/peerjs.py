@@ -19,6 +19,7 @@ from msgspec import UNSET
 
 from signaling.auth import Claims
 from signaling.broker.base import (
+    Later,
     MailboxFull,
     NotThere,
     RoomFull,
@@ -276,6 +277,8 @@ class PeerJsDialogue:
             )
         except (NotThere, MailboxFull, Unavailable):
             return False
+        except Later:
+            pass  # it is with the recipient; nobody here waits for more
         except SessionOver:
             if session.connection:
                 session.connection.close(CloseCode.SESSION_OVER, CUTS[CloseCode.SESSION_OVER])

@@ -6,11 +6,11 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Iterable
-from secrets import randbelow
 from typing import cast
 
 import structlog
 
+from config.section import StartError
 from config.turn import TurnSettings
 from turn import assemble
 from turn.admin.relay import Allocations, RelayFigures, figures_of
@@ -28,7 +28,7 @@ from turn.kernel.plane import NullPlane, Plane
 from turn.metrics import Gauges, TurnCollector
 from turn.relay.forward import Forwarder
 from turn.relay.poll import Poller
-from turn.relay.ports import RelayPorts
+from turn.relay.ports import RelayPorts, random_below
 from turn.relay.shelf import NO_SHELF
 from turn.relay.sockets import RelaySocket
 from turn.routes import Carried, FiveTuple, Route, RouteTable
@@ -94,7 +94,7 @@ class TurnService:
             relays,
             {local: public for public, local in external},
             (self._poller, self._forwarder),
-            randbelow,
+            random_below,
         )
         self._ports.in_use_at = common.books.ports_in_use
         self._ports.tcp = settings.tcp_allocations
@@ -205,9 +205,7 @@ class TurnService:
         """
         settings = self._settings
         if not self._ports.families:
-            raise assemble.StartError(
-                "turn.relay_addresses: this machine has no address to relay from"
-            )
+            raise StartError("turn.relay_addresses: this machine has no address to relay from")
         if settings.listen_tls or settings.listen_dtls:
             self._certificate = assemble.Certificate(settings)
         tls = self._certificate.context if self._certificate else None

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 
 from signaling.broker.base import SessionRecord
+from signaling.broker.ledger import MOST_REQUESTS, Entry, Ledger
 
 Deliver = Callable[[str, int, str], None]
 """As ``Listener.deliver``."""
@@ -12,13 +13,23 @@ class Attached:
     """One session at this node."""
 
     __slots__ = (
-        "_held", "behind", "end", "epoch", "joining", "last", "node", "reading", "record", "rooms",
+        "_doubts", "_held", "behind", "end", "epoch", "handed", "joining", "last", "ledger",
+        "node", "reading", "record", "resumed_at", "rooms", "unsure",
     )  # fmt: skip
 
-    def __init__(self, record: SessionRecord, node: str, epoch: int, last: int) -> None:
+    def __init__(
+        self,
+        record: SessionRecord,
+        node: str,
+        epoch: int,
+        last: int,
+        resumed_at: float | None = None,
+    ) -> None:
+        """Describe it. :param resumed_at: monotonic time; None: it began at this node."""
         self.record = record
         self.node = node
         self.epoch = epoch
+        self.resumed_at = resumed_at
         self.last = last
         """The ``seq`` of the last event that the hub has."""
         self.behind = 0
@@ -31,6 +42,13 @@ class Attached:
         self._held: list[tuple[int, str]] = []
         self.end: str | None = None
         """Set where the socket ended while Redis was away: "" lost, else the reason of a leave."""
+        self.ledger: Ledger | None = None
+        """What it was handed while Redis is away."""
+        self.handed: dict[str, Entry] | None = None
+        """What others were handed of it then, by the ids of its requests."""
+        self.unsure = False
+        """Whether something that it did before may show only when Redis is back."""
+        self._doubts: dict[str, None] | None = None
 
     @property
     def owner(self) -> str:
@@ -42,16 +60,27 @@ class Attached:
         """Whether something was heard of that does not follow on the last event."""
         return self.behind > self.last
 
-    def take(self, events: Iterable[tuple[int, str]], deliver: Deliver) -> None:
-        """Hand on what follows on the last event."""
+    # Events --------------------------------------------------------------------------------
+
+    def take(self, seq: int, text: str, deliver: Deliver) -> None:
+        """Hand on an event that this node was woken with, if it follows on the last one."""
+        self.behind = max(self.behind, seq)
+        if seq == self.last + 1:
+            self.hand(seq, text, deliver)
+
+    def catch_up(self, events: Iterable[tuple[int, str]], deliver: Deliver) -> None:
+        """Hand on what was read from the mailbox after the last event: all that there is."""
         for seq, text in events:
-            self.behind = max(self.behind, seq)
-            if seq == self.last + 1:
-                self.last = seq
-                if self.joining:
-                    self._held.append((seq, text))
-                else:
-                    deliver(self.record.session, seq, text)
+            if seq > self.last:
+                self.hand(seq, text, deliver)
+
+    def hand(self, seq: int, text: str, deliver: Deliver) -> None:
+        """Hand on the next event."""
+        self.last = seq
+        if self.joining:
+            self._held.append((seq, text))
+        else:
+            deliver(self.record.session, seq, text)
 
     def joined(self, deliver: Deliver) -> None:
         """An answer to ``join`` has gone out: what came since may follow it."""
@@ -60,3 +89,22 @@ class Attached:
             held, self._held = self._held, []
             for seq, text in held:
                 deliver(self.record.session, seq, text)
+
+    # Requests ------------------------------------------------------------------------------
+
+    def doubt(self, request: str) -> None:
+        """Whether a request was done is not known: only Redis can tell, when it is asked again."""
+        if request:
+            doubts = self._doubts = {} if self._doubts is None else self._doubts
+            doubts[request] = None
+            if len(doubts) > MOST_REQUESTS:
+                del doubts[next(iter(doubts))]
+
+    def believe(self, request: str) -> None:
+        """Redis has answered a request."""
+        if self._doubts:
+            self._doubts.pop(request, None)
+
+    def doubts(self, request: str) -> bool:
+        """Whether a request may have been done."""
+        return self._doubts is not None and request in self._doubts

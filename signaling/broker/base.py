@@ -4,7 +4,7 @@ The mailbox is the truth: an event is numbered and kept there before anything el
 a node's hub is only woken. A node that asks after a gap gets it from the mailbox.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -112,6 +112,15 @@ class MailboxFull(Exception):
     """The recipient is away and its mailbox holds no more; nothing was sent."""
 
 
+class Later(Exception):
+    """It was handed on; that it cannot be lost any more is known later."""
+
+    def __init__(self, answer: Awaitable[bool]) -> None:
+        """Say when. :param answer: as ``Broker.send`` returns, or raises."""
+        super().__init__()
+        self.answer = answer
+
+
 class Unavailable(Exception):
     """What the broker needs is away: whether it was done is not known, a retry does no harm."""
 
@@ -189,6 +198,7 @@ class Broker(Protocol):
 
         :raises NotThere: no such peer for this sender.
         :raises MailboxFull: nothing was sent; a later try may succeed.
+        :raises Later: it is with the recipient's socket, and not certain to stay.
         """
 
     async def broadcast(self, session: str, event: Directed, request: str = "") -> bool:

@@ -6,22 +6,23 @@ step is one script (``lua/``), so that a node that dies leaves nothing half done
 """
 
 import asyncio
+import contextvars
 import random
 import secrets
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import structlog
 from msgspec import Raw
 
 from signaling.broker import wire
+from signaling.broker.alone import Alone
 from signaling.broker.attached import Attached
 from signaling.broker.base import (
     Directed,
     Listener,
-    MailboxFull,
     NotThere,
     Queued,
     Resumption,
@@ -32,8 +33,12 @@ from signaling.broker.base import (
     Taken,
     Unavailable,
 )
+from signaling.broker.coming import Coming
+from signaling.broker.echo import Echo, Echoes
+from signaling.broker.ledger import Outgoing
 from signaling.broker.link import Link
 from signaling.broker.primary import Finder
+from signaling.broker.reconcile import Reconciler, outcome_of
 from signaling.protocol.errors import CloseCode
 from signaling.protocol.messages import PeerEntry
 
@@ -43,6 +48,8 @@ RENEWALS = 4
 """Renewals in the time of one lease."""
 ANSWER = 3.0
 """Seconds that a renewal may take, there and back by the wake-up channel."""
+PUT_RIGHT = 30.0
+"""Seconds that it may take to put all sessions right after Redis is back."""
 LIFE = 300.0
 """Seconds that a key outlives its last refresh, should every node die at once."""
 REFRESH = 30
@@ -50,6 +57,10 @@ REFRESH = 30
 REFRESHED_AT_ONCE = 100
 RETURN_RATE = 2000
 """Sockets a second that are closed when their sessions are lost: they all come back."""
+CODES = {
+    b"slow": CloseCode.SLOW_READER, b"taken": CloseCode.REPLACED, b"over": CloseCode.SESSION_OVER,
+}  # fmt: skip
+"""Why a socket is to be cut, as scripts say it."""
 
 
 class RedisBroker:
@@ -84,9 +95,13 @@ class RedisBroker:
         self._attached: dict[str, Attached] = {}
         self._resuming: dict[str, list[list[tuple[int, str]]]] = {}
         """Wake-ups for sessions that are on their way to this node, one list an attempt."""
+        self._coming = Coming()
         self._doubtful: set[str] = set()
         """Sessions that may be ours without our knowing: the answer did not come."""
         self._up = False
+        self._alone = Alone(self._attached, most_messages, most_bytes)
+        self._reconciler = Reconciler(self._link, self._attached)
+        self._echoes = Echoes()
         self._woken = asyncio.Event()
         self._readers: set[asyncio.Task[None]] = set()
 
@@ -105,6 +120,7 @@ class RedisBroker:
         for task in list(self._readers):
             task.cancel()
         await self._link.stop()
+        self._reconciler.give_up()
 
     def is_up(self) -> bool:
         """Whether Redis answers, and our sessions are put right there."""
@@ -134,9 +150,10 @@ class RedisBroker:
         woken: list[tuple[int, str]] = []
         self._resuming.setdefault(session, []).append(woken)
         try:
-            reply = await self._call(
-                "attach", session, secret_hash.hex(), "" if seq is None else seq, ""
-            )
+            with self._coming.expecting(session):
+                reply = await self._call(
+                    "attach", session, secret_hash.hex(), "" if seq is None else seq, ""
+                )
         except BaseException:
             self._doubtful.add(session)
             raise
@@ -148,13 +165,21 @@ class RedisBroker:
             return None
         # Nothing is awaited from here until the hub has the socket: no wake-up comes between.
         data, epoch, identities, missed, seq = reply
-        attached = Attached(wire.parse_record(data), self.node, epoch, seq)
+        attached = Attached(wire.parse_record(data), self.node, epoch, seq, time.monotonic())
         attached.rooms = {wire.room_of(identity) for identity in identities}
         found: list[tuple[int, str]] = []
-        attached.take(wire.entries(missed) + woken, lambda _, seq, text: found.append((seq, text)))
+
+        def find(_: str, number: int, text: str) -> None:
+            found.append((number, text))
+
+        attached.catch_up(wire.entries(missed), find)
+        for number, text in woken:
+            attached.take(number, text, find)
         self._attached[session] = attached
         self._mind_gap(attached)
         self._doubtful.discard(session)
+        if code := self._coming.end_of(session, attached.owner):
+            asyncio.get_running_loop().call_soon(self._cut, attached, code)
         return Resumption(attached.record, found, seq)
 
     async def suspend(self, session: str, now: float) -> None:
@@ -184,20 +209,25 @@ class RedisBroker:
         attached = self._of(session)
         attached.joining += 1
         try:
-            reply = await self._call(
-                "join", attached.owner, session, wire.room_key(room),
-                wire.identity_bytes(room, attached.record, meta), capacity,
-                "q" if quiet else "",
-            )  # fmt: skip
+            with self._echoes.expect() as echo, self._in_doubt(attached):
+                reply = await self._call(
+                    "join", attached.owner, session, wire.room_key(room),
+                    wire.identity_bytes(room, attached.record, meta), capacity,
+                    "q" if quiet else "", echo.ticket,
+                )  # fmt: skip
+                if isinstance(reply, list):
+                    await echo.all(reply[2])
         finally:
             # Not now: whoever asked answers its client first.
-            asyncio.get_running_loop().call_soon(self._joined, attached)
+            asyncio.get_running_loop().call_soon(
+                self._joined, attached, context=contextvars.Context()
+            )
         if reply == b"full":
             raise RoomFull
         if reply == b"gone":
             raise self._gone(attached)
         attached.rooms.add(room)
-        return wire.roster(*reply)
+        return wire.roster(reply[0], reply[1])
 
     def _joined(self, attached: Attached) -> None:
         if self._listener is not None:
@@ -206,9 +236,10 @@ class RedisBroker:
     async def leave(self, session: str, room: str, reason: str, request: str = "") -> None:
         """Leave a room."""
         attached = self._of(session)
-        reply = await self._call(
-            "leave", attached.owner, session, wire.room_key(room), reason, request
-        )
+        with self._in_doubt(attached, request):
+            reply = await self._call(
+                "leave", attached.owner, session, wire.room_key(room), reason, request
+            )
         if reply == b"gone":
             raise self._gone(attached)
         if reply == b"absent":
@@ -236,46 +267,92 @@ class RedisBroker:
     async def send(
         self, session: str, to: str, event: Directed, request: str = "", *, patient: bool = True
     ) -> bool:
-        """Put an event into one peer's mailbox."""
-        attached = self._of(session)
+        """Put an event into one peer's mailbox; while Redis is away, hand it on if we can."""
         if not wire.is_token(to):
             raise NotThere
-        return self._sent(
-            attached,
-            await self._call(
-                "send",
-                attached.owner,
-                session,
-                to,
-                request,
-                wire.body_of(event),
-                "" if patient else "now",
-            ),
-        )
+        body = wire.body_of(event)
+        with self._echoes.expect() as echo:
+            # What a mailbox knows it by, also where the sender asks again at another node.
+            tag = f"{session} {request}" if request else f"{self.node}:{echo.ticket}"
+            message = to, request, body, "" if patient else "now", echo.ticket, tag
+            doubtful = False
+            while True:
+                attached, asked = self._of(session), self._up
+                try:
+                    return await self._ask_to_send(attached, echo, message)
+                except Unavailable:
+                    if echo.heard:
+                        return True  # done: only the answer was lost
+                    doubtful = doubtful or asked
+                    if self._up:
+                        raise  # refused by a Redis that is there
+                    recipient = await self._recipient(attached, to, request, doubtful=doubtful)
+                    if recipient is None and doubtful and not request:
+                        raise  # nobody can tell whether it was done
+                    if recipient is not None and self._listener is not None:
+                        what = Outgoing(body, request, tag, doubtful)
+                        self._alone.send(attached, recipient, what, self._listener.deliver)
+                        return True
+
+    async def _ask_to_send(
+        self, attached: Attached, echo: Echo, message: tuple[str, str, str, str, str, str]
+    ) -> bool:
+        """By Redis; returns when a recipient of this node has been handed it."""
+        session, request = attached.record.session, message[1]
+        reply = await self._call("send", attached.owner, session, *message)
+        await echo.all(reply == b"here")
+        attached.believe(request)
+        return self._sent(attached, reply)
+
+    async def _recipient(
+        self, attached: Attached, to: str, request: str, *, doubtful: bool
+    ) -> Attached | None:
+        try:
+            return await self._alone.recipient(attached, to, request)
+        except Unavailable:
+            if doubtful:
+                attached.doubt(request)
+            raise
 
     async def broadcast(self, session: str, event: Directed, request: str = "") -> bool:
         """Put an event into the mailbox of everyone who shares a room."""
         attached = self._of(session)
-        return self._sent(
-            attached,
-            await self._call("broadcast", attached.owner, session, request, wire.body_of(event)),
-        )
+        with self._echoes.expect() as echo, self._in_doubt(attached, request):
+            reply = await self._call(
+                "broadcast", attached.owner, session, request, wire.body_of(event), echo.ticket
+            )
+            if isinstance(reply, list):
+                await echo.all(reply[1])
+                reply = reply[0]
+        return self._sent(attached, reply)
+
+    @contextmanager
+    def _in_doubt(self, attached: Attached, request: str = "") -> Iterator[None]:
+        """Remember of a call that is not answered that it may have been done."""
+        asked = self._up
+        try:
+            yield
+        except Unavailable:
+            if asked and not self._up:
+                attached.unsure = True
+                attached.doubt(request)
+            raise
+        attached.believe(request)
 
     async def acknowledge(self, session: str, seq: int) -> None:
         """Everything up to ``seq`` has arrived; one that is not kept is made up for by the next."""
         attached = self._attached.get(session)
         if attached is not None and seq <= attached.last:
+            if attached.ledger is not None:
+                attached.ledger.acknowledge(seq)
             with suppress(Unavailable):
                 await self._call("acknowledge", attached.owner, session, seq)
 
     def _sent(self, attached: Attached, reply: bytes) -> bool:
-        if reply == b"gone":
-            raise self._gone(attached)
-        if reply == b"absent":
-            raise NotThere
-        if reply == b"full":
-            raise MailboxFull
-        return reply == b"sent"
+        try:
+            return outcome_of(reply)
+        except SessionOver:
+            raise self._gone(attached) from None
 
     async def revoke(self, revocation: Revocation) -> None:
         """Tell every node, and Redis for those that come later."""
@@ -307,16 +384,24 @@ class RedisBroker:
         if kind == b"e":
             session, seq, text = rest.split(b" ", 2)
             self._arrived(session.decode(), int(seq), text.decode())
+        elif kind == b"m":
+            ticket, session, seq, text = rest.split(b" ", 3)
+            self._arrived(session.decode(), int(seq), text.decode())
+            self._echoes.hear(ticket.decode())
         elif kind == b"x":
             session, why, owner = rest.split(b" ")
-            attached = self._attached.get(session.decode())
-            if attached is not None and attached.owner == owner.decode():
-                slow = why == b"slow"
-                self._cut(attached, CloseCode.SLOW_READER if slow else CloseCode.REPLACED)
+            self._let_cut(session.decode(), owner.decode(), CODES[why])
         elif kind == b"r":
             self._revoked(rest)
         else:
             self._woken.set()
+
+    def _let_cut(self, session: str, owner: str, code: CloseCode) -> None:
+        attached = self._attached.get(session)
+        if attached is not None and attached.owner == owner:
+            self._cut(attached, code)
+        else:
+            self._coming.heard(session, owner, code)
 
     def _revoked(self, data: bytes) -> None:
         if self._listener is not None:
@@ -327,7 +412,7 @@ class RedisBroker:
             woken.append((seq, text))
         attached = self._attached.get(session)
         if attached is not None and self._listener is not None:
-            attached.take([(seq, text)], self._listener.deliver)
+            attached.take(seq, text, self._listener.deliver)
             self._mind_gap(attached)
 
     def _mind_gap(self, attached: Attached) -> None:
@@ -346,7 +431,7 @@ class RedisBroker:
                 before, owner = attached.last, attached.owner
                 reply = await self._call("missed", owner, session, before)
                 if self._listener is not None and self._attached.get(session) is attached:
-                    attached.take(wire.entries(reply), self._listener.deliver)
+                    attached.catch_up(wire.entries(reply), self._listener.deliver)
                 if (attached.last, attached.owner) == (before, owner):
                     self._cut(attached, CloseCode.SESSION_OVER)
         except Unavailable:
@@ -358,6 +443,7 @@ class RedisBroker:
 
     async def _live(self) -> None:
         """Runs while the link is open. :raises Unavailable, TimeoutError: it is no good."""
+        self._alone.coming_back()
         try:
             await self.renew()
             await self._put_right()
@@ -374,6 +460,8 @@ class RedisBroker:
                     await self._refresh()
         finally:
             self._up = False
+            self._alone.away()
+            self._echoes.fail()
 
     async def renew(self) -> bool:
         """Renew the lease and wait for the wake-up that comes of it; False where it had ended.
@@ -390,8 +478,21 @@ class RedisBroker:
         return bool(held)
 
     async def _put_right(self) -> None:
-        """Take back what is ours, end what ended meanwhile, let go of what is lost."""
+        """Take back what is ours, end what ended meanwhile, let go of what is lost.
+
+        :raises TimeoutError, Unavailable:
+        """
         self._up = False
+        self._alone.coming_back()
+        async with asyncio.timeout(PUT_RIGHT):
+            await self._put_all_right()
+        self._up = True
+        self._alone.all_right()
+        await self._make_up()
+
+    async def _put_all_right(self) -> None:
+        kept = [attached for attached in self._attached.values() if attached.ledger is not None]
+        await asyncio.gather(*map(self._reconciler.reconcile, kept))
         await self._make_up()
         outcomes = await asyncio.gather(*map(self._take_back, list(self._attached.values())))
         lost = [attached for attached in outcomes if attached is not None]
@@ -402,26 +503,29 @@ class RedisBroker:
                 random.uniform(0, spread),  # noqa: S311 - spreads load, no secret
                 self._cut, attached, CloseCode.SESSION_OVER,
             )  # fmt: skip
+        await self._reconciler.deliver_again()
         for text in await self._link.call("revocations", time.time()):
             self._revoked(text)
-        self._up = True
-        await self._make_up()
 
     async def _take_back(self, attached: Attached) -> Attached | None:
         """Attach a session again; gives it back where it cannot be had. :raises Unavailable:"""
         session = attached.record.session
-        reply = await self._link.call(
-            "attach", session, attached.record.secret_hash.hex(), attached.last, attached.epoch
-        )
+        with self._coming.expecting(session):
+            reply = await self._link.call(
+                "attach", session, attached.record.secret_hash.hex(), attached.last, attached.epoch
+            )
         if self._attached.get(session) is not attached:
             return None  # its client was quicker
         if reply is None:
             return attached
         attached.epoch = reply[1]
-        if attached.end is not None:  # its socket was lost meanwhile
+        if code := self._coming.end_of(session, attached.owner):
+            self._cut(attached, code)
+        elif attached.end is not None:  # its socket was lost meanwhile
             await self._tell_end(attached)
         elif self._listener is not None:
-            attached.take(wire.entries(reply[3]), self._listener.deliver)
+            attached.catch_up(wire.entries(reply[3]), self._listener.deliver)
+        attached.unsure, attached.handed = False, None
         return None
 
     async def _make_up(self) -> None:
@@ -474,6 +578,7 @@ class RedisBroker:
 
     def _let_go(self, attached: Attached) -> None:
         session = attached.record.session
+        self._reconciler.close(attached)
         if self._attached.get(session) is attached:
             del self._attached[session]
 

@@ -1,11 +1,14 @@
-"""Redis is away for long: sockets stay open, joins are told to try again, all returns by itself."""
+"""Redis is away for long: sockets stay open, whoever is at one node goes on talking, joins are told
+to try again, and all returns by itself.
+"""
 
 import asyncio
 import os
 import random
 import time
+from collections.abc import Sequence
 
-from tests.chaos.talker import talkers
+from tests.chaos.talker import Talker, talkers
 from tests.chaos.world import World, serving, until, world
 from tests.patience import PATIENCE
 
@@ -17,23 +20,33 @@ GOES_ON_WITHIN = 5.0
 
 async def test_nobody_is_cut_while_redis_is_away_and_all_goes_on_when_it_is_back(tmp_path):
     async with world(tmp_path, 1, 2) as chaos:
-        urls = [node.url for node in chaos.nodes]
-        async with talkers([f"t{n}" for n in range(4)], "r", urls, chaos.dice) as chaos.clients:
-            clients = chaos.clients
+        near, far = ([node.url] for node in chaos.nodes)
+        async with (
+            talkers(["n0", "n1", "n2"], "r", near, chaos.dice) as ours,
+            talkers(["f0", "f1"], "r", far, chaos.dice) as theirs,
+        ):
+            chaos.clients = clients = [*ours, *theirs]
             for client in clients:
-                client.patience = 10  # a node asks Redis for 3 s before it says that it is away
+                client.patience = PATIENCE  # it is of the machine, not of Redis
             await until(lambda: all(len(client.log) > 10 for client in clients), PATIENCE)
+            await keep_to_themselves(ours)
+            await keep_to_themselves(theirs)
             welcomes = [client.welcomes for client in clients]
             chaos.server.sleep()
             slept = time.monotonic()
             await serving(chaos.nodes, yes=False)
             assert [node.metric("icebroker_broker_up") for node in chaos.nodes] == [0, 0]
-            async with talkers(["late"], "r", urls, random.Random(2)) as (late,):
+            async with talkers(["late"], "r", near, random.Random(2)) as (late,):
                 await until(lambda: "unavailable" in late.refusals, PATIENCE, chaos.story)
+                await talk_goes_on(chaos, PATIENCE)  # within a node: Redis is not needed for it
                 await asyncio.sleep(max(0, slept + AWAY - time.monotonic()))
+                await talk_goes_on(chaos, PATIENCE)
                 assert not late.joined
+                for client in clients:
+                    client.partners = None
                 chaos.server.wake()
-                await goes_on(chaos)
+                await talk_goes_on(chaos, GOES_ON_WITHIN)
+                await serving(chaos.nodes)
                 # Nobody's socket was closed for it.
                 assert [client.welcomes for client in clients] == welcomes
                 await until(lambda: late.joined, PATIENCE)
@@ -41,13 +54,23 @@ async def test_nobody_is_cut_while_redis_is_away_and_all_goes_on_when_it_is_back
                 await chaos.settle()
 
 
-async def goes_on(chaos: World) -> None:
-    """Wait until everyone's messages are acknowledged again, and every node takes clients."""
+async def keep_to_themselves(clients: Sequence[Talker]) -> None:
+    """Have clients of one node write to each other alone, and be answered so."""
+    peers = {client.peer for client in clients}
+    for client in clients:
+        client.partners = peers
+    said = [client.acknowledged for client in clients]
+    await until(
+        lambda: all(c.acknowledged > n + 2 for n, c in zip(said, clients, strict=True)), PATIENCE
+    )
+
+
+async def talk_goes_on(chaos: World, within: float) -> None:
+    """Wait until messages of everyone's are acknowledged anew."""
     numbers = [client.acknowledged for client in chaos.clients]
 
     def all_went_on() -> bool:
         talk = zip(numbers, chaos.clients, strict=True)
         return all(client.acknowledged > before + 3 for before, client in talk)
 
-    await until(all_went_on, GOES_ON_WITHIN, chaos.story)
-    await serving(chaos.nodes)
+    await until(all_went_on, within, chaos.story)

@@ -3,6 +3,9 @@
 import asyncio
 from contextlib import suppress
 
+TURNS = 5
+"""Of the event loop, in which a connection goes from accepted to served."""
+
 
 class Wire:
     """Listens on a port and passes everything on to another one."""
@@ -27,7 +30,11 @@ class Wire:
         self.cut()
         assert self._server is not None
         self._server.close()
+        for _ in range(TURNS):  # a connection may have been accepted just now
+            await asyncio.sleep(0)
+        self.cut()
         await asyncio.gather(*self._pipes, return_exceptions=True)
+        await asyncio.sleep(0)  # what was aborted is closed in the next turn
 
     def cut(self) -> None:
         """Reset every connection, and each that comes."""
@@ -44,19 +51,23 @@ class Wire:
         self._whole = True
         self._passing.set()
 
-    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # Made here, so that none is missed; one that is cut before it begins would close nothing.
+        if not self._whole:
+            writer.transport.abort()
+            return
+        task = asyncio.create_task(self._serve(reader, writer))
+        task.add_done_callback(lambda _: writer.transport.abort())
         self._pipes.add(task)
         task.add_done_callback(self._pipes.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError, asyncio.CancelledError):
-            if self._whole:
-                far = await asyncio.open_connection("127.0.0.1", self._target)
-                try:
-                    await self._both(reader, writer, *far)
-                finally:
-                    far[1].transport.abort()
-        writer.transport.abort()
+            far = await asyncio.open_connection("127.0.0.1", self._target)
+            try:
+                await self._both(reader, writer, *far)
+            finally:
+                far[1].transport.abort()
 
     async def _both(
         self,

@@ -152,7 +152,7 @@ class World:
             keys = (key.split(b":") for key in self.redis.every_key())
             return [b":".join(key) for key in keys if key[2] in kinds and key[1] == generation]
 
-        await until(lambda: not left(), LEASE + WINDOW + 2 * TICK + SLACK)
+        await until(lambda: not left(), LEASE + WINDOW + 2 * TICK + SLACK, lambda: str(left()))
 
 
 @asynccontextmanager

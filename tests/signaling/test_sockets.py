@@ -50,6 +50,34 @@ async def test_a_ping_is_answered_while_a_request_waits_for_redis(server):
         assert [(await two.hear())["data"] for _ in range(3)] == [0, 1, 2]
 
 
+async def test_two_clients_of_a_node_go_on_while_redis_answers_nobody(server):
+    async with signaling(on(server)) as service, sockets(service) as connect:
+        one, two, peer = await two_in_a_room(connect)
+        server.sleep()
+        try:
+            await one.say(type="signal", id="m1", to=peer, description={"type": "offer"})
+            await one.say(type="join", id="j", room="another")
+            async with asyncio.timeout(WITHIN):
+                heard = await patient(two, "signal")
+                assert heard["description"] == {"type": "offer"}
+                assert (await patient(one, "error"))["id"] == "j"  # and may be tried again
+                # Answered when it has arrived: until then it might be lost with the node.
+                await two.say(type="ack", seq=heard["seq"])
+                answer = await patient(one, "ok")
+                assert (answer["id"], answer["status"]) == ("m1", "delivered")
+        finally:
+            server.wake()
+
+
+async def patient(client, kind):
+    """The next message of a kind, however long it takes."""
+    while True:
+        frame = await client.ws.receive()
+        message = json.loads(frame.data)
+        if message["type"] == kind:
+            return message
+
+
 async def test_what_was_said_before_the_end_is_done_before_it(server):
     async with signaling(on(server)) as service, sockets(service) as connect:
         one, two, peer = await two_in_a_room(connect)

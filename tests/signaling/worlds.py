@@ -4,7 +4,8 @@ import json
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from msgspec import Raw
 
@@ -114,7 +115,19 @@ async def memory_world(*, webhooks: bool = False) -> AsyncIterator[World]:
     await broker.stop()
 
 
-def redis_broker(server: RedisServer | Site, prefix: str, **options: Any) -> RedisBroker:
+class Place(Protocol):
+    """Where a broker finds Redis."""
+
+    @property
+    def url(self) -> str:
+        """As a configuration has it."""
+
+    @property
+    def ca_certificate(self) -> Path | None:
+        """What its certificate is signed with, where that is nobody known."""
+
+
+def redis_broker(server: Place, prefix: str, **options: Any) -> RedisBroker:
     """A node's broker that is not started yet."""
     authority = str(server.ca_certificate) if server.ca_certificate else None
     finder = Finder(parse_redis_url(server.url), "{" + prefix + "}", authority)

@@ -5,6 +5,7 @@ import socket
 from contextlib import closing
 from pathlib import Path
 
+from config.section import StartError
 from config.turn import TurnSettings
 from turn import assemble
 from turn.doctor.report import Section
@@ -102,7 +103,7 @@ def _buffers(section: Section) -> None:
 def _plane(section: Section, settings: TurnSettings) -> None:
     try:
         plane = assemble.data_plane(settings)
-    except assemble.StartError as error:
+    except StartError as error:
         section.fail(
             "plane",
             str(error),

@@ -1,11 +1,13 @@
 -- An event for everyone who shares a room with the sender, once each.
--- ARGV: owner, session, request, body. Gives 'sent', 'kept' (somebody is suspended) or 'gone'.
-local owner, session, request, body = unpack(ARGV, 5)
+-- ARGV: owner, session, request, body, ticket.
+-- Gives {'sent' or 'kept' (somebody is suspended), wake-ups of the caller's node}, or 'gone'.
+local owner, session, request, body = unpack(ARGV, 5, 8)
+ticket = ARGV[9]
 if not owned(session, owner) then
   return 'gone'
 end
 if done_before(session, request) then
-  return 'kept'
+  return { 'kept', 0 }
 end
 local outcome, told = 'sent', { ['#'] = true, [session] = true }
 for _, room in ipairs(rooms_of(session)) do
@@ -21,4 +23,4 @@ for _, room in ipairs(rooms_of(session)) do
   end
 end
 remember(session, request)
-return outcome
+return { outcome, here }

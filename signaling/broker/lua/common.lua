@@ -3,7 +3,8 @@
 --
 --   s:SESSION  hash    rec, peer, secret, window · owner "NODE:EPOCH", "" while suspended · epoch
 --                      seq (newest event), acked, bytes (in the mailbox), broken
---   m:SESSION  stream  the mailbox; an entry's id is SEQ-0, its field e the text frame
+--   m:SESSION  stream  the mailbox; an entry's id is SEQ-0, its field e the text frame, q what
+--                      the sender's node knows it by (see reconcile)
 --   j:SESSION  hash    room → what others are told of the member, as JSON without its braces
 --   d:SESSION  list    ids of recent requests, newest first: a retry is done once, on any node
 --   p:PEER     string  the session
@@ -18,7 +19,8 @@
 --              w:lost while what happens is not kept
 --   n          zset    nodes by the end of their lease, in ms
 --   x          zset    suspended sessions by the end of their resume window, in ms
---   n:NODE     channel what wakes a node: "e SESSION SEQ TEXT", "x SESSION WHY OWNER", "t"
+--   n:NODE     channel what wakes a node: "e SESSION SEQ TEXT", "x SESSION WHY OWNER", "t",
+--                      "m TICKET SESSION SEQ TEXT" where a script of its own is the cause
 --
 -- ROOM is a hash, SESSION, PEER and NODE are tokens of ours: nothing of a user is in a key.
 
@@ -32,6 +34,8 @@ local Q = TAG .. 'w:'
 local B = TAG .. 'b'
 local MOST_WAITING = 10000 -- events for webhooks; the last place is for the news that more happened
 local WAITING_LIFE = 9 * 3600 * 1000
+local ticket = '' -- of a call whose node waits for what it causes there
+local here = 0 -- wake-ups that carry it
 local posted = 0 -- events of this call: what bounds the time that it takes
 
 local function now()
@@ -70,8 +74,9 @@ local function owned(session, owner)
 end
 
 -- Number an event, keep it, wake the recipient's node.
+-- ``tag``: what the sender's node knows it by, or nothing.
 -- Gives 'sent', 'kept' (suspended), 'full' (nothing was kept) or 'absent'.
-local function post(session, body)
+local function post(session, body, tag)
   local key, mailbox = P .. 's:' .. session, P .. 'm:' .. session
   local found = redis.call('HMGET', key, 'owner', 'seq', 'bytes')
   if not found[1] then
@@ -83,14 +88,24 @@ local function post(session, body)
   if redis.call('XLEN', mailbox) >= MOST_MESSAGES or bytes > MOST_BYTES then
     return 'full'
   end
-  redis.call('XADD', mailbox, seq .. '-0', 'e', text)
+  if tag then
+    redis.call('XADD', mailbox, seq .. '-0', 'e', text, 'q', tag)
+  else
+    redis.call('XADD', mailbox, seq .. '-0', 'e', text)
+  end
   redis.call('HSET', key, 'seq', seq, 'bytes', bytes)
   keep(mailbox, math.max(LIFE, redis.call('PTTL', key)))
   posted = posted + 1
   if found[1] == '' then
     return 'kept'
   end
-  wake(node_of(found[1]), 'e ' .. session .. ' ' .. seq .. ' ' .. text)
+  local node, what = node_of(found[1]), session .. ' ' .. seq .. ' ' .. text
+  if ticket ~= '' and node == NODE then
+    here = here + 1
+    wake(node, 'm ' .. ticket .. ' ' .. what)
+  else
+    wake(node, 'e ' .. what)
+  end
   return 'sent'
 end
 

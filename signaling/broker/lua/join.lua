@@ -1,7 +1,9 @@
 -- Enter a room: capacity, order (and by it the roles) and presence in one step.
--- ARGV: owner, session, room, identity, capacity, "q" for a quiet member.
--- Gives {own order, {order, suspended, identity, …} of the others}, 'gone' or 'full'.
-local owner, session, room, identity, capacity, quiet = unpack(ARGV, 5)
+-- ARGV: owner, session, room, identity, capacity, "q" for a quiet member, ticket.
+-- Gives {own order, {order, suspended, identity, …} of the others, wake-ups of the caller's node},
+-- 'gone' or 'full'.
+local owner, session, room, identity, capacity, quiet = unpack(ARGV, 5, 10)
+ticket = ARGV[11]
 if not owned(session, owner) then
   return 'gone'
 end
@@ -25,7 +27,7 @@ elseif redis.call('HGET', P .. 'j:' .. session, room) ~= identity then
   tell(room, session, order, identity, 'update', '')
 end
 if is_quiet(order) then
-  return { 0, {} }
+  return { 0, {}, here }
 end
 local others, found = {}, redis.call('HGETALL', members)
 for i = 1, #found, 2 do
@@ -36,4 +38,4 @@ for i = 1, #found, 2 do
     others[#others + 1] = redis.call('HGET', P .. 'j:' .. other, room)
   end
 end
-return { tonumber(order), others }
+return { tonumber(order), others, here }

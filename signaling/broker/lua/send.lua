@@ -1,6 +1,8 @@
 -- An event for one peer who shares a room with the sender.
--- ARGV: owner, session, peer, request, body, "now" where it must not wait for a suspended one. Gives 'sent', 'kept', 'full', 'absent' or 'gone'.
-local owner, session, peer, request, body, now_or_not = unpack(ARGV, 5)
+-- ARGV: owner, session, peer, request, body, "now" where it must not wait for a suspended one, ticket, tag.
+-- Gives 'here' (the caller's node is woken), 'sent', 'kept', 'full', 'absent' or 'gone'.
+local owner, session, peer, request, body, now_or_not = unpack(ARGV, 5, 10)
+ticket = ARGV[11]
 if not owned(session, owner) then
   return 'gone'
 end
@@ -17,11 +19,11 @@ end
 for _, room in ipairs(redis.call('HKEYS', P .. 'j:' .. session)) do
   local orders = redis.call('HMGET', P .. 'r:' .. room, session, recipient)
   if orders[1] and orders[2] and is_quiet(orders[1]) == is_quiet(orders[2]) then
-    local outcome = post(recipient, body)
+    local outcome = post(recipient, body, ARGV[12])
     if outcome ~= 'full' then
       remember(session, request)
     end
-    return outcome
+    return here > 0 and 'here' or outcome
   end
 end
 return 'absent'
