@@ -160,7 +160,7 @@ class SignalingService:
         if self.draining:
             problems.append("draining")
         if not self._broker.is_up():
-            problems.append("the broker cannot be reached")
+            problems.append("Redis cannot be reached (redis.url)")
         return problems
 
     async def refresh(self) -> None:
