@@ -120,7 +120,7 @@ class Visitor(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         """Read on, unless it is more than all messages may come to.
 
-        Pieces of a message that never ends, with nothing in them, are nothing that could be counted.
+        Pieces of a message that never ends, with nothing in them, can be counted in no other way.
         """
         now = asyncio.get_running_loop().time()
         filled = self._left + (now - self._updated) * self._rate
