@@ -4,21 +4,18 @@ Services are imported by the commands that run them, so that the others answer a
 """
 
 import asyncio
-import gc
 import json
 import os
-import signal
 import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, Protocol, runtime_checkable
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from config.heap import settle
 from config.load import DEFAULT_FILE, ConfigError
 from config.load import load as load_settings
 from config.schema import Settings
@@ -39,27 +36,6 @@ ConfigFile = Annotated[
     ),
 ]
 Ttl = Annotated[str, typer.Option(help="How long it is good: seconds, or 90s, 15m, 1h, 7d.")]
-
-
-@runtime_checkable
-class Leaving(Protocol):
-    """A service that another process can go on with."""
-
-    async def leave(self) -> None:
-        """End, and leave what the other one needs."""
-
-
-class Service(Protocol):
-    """What ``_run`` starts and stops."""
-
-    async def start(self) -> None:
-        """Begin."""
-
-    async def drain(self, seconds: float) -> None:
-        """Let go of clients."""
-
-    async def stop(self) -> None:
-        """End."""
 
 
 @app.callback(invoke_without_command=True)
@@ -86,28 +62,34 @@ def serve(
     bare = config is None and not DEFAULT_FILE.exists()
     if lan and not bare:
         _fail("--lan is for running without a configuration; this one says who may connect")
-    defaults = laptop.defaults(lan=lan) if bare else None
-    settings = _load(config, "turn", "signaling", defaults=defaults)
-    if lan:
-        settings = _with_lan_certificate(settings)
+    defaults = laptop.defaults(lan=lan) if bare else {}
+
+    def load(running: Settings | None = None) -> Settings:
+        if lan:
+            defaults["signaling"] |= _lan_certificate()
+        return load_settings(config, None, defaults, ("turn", "signaling"), running)
+
+    settings = _or_fail(load)
     journal = _journal()
     turn_service, signaling_service = _turn(settings, journal), _signaling(settings, journal)
     signaling_service.on_revoked(turn_service.heed)
 
-    def ready() -> None:
-        if not Supervisor.of(os.environ).listens:  # its log is for lines
-            typer.echo(_banner(settings, turn_service, process.admin.address, bare=bare, lan=lan))
+    def ready(admin: tuple[str, int]) -> None:
+        if Supervisor.of(os.environ).listens:
+            return  # its log is for lines
+        running = laptop.Running(
+            version_of("icebroker"), admin, _relay_urls(settings), turn_service.plane,
+            turn_service.plane_reason,
+        )  # fmt: skip
+        typer.echo(laptop.banner(settings, running, _machine_hosts(), bare=bare, lan=lan))
 
     def reload(running: Settings) -> Settings:
-        new = load_settings(config, None, defaults, ("turn", "signaling"), running)
-        if lan:
-            new = _with_lan_certificate(new)
+        new = load(running)
         _reload_turn(turn_service, new)
         _reload_signaling(signaling_service, new)
         return new
 
-    process = _Process(settings, journal, [turn_service, signaling_service], reload)
-    _run(process, ready)
+    _run(settings, journal, [turn_service, signaling_service], reload, ready=ready)
 
 
 @app.command()
@@ -121,7 +103,7 @@ def turn(config: ConfigFile = None) -> None:
         _reload_turn(service, new)
         return new
 
-    _run(_Process(settings, journal, [service], reload, _watches(settings, service)))
+    _run(settings, journal, [service], reload, _watches(settings, service))
 
 
 @app.command()
@@ -163,7 +145,7 @@ def signaling(config: ConfigFile = None) -> None:
         _reload_signaling(service, new)
         return new
 
-    _run(_Process(settings, journal, [service], reload))
+    _run(settings, journal, [service], reload)
 
 
 @app.command()
@@ -337,7 +319,7 @@ def _reload_turn(service: Any, settings: Settings) -> None:
         service.reload(settings.turn)
 
 
-def _watches(settings: Settings, relay: Any) -> list[Service]:
+def _watches(settings: Settings, relay: Any) -> list[Any]:
     """What tells a relay of processes elsewhere, and them of it, if there is a Redis between."""
     from signaling.revocations import RevocationWatch
 
@@ -376,221 +358,65 @@ def _ice_servers(settings: Settings) -> tuple[Callable[[], list[Any]], str]:
 
 def _relay_urls(settings: Settings) -> list[tuple[str, ...]]:
     from config.ice import relay_urls
+
+    return relay_urls(settings.turn, _machine_hosts())
+
+
+def _machine_hosts() -> list[str]:
+    """What a wildcard stands for, the best address first."""
     from turn.transport.addresses import local_addresses, relay_candidates
 
-    by_family = relay_candidates(local_addresses())
-    return relay_urls(settings.turn, [host for hosts in by_family.values() for host in hosts])
+    return [host for hosts in relay_candidates(local_addresses()).values() for host in hosts]
 
 
-def _with_lan_certificate(settings: Settings) -> Settings:
+def _lan_certificate() -> dict[str, Path]:
+    """A certificate for this machine in its network. :raises ConfigError: it cannot be kept."""
     from config.certificate import self_signed
     from turn.transport.addresses import local_addresses
 
     try:
         certificate, key = self_signed(local_addresses())
     except OSError as error:
-        _fail(f"the certificate for --lan cannot be kept: {error}")
-    files = {"tls_certificate": certificate, "tls_key": key}
-    return settings.model_copy(update={"signaling": settings.signaling.model_copy(update=files)})
-
-
-def _banner(
-    settings: Settings, relay: Any, admin: tuple[str, int], *, bare: bool, lan: bool
-) -> str:
-    from config import laptop
-    from turn.transport.addresses import local_addresses, relay_candidates
-
-    listen = settings.signaling.listen
-    host = listen.host
-    if listen.is_wildcard:
-        host = next(
-            iter([h for hosts in relay_candidates(local_addresses()).values() for h in hosts])
-        )
-    scheme = "https" if settings.signaling.tls_certificate else "http"
-    page = f"{scheme}://{f'[{host}]' if ':' in host else host}:{listen.port}/"
-    ice = f"{page}ice"
-    if settings.signaling.token_secret:
-        ice = f'"{ice}?token=$(icebroker token ROOM)"'
-    return laptop.banner(
-        {
-            "version": version_of("icebroker"),
-            "page": page,
-            "curl": f"curl {'-k ' if lan else ''}{ice}",
-            "metrics": f"http://{admin[0]}:{admin[1]}/metrics",
-            "operator": _operator_page(settings, admin, bare=bare),
-            "relay": _relay_urls(settings),
-            "plane": relay.plane,
-            "plane_reason": relay.plane_reason,
-            "notes": laptop.notes(
-                bare=bare,
-                lan=lan,
-                private=settings.turn.open_private_peers,
-                signaling=settings.signaling,
-            ),
-        }
-    )
-
-
-def _operator_page(settings: Settings, admin: tuple[str, int], *, bare: bool) -> str:
-    token = settings.admin.token.get_secret_value()
-    page = f"http://{admin[0]}:{admin[1]}/"
-    # A token that was made for this run may be shown; an operator's own never is.
-    return "" if not token else f"{page}#token={token}" if bare else page
+        raise ConfigError([f"the certificate for --lan cannot be kept: {error}"]) from None
+    return {"tls_certificate": certificate, "tls_key": key}
 
 
 # Running -------------------------------------------------------------------------------------
 
 
-def _run(process: "_Process", ready: Callable[[], None] = lambda: None) -> None:
-    import uvloop
+def _run(
+    settings: Settings,
+    journal: Any,
+    services: Sequence[Any],
+    reload: Callable[[Settings], Settings],
+    beside: Sequence[Any] = (),
+    ready: Callable[[tuple[str, int]], None] = lambda _: None,
+) -> None:
+    """Run services until a signal ends them. :param ready: told where the admin listener is."""
+    from config.section import StartError
+    from turn.admin.life import run
+    from turn.admin.process import Process
 
-    # Almost everything that lives here lives long and is freed by its last reference. The oldest
-    # generation is looked through as rarely as can be: with 6,000 sockets that takes a second.
-    gc.set_threshold(10_000, 10, 1_000)
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_live(process, ready))
-    except Exception as error:
-        if isinstance(error, OSError) or type(error).__name__ == "StartError":
-            _fail(error.strerror if isinstance(error, OSError) and error.strerror else str(error))
-        raise
-
-
-class _Process:
-    """The services of a process and their admin listener, and what an operator changes of them."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        journal: Any,
-        services: Sequence[Any],
-        reload: Callable[[Settings], Settings],
-        beside: Sequence[Service] = (),
-    ) -> None:
-        """Set it up. :param beside: what runs along and is nothing that an operator looks at."""
-        from turn.admin.journal import JournalHandler
-        from turn.admin.listener import Admin
-
-        self.settings = settings
-        self._reload = reload
-        self._watcher = JournalHandler(journal.tell)
-        self.log_level: str = settings.log.level
-        """The least important lines that are written."""
-        self._set_up_log()
-        self.admin = Admin(settings.admin, services, journal, self, self._probe)
-        self.services: list[Service] = [*services, *beside, self.admin]
-
-    def reload(self) -> list[str]:
-        """What SIGHUP does: the configuration is read again, and applied whole or not at all.
-
-        :returns: why it was refused; empty: it is in use.
-        """
-        import structlog
-
-        log = structlog.get_logger("icebroker")
-        try:
-            self.settings = self._reload(self.settings)
-        except ConfigError as error:
-            problems = error.problems
-        except Exception as error:
-            if type(error).__name__ != "StartError":
-                raise
-            problems = [str(error)]
-        else:
-            self._set_up_log()
-            self.admin.reload(self.settings.admin)
-            log.info("configuration reloaded")
-            return []
-        for problem in problems:
-            log.error("configuration refused; the one in use stays", problem=problem)
-        return problems
-
-    def drain_timeout(self, service: Service) -> float:
-        """Seconds that the clients of a service have to go elsewhere; 0 where it has none."""
-        section = getattr(self.settings, getattr(service, "name", ""), None)
-        return float(getattr(section, "drain_timeout", 0.0))
-
-    def set_log_level(self, level: str) -> None:
-        """Write these lines and more important ones, until the next reload."""
-        from config.log import set_level
-
-        set_level(level)
-        self.log_level = level
-        for service in self.services:
-            if hasattr(service, "set_log_level"):  # it has processes of its own
-                service.set_log_level(level)
-
-    async def spread_revocation(self, user: str, until: float) -> bool:
-        """Have what was revoked here hold in every process that shares the Redis.
-
-        :returns: whether there is a Redis. :raises ConnectionError: it is away.
-        """
-        for service in self.services:
-            if hasattr(service, "spread_revocation"):  # it knows the others
-                return bool(await service.spread_revocation(user, until))
-        return False
-
-    async def _probe(self, url: str) -> bytes:
+    async def probe(url: str) -> bytes:
         from turn.doctor.examine import Options
         from turn.doctor.prometheus import probe
 
-        return await probe(url, Options(_credentials(self.settings), load=False))
+        return await probe(url, Options(_credentials(process.settings), load=False))
 
-    def _set_up_log(self) -> None:
-        from config.log import set_up
-
-        set_up(self.settings.log, self._watcher)
-        self.log_level = self.settings.log.level
-
-
-async def _live(process: _Process, ready: Callable[[], None]) -> None:
-    """Start, wait for a signal, drain, stop; a second signal stops at once.
-
-    SIGUSR1 is for a restart: end at once, and leave calls to the next process.
-    """
-    loop = asyncio.get_running_loop()
-    services = process.services
-    loop.add_signal_handler(signal.SIGHUP, process.reload)
-    signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-        loop.add_signal_handler(number, signals.put_nowait, number)
-    leaving = False
-    supervisor = Supervisor.of(os.environ)
-    feeding = loop.create_task(supervisor.feed())
-    started: list[Service] = []
+    process = Process(settings, journal, services, reload, probe, beside)
     try:
-        for service in services:
-            await service.start()
-            started.append(service)
-        settle()
-        ready()
-        supervisor.ready()
-        leaving = await signals.get() is signal.SIGUSR1
-        if leaving:
-            return
-        timeouts = [process.drain_timeout(service) for service in started]
-        supervisor.stopping(max(timeouts))
-        draining = [
-            asyncio.ensure_future(service.drain(seconds))
-            for service, seconds in zip(started, timeouts, strict=True)
-        ]
-        second = asyncio.ensure_future(signals.get())
-        drained = asyncio.ensure_future(asyncio.wait(draining))
-        await asyncio.wait({drained, second}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (*draining, drained, second):
-            task.cancel()
-    finally:
-        for service in reversed(started):
-            if leaving and isinstance(service, Leaving):
-                await service.leave()
-            else:
-                await service.stop()
-        feeding.cancel()
+        run(process, lambda: ready(process.admin.address))
+    except (OSError, StartError) as error:
+        _fail(getattr(error, "strerror", None) or str(error))
 
 
-def _load(config: Path | None, *services: str, defaults: dict[str, Any] | None = None) -> Settings:
+def _load(config: Path | None, *services: str) -> Settings:
+    return _or_fail(lambda: load_settings(config, services=services))
+
+
+def _or_fail(load: Callable[[], Settings]) -> Settings:
     try:
-        return load_settings(config, defaults=defaults, services=services)
+        return load()
     except ConfigError as error:
         _fail(*error.problems)
 

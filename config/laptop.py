@@ -2,9 +2,10 @@
 
 import secrets
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from config.signaling import SignalingSettings
+from config.ice import UrlGroup
+from config.schema import Settings
 
 LAN_PORT = 8443
 
@@ -19,30 +20,58 @@ def defaults(*, lan: bool) -> dict[str, Any]:
     return {**both, "signaling": {"listen": "127.0.0.1:8080"}}
 
 
-def banner(facts: dict[str, Any]) -> str:
+class Running(NamedTuple):
+    """What is known only once it runs."""
+
+    version: str
+    admin: tuple[str, int]
+    """Where the admin listener is."""
+    relay: Sequence[UrlGroup]
+    plane: str
+    plane_reason: str
+
+
+def banner(
+    settings: Settings, running: Running, machine: Sequence[str], *, bare: bool, lan: bool
+) -> str:
     """The one screen that ``serve`` prints once both services are up.
 
-    :param facts: page, curl, metrics, operator ("": no page), plane, plane_reason, relay (ICE
-        URLs in groups), notes (lines).
+    :param machine: this machine's addresses, the best one first.
+    :param bare: without a configuration file; ``lan``: and opened to the network.
     """
-    lines = ["", f"  Icebroker {facts['version']} is running.", ""]
-    lines += [f"  Call page     {facts['page']}", f"  ICE tester    {facts['page']}trickle"]
-    lines += [f"  ICE servers   {facts['curl']}", f"  Metrics       {facts['metrics']}"]
-    lines += [f"  Operator      {facts['operator']}"] if facts["operator"] else []
-    lines += [f"  Relay         {_places(facts['relay'])}"]
-    lines += [f"  Data plane    {facts['plane']} ({facts['plane_reason']})", ""]
-    lines += [f"  {line}" for line in facts["notes"]]
+    page, operator = _page(settings, machine), _operator_page(settings, running.admin, bare=bare)
+    ice = f"{page}ice"
+    if settings.signaling.token_secret:
+        ice = f'"{ice}?token=$(icebroker token ROOM)"'
+    lines = ["", f"  Icebroker {running.version} is running.", ""]
+    lines += [f"  Call page     {page}", f"  ICE tester    {page}trickle"]
+    lines += [f"  ICE servers   curl {'-k ' if lan else ''}{ice}"]
+    lines += [f"  Metrics       http://{running.admin[0]}:{running.admin[1]}/metrics"]
+    lines += [f"  Operator      {operator}"] if operator else []
+    lines += [f"  Relay         {_places(running.relay)}"]
+    lines += [f"  Data plane    {running.plane} ({running.plane_reason})", ""]
+    lines += [f"  {line}" for line in _notes(settings, bare=bare, lan=lan)]
     lines += ["", "  Stop with Ctrl-C; a second one does not wait for calls to end.", ""]
     return "\n".join(lines)
 
 
-def notes(*, bare: bool, lan: bool, private: bool, signaling: SignalingSettings) -> list[str]:
-    """What a person should know about how open this is.
+def _page(settings: Settings, machine: Sequence[str]) -> str:
+    listen = settings.signaling.listen
+    host = machine[0] if listen.is_wildcard else listen.host
+    scheme = "https" if settings.signaling.tls_certificate else "http"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{listen.port}/"
 
-    :param bare: without a configuration file; ``lan``: and opened to the network.
-    :param private: the relay's users reach private networks.
-    """
-    found = []
+
+def _operator_page(settings: Settings, admin: tuple[str, int], *, bare: bool) -> str:
+    token = settings.admin.token.get_secret_value()
+    page = f"http://{admin[0]}:{admin[1]}/"
+    # A token that was made for this run may be shown; an operator's own never is.
+    return "" if not token else f"{page}#token={token}" if bare else page
+
+
+def _notes(settings: Settings, *, bare: bool, lan: bool) -> list[str]:
+    """What a person should know about how open this is."""
+    found, signaling = [], settings.signaling
     if lan:
         found += [
             "Everyone on your network can open the page and join any room. The browser",
@@ -54,7 +83,7 @@ def notes(*, bare: bool, lan: bool, private: bool, signaling: SignalingSettings)
         found += ["Only this machine can open the page. For a phone: icebroker serve --lan"]
     else:
         found += ["Rooms are open to everyone who can reach the page: no signaling.token_secret."]
-    if private:
+    if settings.turn.open_private_peers:
         found += ["The relay lets its users reach private networks (10/8, 192.168/16, …)."]
     return found
 

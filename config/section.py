@@ -23,6 +23,10 @@ class Problem(NamedTuple):
     text: str
 
 
+class StartError(Exception):
+    """A service cannot start, or go on, as it is set up; the message says what to change."""
+
+
 class Section(BaseModel):
     """A part of the settings: immutable, and closed to keys that it does not know."""
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jwt
-from jwt.exceptions import InvalidTokenError
+from jwt.exceptions import InvalidSignatureError, InvalidTokenError
 
 ALGORITHM = "HS256"
 # Headers by which a token would choose its own key, or demand what we do not do (RFC 8725 §3).
@@ -18,7 +18,7 @@ MOST_TOKEN_BYTES = 4096
 
 
 class BadToken(Exception):
-    """The token is not good; the text says why, for the server's log only."""
+    """The token is not good; the text says why, for operators only."""
 
 
 class Claims:
@@ -75,6 +75,8 @@ class Tokens:
 
         :param now: Unix time in seconds.
         """
+        if not token:
+            raise BadToken("there is none")
         if len(token) > MOST_TOKEN_BYTES:
             raise BadToken("too long")
         if not token.isascii():  # of a header, whose bytes may be no text at all
@@ -96,6 +98,8 @@ class Tokens:
                     options={"require": ["exp"], "verify_exp": False, "verify_nbf": False,
                              "verify_iat": False, "verify_aud": False},
                 )  # fmt: skip
+            except InvalidSignatureError:
+                reason = "it is signed with another secret than signaling.token_secret"
             except InvalidTokenError as error:
                 reason = str(error)
             else:
@@ -121,9 +125,9 @@ def _check_times(payload: dict[str, Any], now: float) -> None:
     expires = _claim(payload, "exp", (int, float), None)
     begins = _claim(payload, "nbf", (int, float), 0)
     if expires + LEEWAY < now:
-        raise BadToken("expired")
+        raise BadToken(f"it expired {now - expires:.0f} s ago (or a clock is wrong)")
     if begins - LEEWAY > now:
-        raise BadToken("not valid yet")
+        raise BadToken(f"it is good only in {begins - now:.0f} s (or a clock is wrong)")
 
 
 def _claim(

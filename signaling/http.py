@@ -16,6 +16,7 @@ from signaling.door import notice
 from signaling.ice import IceProvider
 from signaling.origin import Caller, OriginPolicy
 from signaling.peerjs import PeerJs
+from signaling.stats import Tell, to_nobody
 from signaling.websocket import WebSockets
 
 log = structlog.get_logger("signaling")
@@ -53,12 +54,15 @@ class Http:
         peerjs: PeerJs,
         *,
         pages: bool,
+        tell: Tell = to_nobody,
     ) -> None:
+        """Serve it. :param tell: hears of who was refused credentials, and why."""
         self._websockets = websockets
         self._ice = ice
         self._admission = admission
         self._origins = origins
         self._peerjs = peerjs
+        self._tell_operators = tell
         self._told: set[str] = set()
         self._undecided: Counter[str] = Counter()
         """Requests of an address of which nobody has said yet whether they are allowed."""
@@ -120,7 +124,9 @@ class Http:
         try:
             with self._asking(caller.network):
                 claims = await self._admission.admit(token, room)
-        except BadToken:
+        except BadToken as error:
+            why = f"/ice: the join token is not good: {error}"
+            self._tell_operators("session_refused", {"code": "unauthorized", "why": why})
             headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
             return web.json_response({"error": "unauthorized"}, status=401, headers=headers)
         except Undecided:

@@ -41,6 +41,7 @@ MOST_REFUSED = 100
 AWAY = "the broker is away; try again soon"
 UNDECIDED = "nobody can say whether you may come in; try again soon"
 STOPPING = "the server is about to stop"
+NOT_GOOD = "the join token is not good"
 GONE = "there is no such peer in your rooms"
 CUTS = {
     CloseCode.SLOW_READER: "events were not acknowledged in time",
@@ -178,8 +179,9 @@ class Hub:
         """
         try:
             return await self._admission.admit(token or "", room or "", name)
-        except BadToken:
-            raise ProtocolError(ErrorCode.UNAUTHORIZED, "the join token is not good") from None
+        except BadToken as error:
+            # Every forger gets the same answer; which of its faults it is, operators are told.
+            raise ProtocolError(ErrorCode.UNAUTHORIZED, NOT_GOOD, f"{NOT_GOOD}: {error}") from None
         except Undecided:
             raise ProtocolError(ErrorCode.UNAVAILABLE, UNDECIDED) from None
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from aiohttp import web
 
 from signaling.protocol.errors import CloseCode
+from signaling.shelf import Shelf
 from signaling.stats import Stats
 
 WRITTEN_AT_ONCE = 65536
@@ -41,7 +42,9 @@ class Socket:
         stats: Stats,
         *,
         native: bool = True,
+        shelf: Shelf | None = None,
     ) -> None:
+        """Take a socket over. :param shelf: holds what waits for all sockets."""
         self.native = native
         self.on_idle: Callable[[], None] | None = None
         """Called when everything that was queued has been written."""
@@ -53,6 +56,7 @@ class Socket:
         self._stats = stats
         self._queue: list[tuple[str, float]] = []
         self._queued_bytes = 0
+        self._shelf = shelf or Shelf()
         self._uncounted = 0
         """Frames at the head of the queue that the limits do not count."""
         self._flushes = False
@@ -80,11 +84,12 @@ class Socket:
             return
         settings = self._settings
         too_many = len(self._queue) - self._uncounted >= settings.max_queued_messages
-        if too_many or self._queued_bytes + len(text) > settings.max_queued_bytes:
+        most_bytes = self._shelf.share(settings.max_queued_bytes)
+        if too_many or self._queued_bytes + len(text) > most_bytes:
             self.close(CloseCode.SLOW_READER, "the client reads too slowly")
             return
         self._queue.append((text, since))
-        self._queued_bytes += len(text)
+        self._hold(len(text))
         self._flush_soon()
 
     def pong(self, data: bytes) -> None:
@@ -107,6 +112,9 @@ class Socket:
                 await asyncio.wait({self._waiter}, timeout=self._settings.write_timeout)
             self._waiter.cancel()
             await asyncio.wait({self._waiter})
+        self._end = self._end or (CloseCode.NORMAL, "")  # what is still sent goes nowhere
+        self._queue.clear()
+        self._hold(-self._queued_bytes)
 
     @property
     def said_goodbye(self) -> bool:
@@ -122,6 +130,10 @@ class Socket:
                 transport.close()
 
     # Inside --------------------------------------------------------------------------------
+
+    def _hold(self, more: int) -> None:
+        self._queued_bytes += more
+        self._shelf.bytes += more
 
     def _flush_soon(self) -> None:
         """Have written at once what is queued until then.
@@ -156,7 +168,7 @@ class Socket:
                 break
             taken += 1
             if taken > self._uncounted:
-                self._queued_bytes -= len(text)
+                self._hold(-len(text))
             payload = text.encode()
             frames += (_header(len(payload)), payload)
             size += len(payload)

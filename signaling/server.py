@@ -11,6 +11,7 @@ from aiohttp import web
 from pydantic import SecretStr
 
 from config.schema import RedisSettings
+from config.section import StartError
 from config.signaling import SignalingSettings
 from config.tls import server_context
 from signaling.admin import Peers, Rooms, SignalingFigures
@@ -38,10 +39,6 @@ log = structlog.get_logger("signaling")
 TICK = 1.0
 """Seconds between looks at what is over and what is due."""
 DRAIN_LOOK = 0.1
-
-
-class StartError(Exception):
-    """Signaling cannot start as it is set up; the message says what to change."""
 
 
 class SignalingService:
@@ -84,9 +81,8 @@ class SignalingService:
             settings.allowed_origins, settings.trusted_proxies, tokens=admission.required
         )
         self._peerjs = PeerJs(_peerjs_settings(settings), self._hub, stats)
-        http = Http(
-            self._websockets, ice, admission, self._origins, self._peerjs, pages=settings.pages
-        )
+        parts = self._websockets, ice, admission, self._origins, self._peerjs
+        http = Http(*parts, pages=settings.pages, tell=tell)
         # An ended socket's handler still has to suspend its session: give it a moment.
         self._runner = web.AppRunner(http.app, handle_signals=False, shutdown_timeout=5.0)
         self._ticker: asyncio.Task[None] | None = None
@@ -164,7 +160,7 @@ class SignalingService:
         if self.draining:
             problems.append("draining")
         if not self._broker.is_up():
-            problems.append("the broker cannot be reached")
+            problems.append("Redis cannot be reached (redis.url)")
         return problems
 
     async def refresh(self) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Hashable
 
 from signaling.protocol.messages import Event, encode
 from signaling.protocol.peerjs import Forwarded
+from signaling.shelf import Shelf
 
 MOST_REMEMBERED_IDS = 512
 """Requests whose answers are kept for a retry after a reconnect."""
@@ -21,9 +22,10 @@ class MailboxFull(Exception):
 class Mailbox:
     """What a session was sent and has not acknowledged."""
 
-    def __init__(self, most_messages: int, most_bytes: int) -> None:
+    def __init__(self, most_messages: int, most_bytes: int, shelf: Shelf | None = None) -> None:
         self._most_messages = most_messages
         self._most_bytes = most_bytes
+        self._shelf = shelf or Shelf()
         self._bytes = 0
         self._unacknowledged: list[tuple[int, str]] = []  # a deque takes 600 bytes when empty
         self.last = 0
@@ -43,10 +45,11 @@ class Mailbox:
         event.seq = self.last + 1
         text = encode(event)
         full = len(self._unacknowledged) >= self._most_messages
-        if full or self._bytes + len(text) > self._most_bytes:
+        if full or self._bytes + len(text) > self._shelf.share(self._most_bytes):
             raise MailboxFull
         self.last += 1
         self._bytes += len(text)
+        self._shelf.bytes += len(text)
         self._unacknowledged.append((self.last, text))
         return self.last, text
 
@@ -61,7 +64,12 @@ class Mailbox:
                 break
             gone += 1
             self._bytes -= len(text)
+            self._shelf.bytes -= len(text)
         del self._unacknowledged[:gone]
+
+    def clear(self) -> None:
+        """Hold nothing any more: the session has ended."""
+        self.acknowledge(self.last)
 
     def after(self, seq: int) -> list[tuple[int, str]] | None:
         """Everything after ``seq``; None where some of it is not kept any more."""

@@ -15,6 +15,7 @@ from signaling.outbox import Socket, SocketSettings
 from signaling.protocol import SUBPROTOCOL
 from signaling.protocol import messages as m
 from signaling.protocol.errors import CloseCode, ErrorCode, ProtocolError
+from signaling.shelf import Shelf
 from signaling.stats import Stats
 
 log = structlog.get_logger("signaling")
@@ -57,6 +58,7 @@ class WebSockets:
         self._stats = stats
         self._strangers: Counter[str] = Counter()
         self.connections = 0
+        self.shelf = Shelf()
         self.lag = 0.0
         """Seconds by which this process is behind its clock, as it was seen last. In a storm of
         clients those who are in go first: one that is let in and not answered would come again."""
@@ -131,7 +133,7 @@ class WebSockets:
         return None
 
     async def _run(self, ws: web.WebSocketResponse, network: str, dialogue: Dialogue) -> None:
-        socket = Socket(ws, self.settings, self._stats, native=dialogue.native)
+        socket = Socket(ws, self.settings, self._stats, native=dialogue.native, shelf=self.shelf)
         session: Session | None = None
         try:
             try:
@@ -213,7 +215,7 @@ class Native:
             return await self._hub.hello(socket, message)
         except ProtocolError as error:
             self._stats.dropped[error.code] += 1
-            self._hub.tell("session_refused", {"code": error.code, "why": error.message})
+            self._hub.tell("session_refused", {"code": error.code, "why": error.reason})
             answer = m.Error(error.code, error.message, error.retryable, m.id_of_untrusted(text))
             socket.send(m.encode(answer), time.monotonic())
             if error.code in REFUSALS:

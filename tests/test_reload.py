@@ -83,3 +83,24 @@ def test_what_is_wrong_is_refused_and_the_old_one_stays(
         service.process.send_signal(signal.SIGHUP)
         service.wait_for(lambda: ice(ports)["ttl"] == 700)
         assert service.end(signal.SIGTERM) < NO_DRAIN
+
+
+def test_a_certificate_for_the_lan_that_cannot_be_renewed_ends_nothing(shell: Shell, ports: Ports):
+    with shell.running("serve", "--lan", **ports.variables()) as service:
+        service.banner()
+        cache = shell.folder / "cache" / "icebroker"
+        cache.rename(shell.folder / "before")
+        cache.write_text("no folder")
+        service.process.send_signal(signal.SIGHUP)
+        service.wait_for(lambda: "configuration refused" in service.log.read_text())
+        assert "the certificate for --lan cannot be kept" in service.log.read_text()
+        assert service.end(signal.SIGTERM) < NO_DRAIN
+
+
+def test_what_is_open_to_the_lan_is_reloaded_too(shell: Shell, ports: Ports):
+    with shell.running("serve", "--lan", **ports.variables()) as service:
+        service.banner()
+        service.process.send_signal(signal.SIGHUP)
+        service.wait_for(lambda: "configuration re" in service.log.read_text())
+        assert "configuration reloaded" in service.log.read_text()
+        assert service.end(signal.SIGTERM) < NO_DRAIN

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 from cryptography import x509
 
+from config.section import StartError
 from config.tls import server_context
 from config.turn import TurnSettings
 from turn.allocation.alternates import Alternates
@@ -32,10 +33,6 @@ if TYPE_CHECKING:
     from turn.transport.dtls import DtlsContext
 
 log = structlog.get_logger("turn")
-
-
-class StartError(Exception):
-    """The relay cannot start as it is set up; the message says what to change."""
 
 
 def authenticator(settings: TurnSettings, process_key: bytes) -> Authenticator:

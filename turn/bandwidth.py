@@ -96,6 +96,11 @@ class Bandwidth:
         self._share = share
         self._held: dict[Key, tuple[ByteBudget, ByteBudget]] = {}
 
+    @property
+    def is_by_address(self) -> bool:
+        """Whether a client's buckets are others where it has another address."""
+        return bool(self._rates.address)
+
     def of(self, user: str, place: Key, now: float) -> Pair:
         """The buckets of a new allocation.
 

@@ -194,17 +194,20 @@ class RouteTable:
             self.remove(routes, route)
         self.of_listener(client.transport, client.server).pop(client.client, None)
 
-    def move(
-        self, before: FiveTuple, after: FiveTuple, routes: ClientRoutes, to_client: Send
-    ) -> None:
-        """Let a client go on with its routes at another five-tuple."""
+    def move(self, before: FiveTuple, routes: ClientRoutes, ends: "Ends") -> None:
+        """Let a client go on with its routes at another five-tuple.
+
+        :param ends: of any of its relayed addresses: who it is now, how it is reached, its budgets.
+        """
+        after = ends.client
         self.of_listener(before.transport, before.server).pop(before.client, None)
         self.of_listener(after.transport, after.server)[after.client] = routes
         for route in set(routes.channels.values()) | set(routes.peers.values()):
             for observer in self._observers:
                 routes.carried = routes.carried.plus(observer.carried_by(route))
                 observer.removed(route)
-            route.client, route.to_client = after, to_client
+            route.client, route.to_client = after, ends.to_client
+            route.sending, route.receiving = ends.sending, ends.receiving
             for observer in self._observers:
                 observer.added(route)
 

@@ -5,11 +5,11 @@ import resource
 import socket
 import time
 from collections.abc import Iterable
-from secrets import randbelow
 from typing import cast
 
 import structlog
 
+from config.section import StartError
 from config.turn import TurnSettings
 from turn import assemble
 from turn.admin.relay import Allocations, RelayFigures, figures_of
@@ -27,7 +27,7 @@ from turn.kernel.plane import NullPlane, Plane
 from turn.metrics import Gauges, TurnCollector
 from turn.relay.forward import Forwarder
 from turn.relay.poll import Poller
-from turn.relay.ports import RelayPorts
+from turn.relay.ports import RelayPorts, random_below
 from turn.relay.shelf import NO_SHELF
 from turn.relay.sockets import RelaySocket
 from turn.routes import Carried, FiveTuple, Route, RouteTable
@@ -93,7 +93,7 @@ class TurnService:
             relays,
             {local: public for public, local in external},
             (self._poller, self._forwarder),
-            randbelow,
+            random_below,
         )
         self._ports.in_use_at = common.books.ports_in_use
         self._ports.tcp = settings.tcp_allocations
@@ -200,9 +200,7 @@ class TurnService:
         """
         settings = self._settings
         if not self._ports.families:
-            raise assemble.StartError(
-                "turn.relay_addresses: this machine has no address to relay from"
-            )
+            raise StartError("turn.relay_addresses: this machine has no address to relay from")
         if settings.listen_tls or settings.listen_dtls:
             self._certificate = assemble.Certificate(settings)
         tls = self._certificate.context if self._certificate else None

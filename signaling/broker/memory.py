@@ -28,6 +28,7 @@ from signaling.protocol.errors import CloseCode
 from signaling.protocol.messages import Event, PeerEntry
 from signaling.room import Member, Notice, Room
 from signaling.session import Mailbox, RecentRequests
+from signaling.shelf import Shelf
 
 ATTACHED = math.inf
 
@@ -69,6 +70,7 @@ class MemoryBroker:
         """Prepare. :param waiting: hears what becomes of rooms and peers, for the webhooks."""
         self._most_messages = most_messages
         self._most_bytes = most_bytes
+        self._shelf = Shelf()
         self._sessions: dict[str, _Session] = {}
         self._rooms: dict[str, Room] = {}
         self._sessions_of_peers: dict[str, str] = {}
@@ -94,7 +96,7 @@ class MemoryBroker:
         """Begin a session."""
         if record.session in self._sessions:
             raise Taken
-        mailbox = Mailbox(self._most_messages, self._most_bytes)
+        mailbox = Mailbox(self._most_messages, self._most_bytes, self._shelf)
         self._sessions[record.session] = _Session(record, mailbox)
         self._sessions_of_peers[record.peer] = record.session
 
@@ -108,6 +110,8 @@ class MemoryBroker:
         missed = found.mailbox.after(seq)
         if missed is None:
             await self.close(session, "lost")
+            if found.attached and self._listener is not None:
+                self._listener.cut(session, CloseCode.SESSION_OVER)
             return None
         found.mailbox.acknowledge(seq)
         away, found.expires = not found.attached, ATTACHED
@@ -129,6 +133,7 @@ class MemoryBroker:
         if found is None:
             return
         del self._sessions_of_peers[found.record.peer]
+        found.mailbox.clear()
         for name in sorted(found.rooms):
             self._leave(found, name, reason)
 

@@ -33,6 +33,7 @@ from signaling.broker.base import (
     Taken,
     Unavailable,
 )
+from signaling.broker.coming import Coming
 from signaling.broker.echo import Echo, Echoes
 from signaling.broker.ledger import Outgoing
 from signaling.broker.link import Link
@@ -56,6 +57,10 @@ REFRESH = 30
 REFRESHED_AT_ONCE = 100
 RETURN_RATE = 2000
 """Sockets a second that are closed when their sessions are lost: they all come back."""
+CODES = {
+    b"slow": CloseCode.SLOW_READER, b"taken": CloseCode.REPLACED, b"over": CloseCode.SESSION_OVER,
+}  # fmt: skip
+"""Why a socket is to be cut, as scripts say it."""
 
 
 class RedisBroker:
@@ -90,6 +95,7 @@ class RedisBroker:
         self._attached: dict[str, Attached] = {}
         self._resuming: dict[str, list[list[tuple[int, str]]]] = {}
         """Wake-ups for sessions that are on their way to this node, one list an attempt."""
+        self._coming = Coming()
         self._doubtful: set[str] = set()
         """Sessions that may be ours without our knowing: the answer did not come."""
         self._up = False
@@ -144,9 +150,10 @@ class RedisBroker:
         woken: list[tuple[int, str]] = []
         self._resuming.setdefault(session, []).append(woken)
         try:
-            reply = await self._call(
-                "attach", session, secret_hash.hex(), "" if seq is None else seq, ""
-            )
+            with self._coming.expecting(session):
+                reply = await self._call(
+                    "attach", session, secret_hash.hex(), "" if seq is None else seq, ""
+                )
         except BaseException:
             self._doubtful.add(session)
             raise
@@ -171,6 +178,8 @@ class RedisBroker:
         self._attached[session] = attached
         self._mind_gap(attached)
         self._doubtful.discard(session)
+        if code := self._coming.end_of(session, attached.owner):
+            asyncio.get_running_loop().call_soon(self._cut, attached, code)
         return Resumption(attached.record, found, seq)
 
     async def suspend(self, session: str, now: float) -> None:
@@ -381,14 +390,18 @@ class RedisBroker:
             self._echoes.hear(ticket.decode())
         elif kind == b"x":
             session, why, owner = rest.split(b" ")
-            attached = self._attached.get(session.decode())
-            if attached is not None and attached.owner == owner.decode():
-                slow = why == b"slow"
-                self._cut(attached, CloseCode.SLOW_READER if slow else CloseCode.REPLACED)
+            self._let_cut(session.decode(), owner.decode(), CODES[why])
         elif kind == b"r":
             self._revoked(rest)
         else:
             self._woken.set()
+
+    def _let_cut(self, session: str, owner: str, code: CloseCode) -> None:
+        attached = self._attached.get(session)
+        if attached is not None and attached.owner == owner:
+            self._cut(attached, code)
+        else:
+            self._coming.heard(session, owner, code)
 
     def _revoked(self, data: bytes) -> None:
         if self._listener is not None:
@@ -497,15 +510,18 @@ class RedisBroker:
     async def _take_back(self, attached: Attached) -> Attached | None:
         """Attach a session again; gives it back where it cannot be had. :raises Unavailable:"""
         session = attached.record.session
-        reply = await self._link.call(
-            "attach", session, attached.record.secret_hash.hex(), attached.last, attached.epoch
-        )
+        with self._coming.expecting(session):
+            reply = await self._link.call(
+                "attach", session, attached.record.secret_hash.hex(), attached.last, attached.epoch
+            )
         if self._attached.get(session) is not attached:
             return None  # its client was quicker
         if reply is None:
             return attached
         attached.epoch = reply[1]
-        if attached.end is not None:  # its socket was lost meanwhile
+        if code := self._coming.end_of(session, attached.owner):
+            self._cut(attached, code)
+        elif attached.end is not None:  # its socket was lost meanwhile
             await self._tell_end(attached)
         elif self._listener is not None:
             attached.catch_up(wire.entries(reply[3]), self._listener.deliver)

@@ -28,10 +28,12 @@ RETRYABLE = frozenset({ErrorCode.RATE_LIMITED, ErrorCode.QUEUE_FULL, ErrorCode.U
 class ProtocolError(Exception):
     """A message fails with this code; the socket lives."""
 
-    def __init__(self, code: ErrorCode, message: str) -> None:
+    def __init__(self, code: ErrorCode, message: str, reason: str = "") -> None:
+        """Know it. :param reason: what only operators are told, where that is more."""
         super().__init__(message)
         self.code = code
         self.message = message
+        self.reason = reason or message
 
     @property
     def retryable(self) -> bool:

@@ -10,11 +10,10 @@ from turn.codec import registry
 
 SETTLED = """
 import gc, asyncio
-from config.heap import YOUNG, settle
-before = gc.get_threshold()
+from config.heap import OLDER, OLDEST, YOUNG, settle
 settle()
 assert gc.get_freeze_count() > 10_000
-assert gc.get_threshold() == (YOUNG, *before[1:])
+assert gc.get_threshold() == (YOUNG, OLDER, OLDEST)
 """
 
 

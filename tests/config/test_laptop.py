@@ -4,20 +4,24 @@ from typing import Any
 
 import pytest
 
-from config.laptop import banner, defaults, notes
-from config.signaling import SignalingSettings
+from config.laptop import Running, banner, defaults
+from config.schema import Settings
 
-FACTS: dict[str, Any] = {
-    "version": "1.2.3",
-    "page": "http://127.0.0.1:8080/",
-    "curl": "curl http://127.0.0.1:8080/ice",
-    "metrics": "http://127.0.0.1:9641/metrics",
-    "operator": "http://127.0.0.1:9641/#token=abcdefghijklmnopqrstuvwxyzABCDEF",
-    "relay": [["stun:a:1", "stun:b:1"], ["turn:a:1?transport=udp", "turn:a:1?transport=tcp"]],
-    "plane": "userspace",
-    "plane_reason": "asyncio",
-    "notes": ["One note.", "Another."],
-}
+RELAY = [("stun:a:1", "stun:b:1"), ("turn:a:1?transport=udp", "turn:a:1?transport=tcp")]
+RUNNING = Running("1.2.3", ("127.0.0.1", 9641), RELAY, "userspace", "asyncio")
+MACHINE = ["192.0.2.7", "2001:db8::7"]
+HERE = {"listen": "127.0.0.1:8080"}
+ANYWHERE = {"listen": "0.0.0.0:8080", "open": True}
+WITH_TOKENS = {**HERE, "token_secret": "sixteen bytes or more"}
+TOKEN = "abcdefghijklmnopqrstuvwxyzABCDEF"
+
+
+def said(
+    running: Running = RUNNING, *, bare: bool = True, lan: bool = False, **sections: Any
+) -> str:
+    """The first screen, with these settings."""
+    settings = Settings.model_validate({"signaling": HERE, **sections})
+    return banner(settings, running, MACHINE, bare=bare, lan=lan)
 
 
 @pytest.mark.parametrize("lan", [False, True])
@@ -35,57 +39,82 @@ def test_every_start_has_secrets_of_its_own():
         assert len(first[section][key]) >= 32
 
 
-def test_without_an_operators_page_nothing_is_said_of_it():
-    assert "Operator" not in banner({**FACTS, "operator": ""})
-
-
 def test_the_banner_says_everything_on_one_screen():
-    text = banner(FACTS)
+    text = said(admin={"token": TOKEN}, turn={"open_private_peers": True})
     lines = text.splitlines()
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 80
-    for said in ("1.2.3", "http://127.0.0.1:8080/trickle", FACTS["curl"], FACTS["metrics"],
-                 FACTS["operator"], "userspace (asyncio)", "One note.", "Another.",
-                 "Ctrl-C"):  # fmt: skip
-        assert said in text
+    for words in (
+        "1.2.3", "http://127.0.0.1:8080/trickle", "curl http://127.0.0.1:8080/ice",
+        "http://127.0.0.1:9641/metrics", f"http://127.0.0.1:9641/#token={TOKEN}",
+        "userspace (asyncio)", "Ctrl-C",
+    ):  # fmt: skip
+        assert words in text
+
+
+def test_an_operators_own_token_is_never_shown():
+    text = said(bare=False, admin={"token": TOKEN})
+    assert "http://127.0.0.1:9641/\n" in text
+    assert TOKEN not in text
+
+
+def test_without_an_operators_page_nothing_is_said_of_it():
+    assert "Operator" not in said()
 
 
 @pytest.mark.parametrize(
-    ("groups", "said"),
+    ("listen", "page"),
     [
-        ([["stun:a:1"], ["turn:a:1?transport=udp", "turn:a:1?transport=tcp"]], "turn:a:1"),
-        ([["turn:a:1", "turns:a:2?transport=tcp"]], "turn:a:1  turns:a:2"),
-        ([["turn:a:1", "turn:b:1"], ["turn:c:1", "turns:d:1"]], "turn:a:1  turn:b:1  and 2 more"),
+        ("0.0.0.0:8080", "http://192.0.2.7:8080/"),
+        ("[::1]:8080", "http://[::1]:8080/"),
+    ],
+)
+def test_the_page_is_named_as_a_browser_reaches_it(listen: str, page: str):
+    assert f"Call page     {page}\n" in said(signaling={"listen": listen, "open": True})
+
+
+def test_where_rooms_need_a_token_so_does_the_curl_line():
+    assert 'curl "http://127.0.0.1:8080/ice?token=$(icebroker token ROOM)"' in said(
+        bare=False, signaling=WITH_TOKENS
+    )
+
+
+@pytest.mark.parametrize(
+    ("groups", "places"),
+    [
+        (RELAY, "turn:a:1"),
+        ([("turn:a:1", "turns:a:2?transport=tcp")], "turn:a:1  turns:a:2"),
+        ([("turn:a:1", "turn:b:1"), ("turn:c:1", "turns:d:1")], "turn:a:1  turn:b:1  and 2 more"),
         ([], ""),
     ],
 )
-def test_the_banner_names_each_place_of_the_relay_once(groups: list[list[str]], said: str):
-    line = next(line for line in banner({**FACTS, "relay": groups}).splitlines() if "Relay" in line)
-    assert line.replace("Relay", "").strip() == said
+def test_the_banner_names_each_place_of_the_relay_once(groups: Any, places: str):
+    text = said(RUNNING._replace(relay=groups))
+    line = next(line for line in text.splitlines() if "Relay" in line)
+    assert line.replace("Relay", "").strip() == places
 
 
-LOOPBACK, ANYWHERE = {"listen": "127.0.0.1:8080"}, {"listen": "0.0.0.0:8080", "open": True}
-WITH_TOKENS = {"listen": "127.0.0.1:8080", "token_secret": "sixteen bytes or more"}
 ONLY_HERE, PRIVATE, OPEN = "Only this machine", "private networks", "Rooms are open to everyone"
+TO_PRIVATE = {"open_private_peers": True}
 
 
 @pytest.mark.parametrize(
-    ("options", "signaling", "said"),
+    ("options", "signaling", "notes"),
     [
-        ({"bare": True}, LOOPBACK, {ONLY_HERE}),
-        ({"bare": True, "private": True}, LOOPBACK, {ONLY_HERE, PRIVATE}),
-        ({"bare": True, "lan": True}, ANYWHERE, {"Everyone on your network", "certificate"}),
-        ({"bare": True}, ANYWHERE, {OPEN}),
+        ({}, HERE, {ONLY_HERE}),
+        ({"turn": TO_PRIVATE}, HERE, {ONLY_HERE, PRIVATE}),
+        ({"lan": True}, ANYWHERE, {"Everyone on your network", "certificate"}),
         ({}, ANYWHERE, {OPEN}),
-        ({}, LOOPBACK, {OPEN}),
-        ({}, WITH_TOKENS, {"icebroker token"}),
-        ({"private": True}, WITH_TOKENS, {"icebroker token", PRIVATE}),
+        ({"bare": False}, ANYWHERE, {OPEN}),
+        ({"bare": False}, HERE, {OPEN}),
+        ({"bare": False}, WITH_TOKENS, {"A room needs a token"}),
+        ({"bare": False, "turn": TO_PRIVATE}, WITH_TOKENS, {"A room needs a token", PRIVATE}),
     ],
 )
-def test_notes(options: dict[str, bool], signaling: dict[str, Any], said: set[str]):
-    settings = SignalingSettings.model_validate(signaling)
-    given = {"bare": False, "lan": False, "private": False, **options}
-    lines = notes(**given, signaling=settings)
-    every = {ONLY_HERE, PRIVATE, OPEN, "Everyone on your network", "certificate", "icebroker token"}
-    assert {words for words in every if words in " ".join(lines)} == said
-    assert max(map(len, lines)) <= 78
+def test_notes(options: dict[str, Any], signaling: dict[str, Any], notes: set[str]):
+    text = said(signaling=signaling, **options)
+    every = {
+        ONLY_HERE, PRIVATE, OPEN, "Everyone on your network", "certificate",
+        "A room needs a token",
+    }  # fmt: skip
+    assert {words for words in every if words in text} == notes

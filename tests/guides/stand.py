@@ -55,6 +55,7 @@ class Stand(NamedTuple):
             .replace(f"https://{HOST}", f"http://127.0.0.1:{self.signaling}")
             .replace("127.0.0.1:9641", f"127.0.0.1:{self.admin}")
             .replace("127.0.0.1:8080", f"127.0.0.1:{self.signaling}")
+            .replace("-g icebroker ", "")  # a group of the guides' machine
             .replace("0.0.0.0:5349", "127.0.0.1:0")
             .replace('TOKEN="…"', f'TOKEN="{self.admin_token}"')
         )

@@ -1,9 +1,12 @@
 """The guides: every block is run, every link leads somewhere, every name is one that exists."""
 
 import asyncio
+import inspect
+import os
 import re
 import ssl
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -15,16 +18,28 @@ import yaml
 
 from config.load import load
 from config.schema import Settings
+from signaling import auth
+from signaling.auth import Tokens
 from signaling.client import Client
 from tests.conftest import need, need_root
-from tests.guides.guide import GUIDES, ROOT, Block, blocks, headings, kinds, links, with_secrets
+from tests.guides.guide import (
+    GUIDES,
+    ROOT,
+    SECRET,
+    Block,
+    blocks,
+    headings,
+    kinds,
+    links,
+    with_secrets,
+)
 from tests.guides.reference import PAGES
 from tests.guides.stand import Stand, stand
 from tests.interop.process import free_port, running
 from tests.namespaces import inside, namespaces, run
 from tests.patience import PATIENCE
 
-TRIED = {"sh", "toml", "nginx", "haproxy", "nft", "promql"}
+TRIED = {"sh", "toml", "nginx", "haproxy", "nft", "promql", "js", "python"}
 
 
 @pytest.fixture(scope="module", name="machine")
@@ -84,6 +99,31 @@ def test_haproxy_takes_its_block(tmp_path: Path, block: Block):
         [need("haproxy"), "-c", "-f", file], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("block", blocks("js") + blocks("python"), ids=lambda block: block.kind)
+def test_a_back_end_signs_a_token_that_opens_its_room(block: Block):
+    call = {
+        "js": 'console.log(joinToken("demo", { id: "user-7", name: "Ada Zoë" }))',
+        "python": 'print(join_token("demo", "user-7", "Ada Zoë"))',
+    }
+    command = {"js": [need("node"), "-e"], "python": [sys.executable, "-c"]}[block.kind]
+    done = subprocess.run(
+        [*command, f"{block.text}\n{call[block.kind]}"],
+        env={**os.environ, "TOKEN_SECRET": SECRET}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    claims = Tokens([SECRET]).check(done.stdout.strip(), time.time())
+    assert (claims.room, claims.subject, claims.name) == ("demo", "user-7", "Ada Zoë")
+
+
+def test_the_guide_knows_every_claim():
+    text = (ROOT / "deploy/docs/integrate.md").read_text()
+    read = set(
+        re.findall(r'(?:_claim\(payload|"require": \[)[, ]*"(\w+)"', inspect.getsource(auth))
+    )
+    assert len(read) >= 8
+    assert read == set(re.findall(r"(?m)^\| `(\w+)` \| (?:required)? ?\| ", text))
 
 
 @pytest.mark.parametrize("block", blocks("nft"), ids=str)

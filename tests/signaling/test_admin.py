@@ -121,9 +121,10 @@ async def test_a_revoked_user_is_out_and_its_tokens_open_nothing(stage):
         async with http.get(url(service, "/ice"), headers=headers) as ice:
             assert ice.status == 200
     await enter(connect, "anna")
-    assert {each["facts"]["code"] for each in (await api.get("refusals"))["refusals"]} == {
-        "unauthorized"
-    }
+    refusals = [each["facts"] for each in (await api.get("refusals"))["refusals"]]
+    assert {each["code"] for each in refusals} == {"unauthorized"}
+    bad = "the join token is not good: its subject was revoked"
+    assert [each["why"] for each in refusals] == [f"/ice: {bad}", bad]
 
 
 async def test_who_lost_its_socket_is_still_seen_and_may_be_removed(stage):

@@ -144,3 +144,20 @@ def test_where_no_secret_is_configured_no_token_is_good_and_none_is_minted():
         Tokens([]).check(sign(HEADER, GOOD, ""), NOW)
     with pytest.raises(BadToken):
         Tokens([]).mint(GOOD)
+
+
+@pytest.mark.parametrize(
+    ("token", "says"),
+    [
+        ("", "there is none"),
+        (sign(HEADER, GOOD, "another secret that is long enough"), "another secret"),
+        (sign(HEADER, {**GOOD, "exp": int(NOW) - 100}), "expired 100 s ago"),
+        (sign(HEADER, {**GOOD, "nbf": int(NOW) + 90}), "good only in 90 s"),
+        (sign(HEADER, {"room": "r"}), '"exp"'),
+        (sign(HEADER, {"exp": int(NOW) + 60}), "'room'"),
+    ],
+    ids=["none", "another secret", "expired", "not yet", "no exp", "no room"],
+)
+def test_operators_are_told_what_is_wrong_with_it(token, says):
+    with pytest.raises(BadToken, match=says):
+        Tokens([SECRET]).check(token, NOW)

@@ -361,6 +361,14 @@ async def test_an_impatient_message_does_not_wait_for_who_is_away(world):
     assert await world.one.send("a", "peer-b", message(3)) is False
 
 
+async def test_a_session_that_cannot_go_on_leaves_no_socket_behind(world):
+    """Who comes back with a number that was never given begins anew, and what was there ends."""
+    await begin(world.one, "a", "r")
+    assert await world.two.resume("a", b"a", 99) is None
+    await world.settle()
+    assert ("a", CloseCode.SESSION_OVER) in world.ear.cuts
+
+
 # Revocations -------------------------------------------------------------------------------------
 
 

@@ -246,6 +246,33 @@ async def test_a_socket_that_is_lost_while_its_session_is_taken_back_is_told_of(
     assert field(server, "a", "owner") == b""
 
 
+@pytest.mark.parametrize("why", ["resume", "lease"])
+async def test_who_was_overtaken_before_its_answer_came_is_cut(world, server, why):
+    """A client that dials twice comes to two nodes at once: one socket stays, not two."""
+    await begin(world.one, "a", "r")
+    call = world.one._link.call
+
+    async def slow(script, *arguments):
+        reply = await call(script, *arguments)
+        if script == "attach":
+            assert await world.two.resume("a", b"a", None)
+            await call("enlist", 8000)
+            await asyncio.sleep(0.1)  # by now this node has been told, of what it does not know yet
+        return reply
+
+    world.one._link.call = slow
+    if why == "lease":
+        expire_lease(server, world.one.node)
+        await world.two.reap(0)
+    else:
+        await world.one.suspend("a", 0)
+        assert await world.one.resume("a", b"a", None)
+    await until(lambda: ("a", CloseCode.REPLACED) in world.ear.cuts)
+    assert "a" not in world.one._attached
+    assert "a" in world.two._attached
+    assert not world.one._coming
+
+
 async def test_a_node_that_stops_lets_go_at_once(world):
     await begin(world.one, "a", "r")
     await begin(world.two, "b", "r")

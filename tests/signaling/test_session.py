@@ -1,5 +1,6 @@
 """Mailboxes, retries, rate limits: nothing lost, nothing twice, nothing without a bound."""
 
+import contextlib
 import json
 
 import pytest
@@ -9,6 +10,7 @@ from msgspec import Raw
 
 from signaling.protocol.messages import MessageOut
 from signaling.session import Mailbox, MailboxFull, RateLimit, RecentRequests
+from signaling.shelf import Shelf
 
 
 def event(number=0):
@@ -90,3 +92,25 @@ def test_whoever_has_to_wait_is_told_how_long():
     limit = RateLimit(rate=50, burst=2, now=0.0)
     assert [limit.delay(0.0) for _ in range(4)] == pytest.approx([0, 0, 0.02, 0.04])
     assert limit.delay(10.0) == 0
+
+
+def fill(box):
+    with contextlib.suppress(MailboxFull):
+        for number in range(100):
+            box.append(event(number))
+
+
+def test_all_mailboxes_together_have_an_end():
+    """A thousand sessions that let a megabyte lie each would end the process for everybody."""
+    shelf = Shelf(most_bytes=4000)
+    boxes = [Mailbox(100, 1600, shelf) for _ in range(6)]
+    for box in boxes:
+        fill(box)
+    assert shelf.bytes <= 4000 + 1600 + 5 * 200
+    assert len(boxes[0]) > 3 * len(boxes[-1]) > 0
+    boxes[0].acknowledge(boxes[0].last)
+    boxes[1].clear()
+    boxes[-1].append(event(1))
+    for box in boxes:
+        box.clear()
+    assert shelf.bytes == 0

@@ -1,12 +1,14 @@
 """Clients that cost more than they should: silent sockets, slow readers, floods of events."""
 
 import asyncio
+import contextlib
 import gc
 import tracemalloc
 
 import aiohttp
 import pytest
 
+from signaling.shelf import Shelf
 from tests.patience import until
 from tests.signaling.live import signaling, sockets, url
 
@@ -117,6 +119,34 @@ async def test_a_reader_that_stalls_costs_bounded_memory(acknowledging):
         assert after - before < 4_000_000
         await busy.say(type="ping", t=1)
         assert (await busy.hear("pong"))["t"] == 1
+        await until(lambda: service._websockets.shelf.bytes == 0)
+
+
+async def test_slow_readers_together_cost_bounded_memory():
+    """However many they are: beyond what all may let lie each is cut much earlier."""
+    async with (
+        signaling(max_messages_per_second=100_000, max_message_burst=100_000) as service,
+        sockets(service) as connect,
+    ):
+        shelf = service._websockets.shelf = Shelf(most_bytes=1_000_000)
+        slow = [await connect() for _ in range(4)]
+        busy = await connect()
+        for one in (*slow, busy):
+            await one.hello()
+            await one.join("r")
+        for one in slow:
+            one.ws._response.connection.transport.pause_reading()
+        most = number = 0
+        while service.stats.disconnects["slow_reader"] < 4:
+            number += 1
+            await busy.say(type="message", id=str(number), data="x" * 60_000)
+            await busy.hear("ok", "error")
+            most = max(most, shelf.bytes)
+            for one in slow:  # an empty mailbox, and a full queue
+                with contextlib.suppress(ConnectionError):
+                    await one.say(type="ack", seq=number)
+        assert 900_000 < most < 1_300_000
+        await until(lambda: shelf.bytes == 0)
 
 
 async def test_a_flood_ends_one_socket_and_no_other():

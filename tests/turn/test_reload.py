@@ -7,9 +7,9 @@ import time
 import pytest
 
 from config.certificate import self_signed
+from config.section import StartError
 from tests.patience import PATIENCE
 from tests.turn.live import UDP, Client, port_of, relay, settings
-from turn.assemble import StartError
 from turn.auth.ephemeral import mint
 from turn.codec import registry
 from turn.codec.message import build

@@ -7,10 +7,11 @@ import ssl
 import pytest
 
 from config.certificate import self_signed
+from config.section import StartError
 from tests.interop.process import free_port
 from tests.patience import PATIENCE, until
 from tests.turn.live import UDP, Client, port_of, relay, settings
-from turn.assemble import Certificate, StartError
+from turn.assemble import Certificate
 from turn.codec import registry
 from turn.codec.registry import MessageClass, Method
 from turn.codec.values import Address, Family

@@ -23,8 +23,9 @@ from turn.allocation.model import (
 from turn.allocation.options import NOTHING_MORE, Options
 from turn.allocation.policy import PeerPolicy
 from turn.allocation.record import Journal, NoJournal
+from turn.allocation.revocations import Revocations
 from turn.allocation.table import AllocationTable, Reservation, place_of
-from turn.bandwidth import Bandwidth
+from turn.bandwidth import Bandwidth, Pair
 from turn.codec import registry
 from turn.codec.errors import StunError
 from turn.codec.message import build
@@ -87,6 +88,7 @@ class Allocator:
         self.connections = Connections(parts.random_bytes)
         self.options = parts.options
         self.elsewhere = parts.elsewhere
+        self.revocations = Revocations()
         self.journal = parts.journal
         self._by_ticket: dict[bytes, Allocation] = {}
 
@@ -220,16 +222,31 @@ class Allocator:
         """The allocation that a ticket stands for."""
         return self._by_ticket.get(ticket)
 
-    def move(self, allocation: Allocation, client: FiveTuple, send: Send) -> None:
+    def move(self, allocation: Allocation, client: FiveTuple, send: Send, now: float) -> None:
         """Go on with an allocation at another five-tuple, which has none.
 
         :raises StunError: 486, the new address has its share.
         """
         previous = allocation.client
         self.table.move(allocation, client)
+        budgets = allocation.budgets
+        if place_of(previous) != place_of(client) and self._bandwidth.is_by_address:
+            budgets = self._bandwidth.of(allocation.owner.user, place_of(client), now)
+        self._reach(allocation, previous, send, budgets)
+
+    def reroute(self, allocation: Allocation, send: Send) -> None:
+        """Reach a client in another way from now on, at the five-tuple that it has."""
+        self._reach(allocation, allocation.client, send, allocation.budgets)
+
+    def _reach(
+        self, allocation: Allocation, previous: FiveTuple, send: Send, budgets: Pair
+    ) -> None:
+        client, (sending, receiving) = allocation.client, budgets
         for relayed in allocation.relayed.values():
-            relayed.ends = relayed.ends._replace(client=client, to_client=send)
-        self._routes.move(previous, client, allocation.routes, send)
+            relayed.ends = relayed.ends._replace(
+                client=client, to_client=send, sending=sending, receiving=receiving
+            )
+        self._routes.move(previous, allocation.routes, relayed.ends)
 
     # Permissions and channels --------------------------------------------------------------
 

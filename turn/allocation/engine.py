@@ -58,8 +58,6 @@ class Engine:
         self._stats = parts.stats
         self._allocator = Allocator(parts)
         self._tell = parts.tell
-        self._revoked: dict[str, tuple[float, float]] = {}
-        """User → until when it may begin nothing, by when credentials end that are spent."""
         self._replies = RecentReplies()
         self.table = parts.table
         self.draining = False
@@ -113,16 +111,8 @@ class Engine:
         """See that somebody may begin something here. :raises StunError: 508, 403."""
         if not self._takes_in():
             raise StunError(508, why="the relay is draining, or sends everyone elsewhere")
-        if not self._revoked:
-            return
         proved = request.proved
-        until, spent = self._revoked.get(proved.user, (0.0, 0.0))
-        if until > request.now.wall:
-            raise StunError(403, why="an operator has revoked the user")
-        if 0 < expiry_of(proved.username) <= spent:
-            raise StunError(403, why="an operator has ended the credentials")
-        if spent < request.now.wall:
-            self._revoked.pop(proved.user, None)
+        self._allocator.revocations.check(proved.username, proved.user, request.now.wall)
 
     def _check_known(self, request: Request) -> None:
         able = known(self._allocator, request)
@@ -246,7 +236,7 @@ class Engine:
         """A client is reached in another way from now on: its proxy has another port for it."""
         allocation = self.table.get(client)
         if allocation is not None:
-            self._allocator.move(allocation, client, send)
+            self._allocator.reroute(allocation, send)
 
     def expire(self, now: float) -> None:
         """End everything whose time is over; to be called about once a second."""
@@ -295,10 +285,9 @@ class Engine:
             was allocated with them is closed.
         :returns: how many were closed.
         """
+        self._allocator.revocations.set(user, until, spent)
         if not until and not spent:
-            self._revoked.pop(user, None)
             return 0
-        self._revoked[user] = until, spent
         meant = [
             allocation
             for allocation in self.table

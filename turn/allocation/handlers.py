@@ -65,6 +65,7 @@ def _begin_on_fetched(
 ) -> Attributes:
     for relay in relays:
         _check_fragments(request, family_of(relay.address))
+    allocator.revocations.check(owner.username, owner.user, request.now.wall)
     allocator.table.check_claim(request.client)
     return _begin(allocator, request, owner, relays)
 

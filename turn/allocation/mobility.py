@@ -72,9 +72,11 @@ def fetch(allocator: Allocator, request: Request, go_on: GoOn) -> None:
         if isinstance(moved, int):
             request.answer(StunError(moved))
             return
-        if allocator.table.get(request.client) is not None:  # it did not wait for the answer
+        try:
+            _check_still(allocator, request)
+        except StunError as error:
             allocator.give_up(moved.relays)
-            request.answer(StunError(437))
+            request.answer(error)
             return
         kept = Kept(moved.record, moved.relays, request.send, request.client)
         (allocation,) = restore(allocator, [kept], request.now.monotonic)
@@ -86,6 +88,18 @@ def fetch(allocator: Allocator, request: Request, go_on: GoOn) -> None:
     ticket = request.message.get(registry.MOBILITY_TICKET) or b""
     shown = Shown(ticket, request.owner, request.client.client.host)
     allocator.elsewhere.fetch_allocation(shown, arrived)
+
+
+def _check_still(allocator: Allocator, request: Request) -> None:
+    """See that a client may still have what it was waiting for.
+
+    :raises StunError: 437, it did not wait for the answer; 403, an operator has revoked it since:
+        what was under way from one worker to another, neither of them could end.
+    """
+    if allocator.table.get(request.client) is not None:
+        raise StunError(437)
+    owner = request.owner
+    allocator.revocations.check(owner.username, owner.user, request.now.wall)
 
 
 def shown_elsewhere(allocator: Allocator, shown: Shown, now: float) -> Allocation:
@@ -111,5 +125,5 @@ def move(allocator: Allocator, request: Request, allocation: Allocation) -> Attr
     :raises StunError: 486, the new address has its share of allocations.
     """
     if allocation.client != request.client:  # else it has come from another worker
-        allocator.move(allocation, request.client, request.send)
+        allocator.move(allocation, request.client, request.send, request.now.monotonic)
     return ((registry.MOBILITY_TICKET, allocator.issue_ticket(allocation)),)

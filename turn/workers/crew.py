@@ -13,7 +13,7 @@ from typing import NamedTuple
 import structlog
 from msgspec import Struct
 
-from turn.assemble import StartError
+from config.section import StartError
 from turn.workers.books import SharedBooks, forget_strangers
 from turn.workers.ledger import Ledger
 from turn.workers.memory import Memory

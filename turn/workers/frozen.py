@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from config.schema import LogSettings
+from config.section import StartError
 from config.turn import TurnSettings
-from turn.assemble import Certificate, StartError
+from turn.assemble import Certificate
 
 FILES = ("tls_certificate", "tls_key")
 

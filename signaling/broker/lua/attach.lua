@@ -14,6 +14,9 @@ end
 seq = seq or tonumber(found[5])
 if found[6] or seq < tonumber(found[5]) or seq > tonumber(found[4]) then
   close(session, 'lost')
+  if found[2] ~= '' then
+    wake(node_of(found[2]), 'x ' .. session .. ' over ' .. found[2])
+  end
   return nil
 end
 if held == '' then

@@ -127,6 +127,19 @@ class TestReservedPorts:
         assert code_of(parse_untrusted(client.received.pop())) == 437
         assert there.world.opener.opened[-1].closed
 
+    def test_who_is_revoked_while_it_is_under_way_does_not_get_it(self):
+        there, here = two_worlds()
+        reply = there.world.client().allocate(EVEN_PORT)
+        token = (registry.RESERVATION_TOKEN, reply.get(registry.RESERVATION_TOKEN))
+        client = at(here)
+        transport = (registry.REQUESTED_TRANSPORT, 17)
+        assert client.raw(client.encode(Method.ALLOCATE, transport, token)) is None
+        here.engine.revoke("alice", here.wall + 60)
+        there.answer()
+        assert code_of(parse_untrusted(client.received.pop())) == 403
+        assert len(here.engine.table) == 0
+        assert there.world.opener.opened[-1].closed
+
     def test_what_does_not_go_with_a_token_is_refused_at_once(self):
         there, here = two_worlds()
         reply = there.world.client().allocate(EVEN_PORT)
@@ -208,6 +221,19 @@ class TestMovedAllocations:
         here.engine.expire(here.monotonic)
         there.world.engine.close_all()
         assert all(relay.closed for relay in there.world.opener.opened + here.opener.opened)
+
+    def test_who_is_revoked_while_it_is_under_way_does_not_get_it(self):
+        there, here = two_worlds()
+        _, ticket = self.begin(there)
+        client = at(here, "192.0.2.99")
+        assert client.raw(client.encode(Method.REFRESH, ticket)) is None
+        until = here.wall + 60
+        here.engine.revoke("alice", until)
+        there.answer()
+        there.world.engine.revoke("alice", until)
+        assert code_of(parse_untrusted(client.received.pop())) == 403
+        assert len(here.engine.table) == len(there.world.engine.table) == 0
+        assert all(relay.closed for relay in there.world.opener.opened)
 
     def test_the_family_that_it_does_not_have(self):
         there, here = two_worlds()

@@ -5,10 +5,12 @@ import pytest
 from tests.turn.world import OTHER_PEER, PEER, Client, World, code_of
 from turn.allocation.model import Limits
 from turn.allocation.options import Options
+from turn.bandwidth import Rates
 from turn.codec import registry
 from turn.codec.message import Message
 from turn.codec.registry import Method
 from turn.routes import Carried, Route, Transport
+from turn.stats import DropReason
 
 ASKED = (registry.MOBILITY_TICKET, b"")
 
@@ -223,3 +225,23 @@ def test_what_nobody_comes_back_for_expires(world: World) -> None:
     world.sleep(601)
     assert relay.closed
     assert len(world.engine.table) == 0
+
+
+def test_the_new_address_bounds_what_passes() -> None:
+    """Else a client with two addresses has the rate of one as often as it likes."""
+    rates = Rates(address=1000)
+    world = World(limits=Limits(rates=rates), options=Options(mobility=True))
+    there = "203.0.113.9"
+    stays, moves = world.client(host=there), world.client()
+    stays.allocate()
+    ticket = moves.allocate(ASKED).get(registry.MOBILITY_TICKET)
+    for client in (stays, moves):
+        client.permit(PEER)
+    stays.send_indication(PEER, bytes(600))
+    moves.send_indication(PEER, bytes(100))
+    relay, after = moves.relay, world.client(host=there)
+    assert code_of(after.request(Method.REFRESH, (registry.MOBILITY_TICKET, ticket))) == 0
+    after.send_indication(PEER, bytes(600))
+    after.send_indication(PEER, bytes(300))
+    assert [len(data) for data, _ in relay.sent] == [100, 300]
+    assert world.stats.drops == {DropReason.ADDRESS_BANDWIDTH: 1}

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from config.section import StartError
 from tests.patience import PATIENCE
 from tests.turn.kernel.hosts import relay
 from tests.turn.live import relay as relay_on_loopback
-from turn.assemble import StartError
 
 ROOT = Path(__file__).parents[3]
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import secrets
 import socket
 
 import pytest
@@ -11,7 +10,7 @@ from turn.allocation.model import NoPort
 from turn.codec.values import Address, Family
 from turn.relay.forward import Forwarder
 from turn.relay.poll import Poller
-from turn.relay.ports import RelayPorts
+from turn.relay.ports import RelayPorts, random_below
 from turn.relay.sockets import RelaySocket
 from turn.stats import Stats
 
@@ -44,7 +43,7 @@ async def make():
     poller.start(loop)
     made: list[Ports] = []
 
-    def make(ports=RANGE, addresses=LOCAL, public_of=None, random_below=secrets.randbelow):
+    def make(ports=RANGE, addresses=LOCAL, public_of=None, random_below=random_below):
         both = (poller, forwarder)
         made.append(Ports(ports, addresses, public_of or {}, both, random_below))
         return made[-1]

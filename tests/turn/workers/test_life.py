@@ -8,10 +8,10 @@ import ssl
 import pytest
 
 from config.certificate import self_signed
+from config.section import StartError
 from tests.patience import PATIENCE, until
 from tests.turn.live import port_of, settings
 from tests.turn.workers.live import LOGS, allocate, refresh, together
-from turn.assemble import StartError
 from turn.codec import registry
 from turn.codec.registry import Method
 from turn.codec.values import Address
