@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 from aiohttp import web
-from aiohttp.http import HttpProcessingError
+from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError
 
 from config.values import Endpoint
 from signaling.origin import Caller
@@ -128,9 +128,18 @@ class Visitor(web.RequestHandler):
         else:
             log.error("a request failed", exc_info=exc_info)
 
-    def handle_error(self, *arguments: Any, **options: Any) -> web.StreamResponse:
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
         """Answer what cannot be answered, without the versions of what we are made of."""
-        response = super().handle_error(*arguments, **options)
+        if isinstance(exc, UnicodeEncodeError) and not request.headers.get("Expect", "").isascii():
+            # aiohttp would quote it.
+            status, exc, message = 400, BadHttpMessage("bad Expect"), "bad Expect"
+        response = super().handle_error(request, status, exc, message)
         response.headers["Server"] = "icebroker"
         return response
 
