@@ -23,19 +23,33 @@ class Budget(Protocol):
         """Take bytes that are there."""
 
 
+class Keeper(Protocol):
+    """Keeps a bucket where another plane takes of it too."""
+
+    def holds(self, size: int, now: float) -> bool:
+        """Whether ``size`` bytes are there at the monotonic time ``now``."""
+
+    def spend(self, size: int) -> None:
+        """Take bytes that are there."""
+
+
 class ByteBudget:
     """A token bucket over bytes. Holds one second's worth, so that no burst is longer."""
 
-    __slots__ = ("_tokens", "_updated", "rate", "reason")
+    __slots__ = ("_tokens", "_updated", "keeper", "rate", "reason")
 
     def __init__(self, rate: int, reason: DropReason, now: float) -> None:
         self.rate = rate
         self.reason = reason
         self._tokens = float(rate)
         self._updated = now
+        self.keeper: Keeper | None = None
+        """Who has it, if it is not here."""
 
     def holds(self, size: int, now: float) -> bool:
         """Whether ``size`` bytes are there at the monotonic time ``now``."""
+        if self.keeper is not None:
+            return self.keeper.holds(size, now)
         if now > self._updated:
             self._tokens = min(self.rate, self._tokens + (now - self._updated) * self.rate)
             self._updated = now
@@ -43,23 +57,36 @@ class ByteBudget:
 
     def spend(self, size: int) -> None:
         """Take bytes that are there."""
+        if self.keeper is not None:
+            self.keeper.spend(size)
+            return
         self._tokens -= size
+
+    @property
+    def full(self) -> float:
+        """When it will be full again, or was: a monotonic time. To be asked of one that is here."""
+        return self._updated + (self.rate - self._tokens) / self.rate
+
+    def fill(self, full: float, now: float) -> None:
+        """Have it be full again at a monotonic time."""
+        self._updated = now
+        self._tokens = self.rate * (1 - max(0.0, full - now))
 
 
 class Budgets:
     """The buckets that a packet has to pass, one way."""
 
-    __slots__ = ("_budgets",)
+    __slots__ = ("all",)
 
     def __init__(self, *budgets: Budget) -> None:
-        self._budgets = budgets
+        self.all = budgets
 
     def refuse(self, size: int, now: float) -> DropReason | None:
         """None, and taken from each; or which bucket held too little, and nothing taken."""
-        for budget in self._budgets:
+        for budget in self.all:
             if not budget.holds(size, now):
                 return budget.reason
-        for budget in self._budgets:
+        for budget in self.all:
             budget.spend(size)
         return None
 

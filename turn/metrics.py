@@ -37,6 +37,7 @@ class Gauges:
         ports: Callable[[], tuple[int, int]],
         certificate_expiry: Callable[[], float | None],
         carried: Callable[[], Carried],
+        dropped: Callable[[], Mapping[DropReason, int]] = dict,
     ) -> None:
         self.allocations = allocations
         self.ports_in_use = ports_in_use
@@ -46,6 +47,8 @@ class Gauges:
         """Unix time, or None without TLS."""
         self.carried = carried
         """What the kernel plane relayed."""
+        self.dropped = dropped
+        """What it dropped."""
 
 
 class TurnCollector(Collector):
@@ -77,7 +80,8 @@ class TurnCollector(Collector):
             _with_zeros(CLOSE_REASONS, stats.allocations_closed),
         )  # fmt: skip
         drops = _with_zeros(DropReason, stats.drops)
-        drops[DropReason.SEND_FAILED] += gauges.carried().spoiled_packets
+        for reason, count in gauges.dropped().items():
+            drops[reason] += count
         yield _counter("turn_dropped_packets", "Packets that ended here.", ("reason",), drops)
         yield _counter(
             "turn_quota_rejections", "Requests refused for a quota.", ("quota",),

@@ -3,6 +3,7 @@
 import asyncio
 import resource
 import time
+from collections import Counter
 from collections.abc import Iterable
 
 import structlog
@@ -26,7 +27,7 @@ from turn.relay.poll import Poller
 from turn.relay.ports import RelayPorts, random_below
 from turn.relay.shelf import NO_SHELF
 from turn.routes import Carried, FiveTuple, Route, RouteTable
-from turn.stats import Stats
+from turn.stats import DropReason, Stats
 from turn.telling import Tell, to_nobody
 from turn.transport.addresses import AddressWatch
 from turn.transport.limits import ConnectionLimit, ReplyLimit
@@ -143,6 +144,7 @@ class TurnService:
             lambda: (self._ports.size, self._ports.free),
             lambda: self._certificate.expires if self._certificate else None,
             self._carried,
+            self._dropped,
         )
         self.collector = TurnCollector(stats, self._routes, self.gauges)
 
@@ -167,6 +169,9 @@ class TurnService:
     def _carried(self) -> Carried:
         # The plane is opened by ``start``, after the collector was made.
         return self._plane.carried()
+
+    def _dropped(self) -> Counter[DropReason]:
+        return self._plane.dropped()
 
     @property
     def plane(self) -> str:
@@ -301,6 +306,7 @@ class TurnService:
         return figures_of(
             self.stats,
             {"userspace": self._routes.in_user_space(), "kernel": self._carried()},
+            self.stats.drops + self._plane.dropped(),
             allocations=len(self._engine.table),
             ports=self._ports.size,
             ports_free=self._ports.free,

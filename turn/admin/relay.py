@@ -10,7 +10,7 @@ from turn.allocation.allocator import CloseReason
 from turn.allocation.engine import Engine
 from turn.allocation.model import Allocation
 from turn.routes import Carried, RouteTable
-from turn.stats import Stats
+from turn.stats import DropReason, Stats
 
 
 class Traffic(Struct, frozen=True):
@@ -46,14 +46,16 @@ class RelayFigures(Struct, frozen=True, kw_only=True):
     relay_addresses: list[str]
 
 
-def figures_of(stats: Stats, relayed: Mapping[str, Carried], **rest: Any) -> RelayFigures:
+def figures_of(
+    stats: Stats, relayed: Mapping[str, Carried], drops: Mapping[DropReason, int], **rest: Any
+) -> RelayFigures:
     """The figures that come of counters, and all the others."""
     responses: Counter[str] = Counter()
     for (_, code), count in stats.responses.items():
         responses[str(code)] += count
     return RelayFigures(
         relayed={plane: _traffic(carried) for plane, carried in relayed.items()},
-        dropped={str(reason): count for reason, count in stats.drops.items()},
+        dropped={str(reason): count for reason, count in drops.items()},
         responses=dict(responses),
         created=sum(stats.allocations_created.values()),
         closed=dict(stats.allocations_closed),

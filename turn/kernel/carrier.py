@@ -1,12 +1,13 @@
 """The kernel plane: writes routes into BPF maps, and reads back what went by them.
 
 It takes the routes that the program can carry whole: a UDP client, client and peer of one address
-family, no limit to its bandwidth. All other packets go through user space.
+family. All other packets go through user space; both take of the same token buckets.
 """
 
 import asyncio
 import secrets
 import sys
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,6 +17,7 @@ import structlog
 from turn.codec.indication import data_indication_header
 from turn.codec.values import Address
 from turn.kernel.bpf import BpfError
+from turn.kernel.buckets import Buckets
 from turn.kernel.hops import Hops, Passage
 from turn.kernel.inherited import Inherited
 from turn.kernel.layout import INDEX, PORTS_PER_WORD, WORD, Way
@@ -25,6 +27,7 @@ from turn.kernel.plane import NOTHING, Unavailable
 from turn.kernel.rtnetlink import Netlink, News
 from turn.kernel.xdp import Hook
 from turn.routes import Carried, FiveTuple, Route, ThroughProxy, Transport
+from turn.stats import DropReason
 
 log = structlog.get_logger("turn")
 
@@ -91,6 +94,9 @@ class KernelPlane:
         self._inherited = Inherited(self._maps)
         self._meters = Meters(self._maps["meters"], self._inherited.numbers)
         undo.callback(self._meters.close)
+        self._left_buckets = set[int]().union(*map(self._meters.limits, self._inherited.numbers))
+        self._buckets = Buckets(self._maps["buckets"], self._left_buckets)
+        undo.callback(self._buckets.close)
         self._hops = Hops(self._netlink, self._write_hop, self._inherited.hops)
         self._ports = dict(self._inherited.ports)
         self._follow_devices()
@@ -119,6 +125,7 @@ class KernelPlane:
         for number in self._inherited.numbers:
             self._meters.free(number)
         self._hops.free(self._inherited.hops)
+        self._buckets.free(self._left_buckets)
 
     def stop(self) -> None:
         """Take everything out of the kernel again."""
@@ -161,11 +168,15 @@ class KernelPlane:
             self._later("look", LOOK, self._look)
 
     def _offload(self, route: Route) -> None:
+        limits = self._buckets.lend(route.sending, route.receiving)
+        if limits is None:
+            return
         ways = ways_of(route)
         number = self._inherited.take(ways)
         if number is None:
             number = self._meters.take()
         if number is None:
+            self._buckets.take_back(route.sending, route.receiving)
             return
         client, server = route.client.client.host, route.client.server.host
         offload = Offload(
@@ -177,6 +188,7 @@ class KernelPlane:
         self._offloads[route] = offload
         try:
             self._open_port(route.client.server.port)
+            self._meters.limit(number, *limits)
             self._meters.move(number, route.expires)
             self._write_ways(offload)
         except BpfError as error:
@@ -204,9 +216,16 @@ class KernelPlane:
         offload = self._offloads.get(route)
         return self._meters.read(offload.number) if offload is not None else NOTHING
 
+    def dropped(self) -> Counter[DropReason]:
+        """Packets that ended in the kernel, by why."""
+        return self._buckets.refused() + Counter(
+            {DropReason.SEND_FAILED: self.carried().spoiled_packets}
+        )
+
     def _drop(self, route: Route) -> None:
         offload = self._offloads.pop(route)
         self._meters.free(offload.number)
+        self._buckets.take_back(route.sending, route.receiving)
         for way in offload.ways:
             self._maps[way.map].delete(way.key())
         self._hops.release(offload.client)
@@ -265,8 +284,6 @@ def can_carry(route: Route) -> bool:
     return (
         route.client.transport is Transport.UDP
         and not isinstance(route.to_client, ThroughProxy)
-        and route.sending is None
-        and route.receiving is None
         and (":" in route.client.client.host) == (":" in route.wire_peer.host)
     )
 

@@ -15,8 +15,9 @@ GENERIC = struct.Struct("=BBxx")
 CONTROLLER, GET_FAMILY, FAMILY_ID, FAMILY_NAME = 16, 3, 1, 2
 # <linux/netdev.h>: NETDEV_CMD_DEV_GET; NETDEV_A_DEV_IFINDEX, NETDEV_A_DEV_XDP_FEATURES.
 GET_DEVICE, DEVICE_INDEX, XDP_FEATURES = 1, 1, 3
-# enum netdev_xdp_act: it runs a program, a program may send on, others' frames may be sent by it.
-NEEDED = {1: "run a program", 2: "let it send on", 4: "send others' frames"}
+# enum netdev_xdp_act. Many drivers can do the last only once they have a program.
+TO_RUN = {1: "run a program", 2: "let it send on"}
+TO_SEND = {4: "send others' frames"}
 # <linux/ethtool.h>
 SIOCETHTOOL = 0x8946
 GET_STRINGS, GET_SIZES, GET_FEATURES = 0x1B, 0x37, 0x3A
@@ -25,9 +26,10 @@ STRIPS_TAGS, FILTERS_TAGS = "rx-vlan-hw-parse", "rx-vlan-filter"
 ROOM = 1 << 16
 
 
-def lacking(device: int) -> str | None:
+def lacking(device: int, *, is_attached: bool) -> str | None:
     """What a driver cannot do that XDP needs, in words; None: nothing.
 
+    :param is_attached: it has a program.
     :raises OSError: the kernel does not tell (before Linux 6.3).
     """
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, GENERIC_NETLINK) as sock:
@@ -37,7 +39,8 @@ def lacking(device: int) -> str | None:
         index = attribute(DEVICE_INDEX, struct.pack("=I", device))
         found = _ask(sock, int.from_bytes(family, "little"), GET_DEVICE, index)
     features = int.from_bytes(found.get(XDP_FEATURES, b""), "little")
-    return next((words for bit, words in NEEDED.items() if not features & bit), None)
+    needed = TO_RUN | TO_SEND if is_attached else TO_RUN
+    return next((words for bit, words in needed.items() if not features & bit), None)
 
 
 def _ask(sock: socket.socket, family: int, command: int, body: bytes) -> dict[int, bytes]:

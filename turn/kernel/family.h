@@ -186,11 +186,21 @@ INLINE int OF(relay)(context *ctx)
     struct hop *ahead = next_hop(ctx, last->ahead, sizeof old.ip + length_after(&step));
     if (!ahead || !can_leave(ahead))
         return UP;
-    if (MAY_BE_PARTIAL && old.udp.check == OF(pseudo_sum)(&old))
+    /* A checksum that a device is still to compute stands for the pseudo header alone. */
+    __u16 doubtful = old.udp.check == OF(pseudo_sum)(&old) ? old.udp.check : 0;
+    if (doubtful && !TELLS_PARTIAL)
         return UP;
+    int paid = pay(meter, step.payload);
+    if (paid == TAKEN && next) {
+        paid = pay(next_meter, step.payload);
+        if (paid == EMPTY) /* the one has sent it, the other may not have it */
+            count(meter, step.payload);
+    }
+    if (paid != TAKEN)
+        return paid == EMPTY ? LOST : UP;
     OF(readdress)(&old, &new, last, &step);
     OF(rewrite_udp)(&old, &new, last, &step);
-    int resized = resize(ctx, ETHERNET + offsetof(struct OF(head), udp.check), old.udp.check, &step);
+    int resized = resize(ctx, ETHERNET + offsetof(struct OF(head), udp.check), doubtful, &step);
     if (resized == UNCHANGED)
         return UP;
     if (resized == PSEUDO)

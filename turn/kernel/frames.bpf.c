@@ -17,6 +17,7 @@ SECTION(PLACE) int relay(context *ctx)
     return carry(ctx, ((struct ethhdr *)data)->h_proto);
 }
 
+#include "bandwidth.h"
 #include "fingerprint.h"
 
 char terms[] SECTION("license") = "Apache-2.0";

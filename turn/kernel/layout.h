@@ -10,7 +10,7 @@
 
 #include <linux/types.h>
 
-#define LAYOUT 3
+#define LAYOUT 4
 
 /* Bytes of a Data or Send indication of the plain shape before its payload (RFC 8656 §11): header,
  * XOR-PEER-ADDRESS, head of DATA. */
@@ -87,10 +87,24 @@ struct meter {
     __u64 bytes; /* of payload */
     __u64 spoiled; /* packets that were lost half way: a helper of the kernel's failed */
     __u64 frames;  /* packets that went by XDP; they are not among the others */
-    __u64 spare[3];
+    __u32 buckets[4]; /* indices of those that a packet has to pass; 0: no more */
+    __u64 spare;
+};
+
+/* A token bucket over bytes that holds a second's worth; the kernel and user space take from it. It
+ * is full again at the later of two times; each is written by one of the two. All times are
+ * sixteenths of a nanosecond of CLOCK_MONOTONIC: a byte may cost a fraction of a nanosecond. */
+struct bucket {
+    __u64 full;
+    __u64 lent;  /* the same, as user space has left it */
+    __u64 price; /* of a byte, 2^PRICE_SHIFT times */
+    __u64 refused; /* packets that found too little in it here */
 };
 
 #define MOST_WAYS 131072
+#define MOST_BUCKETS 262144
+#define PRICE_SHIFT 12
+#define TICKS 16 /* a nanosecond */
 #define MOST_HOPS 16384
 #define MOST_DEVICES 1024
 #define PORT_WORDS 1024 /* 64 ports each */

@@ -14,15 +14,26 @@ NAME = {4: struct.Struct("!4s4sHH4sHxx"), 6: struct.Struct("!16s16sHH16sHxx")}
 """Source, destination, their ports, the named peer, its port: the key of a Send indication."""
 WAY_END = {4: struct.Struct("=IHH36s"), 6: struct.Struct("=IHH48s")}
 """Meter, hop behind, hop ahead, what stands before the payload of a Data indication."""
-LAYOUT = 3
+LAYOUT = 4
 """Another number for whatever means something else: pinned maps outlive the process."""
 HOP = struct.Struct("=II6s6sI")
 """Device, MTU, destination MAC, source MAC, whether it is this machine itself."""
-METER = struct.Struct("=QQQQQ24x")
-"""Expiry, packets by tc, bytes, packets that were spoiled, packets by XDP."""
+METER = struct.Struct("=QQQQQ16s8x")
+"""Expiry, packets by tc, bytes, packets that were spoiled, packets by XDP, ``LIMITS``."""
 METER_WORDS = METER.size // 8
-EXPIRES, PACKETS, BYTES, SPOILED, FRAMES = range(5)
+EXPIRES, PACKETS, BYTES, SPOILED, FRAMES, LIMITS = range(6)
 """The words of a meter."""
+MOST_LIMITS = 4
+BUCKETS_OF_METER = struct.Struct(f"={MOST_LIMITS}I")
+"""Indices of buckets; 0: no more. Two words of a meter."""
+BUCKET = struct.Struct("=QQQQ")
+BUCKET_WORDS = BUCKET.size // 8
+FULL, LENT, PRICE, REFUSED = range(4)
+"""The words of a bucket: full again by what the kernel took, by what we took, price, refused."""
+TICKS = 16
+"""Of a bucket's time, in a nanosecond."""
+PRICE_SHIFT = 12
+MOST_BUCKETS = 262144
 WORD = struct.Struct("=Q")
 INDEX = struct.Struct("=I")
 CRC_POLYNOMIAL = 0xEDB88320

@@ -28,6 +28,7 @@ MAP(names4, HASH, struct name4, struct way4, MOST_WAYS, BPF_F_NO_PREALLOC);
 MAP(names6, HASH, struct name6, struct way6, MOST_WAYS, BPF_F_NO_PREALLOC);
 MAP(hops, ARRAY, __u32, struct hop, MOST_HOPS, 0);
 MAP(meters, ARRAY, __u32, struct meter, MOST_WAYS, BPF_F_MMAPABLE);
+MAP(buckets, ARRAY, __u32, struct bucket, MOST_BUCKETS, BPF_F_MMAPABLE);
 /* A bit a port that we listen on: there a packet's payload begins with a channel number, or is STUN. */
 MAP(ports, ARRAY, __u32, __u64, PORT_WORDS, 0);
 

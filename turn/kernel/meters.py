@@ -4,13 +4,26 @@ A route has two, one a way, at twice its number and at the next. Moving or endin
 store, without a system call, and holds while this process is busy or dead.
 """
 
+import struct
 from collections import deque
 from collections.abc import Collection
 
 from turn.kernel.bpf import Map
-from turn.kernel.layout import BYTES, EXPIRES, FRAMES, METER_WORDS, MOST_WAYS, PACKETS, SPOILED
+from turn.kernel.layout import (
+    BUCKETS_OF_METER,
+    BYTES,
+    EXPIRES,
+    FRAMES,
+    LIMITS,
+    METER_WORDS,
+    MOST_LIMITS,
+    MOST_WAYS,
+    PACKETS,
+    SPOILED,
+)
 from turn.routes import Carried
 
+TWO_WORDS = struct.Struct("=QQ")
 COARSE = 0.02
 """Seconds that the program's clock may be behind ours: it is read a tick at a time, 10 ms at most.
 A route closes so much earlier there; its last packets go through user space, which is exact."""
@@ -48,6 +61,22 @@ class Meters:
                 for word in (PACKETS, BYTES, SPOILED, FRAMES):
                     self._words[meter * METER_WORDS + word] = 0
         return number
+
+    def limit(self, number: int, sending: tuple[int, ...], receiving: tuple[int, ...]) -> None:
+        """Have a route's packets pass these buckets."""
+        for meter, buckets in ((2 * number, sending), (2 * number + 1, receiving)):
+            padded = buckets + (0,) * (MOST_LIMITS - len(buckets))
+            at = meter * METER_WORDS + LIMITS
+            self._words[at], self._words[at + 1] = TWO_WORDS.unpack(BUCKETS_OF_METER.pack(*padded))
+
+    def limits(self, number: int) -> set[int]:
+        """The buckets of a route's packets."""
+        found: set[int] = set()
+        for meter in (2 * number, 2 * number + 1):
+            at = meter * METER_WORDS + LIMITS
+            words = TWO_WORDS.pack(self._words[at], self._words[at + 1])
+            found.update(BUCKETS_OF_METER.unpack(words))
+        return found - {0}
 
     def move(self, number: int, expires: float) -> None:
         """Let a route live until a monotonic time."""

@@ -1,10 +1,12 @@
 """What a data plane beside user space is to the relay, and the one that does nothing."""
 
 import asyncio
+from collections import Counter
 from typing import Protocol
 
 from turn.codec.values import Address
 from turn.routes import Carried, FiveTuple, Route, RouteObserver
+from turn.stats import DropReason
 
 NOTHING = Carried()
 
@@ -40,6 +42,9 @@ class Plane(RouteObserver, Protocol):
 
     def carried(self) -> Carried:
         """What went by this plane since it began."""
+
+    def dropped(self) -> Counter[DropReason]:
+        """Packets that ended in this plane, by why."""
 
 
 class NullPlane:
@@ -83,6 +88,10 @@ class NullPlane:
     def carried(self) -> Carried:
         """Nothing."""
         return NOTHING
+
+    def dropped(self) -> Counter[DropReason]:
+        """Nothing."""
+        return Counter()
 
     def carried_by(self, route: Route) -> Carried:
         """Nothing."""

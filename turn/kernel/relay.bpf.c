@@ -21,6 +21,7 @@ SECTION(PLACE) int relay(context *ctx)
     return carry(ctx, ctx->protocol);
 }
 
+#include "bandwidth.h"
 #include "fingerprint.h"
 
 char terms[] SECTION("license") = "Apache-2.0";

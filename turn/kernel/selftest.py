@@ -32,10 +32,10 @@ REDIRECT = 4
 """XDP_REDIRECT"""
 BATCH = 13
 """Frames that are sent at once: what is sent in such numbers is ours."""
+TRIES = 3
+"""As somebody else may send just as many at the same time."""
 CHANNEL = 0x4000
 PAYLOAD = b"a self-test of the relay's"
-HOPS = {64: 63}
-METERS = 4
 NEVER = 1 << 63
 UDP = 17
 
@@ -93,12 +93,12 @@ class Trial:
                     verdict, made = bpf.run_once(self._relay.fd, given, link.device)
                     if (verdict, without_id(made)) != (REDIRECT, without_id(wanted)):
                         return "the program makes something else of a frame"
-            sent = self._send(link)
+            sent = next((sent for _ in range(TRIES) if (sent := self._send(link)) == BATCH), 0)
         except BpfError as error:
             return error.strerror
         finally:
             maps["devices"].delete(INDEX.pack(link.device))
-        return None if sent == BATCH else f"of {BATCH} frames its driver sent {sent}"
+        return None if sent else "its driver does not send frames, though it says that it does"
 
     def _send(self, link: Link) -> int:
         given, _ = next(iter(pairs(FAMILIES[0], link.mac)))

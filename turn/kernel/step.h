@@ -51,6 +51,17 @@ INLINE void count(struct meter *meter, __u32 payload)
     __sync_fetch_and_add(&meter->bytes, payload);
 }
 
+enum { TAKEN, EMPTY, BUSY };
+#define MOST_LIMITS (sizeof ((struct meter *)0)->buckets / sizeof(__u32))
+
+static __attribute__((noinline)) int charge(const struct meter *meter, __u32 payload);
+
+/* Take a payload's bytes from the buckets of a meter: TAKEN, or one is EMPTY, or BUSY. */
+INLINE int pay(const struct meter *meter, __u32 payload)
+{
+    return meter->buckets[0] ? charge(meter, payload) : TAKEN;
+}
+
 /* A payload out of ChannelData (RFC 8656 §12.4); 0: it is none, or is not plain (padded, empty).
  * Gives the channel number. */
 INLINE __be16 unwrap_channel(const __be16 *header, __u32 udp_length, struct step *step)

@@ -12,7 +12,7 @@
 
 #define PLACE "tc"
 #define TALLY packets        /* what of a meter counts here */
-#define MAY_BE_PARTIAL 0     /* `resize` finds out */
+#define TELLS_PARTIAL 1      /* `resize` finds out */
 #define UP TC_ACT_UNSPEC     /* to whoever is next, in the end to user space */
 #define LOST TC_ACT_SHOT
 
@@ -122,18 +122,19 @@ INLINE int shift_headers(context *skb, __u32 start, const struct step *step)
 /* Make room for the new headers, or take room away, and say which checksum belongs there: WHOLE, or
  * that of the PSEUDO header.
  *
- * checksum: of UDP, at this place; 0: there is none. */
-INLINE int resize(context *skb, __u32 at, __u16 checksum, const struct step *step)
+ * doubtful: the checksum of UDP, at this place, if it may be partial; 0: it is whole, or there is
+ * none. (To find out for every packet would cost a tenth of what the program takes.) */
+INLINE int resize(context *skb, __u32 at, __u16 doubtful, const struct step *step)
 {
     const __u32 start = at - offsetof(struct udphdr, check) + UDP;
     int partial = 0;
-    if (checksum && is_partial(skb, at, checksum, &partial))
+    if (doubtful && is_partial(skb, at, doubtful, &partial))
         return SPOILED;
     if (partial)
         return shift_payload(skb, start, step);
     int moved = shift_headers(skb, start, step);
     /* Nothing was moved; undo the trial. */
-    if (moved == UNCHANGED && checksum && store(skb, at, &checksum, sizeof checksum, 0))
+    if (moved == UNCHANGED && doubtful && store(skb, at, &doubtful, sizeof doubtful, 0))
         return SPOILED;
     return moved;
 }

@@ -12,7 +12,7 @@
 
 #define PLACE "xdp"
 #define TALLY frames     /* what of a meter counts here */
-#define MAY_BE_PARTIAL 1 /* nothing but the checksum itself tells: a virtual device hands on such */
+#define TELLS_PARTIAL 0  /* nothing here tells that a checksum is still to be computed */
 #define UP XDP_PASS      /* to tc, in the end to user space */
 #define LOST XDP_DROP
 
@@ -78,12 +78,12 @@ INLINE int clear_padding(context *ctx, __u32 at, const struct step *step)
 
 /* Make room for the new headers, or take room away. The tail grows first and shrinks last, as
  * taking away what was added gives back the packet as it was. */
-INLINE int resize(context *ctx, __u32 at, __u16 checksum, const struct step *step)
+INLINE int resize(context *ctx, __u32 at, __u16 doubtful, const struct step *step)
 {
     const __u32 start = at - offsetof(struct udphdr, check) + UDP;
     __s32 front = step->put_front - step->taken_front;
     __s32 tail = step->put_tail - step->taken_tail;
-    (void)checksum;
+    (void)doubtful;
     if (tail > 0 && move_tail(ctx, tail))
         return UNCHANGED;
     if (front && move_head(ctx, -front)) /* a driver may leave less room than we need */

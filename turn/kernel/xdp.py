@@ -88,18 +88,14 @@ class Frames:
             return "a loopback device has no driver"
         if link.kind and self._hook == "auto":
             return f"a virtual device ({link.kind}) is faster without XDP"
-        return misses(link, is_tagged=is_tagged)
+        return misses(link, is_tagged=is_tagged, is_attached=link.device in self._attached)
 
     def _attach(self, link: Link) -> str | None:
         """Have the program there, if all is well; else why it is not."""
         try:
             descriptor = attach_xdp(self._load(), link.device)
             self._attached[link.device] = descriptor
-            trial = Trial()
-            try:
-                failure = trial.failure(link)
-            finally:
-                trial.close()
+            failure = misses(link, is_tagged=False, is_attached=True) or self._try(link)
             if failure is None:
                 self._open(link.device)
                 if self._pins:
@@ -111,6 +107,14 @@ class Frames:
             self._failed[link.device] = failure
             self._release(link.device)
         return failure
+
+    @staticmethod
+    def _try(link: Link) -> str | None:
+        trial = Trial()
+        try:
+            return trial.failure(link)
+        finally:
+            trial.close()
 
     def _open(self, device: int) -> None:
         """Let frames be sent by a device."""
@@ -141,13 +145,14 @@ class Frames:
             self._program = None
 
 
-def misses(link: Link, *, is_tagged: bool) -> str | None:
+def misses(link: Link, *, is_tagged: bool, is_attached: bool) -> str | None:
     """What XDP needs and a device does not have, in words; None: nothing.
 
     :param is_tagged: a VLAN is made of it.
+    :param is_attached: it has a program, and shows all that it can.
     """
     try:
-        lacking = drivers.lacking(link.device)
+        lacking = drivers.lacking(link.device, is_attached=is_attached)
         offloads = drivers.offloads(link.name)
     except OSError as error:
         return f"the kernel does not tell what its driver can do ({error.strerror})"

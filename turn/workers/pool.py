@@ -178,6 +178,7 @@ class WorkerPool:
         return figures_of(
             stats,
             {"userspace": RouteTable(stats).in_user_space(), "kernel": NOTHING},
+            stats.drops,
             allocations=self.collector.allocations,
             ports=ports.size,
             ports_free=ports.free,

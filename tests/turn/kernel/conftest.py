@@ -1,8 +1,11 @@
 """What the tests of the kernel plane stand on: three hosts, made once a module."""
 
+import os
+from collections.abc import Iterator
+
 import pytest
 
-from tests.turn.kernel.hosts import network
+from tests.turn.kernel.hosts import Network, be_driver_like, network, offloads
 
 
 @pytest.fixture(scope="module", name="need_kernel")
@@ -20,3 +23,22 @@ def three_hosts(need_kernel):
     """A client, a server and a peer."""
     with network() as found:
         yield found
+
+
+@pytest.fixture(name="cards")
+def cards_fixture(driver_like: Network) -> Network:
+    """Network cards that compute checksums before they send."""
+    offloads(driver_like, client=False, segmentation=False)
+    return driver_like
+
+
+@pytest.fixture(name="driver_like", scope="module")
+def driver_like_fixture(three: Network) -> Iterator[Network]:
+    """The three hosts, their devices like network cards as far as a veth can be."""
+    be_driver_like(three)
+    # Frames are received by the processor that sent them, so all of this test is on one: what
+    # one processor does is done in order.
+    processors = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(processors)})
+    yield three
+    os.sched_setaffinity(0, processors)

@@ -16,6 +16,8 @@ from tests.turn.live import Client, settings
 from turn.server import TurnService
 
 MTU = 1500
+DRIVER_LIKE = ("gro", "on", "rxvlan", "off", "txvlan", "off")
+"""A veth takes frames where the far end receives by NAPI; tags of VLANs stay where they belong."""
 
 
 class Host(NamedTuple):
@@ -97,6 +99,24 @@ def network() -> Iterator[Network]:
         yield found
 
 
+def offloads(found: Network, *, client: bool, segmentation: bool) -> None:
+    """Who computes checksums: with ``client`` nobody does on the cable to the server.
+
+    The server's devices always do, so that the receiving kernel verifies what comes out of it.
+    """
+    for host in found:
+        mine = host in {found.client, found.peer}
+        on = "on" if mine and client else "off"
+        many = "on" if mine and segmentation else "off"
+        host.run("ethtool", "-K", host.device, "tx", on, "tx-udp-segmentation", many)
+
+
+def be_driver_like(found: Network) -> None:
+    """Make devices like network cards, as far as a veth can be."""
+    for host in found:
+        host.run("ethtool", "-K", host.device, *DRIVER_LIKE)
+
+
 class Relay:
     """A relay in a thread of its own that lives on the server's host."""
 
@@ -107,7 +127,7 @@ class Relay:
         self.service: TurnService
         self._thread = threading.Thread(target=self._run, args=(server, changes), daemon=True)
         self._thread.start()
-        self._ready.wait(10)
+        assert self._ready.wait(PATIENCE)
         if self._error:
             raise self._error
 
@@ -131,12 +151,12 @@ class Relay:
             found = function()
             return await found if inspect.isawaitable(found) else found
 
-        return asyncio.run_coroutine_threadsafe(wrapped(), self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(wrapped(), self._loop).result(PATIENCE)
 
     def stop(self) -> None:
         """Stop it."""
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(PATIENCE)
         assert not self._thread.is_alive()
 
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.turn.kernel.hosts import Network, relay
+from tests.turn.kernel.hosts import Network, offloads, relay
 from tests.turn.kernel.indications import IndicationStage, of_indications
 from tests.turn.kernel.script import (
     IPV4_ONLY,
@@ -14,18 +14,6 @@ from tests.turn.kernel.script import (
     of_both_families,
     spoiled,
 )
-
-
-def offloads(found: Network, *, client: bool, segmentation: bool) -> None:
-    """Who computes checksums: with ``client`` nobody does on the cable to the server.
-
-    The server's devices always do, so that the receiving kernel verifies what comes out of it.
-    """
-    for host in found:
-        mine = host in {found.client, found.peer}
-        on = "on" if mine and client else "off"
-        many = "on" if mine and segmentation else "off"
-        host.run("ethtool", "-K", host.device, "tx", on, "tx-udp-segmentation", many)
 
 
 class Played(NamedTuple):

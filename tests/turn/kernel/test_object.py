@@ -39,6 +39,16 @@ STRUCTS = {
             "bytes": 8 * layout.BYTES,
             "spoiled": 8 * layout.SPOILED,
             "frames": 8 * layout.FRAMES,
+            "buckets": 8 * layout.LIMITS,
+        },
+    ),
+    "bucket": (
+        layout.BUCKET.size,
+        {
+            "full": 8 * layout.FULL,
+            "lent": 8 * layout.LENT,
+            "price": 8 * layout.PRICE,
+            "refused": 8 * layout.REFUSED,
         },
     ),
 }
@@ -53,7 +63,16 @@ def test_the_layout_is_the_same_in_c(need, tmp_path):
             f'_Static_assert(offsetof(struct {name}, {field}) == {at}, "{name}.{field}");'
             for field, at in fields.items()
         ]
-    for number in ("LAYOUT", "MOST_WAYS", "MOST_HOPS", "MOST_DEVICES", "PORT_WORDS"):
+    for number in (
+        "LAYOUT",
+        "MOST_WAYS",
+        "MOST_BUCKETS",
+        "PRICE_SHIFT",
+        "TICKS",
+        "MOST_HOPS",
+        "MOST_DEVICES",
+        "PORT_WORDS",
+    ):
         lines.append(f'_Static_assert({number} == {getattr(layout, number)}, "{number}");')
     file = tmp_path / "layout.c"
     file.write_text("\n".join(lines) + "\n")
@@ -73,6 +92,7 @@ def test_the_maps_hold_what_is_written_to_them():
             assert entries == layout.MOST_WAYS
     assert maps["hops"][1:4] == (layout.INDEX.size, layout.HOP.size, layout.MOST_HOPS)
     assert maps["meters"][1:4] == (layout.INDEX.size, layout.METER.size, layout.MOST_WAYS)
+    assert maps["buckets"][1:4] == (layout.INDEX.size, layout.BUCKET.size, layout.MOST_BUCKETS)
     assert maps["ports"][1:4] == (layout.INDEX.size, layout.WORD.size, layout.PORT_WORDS)
     assert maps["remainders"][1:4] == (layout.INDEX.size, len(layout.remainders()), 1)
     assert maps["scratch"][0] == PER_CPU_ARRAY

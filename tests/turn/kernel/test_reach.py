@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from tests.patience import PATIENCE, wait_until
-from tests.turn.kernel.hosts import HostClient, Network, Relay, relay
+from tests.turn.kernel.hosts import HostClient, Network, Relay, offloads, relay
 from tests.turn.kernel.script import CHANNEL, body, channel_data
-from tests.turn.kernel.test_equal import offloads
 from tests.turn.live import UDP
 from turn.codec import registry
 from turn.codec.message import build, parse_untrusted

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * How many bytes may pass: the rule of `turn/bandwidth.py`, for packets that it does not see. A packet
+ * passes where each of its buckets holds enough, and then takes from each. Included behind the
+ * program's entry, which has to be the first function of its section.
+ */
+#ifndef ICEBROKER_BANDWIDTH_H
+#define ICEBROKER_BANDWIDTH_H
+
+#include "step.h"
+
+#define SECOND (1000000000ull * TICKS)
+#define TRIES 8 /* to be faster than the other processors */
+#define READ(place) (*(volatile __u64 *)&(place))
+
+/* Take what a packet costs, if it is there. */
+INLINE int take(struct bucket *bucket, __u64 now, __u64 cost)
+{
+    for (int i = 0; i < TRIES; i++) {
+        __u64 full = READ(bucket->full), lent = READ(bucket->lent);
+        __u64 start = full > lent ? full : lent;
+        start = start > now ? start : now;
+        if (start + cost > now + SECOND)
+            return EMPTY;
+        if (__sync_val_compare_and_swap(&bucket->full, full, start + cost) != full)
+            continue;
+        /* User space has no such instruction: it writes, and looks whether we did; so do we. Who
+         * sees the other's adds it: too much rather than too little. */
+        __u64 written = READ(bucket->lent);
+        if (written != lent && written > start)
+            __sync_fetch_and_add(&bucket->full, written - start);
+        return TAKEN;
+    }
+    return BUSY;
+}
+
+INLINE struct bucket *bucket_of(const struct meter *meter, __u32 place)
+{
+    __u32 index = meter->buckets[place];
+    return index ? lookup(&buckets, &index) : 0;
+}
+
+/* A function of its own, as most relays have no limits. */
+SECTION(PLACE)
+static __attribute__((noinline)) int charge(const struct meter *meter, __u32 payload)
+{
+    __u64 now = coarse_now() * TICKS;
+    for (__u32 i = 0; i < MOST_LIMITS; i++) {
+        struct bucket *bucket = bucket_of(meter, i);
+        if (!bucket)
+            break;
+        int result = take(bucket, now, payload * bucket->price >> PRICE_SHIFT);
+        if (result == TAKEN)
+            continue;
+        if (result == EMPTY)
+            __sync_fetch_and_add(&bucket->refused, 1);
+        for (__u32 j = 0; j < i; j++) {
+            struct bucket *earlier = bucket_of(meter, j);
+            if (earlier)
+                __sync_fetch_and_add(&earlier->full, -(payload * earlier->price >> PRICE_SHIFT));
+        }
+        return result;
+    }
+    return TAKEN;
+}
+
+#endif
