@@ -128,10 +128,10 @@ class SignalingSettings(Section):
     """Sockets in all; 0: as many as there are file descriptors."""
 
     max_rooms_per_session: Positive = 8
-    """Rooms that one session may be in at a time; a token may say less."""
+    """Rooms that one session may be in at a time."""
 
     room_capacity: Positive = 64
-    """Peers that a room holds; a token may say less."""
+    """Peers that a room holds, where their tokens do not say (`capacity`)."""
 
     join_url: HttpUrlText = ""
     """Where your back end decides who may come in (a signed POST), for those without a JWT."""
@@ -161,7 +161,7 @@ class SignalingSettings(Section):
     """Tell them everyone's id (`listAllPeers`)."""
 
     peerjs_capacity: Positive = 10000
-    """PeerJS clients that may reach each other; a token may say less."""
+    """PeerJS clients that may reach each other, where their tokens do not say (`capacity`)."""
 
     drain_timeout: Seconds = 30
     """How long clients have to move elsewhere after SIGTERM, in seconds."""
