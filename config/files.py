@@ -9,8 +9,12 @@ def reason(error: OSError) -> str:
     text = error.strerror or str(error)
     if not isinstance(error, PermissionError):
         return text
+    return f"{text} for user {user()} (let its group have it: chgrp, chmod 640; the folder: 750)"
+
+
+def user() -> str:
+    """The name of whoever runs this, or the number: of a container's user, or systemd's own."""
     try:
-        user = pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:  # a container's user, or one that systemd made up
-        user = str(os.geteuid())
-    return f"{text} for user {user} (let its group have it: chgrp, chmod 640; the folder: 750)"
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())

@@ -82,6 +82,8 @@ class DescriptorStore:
         """
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self._inherited = dict(inherited)
+        self._unsaid: dict[str, None] = {}
+        """Names to drop that could not be said yet, in order."""
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
 
     @classmethod
@@ -105,12 +107,25 @@ class DescriptorStore:
 
     def put(self, name: str, sock: socket.socket) -> None:
         """Keep a socket from now on."""
+        self._unsaid.pop(name, None)
+        self.retry()
         # Not to be let go of because of an ICMP error that waits in it (FDPOLL).
         self._tell(f"FDSTORE=1\nFDNAME={name}\nFDPOLL=0", sock.fileno())
 
     def drop(self, name: str) -> None:
         """Keep it no more."""
-        self._tell(f"FDSTOREREMOVE=1\nFDNAME={name}")
+        self._unsaid[name] = None
+        self.retry()
+
+    def retry(self) -> None:
+        """Say what could not be said: the manager had as many messages waiting as it takes.
+
+        What it keeps holds a port of ours until the service ends.
+        """
+        for name in list(self._unsaid):
+            if not self._tell(f"FDSTOREREMOVE=1\nFDNAME={name}"):
+                return
+            del self._unsaid[name]
 
     def clean(self) -> None:
         """Drop what was there before and has not been taken."""
@@ -123,10 +138,11 @@ class DescriptorStore:
         """Say no more; what is there stays."""
         self._sock.close()
 
-    def _tell(self, text: str, *descriptors: int) -> None:
+    def _tell(self, text: str, *descriptors: int) -> bool:
+        """Say something; False: the manager takes nothing now."""
         rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))
         try:
             self._sock.sendmsg([text.encode()], [rights] if descriptors else [], 0, self._address)
-        except OSError:
-            # One that is not kept is opened anew after a restart, or a port is held for a while.
-            return
+        except OSError:  # a socket that is not kept is opened anew after a restart
+            return False
+        return True

@@ -109,6 +109,7 @@ class Client:
         name: str = "",
         room: str = "",
         ssl: Any = True,
+        before_rejoin: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         """Prepare to connect.
 
@@ -116,8 +117,12 @@ class Client:
         :param token: a join token, or a function that gets one; it is called for each connection.
         :param room: that will be joined; needed where a back end decides who may.
         :param ssl: as aiohttp takes it: an ``ssl.SSLContext``, or True for the usual checks.
+        :param before_rejoin: called with our new peer id after a lost session, before the others
+            hear of it as of a newcomer's: connections that live may tell it to their other ends
+            (PROTOCOL.md, "Between two clients"), and go on with restarted ICE.
         """
         self._url = url
+        self._before_rejoin = before_rejoin
         self._hello = {"type": "hello", "name": name, "room": room}
         self._token = token
         self._ssl = ssl
@@ -378,6 +383,11 @@ class Client:
                 self._connected.set()
 
     async def _rejoin(self) -> None:
+        if self._before_rejoin is not None:
+            try:
+                await self._before_rejoin(self.peer)
+            except Exception:  # the application's; the rooms are joined whatever it does
+                log.exception("before_rejoin failed")
         joined = []
         for room, meta in list(self._rooms.items()):
             with contextlib.suppress(SignalingError):

@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 from aiohttp import web
-from aiohttp.http import HttpProcessingError
+from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError
 
 from config.values import Endpoint
 from signaling.origin import Caller
@@ -23,6 +23,8 @@ MOST_SILENT = 64
 IDLE = 150.0
 """Seconds between requests: longer than proxies keep a connection that nobody uses."""
 BACKLOG = 1024
+LEAST_RATE, LEAST_BURST = 256 << 10, 1 << 20
+"""Bytes a second, and at once, that any connection may send: pages are asked for by it, too."""
 UNHEARD = logging.getLogger("signaling.unheard")
 """For aiohttp, which writes down what strangers send; ``Visitor`` has a line of its own instead."""
 UNHEARD.disabled = True
@@ -37,15 +39,18 @@ class Door(web.BaseSite):
         endpoint: Endpoint,
         tls: ssl.SSLContext | None,
         is_proxy: Callable[[str], bool],
+        allowance: Callable[[], tuple[float, float]],
     ) -> None:
         """Prepare to listen.
 
         :param runner: set up, and without an access log of its own.
         :param is_proxy: whether an address is that of many clients, and so of no number of them.
+        :param allowance: bytes a second, and at once, that messages may come to.
         """
         super().__init__(runner, ssl_context=tls, backlog=BACKLOG)
         self._endpoint = endpoint
         self._is_proxy = is_proxy
+        self.allowance = allowance
         self.silent: Counter[str] = Counter()
         """How many have not asked for anything, by address."""
 
@@ -90,13 +95,16 @@ class Door(web.BaseSite):
 class Visitor(web.RequestHandler):
     """A connection, from its first byte."""
 
-    __slots__ = ("_door", "_network", "_silent_until")
+    __slots__ = ("_burst", "_door", "_left", "_network", "_rate", "_silent_until", "_updated")
 
     def __init__(self, *arguments: Any, door: Door, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._door = door
         self._network: str | None = None
         self._silent_until: asyncio.TimerHandle | None = None
+        rate, burst = door.allowance()
+        self._rate, self._burst = max(rate, LEAST_RATE), max(burst, LEAST_BURST)
+        self._left, self._updated = self._burst, 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Give it a while to ask for something."""
@@ -108,6 +116,20 @@ class Visitor(web.RequestHandler):
         else:
             loop = asyncio.get_running_loop()
             self._silent_until = loop.call_later(FIRST_REQUEST, self.force_close)
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, unless it is more than all messages may come to.
+
+        Pieces of a message that never ends, with nothing in them, can be counted in no other way.
+        """
+        now = asyncio.get_running_loop().time()
+        filled = self._left + (now - self._updated) * self._rate
+        self._left, self._updated = min(self._burst, filled) - len(data), now
+        if self._left < 0:
+            log.debug("more bytes than messages may have")
+            self.force_close()
+        else:
+            super().data_received(data)
 
     def asked(self) -> None:
         """A request has come."""
@@ -128,9 +150,18 @@ class Visitor(web.RequestHandler):
         else:
             log.error("a request failed", exc_info=exc_info)
 
-    def handle_error(self, *arguments: Any, **options: Any) -> web.StreamResponse:
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
         """Answer what cannot be answered, without the versions of what we are made of."""
-        response = super().handle_error(*arguments, **options)
+        if isinstance(exc, UnicodeEncodeError) and not request.headers.get("Expect", "").isascii():
+            # aiohttp would quote it.
+            status, exc, message = 400, BadHttpMessage("bad Expect"), "bad Expect"
+        response = super().handle_error(request, status, exc, message)
         response.headers["Server"] = "icebroker"
         return response
 

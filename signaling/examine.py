@@ -10,16 +10,22 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import aiohttp
-from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
+from config.redis import RedisAddress
 from config.schema import RedisSettings
 from signaling.broker.primary import Finder, Unfit, identify
+from signaling.broker.rights import lacking
 from signaling.protocol import SUBPROTOCOL
 
 PATIENCE = aiohttp.ClientTimeout(total=8, sock_connect=4)
 ANSWER = 4.0
 SKEW = 60.0
 """Seconds; time-limited credentials bear less than their lifetime."""
+RIGHTS = (
+    "give the user the line of deploy/redis/users.acl, for the prefix that redis.prefix says, and "
+    "have it read: ACL LOAD"
+)
 NTP = "set both clocks by NTP (timedatectl set-ntp true)"
 
 
@@ -178,32 +184,34 @@ async def examine_redis(settings: RedisSettings) -> Finding:
     if address is None:
         return Finding("redis", "ok", "none is configured: this node stands alone")
     hosts = ", ".join(str(host) for host in address.hosts)
-    authority = str(settings.ca_certificate) if settings.ca_certificate else None
-    finder = Finder(address, "{" + settings.prefix + "}", authority)
     try:
-        primary = await finder.find()
-        async with finder.open(primary, "icebroker-doctor") as connection:
-            identity = await identify(connection)
+        return await _examine_primary(settings, address)
     except AuthenticationError as error:
-        says = f"Redis at {hosts} refuses the password: {error}"
-        return Finding("redis", "fail", says, "mend redis.url")
+        says, then = f"refuses the password: {error}", "mend redis.url"
+    except NoPermissionError as error:
+        says, then = f"refuses what the broker does: {error}", RIGHTS
     except Unfit as error:
-        return Finding(
-            "redis", "fail", f"Redis at {hosts}: {error}", "see the comments of redis.url"
-        )
+        says, then = f"is not fit: {error}", "see the comments of redis.url"
     except (RedisError, OSError) as error:
-        why = str(error) or "no answer"
-        return Finding(
-            "redis",
-            "fail",
-            f"Redis at {hosts} cannot be reached: {why}",
-            "start it, open its port, or mend redis.url; until then nobody can join a room",
-        )
+        says = f"cannot be reached: {str(error) or 'no answer'}"
+        then = "start it, open its port, or mend redis.url; until then nobody can join a room"
+    return Finding("redis", "fail", f"Redis at {hosts} {says}", then)
+
+
+async def _examine_primary(settings: RedisSettings, address: RedisAddress) -> Finding:
+    """Whether it may be relied on. :raises RedisError, OSError, Unfit: nobody could be asked."""
+    tag = "{" + settings.prefix + "}"
+    authority = str(settings.ca_certificate) if settings.ca_certificate else None
+    finder = Finder(address, tag, authority)
+    primary = await finder.find()
+    async with finder.open(primary, "icebroker-doctor") as connection:
+        identity = await identify(connection)
+        lacks = await lacking(connection, tag)
+    if lacks:
+        user = address.username or "default"
+        says = f"Redis at {primary} does not let the user {user} run {', '.join(lacks)}"
+        return Finding("redis", "fail", says, RIGHTS)
     if not identity.keeps:
-        return Finding(
-            "redis",
-            "warn",
-            f"Redis at {primary} forgets keys when its memory is full",
-            "CONFIG SET maxmemory-policy noeviction",
-        )
+        says = f"Redis at {primary} forgets keys when its memory is full"
+        return Finding("redis", "warn", says, "CONFIG SET maxmemory-policy noeviction")
     return Finding("redis", "ok", f"{primary} is the primary, and fit")

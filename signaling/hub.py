@@ -9,7 +9,6 @@ import random
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextvars import ContextVar
 from typing import Any, NamedTuple, Protocol
 
 from signaling.admission import Admission, Undecided
@@ -51,8 +50,12 @@ CUTS = {
     CloseCode.UNAUTHORIZED: "an operator has revoked the user",
 }
 """What a socket is told that the broker, or an operator, has cut."""
-ARRIVED: ContextVar[float] = ContextVar("arrived", default=0.0)
-"""When the message came that this task handles; 0: it handles none. Many are handled at a time."""
+FAILURES: dict[type[Exception], tuple[ErrorCode, str]] = {
+    Unavailable: (ErrorCode.UNAVAILABLE, AWAY),
+    NotThere: (ErrorCode.NOT_FOUND, GONE),
+    MailboxFull: (ErrorCode.QUEUE_FULL, "the peer is away and its queue is full"),
+}
+"""What a client is told of what the broker could not do."""
 
 
 class HubSettings(NamedTuple):
@@ -107,15 +110,6 @@ class Session:
         return {"peer": self.record.peer, "name": self.record.name, "user": self.user}
 
 
-class Request(NamedTuple):
-    """A message that is to be handled."""
-
-    session: Session
-    message: m.ClientMessage
-    arrived: float
-    """Monotonic time."""
-
-
 class Hub:
     """Answers clients; hands events to their sockets."""
 
@@ -136,6 +130,9 @@ class Hub:
         self._admission = admission
         self._stats = stats
         self._sessions: dict[str, Session] = {}
+        self._arrived = 0.0
+        """When the message came that is being handled, by a broker that is not waited for; else 0:
+        what comes by another one has just come, from wherever it is."""
         self.draining = False
         self.on_revoked: Callable[[Revocation], None] = lambda _: None
         """Called for each revocation that is heard of; the relay of this process has to know."""
@@ -267,18 +264,22 @@ class Hub:
 
     async def receive(self, session: Session, text: str) -> None:
         """Handle a text frame; whatever it holds, the socket gets an answer and lives."""
-        request = self.read(session, text)
-        if request is not None:
-            await self.handle(request)
-
-    def read(self, session: Session, text: str) -> Request | None:
-        """Parse a text frame; None where nothing is left to do: a ping is answered at once."""
         arrived = time.monotonic()
+        message = self.read(session, text, arrived)
+        if message is not None:
+            await self.handle(session, message, arrived)
+
+    def read(self, session: Session, text: str, arrived: float) -> m.ClientMessage | None:
+        """Parse a text frame; None where nothing is left to do: a ping is answered at once.
+
+        :param arrived: monotonic time.
+        """
         try:
             if not session.rate.allow(arrived):
                 self._refuse_flood(session)
             message = m.parse_untrusted(text)
-            if isinstance(message, m.Hello):
+            kind = type(message)
+            if kind not in self._handlers and kind is not m.Ping:
                 raise ProtocolError(ErrorCode.BAD_MESSAGE, "hello was said already")
         except ProtocolError as error:
             self._refuse(session, error, m.id_of_untrusted(text), arrived)
@@ -287,18 +288,18 @@ class Hub:
         if isinstance(message, m.Ping):
             self._answer(session, m.Pong(message.t), arrived)
             return None
-        return Request(session, message, arrived)
+        return message
 
-    async def handle(self, request: Request) -> None:
+    async def handle(self, session: Session, message: m.ClientMessage, arrived: float) -> None:
         """Do what a message asks for, and answer it."""
-        session, message, arrived = request
-        context = ARRIVED.set(arrived)
+        if not self.broker.waits:
+            self._arrived = arrived  # nobody else's turn comes before it is 0 again
         try:
             reply = await self._handlers[type(message)](session, message)
-            if reply is not None:
-                self._answer(session, reply, arrived)
-        except Unavailable:
-            error = ProtocolError(ErrorCode.UNAVAILABLE, AWAY)
+            if reply is not None and session.connection:
+                session.connection.send(m.encode(reply), arrived)
+        except (Unavailable, NotThere, MailboxFull) as failure:
+            error = ProtocolError(*FAILURES[type(failure)])
             self._refuse(session, error, getattr(message, "id", None), arrived)
         except ProtocolError as error:
             self._refuse(session, error, getattr(message, "id", None), arrived)
@@ -306,7 +307,7 @@ class Hub:
             if session.connection:
                 session.connection.close(CloseCode.SESSION_OVER, CUTS[CloseCode.SESSION_OVER])
         finally:
-            ARRIVED.reset(context)
+            self._arrived = 0.0
 
     def _answer(self, session: Session, message: m.ServerMessage, arrived: float) -> None:
         if session.connection:
@@ -376,20 +377,24 @@ class Hub:
         sender = session.record.session
         try:
             if to is None:
-                return await _answer_of(self.broker.broadcast(sender, event, request), request)
-            return await _answer_of(self.broker.send(sender, to, event, request), request)
+                there = await self.broker.broadcast(sender, event, request)
+            else:
+                there = await self.broker.send(sender, to, event, request)
         except Later as later:
-            self._run(self._answer_later(session, _answer_of(later.answer, request), request))
+            self._run(self._answer_later(session, later.answer, request))
             return None
+        return m.Ok(request, "delivered" if there else "queued")
 
-    async def _answer_later(self, session: Session, answer: Awaitable[m.Ok], request: str) -> None:
-        arrived = ARRIVED.get()
+    async def _answer_later(self, session: Session, answer: Awaitable[bool], request: str) -> None:
         try:
-            self._answer(session, await answer, arrived)
-        except ProtocolError as error:
-            self._refuse(session, error, request, arrived)
+            reply = m.Ok(request, "delivered" if await answer else "queued")
+        except (Unavailable, NotThere, MailboxFull) as failure:
+            error = ProtocolError(*FAILURES[type(failure)])
+            self._refuse(session, error, request, time.monotonic())
         except SessionOver:
             pass  # whoever asked has been told that it has no session any more
+        else:
+            self._answer(session, reply, time.monotonic())
 
     async def _ack(self, session: Session, message: m.Ack) -> None:
         await self.broker.acknowledge(session.record.session, message.seq)
@@ -417,7 +422,7 @@ class Hub:
         found = self._sessions.get(session)
         if found is not None and found.connection is not None and seq > found.sent:
             found.sent = seq
-            found.connection.send(text, ARRIVED.get() or time.monotonic())
+            found.connection.send(text, self._arrived or time.monotonic())
 
     def cut(self, session: str, code: CloseCode) -> None:
         """Close a session's socket, as the broker says."""
@@ -543,18 +548,6 @@ class Hub:
 
     def _send(self, session: Session, message: m.ServerMessage) -> None:
         self._answer(session, message, time.monotonic())
-
-
-async def _answer_of(sending: Awaitable[bool], request: str) -> m.Ok:
-    """What a sender is told. :raises ProtocolError: nothing was sent."""
-    try:
-        return m.Ok(request, "delivered" if await sending else "queued")
-    except NotThere:
-        raise ProtocolError(ErrorCode.NOT_FOUND, GONE) from None
-    except MailboxFull:
-        raise ProtocolError(
-            ErrorCode.QUEUE_FULL, "the peer is away and its queue is full"
-        ) from None
 
 
 def hash_of(secret: str) -> bytes:

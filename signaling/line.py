@@ -7,26 +7,25 @@ behind a request is answered before it.
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
-
-T = TypeVar("T")
+from typing import Any
 
 MOST_WAITING = 16
 """Requests that are read ahead of the one that is handled; then the socket is read no further."""
 
 
-class Line(Generic[T]):
+class Line:
     """Handles what is put into it in that order. Costs nothing while nothing waits."""
 
-    def __init__(self, handle: Callable[[T], Awaitable[None]]) -> None:
+    def __init__(self, handle: Callable[..., Awaitable[None]]) -> None:
         self._handle = handle
-        self._waiting: deque[T] = deque()
+        self._waiting: deque[tuple[Any, ...]] = deque()
         self._task: asyncio.Task[None] | None = None
         self._moved = asyncio.Event()
 
-    async def put(self, request: T) -> None:
+    async def put(self, request: tuple[Any, ...]) -> None:
         """Have a request handled; returns at once, unless too many wait.
 
+        :param request: the handler's arguments.
         :raises Exception: what the handling of an earlier one raised.
         """
         self._waiting.append(request)
@@ -51,7 +50,7 @@ class Line(Generic[T]):
     async def _work(self) -> None:
         try:
             while self._waiting:
-                await self._handle(self._waiting.popleft())
+                await self._handle(*self._waiting.popleft())
                 self._moved.set()
         finally:
             self._moved.set()

@@ -119,7 +119,9 @@ class SignalingService:
         await self._broker.start(self._hub)
         await self._runner.setup()
         try:
-            await Door(self._runner, self._settings.listen, tls, self._origins.is_trusted).start()
+            await Door(
+                self._runner, self._settings.listen, tls, self._origins.is_trusted, self._allowance
+            ).start()
         except OSError as error:
             await self._runner.cleanup()
             await self._broker.stop()
@@ -160,7 +162,7 @@ class SignalingService:
         if self.draining:
             problems.append("draining")
         if not self._broker.is_up():
-            problems.append("the broker cannot be reached")
+            problems.append("Redis cannot be reached (redis.url)")
         return problems
 
     async def refresh(self) -> None:
@@ -243,6 +245,11 @@ class SignalingService:
             await self._lifecycle.stop()
         await self._broker.stop()
         await self._poster.stop()
+
+    def _allowance(self) -> tuple[float, float]:
+        settings = self._settings
+        size = settings.max_message_bytes + 1024  # with all that is around them
+        return settings.max_messages_per_second * size, settings.max_message_burst * size
 
     async def _tick(self) -> None:
         while True:

@@ -9,7 +9,7 @@ from typing import Protocol
 import structlog
 from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
-from signaling.hub import MOST_REFUSED, Hub, Request, Session
+from signaling.hub import MOST_REFUSED, Hub, Session
 from signaling.line import Line
 from signaling.outbox import Socket, SocketSettings
 from signaling.protocol import SUBPROTOCOL
@@ -182,8 +182,9 @@ class Native:
     def __init__(self, hub: Hub, stats: Stats) -> None:
         self._hub = hub
         self._stats = stats
-        self._line: Line[Request] | None = None
-        """What waits for a broker that has to be waited for; most sockets never need it."""
+        self._waits = hub.broker.waits
+        self._line: Line | None = None
+        """What waits for a broker that has to be waited for; silent sockets need none."""
 
     async def begin(self, ws: web.WebSocketResponse, socket: Socket) -> Session | None:
         """Wait for a good hello; None where the socket ended without one."""
@@ -225,14 +226,15 @@ class Native:
     async def receive(self, session: Session, text: str) -> None:
         """Handle a text frame. Who writes too many is read more slowly, until it is cut."""
         refused = session.rate.refused
-        request = self._hub.read(session, text)
-        if request is not None:
-            if not self._hub.broker.waits:
-                await self._hub.handle(request)
+        arrived = time.monotonic()
+        message = self._hub.read(session, text, arrived)
+        if message is not None:
+            if not self._waits:
+                await self._hub.handle(session, message, arrived)
             else:
                 if self._line is None:
                     self._line = Line(self._hub.handle)
-                await self._line.put(request)
+                await self._line.put((session, message, arrived))
         if session.rate.refused > refused:
             await asyncio.sleep(FLOOD_PAUSE)
 

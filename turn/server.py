@@ -2,11 +2,9 @@
 
 import asyncio
 import resource
-import socket
 import time
 from collections import Counter
 from collections.abc import Iterable
-from typing import cast
 
 import structlog
 
@@ -15,22 +13,19 @@ from config.turn import TurnSettings
 from turn import assemble
 from turn.admin.relay import Allocations, RelayFigures, figures_of
 from turn.allocation.allocator import Parts
-from turn.allocation.elsewhere import Shown
 from turn.allocation.engine import Engine
-from turn.allocation.model import Owner, Relay
 from turn.allocation.policy import PeerPolicy
-from turn.allocation.record import NoJournal, Record, record_of
+from turn.allocation.record import NoJournal
 from turn.allocation.table import AllocationTable
-from turn.codec.errors import StunError
 from turn.codec.values import Address
 from turn.common import Common, alone
+from turn.handover import Handover
 from turn.kernel.plane import NullPlane, Plane
 from turn.metrics import Gauges, TurnCollector
 from turn.relay.forward import Forwarder
 from turn.relay.poll import Poller
 from turn.relay.ports import RelayPorts, random_below
 from turn.relay.shelf import NO_SHELF
-from turn.relay.sockets import RelaySocket
 from turn.routes import Carried, FiveTuple, Route, RouteTable
 from turn.stats import DropReason, Stats
 from turn.telling import Tell, to_nobody
@@ -113,6 +108,8 @@ class TurnService:
             tell,
         )
         self._engine = Engine(assemble.authenticator(settings, common.key), parts)
+        self.handover = Handover(self._engine, self._ports, self._routes, self.policy)
+        """Where there are workers beside it."""
         self.collections: tuple[Allocations, ...] = (Allocations(self._engine, self._routes),)
         proxies = Proxies(settings.proxy_protocol_from)
         wired = (self._engine, self._forwarder, self._routes, stats)
@@ -381,52 +378,13 @@ class TurnService:
                 self._engine.restore_route(client, peer, time.monotonic())
         self._plane.restored()
 
-    # Beside other workers --------------------------------------------------------------------
-
-    def hand_over(self, token: bytes, owner: Owner) -> socket.socket | None:
-        """Let go of a reserved port that a client of another worker shows the token of."""
-        try:
-            relay = self._engine.table.claim(token, owner)
-        except StunError:
-            return None
-        return cast("RelaySocket", relay).detach()
-
-    def let_go(self, shown: Shown) -> tuple[Record, list[socket.socket]]:
-        """Let go of an allocation that a client of another worker shows the ticket of.
-
-        What its new address is counted for stays counted here for a moment: never by none.
-
-        :raises StunError: it may not have it.
-        """
-        engine = self._engine
-        allocation, held = engine.hand_over(shown, time.monotonic())
-        relays = [relayed.relay for relayed in allocation.relayed.values()]
-        record = record_of(allocation)
-        asyncio.get_running_loop().call_later(TICK, engine.table.books.give, held)
-        return record, [cast("RelaySocket", relay).detach() for relay in relays]
-
-    def take_over(self, sock: socket.socket) -> Relay:
-        """Relay from a port that another worker let go of."""
-        return self._ports.adopt(sock)
-
-    def relay_gone(self, relayed: Address) -> None:
-        """Another worker's relayed address is released: nobody here sends there any more."""
-        self._routes.remove_to(relayed)
-
-    def check_own_peers(self) -> None:
-        """End the routes to our own addresses that lead nowhere since a worker died."""
-        own = self.policy.own_addresses
-        peers = {r.wire_peer: r.peer for r in self._routes.all() if r.wire_peer.host in own}
-        for wire_peer, peer in peers.items():
-            if not self.policy.allows(peer):
-                self._routes.remove_to(wire_peer)
-
     async def _tick(self) -> None:
         ticks = 0
         while True:
             await asyncio.sleep(TICK)
             self._engine.expire(time.monotonic())
             self._listeners.tick()
+            self._ports.shelf.retry()
             ticks += 1
             if ticks % SWEEP_TICKS == 0:
                 self._listeners.sweep()

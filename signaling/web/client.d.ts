@@ -115,6 +115,7 @@ export interface PeerEvents {
 /** Somebody else in the room, and the call with them. */
 export class Peer extends Emitter<PeerEvents> {
   private constructor();
+  /** As the server has it; another one after a session of theirs was lost whose call goes on (`update`). */
   readonly id: string;
   readonly name: string;
   readonly meta: unknown;

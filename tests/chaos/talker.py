@@ -82,6 +82,11 @@ class Talker:
         return self.joined and self._frame is None
 
     @property
+    def sessions(self) -> int:
+        """How many sessions it has begun."""
+        return sum(line.what == "began" for line in self.log)
+
+    @property
     def acknowledged(self) -> int:
         """Messages of its own that the server has answered for."""
         return sum(line.what == "sent" for line in self.log)

@@ -46,6 +46,8 @@ class World:
         """They know every node, and come back."""
         self.doomed: list[Talker] = []
         """They know the first node only, and vanish with it."""
+        self._sessions: dict[Talker, int] = {}
+        """How many sessions each client had begun when the doomed vanished."""
         self._rooms = itertools.count()
 
     @property
@@ -80,6 +82,7 @@ class World:
         """Have the doomed go without a word; their peers."""
         for client in self.doomed:
             await client.vanish()
+        self._sessions = {client: client.sessions for client in self.clients}
         return {client.peer for client in self.doomed}
 
     def elsewhere(self) -> list[Talker]:
@@ -87,12 +90,16 @@ class World:
         return [client for client in self.clients if client.at != self.nodes[0].url]
 
     async def told(self, by: list[Talker], what: str, peers: set[str], within: float) -> None:
-        """Wait until these clients heard something of all these peers."""
+        """Wait until these clients heard something of all these peers.
+
+        One that has begun another session since they vanished is told who is there instead.
+        """
 
         def unheard() -> dict[str, set[str]]:
             return {
                 client.name: peers - {line.peer for line in client.log if line.what == what}
                 for client in by
+                if client.sessions == self._sessions[client]
             }
 
         try:

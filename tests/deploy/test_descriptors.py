@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from config.systemd import DescriptorStore
 from tests.deploy.manager import Manager
 from tests.interop.process import free_port
 from tests.turn.live import Client
@@ -131,3 +132,33 @@ async def test_what_no_setting_asks_for_is_given_back(restarted: Restarted):
     restarted.start()
     restarted.manager.hear_all()
     assert set(restarted.manager.kept) == {f"{kind}-127.0.0.1-{other}" for kind in ("udp", "tcp")}
+
+
+def test_what_is_dropped_while_the_manager_is_busy_is_dropped_later(tmp_path: Path):
+    """Else whoever allocates and releases fast leaves ports that nobody can have any more."""
+    manager = Manager(tmp_path)
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as kept,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as others,
+    ):
+        store = DescriptorStore(str(tmp_path / "notify"), {})
+        for name in ("relay-1", "relay-2"):
+            store.put(name, kept)
+            manager.hear_all()
+        with pytest.raises(BlockingIOError):
+            send_for_ever(others, tmp_path / "notify")
+        store.drop("relay-1")
+        store.drop("relay-2")
+        manager.hear_all()
+        assert list(manager.kept) == ["relay-1", "relay-2"]
+        store.retry()
+        manager.hear_all()
+        assert not manager.kept
+        store.close()
+    manager.close()
+
+
+def send_for_ever(sock: socket.socket, to: Path) -> None:
+    """Send messages of another service."""
+    while True:
+        sock.sendto(b"STATUS=busy", str(to))

@@ -12,6 +12,7 @@ from config.turn import TurnSettings
 from signaling.examine import examine_redis
 from tests.interop.process import free_port, relay
 from tests.redis_server import redis_server
+from tests.redis_sites import ACL
 from tests.shell import Shell
 from turn.doctor import host
 from turn.doctor.report import Finding, Section, Status
@@ -84,6 +85,31 @@ async def test_redis_as_it_is(tmp_path: Path) -> None:
         server.client.config_set("maxmemory-policy", "allkeys-lru")
         lossy = await ask("pw")
         assert (lossy.status, lossy.next) == ("warn", "CONFIG SET maxmemory-policy noeviction")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (("", ""), "is the primary, and fit"),
+        (("+zadd", "+get"), "does not let the user icebroker run zadd"),
+        (("+ssubscribe", "+get"), "does not let the user icebroker run ssubscribe"),
+        (("+script|load", "+get"), "refuses what the broker does"),
+        (("~{icebroker}", "~{other}"), "refuses what the broker does"),
+        (("&{icebroker}", "&{other}"), "does not let the user icebroker run spublish, ssubscribe"),
+    ],
+    ids=["shipped", "a command", "listening", "scripts", "another prefix", "channels"],
+)
+async def test_what_the_redis_user_may_not_do(
+    tmp_path: Path, change: tuple[str, str], says: str
+) -> None:
+    with redis_server(tmp_path / "redis") as server:
+        _, name, *rules = ACL.read_text().replace("resetpass", ">pw").replace(*change).split()
+        server.client.execute_command("ACL", "SETUSER", name, *rules)
+        url = f"redis://icebroker:pw@127.0.0.1:{server.port}"
+        one = await examine_redis(RedisSettings.model_validate({"url": url}))
+    assert says in one.says
+    assert (one.status == "ok") == (change == ("", ""))
+    assert "users.acl" in one.next or one.status == "ok"
 
 
 async def test_no_redis() -> None:

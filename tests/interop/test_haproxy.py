@@ -2,15 +2,14 @@
 
 import contextlib
 import socket
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import need
+from tests.interop import uclient
 from tests.interop.process import free_port, relay, running
-from tests.interop.test_uclient import USER, all_came_back
 from tests.patience import PATIENCE
 
 CONFIGURATION = """
@@ -39,24 +38,19 @@ def _wait_until_open(port: int) -> None:
 
 @pytest.mark.parametrize("over", [["-t"], ["-t", "-S"]], ids=["tcp", "tls"])
 def test_a_call_goes_through_the_load_balancer(tmp_path: Path, over: list[str]) -> None:
-    uclient, haproxy, peer_port = need("turnutils_uclient"), need("haproxy"), free_port()
-    plain, secure = free_port(), free_port()
+    haproxy, plain, secure = need("haproxy"), free_port(), free_port()
     with relay(
         tmp_path, proxy_protocol_from=["127.0.0.9/32"], max_allocations_per_address=12
     ) as server:
         file = tmp_path / "haproxy.cfg"
         file.write_text(CONFIGURATION.format(plain, server.port, secure, server.tls_port))
-        with (
-            running("turnutils_peer", "-p", str(peer_port), "-L", "127.0.0.1"),
-            running(haproxy, "-db", "-f", str(file)),
-        ):
+        with uclient.echo_peer() as peer_port, running(haproxy, "-db", "-f", str(file)):
             _wait_until_open(plain)
-            command = [uclient, *over, *USER, "-e", "127.0.0.1", "-r", str(peer_port)]
             port = str(secure if "-S" in over else plain)
-            done = subprocess.run(
-                [*command, "-m", "5", "-p", port, "127.0.0.1"],
-                capture_output=True, text=True, timeout=60, check=False,
+            output = uclient.complete(
+                *over, *uclient.USER, "-p", port, "-r", str(peer_port),
+                "-e", "127.0.0.1", "-m", "5", "127.0.0.1",
             )  # fmt: skip
-        assert all_came_back(done.stdout), done.stdout + done.stderr
+        assert uclient.all_came_back(output), output
         drops = server.metrics()
         assert drops['icebroker_turn_dropped_packets_total{reason="no_proxy_header"}'] == 0

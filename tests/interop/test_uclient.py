@@ -1,67 +1,20 @@
 """coturn's own test client against our relay, every packet also through Wireshark's dissector."""
 
 import base64
-import re
 import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from tests.conftest import need, need_root
-from tests.interop.process import Relay, free_port, relay, running
+from tests.interop import uclient
+from tests.interop.uclient import LINES, SECRET, Bench, all_came_back
 from tests.patience import PATIENCE
 
-SECRET = "the shared secret of the tests"
-USER = ["-u", "alice", "-w", "secretpw"]
-
-LINES = {
-    "udp": "-e 127.0.0.1 USER 127.0.0.1",
-    "udp-send": "-s -e 127.0.0.1 USER 127.0.0.1",
-    "udp-no-rtcp": "-c -e 127.0.0.1 USER 127.0.0.1",
-    "udp-negative": "-G -e 127.0.0.1 USER 127.0.0.1",
-    "udp-padding": "-D -e 127.0.0.1 USER 127.0.0.1",
-    "udp-random-stun": "-B -e 127.0.0.1 USER 127.0.0.1",
-    "udp-pair": "-y USER 127.0.0.1",
-    "udp-pair-no-rtcp": "-y -c USER 127.0.0.1",
-    "udp-pair-send": "-y -s USER 127.0.0.1",
-    "udp-unfragmented": "-g -e 127.0.0.1 USER 127.0.0.1",
-    "udp-unfragmented-x": "-X -g -e 127.0.0.1 USER 127.0.0.1",
-    "udp-dual": "-Z -e 127.0.0.1 USER 127.0.0.1",
-    "mobility": "-M -e 127.0.0.1 USER 127.0.0.1",
-    "mobility-send": "-M -s -e 127.0.0.1 USER 127.0.0.1",
-    "mobility-tcp": "-M -t -e 127.0.0.1 USER 127.0.0.1",
-    "third-party": "-J -e 127.0.0.1 127.0.0.1",
-    "third-party-tcp": "-J -t -e 127.0.0.1 127.0.0.1",
-    "third-party-pair": "-J -y 127.0.0.1",
-    "udp-large": "-l 1200 -n 200 -m 5 -z 5 -e 127.0.0.1 USER 127.0.0.1",
-    "udp-many": "-m 50 -n 20 -y -e 127.0.0.1 USER 127.0.0.1",
-    "tcp": "-t -e 127.0.0.1 USER 127.0.0.1",
-    "tcp-send": "-t -s -e 127.0.0.1 USER 127.0.0.1",
-    "tcp-padding": "-t -D -e 127.0.0.1 USER 127.0.0.1",
-    "tcp-negative": "-t -G -e 127.0.0.1 USER 127.0.0.1",
-    "tcp-pair": "-t -y USER 127.0.0.1",
-    "tls": "-t -S -E CA -e 127.0.0.1 USER 127.0.0.1",
-    "tls-pair": "-t -S -y USER 127.0.0.1",
-    "dtls": "-S -e 127.0.0.1 USER 127.0.0.1",
-    "dtls-send": "-S -s -e 127.0.0.1 USER 127.0.0.1",
-    "dtls-pair": "-S -y USER 127.0.0.1",
-    "ipv6": "-x -e ::1 USER ::1",
-    "ipv6-pair": "-x -y USER ::1",
-    "ipv6-relay": "-x -e ::1 USER 127.0.0.1",
-    "ipv6-client": "-X -e 127.0.0.1 USER ::1",
-    "ipv6-tcp": "-t -x -e ::1 USER ::1",
-    "rfc6062": "-T USER 127.0.0.1",
-    "rfc6062-tls": "-T -S USER 127.0.0.1",
-    "rfc6062-ipv6": "-T -x USER ::1",
-    "secret-udp": "-W SECRET -u bob -e 127.0.0.1 127.0.0.1",
-    "secret-tcp": "-t -W SECRET -u bob -e 127.0.0.1 127.0.0.1",
-    "secret-tls": "-t -S -W SECRET -u bob -e 127.0.0.1 127.0.0.1",
-}
 # The keys that the client has in it for its -J.
 TEST_KEYS = {
     name: base64.b64encode(key).decode()
@@ -80,58 +33,16 @@ FILTERS = (
 )
 
 
-class Bench:
-    """A relay, an echo peer, and the client's command lines."""
-
-    def __init__(self, server: Relay, peer_port: int) -> None:
-        self.server = server
-        self.peer_port = peer_port
-
-    def uclient(self, line: str, seconds: float = 90) -> tuple[int | None, str]:
-        """Run one line; gives its exit code (None: it was stopped after a while) and output."""
-        words: list[str] = []
-        for word in line.split():
-            words += {
-                "USER": USER,
-                "SECRET": [SECRET],
-                "CA": [str(self.server.certificate)],
-            }.get(word, [word])
-        port = self.server.tls_port if "-S" in words else self.server.port
-        command = [need("turnutils_uclient"), "-p", str(port), "-r", str(self.peer_port), *words]
-        try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, timeout=seconds, check=False
-            )
-        except subprocess.TimeoutExpired:
-            return None, ""
-        return done.returncode, done.stdout + done.stderr
-
-
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     """One relay for all lines."""
-    need("turnutils_uclient")
-    peer_port = free_port()
-    with (
-        running("turnutils_peer", "-p", str(peer_port), "-L", "127.0.0.1", "-L", "::1"),
-        relay(
-            tmp_path_factory.mktemp("relay"),
-            max_unproved_replies_per_second=1000,
-            max_allocations_per_address=0,
-            tcp_allocations=True,
-            mobility=True,
-            third_party_name="turn.example.org",
-            third_party_keys=TEST_KEYS,
-        ) as server,
-    ):
-        yield Bench(server, peer_port)
-
-
-def all_came_back(output: str) -> bool:
-    """Whether the client's last total says that as much was received as sent."""
-    totals = re.findall(r"tot_send_msgs=(\d+), tot_recv_msgs=(\d+)$", output, re.MULTILINE)
-    sent, received = map(int, totals[-1]) if totals else (0, 0)
-    return sent == received > 0
+    with uclient.bench(
+        tmp_path_factory.mktemp("relay"),
+        tcp_allocations=True,
+        third_party_name="turn.example.org",
+        third_party_keys=TEST_KEYS,
+    ) as bench:
+        yield bench
 
 
 class Run(NamedTuple):
@@ -146,17 +57,11 @@ class Run(NamedTuple):
 def run(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Run every line under one capture."""
     capture = Capture(tmp_path_factory.mktemp("capture") / "lo.pcap", bench.server.port)
-    with ThreadPoolExecutor(9) as pool:
-        results = pool.map(lambda name: bench.uclient(LINES[name])[1], LINES)
-        outputs = dict(zip(LINES, results, strict=True))
-    # The client stops listening on time, not on the last message: on a machine that is busy with
-    # all lines at once one may come late. Alone, everything has to come.
-    for name in [name for name, output in outputs.items() if not all_came_back(output)]:
-        outputs[name] = bench.uclient(LINES[name])[1]
+    outputs = bench.at_once(LINES, 9)
     # With -Z the client throws a die for the family of each Refresh, and gives up where it asked
     # for the family that its allocation does not have (coturn's own relay is refused as well).
     for _ in range(12):
-        if "error 443" in outputs["udp-dual"]:
+        if not all_came_back(outputs["udp-dual"]):
             outputs["udp-dual"] = bench.uclient(LINES["udp-dual"])[1]
     capture.stop()
     return Run(outputs, capture.count(), capture.complaints())
@@ -238,7 +143,7 @@ UDP_IPV4 = '{family="ipv4",transport="udp"}'
 
 def test_random_corruption_does_not_harm_the_server(bench: Bench) -> None:
     bench.uclient("-R -e 127.0.0.1 USER 127.0.0.1", seconds=8)  # it ends when it likes, or never
-    _, output = bench.uclient("-c -e 127.0.0.1 USER 127.0.0.1")
+    output = bench.complete("-c -e 127.0.0.1 USER 127.0.0.1")
     assert "tot_send_msgs=5, tot_recv_msgs=5" in output
 
 

@@ -562,6 +562,31 @@ class TestPythonClient:
                     assert event["joined"][0]["room"] == "r"
                     assert one.peer != peer
 
+    async def test_before_it_joins_again_it_may_tell_those_whom_it_calls(self):
+        async with signaling() as service:
+            address = url(service, "/ws", "ws")
+            told = []
+
+            async def tell(peer):
+                found = await service._hub.present()
+                told.append((peer, peer in [who.record.peer for who, rooms in found if rooms]))
+                raise ValueError("a fault of the application's")
+
+            async with Client(address, before_rejoin=tell) as one:
+                await one.join("r")
+                assert not told
+                peer = one.peer
+                assert one._session is not None
+                one._session["secret"] = "forgotten"
+                await one.drop()
+                async with asyncio.timeout(30):
+                    async for event in one.events():
+                        if event["type"] == "restarted":
+                            break
+                assert [joined["room"] for joined in event["joined"]] == ["r"]
+                assert told == [(one.peer, False)]
+                assert one.peer != peer
+
     async def test_a_burst_is_paced_and_not_refused(self):
         # A fifth of the burst is kept for delays on the way: here up to 1 s, of a busy machine.
         async with signaling(max_message_burst=80, max_messages_per_second=20) as service:

@@ -4,9 +4,13 @@ The real process is run, with its own logging, since a library's lines count too
 """
 
 import asyncio
+import subprocess
+import sys
 import time
 
-from tests.interop.process import relay
+import pytest
+
+from tests.interop.process import ROOT, relay
 from tests.turn.live import UDP, Client
 from turn.auth.credentials import long_term_key
 from turn.auth.ephemeral import mint
@@ -68,3 +72,26 @@ async def test_what_is_no_http_is_not_logged(tmp_path, monkeypatch):
         logged = running.log.read_text()[len(before) :]
         assert "canary-token" not in logged
         assert "Error" not in logged
+
+
+FAULTY = """
+import sys, structlog
+from config.log import set_up
+from config.schema import LogSettings
+set_up(LogSettings(format=sys.argv[1]))
+def check(token):
+    raise ValueError("a fault of ours")
+try:
+    check("canary-" + "token")
+except ValueError:
+    structlog.get_logger("signaling").exception("a request failed")
+"""
+
+
+@pytest.mark.parametrize("form", ["console", "json"])
+def test_a_fault_is_told_without_what_variables_held(form):
+    """On a terminal, too: a traceback that shows every variable shows tokens."""
+    command = [sys.executable, "-c", FAULTY, form]
+    written = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stderr
+    assert "a fault of ours" in written
+    assert "canary" not in written.replace('check("canary-" + "token")', "")

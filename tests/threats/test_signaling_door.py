@@ -174,3 +174,33 @@ async def test_who_pings_and_is_gone_is_no_error_of_ours(caplog):
         async with sockets(service) as connect:
             await (await connect()).hello()
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+@pytest.mark.parametrize(
+    "piece", [frame(0, b""), frame(FIN | 0xA, b"")], ids=["fragments", "pongs"]
+)
+async def test_frames_without_end_end_the_socket(piece):
+    """A message that never ends is never counted, and its empty pieces take a processor to read."""
+    async with signaling(max_messages_per_second=1, max_message_bytes=1024) as service:
+        wire = await upgrade(service)
+        wire.writer.write(frame(FIN | TEXT, HELLO) + frame(TEXT, b""))
+        sent = 0
+        try:
+            while sent < 64 << 20:
+                wire.writer.write(piece * 5000)
+                sent += len(piece) * 5000
+                await wire.writer.drain()
+        except ConnectionError:
+            pass
+        wire.writer.close()
+        # What the server takes, and what the kernel's buffers hold.
+        assert sent < 32 << 20
+
+
+async def test_messages_as_long_and_as_many_as_allowed_are_no_flood():
+    async with signaling() as service, sockets(service) as connect:
+        one = await connect()
+        await one.hello()
+        for number in range(95):
+            await one.say(type="ping", t=number, x="x" * 65_000)
+            await one.hear("pong")

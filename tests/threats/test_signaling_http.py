@@ -25,6 +25,8 @@ REQUESTS = {
     "no host": b"GET /ice HTTP/1.0\r\n\r\n",
     "a key of bytes": b"GET /ws HTTP/1.1\r\nHost: h\r\n" + UPGRADE
         + b"Sec-WebSocket-Key: \xff\xff\r\n\r\n",
+    "an expectation of bytes": b"GET /ice HTTP/1.1\r\nHost: h\r\nExpect: 100-\xff\r\n\r\n",
+    "an expectation of bytes of nothing": b"GET /x HTTP/1.1\r\nHost: h\r\nExpect: \xff\r\n\r\n",
     "no key": b"GET /ws HTTP/1.1\r\nHost: h\r\n" + UPGRADE + b"\r\n",
     "a version of bytes": b"GET /ws HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\n"
         b"Connection: upgrade\r\nSec-WebSocket-Version: \xff\r\n" + KEY + b"\r\n",

@@ -36,7 +36,7 @@ class ProcessFigures(Struct, frozen=True):
     largest_resident_bytes: int
 
 
-class DrainRequest(Struct, frozen=True):
+class DrainRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """How long clients have."""
 
     seconds: float = 30.0
@@ -48,13 +48,13 @@ class Reloaded(Struct, frozen=True):
     reloaded: bool = True
 
 
-class LogLevel(Struct, frozen=True):
+class LogLevel(Struct, frozen=True, forbid_unknown_fields=True):
     """The least important lines that are written; a reload puts it back."""
 
     level: Literal["debug", "info", "warning", "error"]
 
 
-class Revoke(Struct, frozen=True):
+class Revoke(Struct, frozen=True, forbid_unknown_fields=True):
     """For how long a user may begin nothing new."""
 
     seconds: float = DAY

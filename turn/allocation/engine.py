@@ -32,6 +32,9 @@ from turn.codec.values import Address
 from turn.routes import Buffer, FiveTuple, Route, Send
 from turn.stats import DropReason
 
+REPEATABLE = frozenset({Method.CREATE_PERMISSION, Method.CHANNEL_BIND})
+"""A retransmission of these is handled again, and does no more than refresh what is there
+(RFC 8656 §10.2, §12.2)."""
 AUTH_RESULTS = {400: "bad_request", 401: "unauthorized", 438: "stale_nonce"}
 
 
@@ -91,9 +94,11 @@ class Engine:
         if message.method == Method.BINDING:
             self._check_known(request)
             return self._succeed(request)
-        kept = self._replies.get(request.client, message.raw, now)
-        if kept is not None:
-            return Reply(kept, proved=True)
+        remembered = message.method not in REPEATABLE
+        if remembered:
+            kept = self._replies.get(request.client, message.raw, now)
+            if kept is not None:
+                return Reply(kept, proved=True)
         request.identity = self._authenticate(request)
         # Only now (RFC 8489 §6.3): a client discards a 420 that nothing protects (§9.2.5).
         self._check_known(request)
@@ -103,7 +108,7 @@ class Engine:
             reply = self._succeed(request)
         finally:
             self.table.settle()
-        if reply is not None:
+        if reply is not None and remembered:
             self._replies.put(request.client, message.raw, reply.data, now)
         return reply
 

@@ -1,6 +1,7 @@
 """Replies kept for retransmissions: same transaction, same reply (RFC 8489 §6.3.1, 40 s).
 
-Only replies to authenticated requests are kept, so nobody fills this without proof. What counts is
+Only replies to authenticated requests are kept, so nobody fills this without proof, and only of
+methods that would do something else the second time. What counts is
 the same bytes: were the transaction id enough, 20 bytes with a forged source would draw a whole
 reply, as often as somebody likes.
 """

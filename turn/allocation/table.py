@@ -227,7 +227,9 @@ class AllocationTable:
         :raises StunError: 508 where there is none of this owner's (RFC 8656 §7.2).
         """
         reservation = self._reservations.get(token)
-        if reservation is None or reservation.owner != owner:
+        # Not the whole owner: coturn's client asks for the second port of a pair with an
+        # access token of its own, which has another key (RFC 7635).
+        if reservation is None or reservation.owner.username != owner.username:
             raise StunError(508)
         return reservation.relay
 

@@ -5,6 +5,7 @@ import socket
 from contextlib import closing
 from pathlib import Path
 
+from config.files import user
 from config.section import StartError
 from config.turn import TurnSettings
 from turn import assemble
@@ -112,10 +113,10 @@ def _plane(section: Section, settings: TurnSettings) -> None:
         )
         return
     try:
-        says = f"packets go by {plane.name} ({plane.reason})"
+        # Another user's relay may have other rights: what it does, it says at its start.
+        says = f"a relay run by {user()} has packets go by {plane.name} ({plane.reason})"
     finally:
         plane.stop()
     if isinstance(plane, NullPlane) and settings.data_plane == "auto":
-        section.ok("plane", f"{says}; the kernel would carry more")
-    else:
-        section.ok("plane", says)
+        says += "; the kernel would carry more"
+    section.ok("plane", f"{says}; what one does, its log says (data plane)")

@@ -25,6 +25,9 @@ class Shelf(Protocol):
     def clean(self) -> None:
         """Drop what was there before and has not been taken."""
 
+    def retry(self) -> None:
+        """Drop what could not be dropped; to be called about once a second."""
+
 
 class NoShelf:
     """Sockets end with the process."""
@@ -40,6 +43,9 @@ class NoShelf:
         """Nothing."""
 
     def clean(self) -> None:
+        """Nothing."""
+
+    def retry(self) -> None:
         """Nothing."""
 
 

@@ -139,19 +139,19 @@ class Child:
         """Do what the pool says to a relay that runs."""
         match message:
             case Gone(host, port):
-                service.relay_gone(Address(host, port))
+                service.handover.relay_gone(Address(host, port))
             case Claim():
                 self._hand_over(service, message)
             case Claimed(number):
                 socks = as_sockets(descriptors)
-                self._others.answered(number, service.take_over(socks[0]) if socks else None)
+                self._others.answered(number, service.handover.adopt(socks[0]) if socks else None)
             case Take():
                 self._let_go(service, message)
             case Taken(number, _, code, record):
-                relays = [service.take_over(sock) for sock in as_sockets(descriptors)]
+                relays = [service.handover.adopt(sock) for sock in as_sockets(descriptors)]
                 self._others.taken(number, Moved(record, relays) if record else code)
             case Lost():
-                service.check_own_peers()
+                service.handover.worker_gone()
             case Addresses(addresses):
                 self._addresses = addresses
                 service.follow_addresses()
@@ -225,7 +225,7 @@ class Child:
         self._link.send(Drained())
 
     def _hand_over(self, service: TurnService, claim: Claim) -> None:
-        sock = service.hand_over(claim.token, Owner(claim.username, claim.user))
+        sock = service.handover.release_port(claim.token, Owner(claim.username, claim.user))
         answer = Claimed(claim.number, claim.asking)
         if sock is None:
             self._link.send(answer)
@@ -237,7 +237,7 @@ class Child:
         owner = Owner(take.username, take.user)
         shown = Shown(take.ticket, owner, take.host)
         try:
-            record, socks = service.let_go(shown)
+            record, socks = service.handover.release_allocation(shown)
         except StunError as error:
             self._link.send(Taken(take.number, take.asking, error.code))
             return

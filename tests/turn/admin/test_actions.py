@@ -63,6 +63,19 @@ async def test_a_drain_is_watched_and_taken_back(stage, connect):
         await (await join()).hello()
 
 
+async def test_a_misspelt_wish_changes_nothing(stage):
+    _, _, api = stage
+    for path, method, body in (
+        ("drain", "POST", {"second": 600}),
+        ("revocations/anna", "PUT", {"hours": 1}),
+        ("log", "PUT", {"level": "info", "for": 60}),
+    ):
+        answer = await api.ask(path, method, body)
+        assert (answer.status, "unknown field" in answer.body["message"]) == (400, True)
+    assert not (await api.get("drain"))["draining"]
+    assert (await api.get("revocations"))["revocations"] == []
+
+
 async def test_a_drain_ends_with_its_process(stage):
     _, _, api = stage
     await api.ask("drain", "POST", {"seconds": 3600})

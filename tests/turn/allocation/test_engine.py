@@ -519,6 +519,23 @@ class TestChannelBind:
         client.bind(0x4000, PEER)
         assert code_of(client.bind(0x4001, OTHER_PEER)) == 508
 
+    def test_a_retransmission_refreshes_and_takes_no_memory(self, world):
+        """RFC 8656 §10.2, §12.2: nothing special is needed to answer it alike."""
+        client = world.client()
+        client.allocate()
+        peer = (registry.XOR_PEER_ADDRESS, PEER)
+        before = len(world.engine._replies)
+        for asked in (
+            client.encode(Method.CREATE_PERMISSION, peer),
+            client.encode(Method.CHANNEL_BIND, (registry.CHANNEL_NUMBER, 0x4000), peer),
+        ):
+            replies = {bytes(client.raw(asked).raw) for _ in range(3)}
+            assert len(replies) == 1
+            assert code_of(client.raw(asked)) == 0
+        assert len(world.engine._replies) == before
+        (allocation,) = world.engine.table
+        assert (len(allocation.permissions), len(allocation.channels)) == (1, 1)
+
 
 class TestSendIndication:
     def test_without_a_permission_it_goes_nowhere(self, world):

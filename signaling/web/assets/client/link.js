@@ -4,14 +4,18 @@ import { receiveToo, sendTracks } from "./media.js";
 /** Both ends open this channel by its number, so that it needs no negotiation of its own. */
 const CHANNEL = { negotiated: true, id: 0 };
 
+/** What the two clients tell each other beside the server; far from the numbers that applications take. */
+const ASIDE = { negotiated: true, id: 250 };
+
 /**
  * One RTCPeerConnection to a peer with its negotiation and its data channel; thrown away as a whole
  * when the other side starts afresh.
  *
- * `hooks`: those of Negotiator, and `track(event)`, `state()`, `data(value)`, `open()`.
+ * `hooks`: those of Negotiator, and `track(event)`, `state()`, `data(value)`, `open()`, `aside(message)`.
  */
 export class Link {
   #negotiator;
+  #aside;
   #closed = false;
 
   constructor({ configuration, polite, patient, media, receive, hooks }) {
@@ -24,6 +28,8 @@ export class Link {
     this.channel.binaryType = "arraybuffer";
     this.channel.onopen = () => hooks.open();
     this.channel.onmessage = ({ data }) => hooks.data(decode(data));
+    this.#aside = pc.createDataChannel("icebroker-aside", ASIDE);
+    this.#aside.onmessage = ({ data }) => hooks.aside(decode(data));
     sendTracks(pc, media);
     if (!patient) receiveToo(pc, receive);
   }
@@ -36,6 +42,22 @@ export class Link {
       signaling: this.pc.signalingState,
       negotiated: this.#negotiator.negotiated,
     };
+  }
+
+  /** Whether it carries something, whatever became of signaling. */
+  get lives() {
+    return this.pc.connectionState === "connected" && this.#aside.readyState === "open";
+  }
+
+  /** Tell the other client something, over the connection itself. */
+  tell(message) {
+    if (this.lives) this.#aside.send(JSON.stringify(message));
+  }
+
+  /** Go on over another session: the newcomer there, who is impolite, looks for a path anew. */
+  async resume(polite) {
+    await this.#negotiator.resume(polite);
+    if (!polite && !this.#closed) this.restartIce();
   }
 
   receive(signal) {

@@ -9,7 +9,7 @@ const MOST_WAITING = 256;
  * Perfect negotiation over one RTCPeerConnection: either side may offer at any time, and of two
  * offers at once the impolite side's stands. Roles come from the server.
  *
- * `hooks`: `send(signal)`; `restarted(offer | null)`: the other side has a new connection, so ours is
+ * `hooks`: `send(signal)`; `described()`: a description of the other side's connection has been applied; `restarted(offer | null)`: the other side has a new connection, so ours is
  * of no use (the offer is to be given to our next one, if there is one); `problem(code, cause)`;
  * `delay()`: milliseconds that a description of the other side has to wait, 0 once it may be applied.
  */
@@ -60,6 +60,13 @@ export class Negotiator {
     return this.#work;
   }
 
+  /** Go on over another session, in the role that it gives: an offer that nobody will answer is taken back. */
+  resume(polite) {
+    this.#polite = polite;
+    this.#work = this.#work.then(() => this.#takeBack());
+    return this.#work;
+  }
+
   close() {
     this.#closed = true;
     clearTimeout(this.#batchTimer);
@@ -93,6 +100,15 @@ export class Negotiator {
       this.#fail("candidate_failed", cause);
     } finally {
       this.#waiting -= 1;
+    }
+  }
+
+  async #takeBack() {
+    if (this.#closed || this.#pc.signalingState !== "have-local-offer") return;
+    try {
+      await this.#pc.setLocalDescription({ type: "rollback" });
+    } catch (cause) {
+      this.#fail("negotiation_failed", cause);
     }
   }
 
@@ -139,6 +155,7 @@ export class Negotiator {
   async #remote(description, origin) {
     await this.#pc.setRemoteDescription(description);
     this.#remoteOrigin = origin ?? "";
+    this.#hooks.described();
   }
 
   async #add(candidate) {

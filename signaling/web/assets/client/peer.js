@@ -7,6 +7,10 @@ import { Recovery } from "./recovery.js";
 
 const CHECK_INTERVAL = 1_000;
 const MOST_QUEUED = 256;
+const MOST_ID = 64;
+/** How long a call that has lost its signaling waits for the other side to come back, and for it to hear of our new id. */
+const KEPT_FOR = 20_000;
+const TELL_FOR = 1_000;
 /**
  * Descriptions a second, and at once, that are taken from one peer: each is answered, and our share of
  * messages at the server is for all of them.
@@ -30,10 +34,15 @@ export class Peer extends Emitter {
   #descriptions = new Pacer(...DESCRIPTIONS);
   #timer;
   #told = "new";
+  #claim = null;
+  #heard = () => {};
+  #forget = null;
+  #forgetting;
+  #unconfirmed = null;
 
   /**
    * `entry` is the server's; `context` the room: signal(id, signal), configuration(), media(),
-   * receive (kinds), connected().
+   * receive (kinds), connected(), confirmed(peer), mistaken(peer, entry, offer).
    */
   constructor(entry, context) {
     super();
@@ -41,6 +50,7 @@ export class Peer extends Emitter {
     this.polite = entry.polite;
     this.#context = context;
     this.#recovery = new Recovery(entry);
+    this.away = false;
     this.update(entry);
     this.#open({ patient: this.polite });
     this.#timer = setInterval(() => this.#check(), CHECK_INTERVAL);
@@ -78,7 +88,7 @@ export class Peer extends Emitter {
   update({ name = this.name, meta = this.meta, state }) {
     this.name = name;
     this.meta = meta;
-    const away = state ? state === "suspended" : (this.away ?? false);
+    const away = state ? state === "suspended" : this.away;
     if (this.away && !away) this.#recovery.hurry();
     this.away = away;
   }
@@ -87,6 +97,75 @@ export class Peer extends Emitter {
     if (!this.#link && signal.description?.type === "offer") this.#open({ patient: true });
     this.#link?.receive(signal);
   }
+
+  // When a session is lost and the call is not -----------------------------------------------
+
+  /** Whether the call goes on whatever became of signaling. */
+  get lives() {
+    return this.#link?.lives ?? false;
+  }
+
+  /** The id that the other side says it has now; it is theirs once they write from it, as ours in this very call. */
+  get claim() {
+    return this.#claim;
+  }
+
+  /** Tell the other side our new id, over the call; resolves when it knows, or soon. */
+  announce(id) {
+    return new Promise((resolve) => {
+      this.#heard = resolve;
+      setTimeout(resolve, TELL_FOR);
+      this.#link.tell({ peer: id });
+    });
+  }
+
+  /** Signaling does not reach them any more: wait for a while as long as the call lives; then `forget()`. */
+  keep(forget) {
+    if (this.#forget) return;
+    this.#forget = forget;
+    this.#forgetting = setTimeout(forget, KEPT_FOR);
+  }
+
+  get kept() {
+    return this.#forget !== null;
+  }
+
+  /** They are back, as `entry`, where that is another than before only because they say so. */
+  adopt(entry) {
+    this.#remember();
+    this.#unconfirmed = entry.id === this.id ? null : entry;
+    this.#claim = null;
+    this.id = entry.id;
+    this.polite = entry.polite;
+    this.away = entry.state === "suspended";
+    this.#recovery = new Recovery(entry);
+    this.#link.resume(this.polite);
+    if (!this.#unconfirmed) this.update(entry);
+  }
+
+  #remember() {
+    clearTimeout(this.#forgetting);
+    this.#forget = null;
+  }
+
+  #aside(message) {
+    if (typeof message?.peer === "string" && message.peer.length <= MOST_ID) {
+      this.#claim = message.peer;
+      this.#link.tell({ known: message.peer });
+    } else if (message?.known) {
+      this.#heard();
+    }
+  }
+
+  #described() {
+    const entry = this.#unconfirmed;
+    if (!entry) return;
+    this.#unconfirmed = null;
+    this.update(entry);
+    this.#context.confirmed(this);
+  }
+
+  // What the room has for it -------------------------------------------------------------------
 
   setMedia(stream) {
     this.#link?.setMedia(stream);
@@ -106,6 +185,7 @@ export class Peer extends Emitter {
 
   close() {
     clearInterval(this.#timer);
+    this.#remember();
     this.hangUp();
   }
 
@@ -128,6 +208,8 @@ export class Peer extends Emitter {
         state: () => this.#changed(),
         data: (value) => this.emit("data", value),
         open: () => this.#flush(),
+        aside: (message) => this.#aside(message),
+        described: () => this.#described(),
       },
     });
     this.#link = link;
@@ -136,8 +218,11 @@ export class Peer extends Emitter {
 
   /** The other side has a new connection: a fresh one of ours takes its offer, or makes one. */
   #restarted(offer) {
+    const entry = this.#unconfirmed;
+    if (entry) return this.#context.mistaken(this, entry, offer);
     this.#open({ patient: offer !== null });
     if (offer) this.#link.receive({ description: offer });
+    return undefined;
   }
 
   /** A description that does not fit is a reason for a fresh start, once: if that fails too, it is not our state. */
@@ -150,7 +235,7 @@ export class Peer extends Emitter {
   #check() {
     if (!this.#link) return;
     this.#watchPath();
-    const reachable = this.#context.connected() && !this.away;
+    const reachable = this.#context.connected() && !this.away && !this.kept;
     const action = this.#recovery.check(performance.now(), { ...this.#link.facts, reachable });
     if (action === "insist") this.#link.insist(this.#context.receive);
     else if (action === "restart") this.#link.restartIce();
@@ -166,6 +251,7 @@ export class Peer extends Emitter {
       this.emit("state", this.state);
     }
     if (this.state === "connected") this.#watchPath();
+    else this.#forget?.();
   }
 
   #track({ track, streams }) {

@@ -5,6 +5,8 @@ import { Peer } from "./peer.js";
 import { streamFrom } from "./media.js";
 
 const JOIN_TIMEOUT = 20_000;
+/** Why somebody leaves who did not mean to. */
+const SESSION_ENDS = new Set(["lost", "timeout"]);
 /** Events of a peer that the room passes on, with the peer before the values. */
 const PEER_EVENTS = ["track", "data", "state", "path", "error"];
 
@@ -118,22 +120,34 @@ export class Room extends Emitter {
   }
 
   #welcome({ resumed }) {
-    if (!this.#joined) return;
-    if (!resumed) this.#enterAgain();
-    else if (Date.now() > this.#expiresAt) this.#askForIceServers();
+    if (!resumed && this.#joined) this.#enterAgain();
+    else if (!resumed) this.#announce();
+    else if (this.#joined && Date.now() > this.#expiresAt) this.#askForIceServers();
   }
 
-  /** The server knows us no more, so that the others see a newcomer: the calls start afresh, as theirs do. */
+  /**
+   * The server knows us no more, so that the others see a newcomer. Calls whose connection lives go on as soon as
+   * both sides know each other again; the other ones start afresh.
+   */
   async #enterAgain() {
     this.#joined = null;
     const before = [...this.peers.values()];
+    const living = before.filter((peer) => peer.lives);
+    for (const peer of living) this.#keep(peer, "session lost");
     try {
+      if (living.length) await this.#announce();
       const entering = this.#enter();
-      for (const peer of before) this.#remove(peer, "session lost");
+      for (const peer of before) if (!living.includes(peer)) this.#remove(peer, "session lost");
       await entering;
     } catch (error) {
       this.#fail(error);
     }
+  }
+
+  /** Have those whose calls go on know our new id, before they hear of it as of a newcomer's. */
+  #announce() {
+    const living = [...this.peers.values()].filter((peer) => peer.lives);
+    return Promise.all(living.map((peer) => peer.announce(this.self)));
   }
 
   #fail(error) {
@@ -171,7 +185,9 @@ export class Room extends Emitter {
     if (event === "join") {
       this.#add(entry);
     } else if (peer && event === "leave") {
-      this.#remove(peer, reason);
+      // Whoever did not mean to go may be back in a moment, under another id.
+      if (SESSION_ENDS.has(reason) && peer.lives) this.#keep(peer, reason);
+      else this.#remove(peer, reason);
     } else if (peer) {
       const state = { suspended: "suspended", resumed: "present" }[event];
       peer.update({ ...entry, state });
@@ -181,6 +197,12 @@ export class Room extends Emitter {
 
   #add(entry) {
     const known = this.peers.get(entry.id);
+    const living = known?.kept && known.lives;
+    // Whose id it is for sure goes before whoever says that it is theirs.
+    if (living && !known.claim) return this.#adopt(known, entry);
+    const claimant = [...this.peers.values()].find((peer) => peer.claim === entry.id && peer.lives);
+    if (claimant) return this.#adopt(claimant, entry);
+    if (living) return undefined; // it has another id by now: this is what is left of its old session
     if (known) this.#remove(known, "replaced");
     const peer = new Peer(entry, {
       signal: (to, signal) => this.#signal(to, signal),
@@ -188,12 +210,33 @@ export class Room extends Emitter {
       media: () => this.#media,
       receive: this.#options.receive,
       connected: () => this.state === "open",
+      confirmed: (confirmed) => this.emit("update", confirmed),
+      mistaken: (...found) => this.#mistaken(...found),
     });
     for (const event of PEER_EVENTS) {
       peer.on(event, (...values) => this.#passOn(event, peer, values));
     }
     this.peers.set(peer.id, peer);
     this.emit("join", peer);
+    return undefined;
+  }
+
+  #keep(peer, reason) {
+    peer.keep(() => this.#remove(peer, reason));
+  }
+
+  /** Somebody whose call goes on is back with a new session. */
+  #adopt(peer, entry) {
+    this.peers.delete(peer.id);
+    peer.adopt(entry);
+    this.peers.set(peer.id, peer);
+  }
+
+  /** It was somebody else: whoever writes from that id has another connection. */
+  #mistaken(peer, entry, offer) {
+    this.#remove(peer, "session lost");
+    this.#add(entry);
+    if (offer) this.peers.get(entry.id).receive({ description: offer });
   }
 
   #remove(peer, reason) {
