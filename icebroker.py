@@ -165,7 +165,10 @@ def credentials(name: str, config: ConfigFile = None, ttl: Ttl = "1h") -> None:
     """Print ICE servers with time-limited credentials for NAME, as JSON."""
     settings = _load(config)
     if not settings.turn.secret:
-        _fail("turn.secret is not set, so there is nothing to make credentials with")
+        _fail(
+            "turn.secret is not set here, so there is nothing to make credentials with: name the "
+            "relay's configuration with -c"
+        )
     provider = _ice(settings, ttl=_seconds(ttl))
     typer.echo(json.dumps(provider.issue(name, time.time()).document(), indent=2))
 
@@ -183,7 +186,10 @@ def token(
     settings = _load(config)
     secrets = [secret.get_secret_value() for secret in settings.signaling.token_secret]
     if not secrets:
-        _fail("signaling.token_secret is not set: rooms are open, and no token is needed")
+        _fail(
+            "signaling.token_secret is not set here: name the service's configuration with -c; if "
+            "it has none, rooms are open, and no token is needed"
+        )
     claims: dict[str, Any] = {"room": room, "exp": int(time.time()) + _seconds(ttl)}
     if name:
         claims |= {"name": name, "sub": name}

@@ -236,6 +236,9 @@ class TurnSettings(Section):
         if not _are_opposite(self.nat_discovery):
             text = "wants pairs of addresses of one family that differ in host and in port"
             found.append(Problem("nat_discovery", text))
+        if any(not network.prefixlen for network in self.proxy_protocol_from):
+            text = "names everybody, and whoever sends a header is whom it says; name the proxies"
+            found.append(Problem("proxy_protocol_from", text))
         found += self._redirect_problems()
         found += self._third_party_problems()
         for name, password in self.users.items():

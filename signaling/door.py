@@ -76,7 +76,7 @@ class Door(web.BaseSite):
 
     def let_in(self, address: str) -> str | None:
         """Whether one more may connect from an address: what to count it by ("": by nothing)."""
-        if self._is_proxy(address):
+        if not address or self._is_proxy(address):  # without one: it is gone already
             return ""
         network = Caller(address, "").network
         if self.silent[network] >= MOST_SILENT:

@@ -20,6 +20,8 @@ from signaling.protocol import SUBPROTOCOL
 
 PATIENCE = aiohttp.ClientTimeout(total=8, sock_connect=4)
 ANSWER = 4.0
+MOST_ANSWER = 1 << 18
+"""Bytes of ``GET /ice``."""
 SKEW = 60.0
 """Seconds; time-limited credentials bear less than their lifetime."""
 RIGHTS = (
@@ -126,8 +128,8 @@ async def _ice(answer: aiohttp.ClientResponse) -> tuple[Finding, list[IceServer]
         then = "give a join token: --token (icebroker token ROOM makes one)"
         return Finding("ice-servers", "skip", "ICE servers are for holders of a token", then), []
     try:
-        servers = _servers_untrusted(json.loads(await answer.text()))
-    except (ValueError, KeyError, TypeError, AttributeError, aiohttp.ClientError):
+        servers = _servers_untrusted(json.loads(await _read_untrusted(answer)))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, aiohttp.ClientError):
         says = f"GET /ice is answered by {answer.status}, and by no list of ICE servers"
         then = "is the URL that of signaling? Behind a proxy: is its path passed on?"
         return Finding("ice-servers", "fail", says, then), []
@@ -136,6 +138,16 @@ async def _ice(answer: aiohttp.ClientResponse) -> tuple[Finding, list[IceServer]
         says = "there is no relay among the ICE servers: calls between strict networks will fail"
         return Finding("ice-servers", "warn", says, "set [turn], or signaling.ice_servers"), servers
     return Finding("ice-servers", "ok", ", ".join(urls)), servers
+
+
+async def _read_untrusted(answer: aiohttp.ClientResponse) -> bytes:
+    """The body. :raises ValueError: it is longer than any list of ICE servers."""
+    body = b""
+    async for chunk in answer.content.iter_any():
+        body += chunk
+        if len(body) > MOST_ANSWER:
+            raise ValueError("too long")
+    return body
 
 
 def _servers_untrusted(document: Any) -> list[IceServer]:
@@ -155,7 +167,7 @@ async def _hello(http: aiohttp.ClientSession, base: str, token: str) -> Finding:
             http.ws_connect(f"{base}/ws", protocols=(SUBPROTOCOL,), compress=0) as ws,
         ):
             await ws.send_json({"type": "hello", **({"token": token} if token else {})})
-            reply = await ws.receive_json()
+            reply = dict(await ws.receive_json())
     except aiohttp.WSServerHandshakeError as error:
         then = (
             "the proxy has to pass the headers Upgrade and Connection on (nginx: "
@@ -166,7 +178,9 @@ async def _hello(http: aiohttp.ClientSession, base: str, token: str) -> Finding:
             then = "it drains, or is full: try again, and look at its log"
         says = f"the WebSocket is answered by {error.status}: nobody can join a room"
         return Finding("websocket", "fail", says, then)
-    except (aiohttp.ClientError, TypeError, ValueError, TimeoutError, OSError) as error:
+    except (
+        aiohttp.ClientError, TypeError, ValueError, RecursionError, TimeoutError, OSError,
+    ) as error:  # fmt: skip
         says = f"the WebSocket breaks off: {str(error) or 'no answer in time'}"
         return Finding("websocket", "fail", says, "look at the logs of signaling and of the proxy")
     seconds = time.monotonic() - began

@@ -126,7 +126,14 @@ def test_credentials_are_what_the_relay_expects(shell: Shell):
 
 def test_no_secret_no_credentials(shell: Shell):
     assert shell.run("credentials", "alice") == Done(
-        1, "", ["icebroker: turn.secret is not set, so there is nothing to make credentials with"]
+        1,
+        "",
+        [
+            (
+                "icebroker: turn.secret is not set here, so there is nothing to make credentials "
+                "with: name the relay's configuration with -c"
+            )
+        ],
     )
 
 
@@ -169,7 +176,12 @@ def test_no_secret_no_token(shell: Shell):
     assert shell.run("token", "standup") == Done(
         1,
         "",
-        ["icebroker: signaling.token_secret is not set: rooms are open, and no token is needed"],
+        [
+            (
+                "icebroker: signaling.token_secret is not set here: name the service's "
+                "configuration with -c; if it has none, rooms are open, and no token is needed"
+            )
+        ],
     )
 
 

@@ -515,7 +515,10 @@ class RedisBroker:
                 "attach", session, attached.record.secret_hash.hex(), attached.last, attached.epoch
             )
         if self._attached.get(session) is not attached:
-            return None  # its client was quicker
+            # Its client was quicker; or an answer from before has had it let go of, and Redis now
+            # believes it to be here: it is given back, or nobody would ever hear of its end.
+            self._doubtful.add(session)
+            return None
         if reply is None:
             return attached
         attached.epoch = reply[1]

@@ -105,15 +105,18 @@ class Talker:
         """Go without a word, and never come back."""
         if self._task is not None:
             self.log.append(Line("ended"))
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+            task, self._task = self._task, None
+            task.cancel()
+            await asyncio.wait([task])
+            if not task.cancelled():
+                task.result()  # what went wrong before
 
     async def _run(self) -> None:
         silent = ""
         async with aiohttp.ClientSession() as http:
-            while True:
+            # A TaskGroup of Python 3.11 raises the error of a task in place of a cancellation that
+            # came at the same moment.
+            while not self.gone:
                 others = [url for url in self._urls if url != silent]
                 self.at, silent = self._dice.choice(others or self._urls), ""
                 try:

@@ -144,7 +144,8 @@ class World:
     def story(self) -> str:
         """Who is where, and whom each believes to be there."""
         return "\n".join(
-            f"{c.name} {c.peer} at {c.at}{' gone' if c.gone else ''}: frame {c.waits_for}, "
+            f"{c.name} {c.peer} {'gone from' if c.gone else 'at' if c.joined else 'not in at'} "
+            f"{c.at}: frame {c.waits_for}, "
             f"{c.welcomes} welcomes, refused {c.refusals[-3:]}, sees {sorted(present(c.log))}, "
             f"ends with {c.log[-3:]}"
             for c in [*self.clients, *self.doomed]

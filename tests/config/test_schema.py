@@ -55,6 +55,18 @@ OPEN_ROOMS = (
                 )
             ],
         ),
+        *(
+            (
+                f'[turn]\nproxy_protocol_from = ["{everybody}"]',
+                [
+                    (
+                        "icebroker.toml:2: turn.proxy_protocol_from: names everybody, and whoever "
+                        "sends a header is whom it says; name the proxies"
+                    )
+                ],
+            )
+            for everybody in ("0.0.0.0/0", "::/0")
+        ),
         (
             '[turn]\nredirect = "always"',
             [

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from tests.doctor.lab import PASSWORD, USER
+from tests.turn.live import port_of, relay
+from turn.admin.journal import Journal
 from turn.codec.errors import Malformed
 from turn.codec.message import build, parse_untrusted
 from turn.codec.registry import MessageClass
@@ -42,6 +44,18 @@ class Babbler(asyncio.DatagramProtocol):
             reply += number.to_bytes(2) + len(value).to_bytes(2) + value + bytes(-len(value) % 4)
         reply[2:4] = (len(reply) - 20).to_bytes(2)
         self._transport.sendto(bytes(reply), addr)
+
+
+async def test_who_got_no_allocation_gives_none_back() -> None:
+    journal = Journal()
+    journal.switch(on=True)
+    async with relay(journal.tell) as service:
+        await service.drain(0)
+        options = OPTIONS._replace(credentials=Credentials("alice", "pw"))
+        section = await examine(parse_url(f"turn:127.0.0.1:{port_of(service)}"), options)
+    assert section.of(Status.FAIL)
+    # An operator who reads why clients are refused finds nothing that is the doctor's own doing.
+    assert [event.facts["code"] for event in journal.refusals()] == [508]
 
 
 @pytest.mark.parametrize("seed", range(12))

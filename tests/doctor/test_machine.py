@@ -16,6 +16,7 @@ from tests.redis_sites import ACL
 from tests.shell import Shell
 from turn.doctor import host
 from turn.doctor.report import Finding, Section, Status
+from turn.kernel.plane import Unavailable
 
 F, W, OK = Status.FAIL, Status.WARN, Status.OK
 
@@ -61,6 +62,18 @@ def test_a_kernel_plane_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
     one = findings(data_plane="kernel")["plane"]
     assert one.status is F
     assert "CAP_BPF" in one.next
+
+
+@pytest.mark.parametrize("wanted", ["auto", "kernel"])
+def test_a_kernel_plane_that_the_running_relay_has(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wanted: str
+) -> None:
+    def taken(*_: object, **__: object) -> None:
+        raise Unavailable(f"another process has {tmp_path}")
+
+    monkeypatch.setattr("turn.kernel.carrier.KernelPlane", taken)
+    one = findings(data_plane=wanted)["plane"]
+    assert (one.status, one.says) == (OK, "the kernel carries for the relay that runs")
 
 
 async def test_redis_is_down() -> None:

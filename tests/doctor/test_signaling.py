@@ -3,15 +3,16 @@
 import datetime
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 
-from signaling.examine import Examined, Finding, examine_signaling
+from signaling.examine import Examined, Finding, _hello, examine_signaling
 from tests.doctor.lab import certificate
 from tests.interop.process import free_port
 from tests.signaling.live import signaling, url
@@ -47,6 +48,36 @@ async def test_a_server_with_tokens() -> None:
         assert (wrong["websocket"].status, "token" in wrong["websocket"].next) == ("fail", True)
         good = by_check(await examine_signaling(url(service), token("anna")))
         assert {one.status for one in good.values()} == {"ok"}
+
+
+@pytest.mark.parametrize("said", [b"[" * 100_000, b"[1]", b"1", b"x", b"\xff"])
+async def test_somebody_elses_server_may_say_anything(said: bytes) -> None:
+    async def ice(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Date": "Mon, 99 Foo 0000 99:99:99"})
+        await response.prepare(request)
+        with suppress(ConnectionError):
+            for _ in range(100 if said[:2] == b"[[" else 1):  # ten megabytes
+                await response.write(said)
+        return response
+
+    async def talk(request: web.Request) -> web.StreamResponse:
+        ws = web.WebSocketResponse(protocols=("icebroker.v1",))
+        await ws.prepare(request)
+        await ws.receive()
+        await ws.send_str(said.decode("latin-1"))
+        return ws
+
+    app = web.Application()
+    app.add_routes([web.get("/ice", ice), web.get("/ws", talk)])
+    runner = web.AppRunner(app, shutdown_timeout=0.2)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    base = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    async with aiohttp.ClientSession() as http:
+        found = by_check(await examine_signaling(base))
+        assert found["ice-servers"].status == "fail"
+        assert (await _hello(http, base, "")).status == "fail"
+    await runner.cleanup()
 
 
 async def test_nothing_there() -> None:

@@ -273,6 +273,25 @@ async def test_who_was_overtaken_before_its_answer_came_is_cut(world, server, wh
     assert not world.one._coming
 
 
+async def test_a_session_that_is_let_go_of_while_it_is_taken_back_is_given_back(world, server):
+    """An answer from before the lease ended says that it is another's."""
+    await begin(world.one, "a", "r")
+    await begin(world.two, "b", "r")
+    real = world.one._link.call
+
+    async def slow(script, *arguments):
+        reply = await real(script, *arguments)
+        if script == "attach":
+            world.one._gone(world.one._attached["a"])
+        return reply
+
+    world.one._link.call = slow
+    await world.one._put_right()
+    world.one._link.call = real
+    assert field(server, "a", "owner") == b""
+    assert await world.presence("b") == ["suspended"]
+
+
 async def test_a_node_that_stops_lets_go_at_once(world):
     await begin(world.one, "a", "r")
     await begin(world.two, "b", "r")

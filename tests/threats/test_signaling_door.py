@@ -107,6 +107,16 @@ async def test_a_proxy_of_ours_is_many(connected):
         assert b" 200 " in await held[-1][0].readline()
 
 
+async def test_who_was_gone_before_he_was_let_in_takes_no_place():
+    """The socket of one that has been reset tells no address any more."""
+    async with signaling() as service:
+        (site,) = service._runner.sites
+        assert isinstance(site, door.Door)
+        for _ in range(2 * door.MOST_SILENT):
+            site.forget(site.let_in("") or "")
+        assert silent_at(service) == 0
+
+
 async def test_half_a_handshake_has_to_go(hurried, connected, tmp_path):
     certificate, key = self_signed(["127.0.0.1"], tmp_path)
     async with signaling(tls_certificate=str(certificate), tls_key=str(key)) as service:

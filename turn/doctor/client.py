@@ -69,12 +69,13 @@ class TurnClient:
         self._credentials = Credentials()
         self._waiting: dict[bytes, asyncio.Future[Message]] = {}
         self._peers: dict[int, Address] = {}
+        self._has_allocation = False
         self._failure: Exception | None = None
         self._reader = asyncio.get_running_loop().create_task(self._read())
 
     async def close(self) -> None:
         """Release what it has, and go."""
-        if self.nonce and self._failure is None:
+        if self._has_allocation and self._failure is None:
             with suppress(Exception):  # the server forgets it by itself
                 async with asyncio.timeout(1):
                     await self.request(Method.REFRESH, (registry.LIFETIME, 0))
@@ -94,6 +95,7 @@ class TurnClient:
         if family is Family.IPV6:
             asked += ((registry.REQUESTED_ADDRESS_FAMILY, int(family)),)
         reply = await self.request(Method.ALLOCATE, *asked)
+        self._has_allocation = True
         relayed = reply.get(registry.XOR_RELAYED_ADDRESS)
         if relayed is None:
             raise NotStun("an Allocate success without XOR-RELAYED-ADDRESS")

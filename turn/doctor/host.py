@@ -18,6 +18,8 @@ DESCRIPTORS_BESIDE = 200
 """What a relay holds open beside one socket an allocation."""
 LARGEST_BUFFER = Path("/proc/sys/net/core/rmem_max")
 SMALL_BUFFER = 1 << 20
+HELD = "another process has"
+"""As the kernel plane says that another relay writes its routes."""
 
 
 def relay(section: Section, settings: TurnSettings) -> None:
@@ -105,6 +107,9 @@ def _plane(section: Section, settings: TurnSettings) -> None:
     try:
         plane = assemble.data_plane(settings)
     except StartError as error:
+        if HELD in str(error):
+            section.ok("plane", "the kernel carries for the relay that runs")
+            return
         section.fail(
             "plane",
             str(error),
@@ -117,6 +122,9 @@ def _plane(section: Section, settings: TurnSettings) -> None:
         says = f"a relay run by {user()} has packets go by {plane.name} ({plane.reason})"
     finally:
         plane.stop()
+    if isinstance(plane, NullPlane) and HELD in plane.reason:
+        section.ok("plane", "the kernel carries for the relay that runs")
+        return
     if isinstance(plane, NullPlane) and settings.data_plane == "auto":
         says += "; the kernel would carry more"
     section.ok("plane", f"{says}; what one does, its log says (data plane)")

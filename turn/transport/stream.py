@@ -26,6 +26,9 @@ from turn.transport.proxies import Proxies, introduced
 
 READ_BYTES = 65536
 """What one wake-up brings at most; all connections read into the same buffer."""
+READ_OF_STRANGERS = 1 << 8
+"""The same of who has proved nothing: what such a connection asks in a row, all others wait for.
+And whether its replies are read is seen only between two wake-ups."""
 MOST_UNSENT_BYTES = 1 << 20
 """Waiting for a client that reads slowly; relayed packets beyond it are dropped, as UDP would."""
 MOST_UNSENT_REPLIES = 1 << 14
@@ -95,7 +98,7 @@ class StreamConnection(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the transport reads to."""
-        return self.buffer
+        return self.buffer[:READ_OF_STRANGERS] if self._stranger else self.buffer
 
     def buffer_updated(self, size: int) -> None:
         """Use up what was read."""

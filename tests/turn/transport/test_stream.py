@@ -12,7 +12,7 @@ from turn.codec import registry
 from turn.codec.registry import MessageClass, Method
 from turn.codec.values import Address
 from turn.stats import DropReason
-from turn.transport.stream import bind_tcp
+from turn.transport.stream import READ_BYTES, READ_OF_STRANGERS, bind_tcp
 
 
 async def send_for_ever(client, data):
@@ -174,6 +174,19 @@ async def test_a_stranger_that_reads_no_replies_is_cut_off(connect):
         with pytest.raises(ConnectionError):
             await asyncio.wait_for(send_for_ever(client, request), 6 * PATIENCE)
         assert service.stats.drops[DropReason.CLIENT_BACKLOG]
+
+
+async def test_strangers_are_read_a_little_at_a_time(connect):
+    """64 of them, who send as fast as they can, made everybody else wait for seconds."""
+    async with relay() as service:
+        client = await connect(port_of(service, "tcp"), tcp=True)
+        for _ in range(2):
+            await client.request(Method.BINDING)
+            (connection,) = service._listeners._streams[0].connections
+            assert len(connection.get_buffer(-1)) == READ_OF_STRANGERS
+            await client.allocate()
+            assert len(connection.get_buffer(-1)) == READ_BYTES
+            await client.request(Method.REFRESH, (registry.LIFETIME, 0))
 
 
 async def test_who_has_let_go_of_an_allocation_is_a_stranger_again(connect):

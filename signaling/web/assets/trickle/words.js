@@ -13,8 +13,8 @@ const ERRORS = {
   442: "The server does not relay over this transport.",
   486: "This user has as many allocations as the server allows: wait, or raise the quota.",
   500: "The server has a fault; its log says which.",
-  508: "The server has no relay port left.",
-  701: "No answer: the address or port is wrong, a firewall drops the packets, or the certificate does not fit.",
+  508: "The server has no relay port left, or is about to stop (it drains).",
+  701: "No answer: the name is not known here, the address or port is wrong, a firewall drops the packets, or the certificate does not fit.",
 };
 
 /** As Chromium ends for a TCP or TLS port that is closed. */
