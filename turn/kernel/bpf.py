@@ -14,11 +14,11 @@ from typing import Final, NamedTuple, Self
 SYSTEM_CALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280}
 # enum bpf_cmd of <linux/bpf.h>.
 MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, MAP_NEXT_KEY = range(5)
-PROGRAM_LOAD, OBJECT_PIN, OBJECT_GET, TEST_RUN, OBJECT_INFO = 5, 6, 7, 10, 15
+PROGRAM_LOAD, OBJECT_PIN, OBJECT_GET, TEST_RUN, OBJECT_INFO, QUERY = 5, 6, 7, 10, 15, 16
 RAW_TRACEPOINT_OPEN, LINK_CREATE, LINK_UPDATE = 17, 28, 29
 # enum bpf_prog_type, enum bpf_attach_type, enum bpf_map_type.
 CLASSIFIER, XDP, RAW_TRACEPOINT = 3, 6, 17
-TCX_INGRESS, XDP_FRAMES = 46, 37
+TCX_INGRESS, TCX_EGRESS, XDP_FRAMES = 46, 47, 37
 PER_CPU_ARRAY, DEVICE_MAP = 6, 25
 MMAPABLE = 1 << 10
 READ_ONLY = 1 << 7
@@ -39,6 +39,8 @@ MAP_INFO = struct.Struct("=I4xIIII")
 LINK_INFO = struct.Struct("=III4xII")
 OF_TEST = struct.Struct("=IIIIQQIIIIQQIII4x")
 OF_TRACEPOINT = struct.Struct("=QI4x")
+# Device, attach type, flags (asked, found), where the ids would go, their number.
+OF_QUERY = struct.Struct("=IIIIQI4x")
 # struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
 XDP_CONTEXT = struct.Struct("=6I")
 ATTRIBUTE_BYTES: Final = 128
@@ -216,6 +218,16 @@ def attach_xdp(program: int, device: int) -> int:
     """
     attribute = OF_LINK.pack(program, device, XDP_FRAMES, BY_DRIVER)
     return call(LINK_CREATE, "attaching by XDP", attribute)
+
+
+def programs_at(device: int, hook: int) -> int:
+    """How many programs run at a hook of a device.
+
+    :raises BpfError: there is no such hook (EINVAL), or it is not for us to know.
+    """
+    room = _attribute(OF_QUERY.pack(device, hook, 0, 0, 0, 0))
+    _system_call(QUERY, "looking at a device", room)
+    return int(OF_QUERY.unpack_from(room.raw)[5])
 
 
 def attach_tracepoint(program: int, name: str) -> int:

@@ -18,6 +18,7 @@ from turn.codec.indication import data_indication_header
 from turn.codec.values import Address
 from turn.kernel.bpf import BpfError
 from turn.kernel.buckets import Buckets
+from turn.kernel.cables import across
 from turn.kernel.hops import Hops, Passage
 from turn.kernel.inherited import Inherited
 from turn.kernel.layout import INDEX, PORTS_PER_WORD, WORD, Way
@@ -71,6 +72,7 @@ class KernelPlane:
         """
         if not sys.platform.startswith("linux"):
             raise Unavailable("the kernel plane needs Linux")
+        self._hook = hook
         with ExitStack() as undo:
             try:
                 self._open(undo, directory, hook, keep=keep)
@@ -272,7 +274,7 @@ class KernelPlane:
 
     def _follow_devices(self) -> None:
         links = self._netlink.links()
-        self._hops.set_links(links)
+        self._hops.set_links(links, across(self._netlink, links) if self._hook != "tc" else ())
         self._attached.follow(links, self._netlink.addressed())
 
     def _write_hop(self, index: int, value: bytes) -> None:

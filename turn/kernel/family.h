@@ -146,7 +146,7 @@ INLINE int OF(write)(context *ctx, const struct OF(head) *new, const struct OF(w
     }
     *(struct OF(head) *)(data + ETHERNET) = *new;
     ((struct ethhdr *)data)->h_proto = htons(FAMILY == 4 ? ETH_P_IP : ETH_P_IPV6);
-    if (!ahead->local)
+    if (ahead->road != LOCAL)
         __builtin_memcpy(data, ahead->head, sizeof ahead->head);
     return 1;
 }

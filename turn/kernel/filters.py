@@ -12,6 +12,7 @@ from turn.kernel.rtnetlink import (
     CREATE,
     DEL_FILTER,
     EXCLUSIVE,
+    GET_FILTER,
     NEW_FILTER,
     NEW_QDISC,
     Netlink,
@@ -21,7 +22,7 @@ from turn.kernel.rtnetlink import (
 # tcmsg of <linux/rtnetlink.h>; handles of <linux/pkt_sched.h>; TCA_, TCA_BPF_.
 MESSAGE = struct.Struct("=B3xiIII")
 REPLACE = 0x100
-INGRESS_QDISC, INGRESS_HANDLE, INGRESS = 0xFFFFFFF1, 0xFFFF0000, 0xFFFFFFF2
+INGRESS_QDISC, INGRESS_HANDLE, INGRESS, EGRESS = 0xFFFFFFF1, 0xFFFF0000, 0xFFFFFFF2, 0xFFFFFFF3
 KIND, OPTIONS = 1, 2
 BPF_FD, BPF_NAME, BPF_FLAGS = 6, 7, 8
 DIRECT_ACTION = struct.pack("=I", 1)
@@ -58,6 +59,11 @@ def detach(netlink: Netlink, device: int) -> None:
     except OSError as error:
         if error.errno not in NOT_THERE:
             raise
+
+
+def leaving(netlink: Netlink, device: int) -> int:
+    """How many filters see what leaves by a device. :raises OSError: it is gone."""
+    return len(netlink.dump(GET_FILTER, MESSAGE.pack(0, device, 0, EGRESS, 0)))
 
 
 def _ours(device: int) -> bytes:

@@ -8,10 +8,10 @@ written as such, and the packets go through user space, whose sending makes the 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
 
-from turn.kernel.layout import HOP, MOST_HOPS, packed
+from turn.kernel.layout import ACROSS, BY_DEVICE, HOP, LOCAL, MOST_HOPS, packed
 from turn.kernel.rtnetlink import Found, Link, Neighbour, Netlink
 
-UNKNOWN = HOP.pack(0, 0, b"", b"", 0)
+UNKNOWN = HOP.pack(0, 0, b"", b"", BY_DEVICE)
 LARGEST_PACKET = 65535
 """Bytes of the longest IP packet: what may go up this machine's own stack."""
 
@@ -77,6 +77,7 @@ class Hops:
         # they leave means nothing else.
         self._free = deque(place for place in range(1, MOST_HOPS) if place not in taken)
         self._links: dict[int, Link] = {}
+        self._across: frozenset[int] = frozenset()
 
     def free(self, places: Iterable[int]) -> None:
         """Have places that were taken by others."""
@@ -84,9 +85,13 @@ class Hops:
             self._write(place, UNKNOWN)
             self._free.append(place)
 
-    def set_links(self, links: Iterable[Link]) -> None:
-        """The devices as they are now."""
+    def set_links(self, links: Iterable[Link], across: Collection[int] = ()) -> None:
+        """The devices as they are now.
+
+        :param across: those whose far end may receive at once what would be sent.
+        """
         self._links = {link.device: link for link in links}
+        self._across = frozenset(across)
 
     def acquire(self, source: str, destination: str) -> Passage:
         """The path between two addresses; ``release`` it when it is no longer used."""
@@ -172,11 +177,12 @@ class Hops:
         if link is None or not link.is_up:
             return UNKNOWN
         if hop.is_local and link.is_loopback:
-            return HOP.pack(hop.device, LARGEST_PACKET, b"", b"", 1)
+            return HOP.pack(hop.device, LARGEST_PACKET, b"", b"", LOCAL)
         if hop.is_local or not link.is_ethernet or not mac:
             return UNKNOWN
         mtu = min(hop.mtu or link.mtu, link.mtu)
-        return HOP.pack(hop.device, mtu, mac, link.mac, 0)
+        road = ACROSS if hop.device in self._across else BY_DEVICE
+        return HOP.pack(hop.device, mtu, mac, link.mac, road)
 
 
 def hop_key(found: Found) -> HopKey:

@@ -10,7 +10,7 @@
 
 #include <linux/types.h>
 
-#define LAYOUT 4
+#define LAYOUT 5
 
 /* Bytes of a Data or Send indication of the plain shape before its payload (RFC 8656 §11): header,
  * XOR-PEER-ADDRESS, head of DATA. */
@@ -77,7 +77,13 @@ struct hop {
     __u32 device; /* its index; 0: not known, user space carries */
     __u32 mtu;    /* bytes of the longest IP packet */
     __u8 head[12]; /* destination MAC, source MAC */
-    __u32 local;  /* not 0: this machine itself, by the loopback device */
+    __u32 road;   /* how it gets there */
+};
+
+enum {
+    BY_DEVICE, /* sent */
+    LOCAL,     /* this machine itself, by the loopback device */
+    ACROSS,    /* received at once by the far end of a veth, in another namespace */
 };
 
 /* How long a way may be used, and how much it was; a cache line, as it is written a packet. */

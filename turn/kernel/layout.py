@@ -14,10 +14,12 @@ NAME = {4: struct.Struct("!4s4sHH4sHxx"), 6: struct.Struct("!16s16sHH16sHxx")}
 """Source, destination, their ports, the named peer, its port: the key of a Send indication."""
 WAY_END = {4: struct.Struct("=IHH36s"), 6: struct.Struct("=IHH48s")}
 """Meter, hop behind, hop ahead, what stands before the payload of a Data indication."""
-LAYOUT = 4
+LAYOUT = 5
 """Another number for whatever means something else: pinned maps outlive the process."""
 HOP = struct.Struct("=II6s6sI")
-"""Device, MTU, destination MAC, source MAC, whether it is this machine itself."""
+"""Device, MTU, destination MAC, source MAC, how it gets there."""
+BY_DEVICE, LOCAL, ACROSS = range(3)
+"""Sent by the device; this machine itself; received at once by the far end of a veth."""
 METER = struct.Struct("=QQQQQ16s8x")
 """Expiry, packets by tc, bytes, packets that were spoiled, packets by XDP, ``LIMITS``."""
 METER_WORDS = METER.size // 8

@@ -21,13 +21,14 @@ NEIGHBOUR = struct.Struct("=BxxxiHBB")
 ERROR, DONE = 2, 3
 NEW_LINK, GET_LINK, GET_ADDRESS, GET_ROUTE = 16, 18, 22, 26
 NEW_NEIGHBOUR, DEL_NEIGHBOUR, GET_NEIGHBOUR = 28, 29, 30
-NEW_QDISC, DEL_QDISC, NEW_FILTER, DEL_FILTER = 36, 37, 44, 45
+NEW_QDISC, DEL_QDISC, NEW_FILTER, DEL_FILTER, GET_FILTER = 36, 37, 44, 45, 46
 # Flags of messages.
 REQUEST, ACKNOWLEDGE, DUMP, EXCLUSIVE, CREATE = 1, 4, 0x300, 0x200, 0x400
-# Multicast groups: links, neighbours, addresses, routes, rules (IPv4, IPv6).
-GROUPS = 1 | 4 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 1 << 18
+# Multicast groups: links, neighbours, tc, addresses, routes, rules (IPv4, IPv6).
+GROUPS = 1 | 4 | 8 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 1 << 18
 # IFLA_, RTA_, NDA_.
-LINK_MAC, LINK_NAME, LINK_MTU, LINK_BELOW, LINK_INFO = 1, 3, 4, 5, 18
+LINK_MAC, LINK_NAME, LINK_MTU, LINK_BELOW, LINK_QUEUE, LINK_INFO = 1, 3, 4, 5, 6, 18
+LINK_NAMESPACE = 37
 INFO_KIND = 1
 TO, FROM, OUT_DEVICE, GATEWAY, METRICS, VIA = 1, 2, 4, 5, 8, 18
 METRIC_MTU = 2
@@ -56,6 +57,10 @@ class Link(NamedTuple):
     """What of a virtual device it is: ``veth``, ``bridge``, ``vlan``; empty: a network card."""
     below: int = 0
     """The device that it is made of: of a VLAN, the one whose frames are tagged."""
+    queue: str = ""
+    """What packets wait in that leave by it (the root qdisc): ``noqueue``, ``fq_codel``."""
+    is_cable: bool = False
+    """A veth whose far end is in another namespace."""
 
 
 class Found(NamedTuple):
@@ -123,6 +128,10 @@ class Netlink:
         body = NEIGHBOUR.pack(_family(address), device, 0, NTF_USE, 0) + attribute(1, address)
         with suppress(OSError):  # it is gone, and word of that is on its way
             self.tell(NEW_NEIGHBOUR, 0, body)
+
+    def dump(self, kind: int, body: bytes) -> list[bytes]:
+        """Everything of a kind. :raises OSError: the kernel refused."""
+        return [answer for _, answer in self._ask(kind, DUMP, body)]
 
     def tell(self, kind: int, flags: int, body: bytes) -> None:
         """Ask for a change. :raises OSError: the kernel refused it."""
@@ -198,9 +207,9 @@ def read_neighbour(body: bytes, kind: int) -> Neighbour:
 
 
 def _link(body: bytes) -> Link:
-    _, kind, index, flags, _ = LINK.unpack_from(body)
+    _, hardware, index, flags, _ = LINK.unpack_from(body)
     found = attributes(body, LINK.size)
-    info = attributes(found.get(LINK_INFO, b""), 0)
+    kind = attributes(found.get(LINK_INFO, b""), 0).get(INFO_KIND, b"").rstrip(b"\0").decode()
     return Link(
         index,
         found.get(LINK_NAME, b"").rstrip(b"\0").decode(),
@@ -208,9 +217,11 @@ def _link(body: bytes) -> Link:
         int.from_bytes(found.get(LINK_MTU, b""), "little"),
         bool(flags & UP),
         bool(flags & LOOPBACK),
-        kind == ETHERNET,
-        info.get(INFO_KIND, b"").rstrip(b"\0").decode(),
+        hardware == ETHERNET,
+        kind,
         int.from_bytes(found.get(LINK_BELOW, b""), "little"),
+        found.get(LINK_QUEUE, b"").rstrip(b"\0").decode(),
+        kind == "veth" and LINK_NAMESPACE in found,
     )
 
 

@@ -32,7 +32,7 @@ INLINE int came_from(context *ctx, __u32 index)
 INLINE int is_local(__u32 index)
 {
     struct hop *ahead = lookup(&hops, &index);
-    return ahead && ahead->local;
+    return ahead && ahead->road == LOCAL;
 }
 
 /* Where a packet goes, or 0: there is no way there for one so long. */
@@ -42,7 +42,7 @@ INLINE struct hop *next_hop(const context *ctx, __u32 index, __u32 ip_length)
     if (!ahead || !ahead->device || ip_length > ahead->mtu)
         return 0;
     /* Up the stack of this machine with a source address that is its own: only lo may. */
-    return ahead->local && ahead->device != device_of(ctx) ? 0 : ahead;
+    return ahead->road == LOCAL && ahead->device != device_of(ctx) ? 0 : ahead;
 }
 
 INLINE void count(struct meter *meter, __u32 payload)

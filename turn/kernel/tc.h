@@ -28,6 +28,7 @@ static long (*const resize_head)(context *, __s32, __u32, __u64) =
     (void *)BPF_FUNC_skb_adjust_room;
 static long (*const resize_tail)(context *, __u32, __u64) = (void *)BPF_FUNC_skb_change_tail;
 static long (*const redirect)(__u32, __u64) = (void *)BPF_FUNC_redirect;
+static long (*const redirect_across)(__u32, __u64) = (void *)BPF_FUNC_redirect_peer;
 
 INLINE __u32 length_of(const context *skb)
 {
@@ -54,7 +55,9 @@ INLINE int can_leave(const struct hop *ahead)
 
 INLINE int leave(const struct hop *ahead)
 {
-    return ahead->local ? TC_ACT_OK : redirect(ahead->device, 0);
+    if (ahead->road == LOCAL)
+        return TC_ACT_OK;
+    return ahead->road == ACROSS ? redirect_across(ahead->device, 0) : redirect(ahead->device, 0);
 }
 
 enum { SPOILED = -1, UNCHANGED, WHOLE, PSEUDO };

@@ -6,7 +6,6 @@ more than tc does. What it does not carry (to devices without it, say) the progr
 
 import os
 from collections.abc import Collection, Mapping
-from contextlib import suppress
 from typing import Literal
 
 import structlog
@@ -36,11 +35,13 @@ class Frames:
         self._attached: dict[int, int] = {}
         self._failed: dict[int, str] = {}
         self._told: dict[int, str] = {}
-        for pinned in pins.links("xdp") if pins else ():
+        for pinned in list(pins.links("xdp")) if pins else ():
             assert pins is not None
-            with suppress(OSError):  # a link that runs no program of ours has no use
+            try:
                 self._attached[pinned.device] = pins.adopt(pinned, self._load())
                 self._open(pinned.device)
+            except OSError:  # a link that runs no program of ours has no use
+                self._release(pinned.device)
 
     def __contains__(self, device: int) -> bool:
         """Whether it runs at a device."""

@@ -30,7 +30,7 @@ STRUCTS = {
         layout.TUPLE[6].size + layout.WAY_END[6].size,
         {"source_port": 32, "channel": 36, "meter": 40, "behind": 44, "ahead": 46, "header": 48},
     ),
-    "hop": (layout.HOP.size, {"device": 0, "mtu": 4, "head": 8, "local": 20}),
+    "hop": (layout.HOP.size, {"device": 0, "mtu": 4, "head": 8, "road": 20}),
     "meter": (
         layout.METER.size,
         {
