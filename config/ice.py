@@ -16,20 +16,29 @@ def relay_urls(turn: TurnSettings, machine_addresses: Sequence[str]) -> list[Url
     stun: dict[str, None] = {}
     relay: dict[str, None] = {}
     for endpoint in turn.listen:
-        place = f"{_host(turn, endpoint, machine_addresses)}:{endpoint.port}"
+        place = _place(turn, endpoint, machine_addresses)
+        if not place:
+            continue
         stun[f"stun:{place}"] = None
         relay[f"turn:{place}?transport=udp"] = None
         relay[f"turn:{place}?transport=tcp"] = None
     for endpoint in turn.listen_tls:
-        place = f"{_host(turn, endpoint, machine_addresses)}:{endpoint.port}"
-        relay[f"turns:{place}?transport=tcp"] = None
+        place = _place(turn, endpoint, machine_addresses)
+        if place:
+            relay[f"turns:{place}?transport=tcp"] = None
     # No browser speaks DTLS to a relay (turns: over UDP): it would only try in vain.
     # Browsers refuse an entry without URLs.
     return [tuple(group) for group in (stun, relay) if group]
 
 
+def _place(turn: TurnSettings, endpoint: Endpoint, machine_addresses: Sequence[str]) -> str:
+    """Host and port of an endpoint; "" where no client can reach it."""
+    host = _host(turn, endpoint, machine_addresses)
+    return f"{host}:{endpoint.port}" if host else ""
+
+
 def _host(turn: TurnSettings, endpoint: Endpoint, machine_addresses: Sequence[str]) -> str:
-    """The name or address by which clients reach an endpoint."""
+    """The name or address by which clients reach an endpoint; "" where there is none."""
     if turn.hostname:
         return _bracketed(turn.hostname)
     ipv6 = ":" in endpoint.host
@@ -39,7 +48,11 @@ def _host(turn: TurnSettings, endpoint: Endpoint, machine_addresses: Sequence[st
     if not endpoint.is_wildcard:
         return _bracketed(endpoint.host)
     own = [address for address in machine_addresses if (":" in address) == ipv6]
-    return _bracketed(own[0] if own else ("::1" if ipv6 else "127.0.0.1"))
+    if own or machine_addresses:
+        # A wildcard of a family that this machine has no address of (listen has [::] by default):
+        # by ::1, a client would find itself.
+        return _bracketed(own[0]) if own else ""
+    return "[::1]" if ipv6 else "127.0.0.1"
 
 
 def _bracketed(host: str) -> str:

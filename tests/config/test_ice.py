@@ -76,3 +76,12 @@ def test_a_machine_without_addresses_has_its_loopback():
 
 def test_no_listener_no_urls():
     assert relay_urls(TurnSettings(listen=()), MACHINE) == []
+
+
+def test_a_family_that_the_machine_has_no_address_of_is_not_told():
+    turn = TurnSettings.model_validate(
+        {"listen": ["0.0.0.0:1", "[::]:1"], "listen_tls": ["[::]:2"], "secret": "s" * 32, **FILES}
+    )
+    assert relay_urls(turn, ["192.0.2.1"]) == [("stun:192.0.2.1:1",), both("192.0.2.1:1")]
+    # Nothing but this machine itself can be told where there is nothing else.
+    assert "stun:[::1]:1" in relay_urls(turn, [])[0]
