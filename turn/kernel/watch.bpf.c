@@ -5,8 +5,11 @@
  */
 #include "helpers.h"
 
-/* By how many frames were handed over at once, how many of them were sent. */
-MAP(sent, ARRAY, __u32, __u64, 64, 0);
+/* By how many frames were handed over at once, what became of them. */
+struct fate {
+    __u64 sent, dropped;
+};
+MAP(fates, ARRAY, __u32, struct fate, 64, 0);
 
 /* xdp_devmap_xmit: from which device, to which, frames sent, frames dropped, error. */
 enum { SENT = 2, DROPPED };
@@ -14,9 +17,11 @@ enum { SENT = 2, DROPPED };
 SECTION("raw_tracepoint") int watch(struct bpf_raw_tracepoint_args *ctx)
 {
     __u32 count = ctx->args[SENT] + ctx->args[DROPPED];
-    __u64 *value = lookup(&sent, &count);
-    if (value)
-        __sync_fetch_and_add(value, (__u32)ctx->args[SENT]);
+    struct fate *fate = lookup(&fates, &count);
+    if (fate) {
+        __sync_fetch_and_add(&fate->sent, (__u32)ctx->args[SENT]);
+        __sync_fetch_and_add(&fate->dropped, (__u32)ctx->args[DROPPED]);
+    }
     return 0;
 }
 
