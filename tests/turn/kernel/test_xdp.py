@@ -174,9 +174,9 @@ def test_frames_go_on_through_a_restart(cards: Network, tmp_path: Path, end: sig
             call = Call(cards)
             call.begin()
             process.end(end)
-            for _ in range(20):
+            for _ in range(20):  # no more at once than a veth's ring holds
                 call.step()
-            call.wait(lambda: not call.missing)
+                call.wait(lambda: not call.missing)
             process.start(*hook)
             call.ask(Method.REFRESH, calling=True)
             call.wait(lambda: not call.missing)
