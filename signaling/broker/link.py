@@ -193,7 +193,10 @@ class Link:
                 if not connection.is_connected:  # it would connect anew, to whomever
                     raise RedisConnectionError("the connection is closed")
                 packed = connection.pack_commands(batch)
-                await connection.send_packed_command(packed, check_health=False)
+                try:
+                    await connection.send_packed_command(packed, check_health=False)
+                except RuntimeError as error:  # uvloop's word for a connection that was just reset
+                    raise RedisConnectionError(str(error)) from None
 
     async def _read(self, connection: Connection) -> None:
         while True:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from redis.asyncio.connection import Connection
 
 from config.redis import parse_redis_url
 from signaling.broker import link
@@ -290,6 +291,24 @@ async def test_a_session_that_is_let_go_of_while_it_is_taken_back_is_given_back(
     world.one._link.call = real
     assert field(server, "a", "owner") == b""
     assert await world.presence("b") == ["suspended"]
+
+
+async def test_a_connection_that_is_reset_while_it_is_written_to_is_no_fault_of_ours(
+    world, monkeypatch, capsys
+):
+    await begin(world.one, "a")
+
+    async def closed(*_, **__):
+        monkeypatch.undo()
+        raise RuntimeError("the handler is closed")  # uvloop's word for it, in a rare moment
+
+    monkeypatch.setattr(Connection, "send_packed_command", closed)
+    with pytest.raises(Unavailable):
+        await world.one.join("a", "r", NULL, 8)
+    await until(world.one.is_up)
+    written = capsys.readouterr().out
+    assert "redis is away" in written
+    assert "Traceback" not in written
 
 
 async def test_a_node_that_stops_lets_go_at_once(world):
