@@ -21,8 +21,6 @@ from signaling.stats import Stats
 log = structlog.get_logger("signaling")
 
 
-MOST_LAG = 1.0
-"""Seconds that this process may be behind its clock before it turns new clients away."""
 LATER = 5
 """Seconds after which those who are turned away may come again, at most; each at its own time."""
 
@@ -59,6 +57,8 @@ class WebSockets:
         self._strangers: Counter[str] = Counter()
         self.connections = 0
         self.shelf = Shelf()
+        self.most_lag = 1.0
+        """Seconds that this process may be behind its clock before it turns new clients away."""
         self.lag = 0.0
         """Seconds by which this process is behind its clock, as it was seen last. In a storm of
         clients those who are in go first: one that is let in and not answered would come again."""
@@ -114,7 +114,7 @@ class WebSockets:
     ) -> web.Response | None:
         most = self.settings.max_connections
         full = most and self.connections >= most
-        if self._hub.draining or full or self.lag > MOST_LAG:
+        if self._hub.draining or full or self.lag > self.most_lag:
             return web.Response(
                 status=503,
                 text="busy: try again elsewhere or later\n",

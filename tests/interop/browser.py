@@ -3,6 +3,7 @@
 import asyncio
 import datetime
 import ipaddress
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ from config.turn import TurnSettings
 from signaling.ice import IceProvider, Server
 from signaling.server import SignalingService
 from tests.interop.process import free_port
+from tests.patience import PATIENCE
 from turn.server import TurnService
 
 FLAGS = (
@@ -81,6 +83,7 @@ async def stage(folder: Path, **signaling_settings: Any) -> AsyncIterator[Stage]
     ice = IceProvider(lambda: [Server((urls["stun"],)), Server(relay)], SECRET, 3600)
     settings = {"listen": "127.0.0.1:0", **signaling_settings}
     signaling = SignalingService(SignalingSettings.model_validate(settings), ice)
+    signaling._websockets.most_lag = math.inf  # this machine may be busy with other tests
     await turn.start()
     await signaling.start()
     try:
@@ -132,7 +135,9 @@ class Caller:
         found: list[dict[str, Any]] = await self.page.evaluate(CALLS)
         return found
 
-    async def hears_and_sees(self, *names: str, within: float = 25) -> list[dict[str, Any]]:
+    async def hears_and_sees(
+        self, *names: str, within: float = 2 * PATIENCE
+    ) -> list[dict[str, Any]]:
         """Wait until sound and pictures of exactly these people keep coming; the calls."""
         calls: list[dict[str, Any]] = []
         with suppress(TimeoutError):

@@ -64,7 +64,7 @@ async def test_it_shows_what_goes_on_and_ends_what_it_is_told_to(stage, page, co
     await page.goto(f"{api.base}/#token={TOKEN}")
     await page.wait_for_selector("[data-testid=allocations] >> text=alice")
     assert TOKEN not in page.url
-    assert await page.inner_text("[data-testid=state]") == "ready"
+    await page.wait_for_selector("[data-testid=state]:text-is('ready')")
     await page.wait_for_selector("[data-testid=refusals] >> text=there is no such user")
     # A name is text, whatever it looks like.
     await page.wait_for_selector("[data-testid=peers] >> text=onerror")
@@ -73,7 +73,7 @@ async def test_it_shows_what_goes_on_and_ends_what_it_is_told_to(stage, page, co
 
     await page.click("[data-testid=allocations] >> text=Details")
     await page.wait_for_selector("#details[open]")
-    assert '"username": "alice"' in await page.inner_text("[data-testid=details]")
+    await page.wait_for_selector("""[data-testid=details]:has-text('"username": "alice"')""")
     await page.click("[data-testid=close]")
     await page.click("[data-testid=rooms] >> text=Who")
     assert await page.input_value("input[name=rooms]") == "demo"
