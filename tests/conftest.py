@@ -1,10 +1,13 @@
 """What every test may need: real programs, or a clear word that one is missing."""
 
+import itertools
 import os
 import shutil
 
 import pytest
 
+SHOWN = "shown when all is over"
+"""The property of a test (``record_property``) that is for whoever reads the run's output."""
 IN_CI = os.environ.get("CI") == "true"
 PACKAGES = {
     "turnutils_uclient": "coturn",
@@ -62,3 +65,12 @@ def need_fixture():
 def need_root_fixture():
     """The function ``need_root``."""
     return need_root
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what tests have found, whichever process they ran in."""
+    for report in itertools.chain.from_iterable(terminalreporter.stats.values()):
+        for name, text in getattr(report, "user_properties", ()):
+            if name == SHOWN and report.when == "call":
+                terminalreporter.write_sep("-", report.nodeid.partition("[")[0])
+                terminalreporter.write_line(text)

@@ -1,11 +1,12 @@
 """Every pair of networks: the call connects, and by the path that must win."""
 
 import itertools
+from collections.abc import Callable
 
 import pytest
 from aiortc import rtcicetransport
 
-from tests.conftest import need, need_root
+from tests.conftest import SHOWN, need, need_root
 from tests.natlab.lab import Call, Cell, check, run, table
 from tests.natlab.networks import IPV6, KINDS, LAN, NO_UDP, OPEN, PROXY, RESTRICTED, SYMMETRIC
 from tests.natlab.peers import PatientConnection
@@ -27,10 +28,8 @@ CELLS = (
 
 
 @pytest.fixture(scope="module")
-def seen(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> dict[Cell, Call | str]:
-    """What happened in each cell; they run several at a time, and the table is printed."""
+def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[Cell, Call | str]:
+    """What happened in each cell; they run several at a time."""
     need_root("the NAT laboratory")
     for program in ("ip", "nft", "chromium"):
         need(program)
@@ -38,14 +37,15 @@ def seen(
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSL_CERT_FILE", str(folder / "cert.pem"))
         patch.setattr(rtcicetransport, "Connection", PatientConnection)
-        results = run(CELLS, folder, LANES)
-    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-        print(f"\n{table(results)}")
-    return results
+        return run(CELLS, folder, LANES)
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=str)
-def test_the_best_path_wins(seen: dict[Cell, Call | str], cell: Cell):
+def test_the_best_path_wins(
+    seen: dict[Cell, Call | str], cell: Cell, record_property: Callable[[str, str], None]
+):
+    if cell is CELLS[0]:
+        record_property(SHOWN, table(seen))
     outcome = seen[cell]
     assert not isinstance(outcome, str), outcome
     check(cell, outcome)
