@@ -104,11 +104,12 @@ class Cluster(Site):
 
     @property
     def server(self) -> RedisServer:
-        owner = next(port for first, last, port in self._slots() if first <= self.slot <= last)
+        owner = self._owner(self._servers[0])
         return next(one for one in self._servers if one.port == owner)
 
     def change_servers(self) -> None:
         """Move our slot with its keys, as redis-cli --cluster reshard does."""
+        wait(lambda: len({self._owner(one) for one in self._servers}) == 1)  # it moved a moment ago
         source = self.server
         target = next(one for one in self._servers if one is not source)
         source_id, target_id = (_ask(one, "CLUSTER", "MYID").decode() for one in (source, target))
@@ -130,9 +131,10 @@ class Cluster(Site):
             _ask(first, "CLUSTER", "MEET", "127.0.0.1", one.port, bus_port)
         wait(lambda: all(_knows_all(one, len(self._servers)) for one in self._servers))
 
-    def _slots(self) -> list[tuple[int, int, int]]:
-        rows = _ask(self._servers[0], "CLUSTER", "SLOTS")
-        return [(first, last, primary[1]) for first, last, primary, *_ in rows]
+    def _owner(self, asked: RedisServer) -> int:
+        """The port of whoever holds our slot, as one server has heard."""
+        rows = _ask(asked, "CLUSTER", "SLOTS")
+        return int(next(row[2][1] for row in rows if row[0] <= self.slot <= row[1]))
 
 
 @contextmanager

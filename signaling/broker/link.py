@@ -9,6 +9,7 @@ looked for again.
 import asyncio
 import math
 import random
+import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
@@ -81,6 +82,8 @@ class Link:
         self._on_wake = on_wake
         self._live = live
         self._scripts = load_scripts(webhooks=webhooks)
+        self.run = ""
+        """The run id of the server that it is, or was, open to."""
         self._prefix = ""
         self._open = False
         self._outgoing: list[tuple[Any, ...]] = []
@@ -115,12 +118,14 @@ class Link:
         """Run a script; gives its reply. :raises Unavailable:"""
         if not self._open:
             raise Unavailable("Redis is away")
-        sha = self._scripts[script].sha
-        self._outgoing.append(("EVALSHA", sha, 1, self._prefix, *self._header, *arguments))
+        self._outgoing.append(self._command(script, self._prefix, *arguments))
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append(answer)
         self._more.set()
         return await answer
+
+    def _command(self, script: str, prefix: str, *arguments: Any) -> tuple[Any, ...]:
+        return ("EVALSHA", self._scripts[script].sha, 1, prefix, *self._header, *arguments)
 
     # Inside --------------------------------------------------------------------------------
 
@@ -161,10 +166,13 @@ class Link:
             identity = await identify(scripts)
             if not identity.keeps:
                 log.warning("redis may forget keys: set its maxmemory-policy to noeviction")
-            # Another generation is another world: data that may have been rolled back is not read.
-            self._prefix = f"{self._tag}:{identity.generation[:12]}:"
             for script in self._scripts.values():
                 await ask(scripts, "SCRIPT", "LOAD", script.text)
+            self.run = identity.run
+            # Another generation is another world: data that may have been rolled back is not read.
+            begin = self._command("generation", f"{self._tag}:", identity.run, secrets.token_hex(6))
+            generation: bytes = await ask(scripts, *begin)
+            self._prefix = f"{self._tag}:{generation.decode()}:"
             await ask(wakes, "SSUBSCRIBE", f"{self._prefix}n:{self._node}")
             try:
                 self._open = True

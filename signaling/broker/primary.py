@@ -32,8 +32,8 @@ class Unfit(Exception):
 class Identity(NamedTuple):
     """What a server says of itself."""
 
-    generation: str
-    """Changes when the data may be others: after a restart, on another server."""
+    run: str
+    """Another one after each of its starts."""
     keeps: bool
     """Whether it rather refuses a write than forgets a key."""
 
@@ -146,5 +146,5 @@ async def identify(connection: Connection) -> Identity:
         raise Unfit("it is a replica; name the primary, or its Sentinels")
     if info.get("loading", "0") != "0":
         raise Unfit("it is still loading its data")
-    generation = info.get("run_id", "") or info.get("master_replid", "")
-    return Identity(generation, info.get("maxmemory_policy", "noeviction") == "noeviction")
+    run = info.get("run_id", "") or info.get("master_replid", "")
+    return Identity(run, info.get("maxmemory_policy", "noeviction") == "noeviction")

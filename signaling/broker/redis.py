@@ -473,7 +473,7 @@ class RedisBroker:
         """
         self._woken.clear()
         async with asyncio.timeout(ANSWER):
-            held = await self._link.call("enlist", int(self._lease * 1000))
+            held = await self._link.call("enlist", int(self._lease * 1000), self._link.run)
             await self._woken.wait()
         return bool(held)
 

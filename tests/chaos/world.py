@@ -155,10 +155,11 @@ class World:
         """When all have vanished, nothing of a session, a room or a mailbox stays."""
 
         def left() -> list[bytes]:
-            generation = self.redis.client.info("server")["run_id"][:12].encode()
+            (world,) = self.redis.client.keys("{*}:g")
+            generation = self.redis.client.hget(world, "name")
             kinds = {b"s", b"m", b"j", b"d", b"p", b"r"}
             keys = (key.split(b":") for key in self.redis.every_key())
-            return [b":".join(key) for key in keys if key[2] in kinds and key[1] == generation]
+            return [b":".join(key) for key in keys if key[1] == generation and key[2] in kinds]
 
         await until(lambda: not left(), LEASE + WINDOW + 2 * TICK + SLACK, lambda: str(left()))
 

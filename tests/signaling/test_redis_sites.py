@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from functools import partial
 
 import pytest
 import redis
@@ -121,6 +122,26 @@ async def test_when_another_server_has_our_keys_all_begin_anew_there(tmp_path, k
             await world.one.send("c", "peer-d", message("here"))
             assert ("message", "here") in [event[:2] for event in await world.heard("d")]
             assert site.without_ttl() == []
+
+
+def seen(world, ends):
+    """Whether so many sessions have ended."""
+    return len(world.ear.cuts) == ends
+
+
+async def test_a_slot_that_comes_back_brings_nothing_of_before(tmp_path):
+    with cluster(tmp_path) as site:
+        async with redis_world(site, PREFIX, lease=2.0) as world:
+            servers = [site.server]
+            await begin(world.one, "a", "r")
+            for moves in (1, 2, 3):
+                await asyncio.to_thread(site.change_servers)
+                servers.append(site.server)
+                await until(partial(seen, world, moves))
+                await until(lambda: world.one.is_up() and world.two.is_up())
+                assert await world.two.resume("a", b"a", 0) is None
+                await begin(world.one, "b", "r")
+            assert len(set(servers)) < len(servers)
 
 
 async def test_what_cannot_be_done_where_a_slot_is_moving_is_tried_again(tmp_path):

@@ -11,6 +11,7 @@
 --   r:ROOM     hash    session → order of joining, "q" behind it for a quiet member;
 --                      "#" the counter of joins
 --   o:NODE     set     the sessions whose sockets it holds
+--   g          hash    run id of the server that has the data, name of its generation; of none itself
 --   b          hash    user → what was revoked of it, as JSON; of no generation either (B)
 --   w:…        what became of rooms and peers, for webhooks, where there are any; not of one
 --              generation (see Q), so that it outlives a restart with its data:
@@ -32,6 +33,7 @@ local MOST_REQUESTS = 256
 local TAG = string.match(P, '^{[^}]*}:')
 local Q = TAG .. 'w:'
 local B = TAG .. 'b'
+local G = TAG .. 'g'
 local MOST_WAITING = 10000 -- events for webhooks; the last place is for the news that more happened
 local WAITING_LIFE = 9 * 3600 * 1000
 local ticket = '' -- of a call whose node waits for what it causes there
