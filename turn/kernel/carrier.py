@@ -56,10 +56,11 @@ class Offload:
         self.peer = peer
 
 
+GONE = "the process that lent the kernel program took it away; restart the relay to use another"
+
+
 class KernelPlane:
     """Carries what it can in the kernel."""
-
-    name = "kernel"
 
     def __init__(
         self, directory: Path | None = None, hook: Hook = "auto", *, keep: bool = False
@@ -105,8 +106,15 @@ class KernelPlane:
         failed.pop_all()
 
     @property
+    def name(self) -> str:
+        """Who carries."""
+        return "userspace" if self._attached.is_gone else "kernel"
+
+    @property
     def reason(self) -> str:
         """Where it works."""
+        if self._attached.is_gone:
+            return GONE
         kept = ", kept when this process ends" if self._attached.is_kept else ""
         names = ", ".join(self._attached.names) or "the devices of the process that lends it"
         return f"at {names}{kept}"

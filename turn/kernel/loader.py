@@ -29,6 +29,10 @@ class Attached(Protocol):
     """Whether it goes on when this process has ended."""
 
     @property
+    def is_gone(self) -> bool:
+        """Whether another process has ended it, so that what is in the maps says nothing."""
+
+    @property
     def names(self) -> list[str]:
         """The devices that it is at."""
 
@@ -70,6 +74,11 @@ class Loader:
             self._frames = Frames(self.maps, hook, pins)
             undo.callback(self._frames.close)
             self._undo = undo.pop_all()
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether another process has ended it: no."""
+        return False
 
     @property
     def names(self) -> list[str]:
@@ -120,6 +129,12 @@ class Lent:
             pins.close()
             raise OSError(errno.ENOENT, f"{pins.directory} has no maps of this version")
         self.maps = maps
+        self._mark = pins.mark()
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether whoever lent it took it away; there may be another one."""
+        return self._pins.mark() != self._mark
 
     @property
     def names(self) -> list[str]:

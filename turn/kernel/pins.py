@@ -98,6 +98,12 @@ class Pins:
             return None
         return found
 
+    def mark(self) -> int:
+        """What tells the maps that are pinned from any others; 0: there are none."""
+        with suppress(OSError):
+            return (self._maps / "meters").stat().st_ino
+        return 0
+
     def pin_maps(self, maps: Mapping[str, Map]) -> None:
         """Give maps their names, in the place of whatever had them."""
         for name, one in maps.items():

@@ -18,8 +18,9 @@ class Unavailable(Exception):
 class Plane(RouteObserver, Protocol):
     """A data plane that takes what routes it can; user space carries the rest."""
 
-    name: str
-    """``kernel`` or ``userspace``: what carries packets where it can."""
+    @property
+    def name(self) -> str:
+        """``kernel`` or ``userspace``: what carries packets where it can."""
 
     @property
     def reason(self) -> str:

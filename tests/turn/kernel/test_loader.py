@@ -12,6 +12,7 @@ from tests.patience import PATIENCE
 from tests.turn.kernel.hosts import Network
 from tests.turn.kernel.restarts import Call, Process, bpffs
 from turn.codec.registry import Method
+from turn.kernel.carrier import GONE, KernelPlane
 from turn.kernel.pins import Pins
 
 WITHOUT_RIGHTS = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs")
@@ -94,6 +95,22 @@ def test_when_the_loader_stops_user_space_carries(relay: Process, loader: Proces
     loader.end(signal.SIGTERM)
     call.step(1)
     call.wait(lambda: not call.missing)
+
+
+def test_what_was_taken_away_is_not_said_to_carry(three: Network, folder: Path, loader: Process):
+    with three.server.inside():
+        plane = KernelPlane(folder / "bpf" / "relay", keep=True)
+        try:
+            assert plane.name == "kernel"
+            loader.end(signal.SIGUSR1)
+            begin(loader)
+            assert plane.name == "kernel"
+            loader.end(signal.SIGTERM)
+            assert (plane.name, plane.reason) == ("userspace", GONE)
+            begin(loader)  # with maps of its own
+            assert (plane.name, plane.reason) == ("userspace", GONE)
+        finally:
+            plane.stop()
 
 
 @pytest.mark.parametrize("how", [signal.SIGUSR1, signal.SIGKILL])
