@@ -35,6 +35,7 @@ class FakeControl:
     def __init__(self) -> None:
         self.problems: list[str] = []
         self.log_level = "info"
+        self.reloaded = True
 
     def reload(self) -> list[str]:
         """Give the problems that a test has set."""

@@ -7,7 +7,7 @@ import urllib.request
 import aiohttp
 import pytest
 
-from tests.interop.process import free_port
+from tests.interop.process import free_port, samples
 from tests.shell import NO_DRAIN, Ports, Shell
 
 SECRET, OTHER = "the first secret of the tests", "the second secret of the tests"
@@ -35,6 +35,11 @@ def ice(ports: Ports) -> dict[str, object]:
     with urllib.request.urlopen(f"http://127.0.0.1:{ports.signaling}/ice") as page:
         found: dict[str, object] = json.load(page)
         return found
+
+
+def reloaded(ports: Ports) -> float:
+    with urllib.request.urlopen(f"http://127.0.0.1:{ports.admin}/metrics") as page:
+        return samples(page.read().decode())["icebroker_config_reloaded"]
 
 
 async def test_what_may_change_changes_and_sessions_go_on(shell: Shell, ports: Ports):
@@ -79,9 +84,11 @@ def test_what_is_wrong_is_refused_and_the_old_one_stays(
         service.wait_for(lambda: "configuration refused" in service.log.read_text())
         assert words in service.log.read_text()
         assert ice(ports)["ttl"] == before
+        assert reloaded(ports) == 0
         shell.write(configuration(ports, signaling="ice_ttl = 700"))
         service.process.send_signal(signal.SIGHUP)
         service.wait_for(lambda: ice(ports)["ttl"] == 700)
+        assert reloaded(ports) == 1
         assert service.end(signal.SIGTERM) < NO_DRAIN
 
 

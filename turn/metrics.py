@@ -145,17 +145,24 @@ def worker_metrics(rows: Iterable[WorkerRow]) -> Iterator[Metric]:
 class ProcessCollector(Collector):
     """What is true of the process, whichever services it runs."""
 
-    def __init__(self, version: str, draining: Callable[[], bool]) -> None:
+    def __init__(
+        self, version: str, draining: Callable[[], bool], reloaded: Callable[[], bool]
+    ) -> None:
         self._version = version
         self._draining = draining
+        self._reloaded = reloaded
         self._kernel = OfTheKernel(registry=None)
 
     def collect(self) -> Iterator[Metric]:
-        """Give ``build_info``, ``draining``, and CPU, memory and descriptors as ``process_…``."""
+        """Give these, and CPU, memory and descriptors as ``process_…``."""
         info = GaugeMetricFamily(PREFIX + "build_info", "Version that runs.", labels=("version",))
         info.add_metric((self._version,), 1)
         yield info
         yield _gauge("draining", "1 while new work is turned away.", int(self._draining()))
+        text = (
+            "0 while the configuration that was to be loaded last is refused: an older one is used."
+        )
+        yield _gauge("config_reloaded", text, int(self._reloaded()))
         yield from self._kernel.collect()
 
 

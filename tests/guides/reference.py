@@ -100,7 +100,7 @@ def metrics() -> str:
         ("The relay", relay.collector.collect()),
         ("Its workers, where there are several", worker_metrics([WorkerRow(True, 0, 0, 0.0)])),
         ("Signaling", signaling.collector.collect()),
-        ("The process", ProcessCollector("0", lambda: False).collect()),
+        ("The process", ProcessCollector("0", lambda: False, lambda: True).collect()),
     ):
         text.append(f"## {title}\n\n| Metric | Type | Labels | Meaning |\n|---|---|---|---|")
         text += [_row(family) for family in families]
@@ -157,6 +157,7 @@ def api() -> str:
 
 class _NoControl:
     log_level = "info"
+    reloaded = True
 
     def reload(self) -> list[str]:
         return []

@@ -29,6 +29,7 @@ NAMES = {
     "icebroker_turn_relay_bytes": ("counter", {"direction", "plane"}),
     "icebroker_build_info": ("gauge", {"version"}),
     "icebroker_draining": ("gauge", set()),
+    "icebroker_config_reloaded": ("gauge", set()),
     "process_cpu_seconds": ("counter", set()),
     "process_max_fds": ("gauge", set()),
     "process_open_fds": ("gauge", set()),
@@ -51,7 +52,7 @@ class Page:
             lambda: Carried(11, 1100, 22, 2200),
         )
         self.collectors = [
-            ProcessCollector("1.2.3", lambda: draining),
+            ProcessCollector("1.2.3", lambda: draining, lambda: False),
             TurnCollector(world.stats, world.routes, self.gauges),
         ]
 

@@ -53,7 +53,9 @@ class Admin:
         self._services = services
         self._journal = journal
         self._process = ProcessCollector(
-            version("icebroker"), lambda: any(service.draining for service in services)
+            version("icebroker"),
+            lambda: any(service.draining for service in services),
+            lambda: control.reloaded,
         )
         self._guard = Guard("", is_loopback=settings.listen.is_loopback)
         self._drain = Drain(services)

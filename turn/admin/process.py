@@ -49,6 +49,8 @@ class Process:
         :param beside: what runs along and is nothing that an operator looks at.
         """
         self.settings = settings
+        self.reloaded = True
+        """Whether the configuration that was to be loaded last is in use."""
         self._reload = reload
         self._watcher = JournalHandler(journal.tell)
         self.log_level: str = settings.log.level
@@ -71,8 +73,10 @@ class Process:
         else:
             self._set_up_log()
             self.admin.reload(self.settings.admin)
+            self.reloaded = True
             log.info("configuration reloaded")
             return []
+        self.reloaded = False
         for problem in problems:
             log.error("configuration refused; the one in use stays", problem=problem)
         return problems

@@ -91,3 +91,5 @@ class Control(Protocol):
 
     log_level: str
     """The least important lines that are written."""
+    reloaded: bool
+    """Whether the configuration that was to be loaded last is in use."""
