@@ -1,5 +1,6 @@
 """Icebroker as a process of its own, and the programs that are run against it."""
 
+import itertools
 import json
 import os
 import secrets
@@ -23,14 +24,24 @@ STARTED_WITHIN = 60.0
 """Seconds, on a machine that is busy with other tests."""
 
 
-def free_port(host: str = "127.0.0.1") -> int:
-    """A port that is free now for UDP and TCP.
+def _ports() -> Iterator[int]:
+    """Ports to try, none twice in a long while: whoever had one may start again and want it back.
 
-    None that the kernel hands out by itself: it would go to someone else before it is bound.
+    None that the kernel hands out by itself, and none of another worker of the same run.
     """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 2
+    ports = range(22000 + worker * 5000, 27000 + worker * 5000)
+    start = secrets.randbelow(len(ports))
+    return itertools.cycle([*ports[start:], *ports[:start]])
+
+
+PORTS = _ports()
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port that is free now for UDP and TCP."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    while True:
-        port = 22000 + secrets.randbelow(10000)
+    for port in PORTS:
         with socket.socket(family) as tcp, socket.socket(family, socket.SOCK_DGRAM) as udp:
             try:
                 tcp.bind((host, port))
@@ -38,6 +49,7 @@ def free_port(host: str = "127.0.0.1") -> int:
             except OSError:
                 continue
             return port
+    raise AssertionError("there is always another one")
 
 
 class Relay(NamedTuple):

@@ -129,8 +129,12 @@ class Crowd:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         made.setblocking(False)
         made.bind((f"127.{1 + place // 40_000}.{place // 200 % 200}.{2 + place % 200}", 0))
-        await asyncio.get_running_loop().sock_connect(made, ("127.0.0.1", self._port))
-        reader, writer = await asyncio.open_connection(sock=made, limit=4096)
+        try:
+            await asyncio.get_running_loop().sock_connect(made, ("127.0.0.1", self._port))
+            reader, writer = await asyncio.open_connection(sock=made, limit=4096)
+        except BaseException:  # cancelled, as the crowd is in the end
+            made.close()
+            raise
         self._writers.append(writer)
         lines = [
             "GET /ws HTTP/1.1", f"Host: 127.0.0.1:{self._port}", "Upgrade: websocket",
