@@ -31,8 +31,8 @@ def _ports() -> Iterator[int]:
     """
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 2
     ports = range(22000 + worker * 5000, 27000 + worker * 5000)
-    start = secrets.randbelow(len(ports))
-    return itertools.cycle([*ports[start:], *ports[:start]])
+    # In no order: some programs take the port behind the one that they are given too.
+    return itertools.cycle(secrets.SystemRandom().sample(ports, len(ports)))
 
 
 PORTS = _ports()
