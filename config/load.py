@@ -26,7 +26,7 @@ from pydantic_settings import (
 from config.files import reason
 from config.schema import Settings
 from config.section import Section
-from config.where import Location, line_of
+from config.where import Location, Places
 
 DEFAULT_FILE = Path("icebroker.toml")
 PREFIX = "ICEBROKER_"
@@ -34,6 +34,8 @@ PREFIX = "ICEBROKER_"
 # prefix.
 NOT_OURS = re.compile(rf"(?!.*__){PREFIX}(\w+_)?(SERVICE_HOST|SERVICE_PORT|PORT)(_\w+)?")
 # What pydantic says of a value in Python's words, in those of TOML.
+MOST_PROBLEMS = 50
+"""That are told at once; nobody reads more, and each has to be looked for."""
 PLAIN_WORDS = {
     "extra_forbidden": "no such key; `config/icebroker.toml` shows every one",
     "missing": "is missing",
@@ -106,9 +108,11 @@ def load(
     try:
         settings = Sources()
     except ValidationError as error:
-        raise ConfigError(
-            [where.tell(details["loc"], _sentence(details)) for details in error.errors()]
-        ) from None
+        told = error.errors()[:MOST_PROBLEMS]
+        problems = [where.tell(details["loc"], _sentence(details)) for details in told]
+        if more := error.error_count() - len(told):
+            problems.append(f"{file or 'settings'}: and {more} more")
+        raise ConfigError(problems) from None
     except SettingsError as error:
         raise ConfigError([str(error.__cause__ or error)]) from None
     sections: dict[str, Section] = {name: getattr(settings, name) for name in Settings.model_fields}
@@ -149,12 +153,12 @@ class _Where:
 
     def __init__(self, file: Path | None, text: str, variables: Mapping[str, _Variable]) -> None:
         self._file = file
-        self._text = text
+        self._places = Places(text)
         self._variables = variables
 
     def tell(self, location: Location, sentence: str) -> str:
         key = _dotted(location)
-        line = line_of(self._text, location) if self._file else 0
+        line = self._places.line_of(location) if self._file else 0
         in_file = f"{self._file}:{line}" if line else ""
         source = self._variable(location) or in_file or self._parts(location)
         return f"{source or self._file or 'settings'}: {key}: {sentence}"
@@ -202,6 +206,8 @@ def _parse(text: str, file: Path | None) -> dict[str, Any]:
         line = re.search(r"at line (\d+)", str(error))
         place = f"{file}:{line[1]}" if line else str(file)
         raise ConfigError([f"{place}: not valid TOML: {error}"]) from None
+    except RecursionError:
+        raise ConfigError([f"{file}: lists or tables are nested too deep"]) from None
 
 
 def _variables(environment: Mapping[str, str]) -> dict[str, _Variable]:

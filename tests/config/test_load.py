@@ -109,6 +109,17 @@ def test_a_mistake_in_the_file_is_told_with_its_line(operator: Any, toml: str, p
     assert operator.problems(toml) == [problem]
 
 
+def test_of_thousands_of_mistakes_some_are_told_and_the_rest_counted(tmp_path: Path):
+    rows = "".join(f"  'mistake {number}',\n" for number in range(2000))
+    file = tmp_path / "icebroker.toml"
+    file.write_text(f"[turn]\nallow_peers = [\n{rows}]\n")
+    with pytest.raises(ConfigError) as refused:
+        load(file, {})
+    *told, last = refused.value.problems
+    assert [problem.split(": ")[0] for problem in told] == [f"{file}:{n + 3}" for n in range(50)]
+    assert last == f"{file}: and 1950 more"
+
+
 @pytest.mark.parametrize(
     ("content", "begins"),
     [
@@ -116,6 +127,10 @@ def test_a_mistake_in_the_file_is_told_with_its_line(operator: Any, toml: str, p
         (b"[turn]\n[turn]", "icebroker.toml:2: not valid TOML: "),
         (b'[turn]\nlisten = ["0.0.0.0:1"', "icebroker.toml: not valid TOML: "),
         (b"[turn]\nworkers = " + b"9" * 5000, "icebroker.toml: not valid TOML: "),
+        (
+            b"x = " + b"[" * 5000 + b"]" * 5000,
+            "icebroker.toml: lists or tables are nested too deep",
+        ),
         (b"[turn]\nrealm = '\xff'", "icebroker.toml: is not UTF-8 text"),
     ],
 )
