@@ -64,6 +64,7 @@ class Process:
 
         :returns: why it was refused; empty: it is in use.
         """
+        self.reloaded = False  # also where a fault of ours ends it
         try:
             self.settings = self._reload(self.settings)
         except ConfigError as error:
@@ -76,7 +77,6 @@ class Process:
             self.reloaded = True
             log.info("configuration reloaded")
             return []
-        self.reloaded = False
         for problem in problems:
             log.error("configuration refused; the one in use stays", problem=problem)
         return problems
