@@ -5,7 +5,7 @@ import logging
 import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from aiohttp import web
@@ -18,8 +18,8 @@ log = structlog.get_logger("signaling")
 
 FIRST_REQUEST = 10.0
 """Seconds that a connection has to ask for something, whole; a TLS handshake has as long before."""
-MOST_SILENT = 64
-"""Connections of one address (an IPv6 /64) that have not asked for anything."""
+LEAST_SILENT = 64
+"""Connections of one address (an IPv6 /64) that may always have asked for nothing yet."""
 IDLE = 150.0
 """Seconds between requests: longer than proxies keep a connection that nobody uses."""
 BACKLOG = 1024
@@ -28,6 +28,17 @@ LEAST_RATE, LEAST_BURST = 256 << 10, 1 << 20
 UNHEARD = logging.getLogger("signaling.unheard")
 """For aiohttp, which writes down what strangers send; ``Visitor`` has a line of its own instead."""
 UNHEARD.disabled = True
+
+
+class Limits(NamedTuple):
+    """What settings say of a connection; see the ``LEAST_`` that hold in any case."""
+
+    rate: float
+    """Bytes a second that its messages may come to."""
+    burst: float
+    """Bytes at once."""
+    silent: int
+    """Connections of its address that have not asked for anything."""
 
 
 class Door(web.BaseSite):
@@ -39,18 +50,18 @@ class Door(web.BaseSite):
         endpoint: Endpoint,
         tls: ssl.SSLContext | None,
         is_proxy: Callable[[str], bool],
-        allowance: Callable[[], tuple[float, float]],
+        limits: Callable[[], Limits],
     ) -> None:
         """Prepare to listen.
 
         :param runner: set up, and without an access log of its own.
         :param is_proxy: whether an address is that of many clients, and so of no number of them.
-        :param allowance: bytes a second, and at once, that messages may come to.
+        :param limits: as they are now.
         """
         super().__init__(runner, ssl_context=tls, backlog=BACKLOG)
         self._endpoint = endpoint
         self._is_proxy = is_proxy
-        self.allowance = allowance
+        self.limits = limits
         self.silent: Counter[str] = Counter()
         """How many have not asked for anything, by address."""
 
@@ -79,7 +90,7 @@ class Door(web.BaseSite):
         if not address or self._is_proxy(address):  # without one: it is gone already
             return ""
         network = Caller(address, "").network
-        if self.silent[network] >= MOST_SILENT:
+        if self.silent[network] >= max(self.limits().silent, LEAST_SILENT):
             return None
         self.silent[network] += 1
         return network
@@ -102,8 +113,9 @@ class Visitor(web.RequestHandler):
         self._door = door
         self._network: str | None = None
         self._silent_until: asyncio.TimerHandle | None = None
-        rate, burst = door.allowance()
-        self._rate, self._burst = max(rate, LEAST_RATE), max(burst, LEAST_BURST)
+        limits = door.limits()
+        self._rate = max(limits.rate, LEAST_RATE)
+        self._burst = max(limits.burst, LEAST_BURST)
         self._left, self._updated = self._burst, 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

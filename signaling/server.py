@@ -21,7 +21,7 @@ from signaling.broker.base import Revocation, Unavailable
 from signaling.broker.choose import choose_broker
 from signaling.broker.memory import MemoryBroker
 from signaling.broker.redis import RedisBroker
-from signaling.door import Door
+from signaling.door import Door, Limits
 from signaling.http import Http
 from signaling.hub import Hub, HubSettings
 from signaling.ice import IceProvider
@@ -120,7 +120,7 @@ class SignalingService:
         await self._runner.setup()
         try:
             await Door(
-                self._runner, self._settings.listen, tls, self._origins.is_trusted, self._allowance
+                self._runner, self._settings.listen, tls, self._origins.is_trusted, self._limits
             ).start()
         except OSError as error:
             await self._runner.cleanup()
@@ -246,10 +246,14 @@ class SignalingService:
         await self._broker.stop()
         await self._poster.stop()
 
-    def _allowance(self) -> tuple[float, float]:
+    def _limits(self) -> Limits:
         settings = self._settings
         size = settings.max_message_bytes + 1024  # with all that is around them
-        return settings.max_messages_per_second * size, settings.max_message_burst * size
+        return Limits(
+            settings.max_messages_per_second * size,
+            settings.max_message_burst * size,
+            settings.max_unauthenticated_per_address,
+        )
 
     async def _tick(self) -> None:
         while True:

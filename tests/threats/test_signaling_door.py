@@ -84,7 +84,7 @@ async def test_who_asks_for_nothing_has_to_go(first, hurried, connected):
 async def test_one_address_has_a_share_of_silence(connected):
     """Whoever opens thousands of connections takes no other address's place, and not all of his."""
     async with signaling() as service:
-        held = [await connected(service) for _ in range(door.MOST_SILENT)]
+        held = [await connected(service) for _ in range(door.LEAST_SILENT)]
         reader, _ = await connected(service)
         assert await ended(reader) == b""
         # Another address is served; and who asks is silent no more, and keeps the connection.
@@ -95,13 +95,24 @@ async def test_one_address_has_a_share_of_silence(connected):
                 assert b" 200 " in head
                 (length,) = re.findall(rb"Content-Length: (\d+)", head)
                 await reader.readexactly(int(length))
-        assert silent_at(service) == door.MOST_SILENT - 1
+        assert silent_at(service) == door.LEAST_SILENT - 1
+
+
+async def test_more_may_be_silent_where_more_may_be_without_a_hello(connected):
+    """Else the setting that an operator raises, for a school or a storm, would change nothing."""
+    async with signaling(max_unauthenticated_per_address=door.LEAST_SILENT + 2) as service:
+        held = [await connected(service) for _ in range(door.LEAST_SILENT + 2)]
+        reader, _ = await connected(service)
+        assert await ended(reader) == b""
+        _, writer = held[-1]
+        writer.write(ICE)
+        assert b" 200 " in await held[-1][0].readline()
 
 
 async def test_a_proxy_of_ours_is_many(connected):
     """What comes by way of it is not one client's."""
     async with signaling(trusted_proxies=["127.0.0.1"]) as service:
-        held = [await connected(service) for _ in range(door.MOST_SILENT + 1)]
+        held = [await connected(service) for _ in range(door.LEAST_SILENT + 1)]
         _, writer = held[-1]
         writer.write(ICE)
         assert b" 200 " in await held[-1][0].readline()
@@ -112,7 +123,7 @@ async def test_who_was_gone_before_he_was_let_in_takes_no_place():
     async with signaling() as service:
         (site,) = service._runner.sites
         assert isinstance(site, door.Door)
-        for _ in range(2 * door.MOST_SILENT):
+        for _ in range(2 * door.LEAST_SILENT):
             site.forget(site.let_in("") or "")
         assert silent_at(service) == 0
 
