@@ -20,6 +20,7 @@ CANDIDATE = {
 ACK_EVERY = 16
 """As our browser client has it."""
 PATIENCE = 60.0
+ASK_AGAIN = 0.2
 
 
 class Socket(asyncio.Protocol):
@@ -91,17 +92,22 @@ class Socket(asyncio.Protocol):
 
 
 async def dial(url: str, headers: str, heard: Callable[[bytes], None]) -> Socket:
-    """Open a WebSocket. :raises OSError: it is refused."""
+    """Open a WebSocket; a busy server is asked again.
+
+    :raises OSError: nobody listens.
+    :raises TimeoutError: it stays busy.
+    """
     parts = urlsplit(url)
     target = f"{parts.path}?{parts.query}" if parts.query else parts.path
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(PATIENCE):
-        _, socket = await loop.create_connection(
-            lambda: Socket(target, headers, heard), parts.hostname or "", parts.port or 0
-        )
-        if not await socket.opened:
-            raise ConnectionRefusedError(url)
-    return socket
+        while True:
+            _, socket = await loop.create_connection(
+                lambda: Socket(target, headers, heard), parts.hostname or "", parts.port or 0
+            )
+            if await socket.opened:
+                return socket
+            await asyncio.sleep(ASK_AGAIN)
 
 
 class Caller:
