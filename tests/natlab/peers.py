@@ -36,12 +36,10 @@ class End(NamedTuple):
     via: str
     """The transport to its own relay, or "direct" where it uses none."""
 
-    def meets(self, far: "End") -> bool:
-        """Whether the other end speaks of the same path, as far as relays are concerned."""
-        return (self.local == "relay", self.remote == "relay") == (
-            far.remote == "relay",
-            far.local == "relay",
-        )
+    @property
+    def relayed(self) -> bool:
+        """Whether a relay carries what this end sends: its own, or the other's."""
+        return "relay" in (self.local, self.remote)
 
 
 class Peer(ABC):

@@ -58,7 +58,8 @@ class Torn:
     async def mend(self) -> None:
         """Have it back, and everything put right and handed on."""
         self.wire.mend()
-        await until(self.one.is_up)
+        for node in (self.one, self.two):
+            await until(node.is_up)
         await self.one.renew()
         await self.two.renew()
 
