@@ -31,7 +31,7 @@ RIGHTS = (
     "give the user the line of deploy/redis/users.acl, for the prefix that redis.prefix says, and "
     "have it read: ACL LOAD"
 )
-GIVE_A_TOKEN = (
+HOW_TO_JOIN = (
     "--token TOKEN (icebroker token ROOM makes one), or -c with the service's configuration, whose "
     "signaling.token_secret makes one for this"
 )
@@ -137,7 +137,7 @@ def _clock(date: str) -> list[Finding]:
 async def _ice(answer: aiohttp.ClientResponse) -> tuple[Finding, list[IceServer]]:
     if answer.status == 401:
         return Finding(
-            "ice-servers", "skip", "ICE servers are for holders of a token", GIVE_A_TOKEN
+            "ice-servers", "skip", "ICE servers are for holders of a token", HOW_TO_JOIN
         ), []
     try:
         servers = _servers_untrusted(json.loads(await _read_untrusted(answer)))
@@ -211,7 +211,7 @@ async def _hello(http: aiohttp.ClientSession, base: str, token: str) -> Finding:
 async def _join(base: str, token: str, tls: ssl.SSLContext, *, locked: bool) -> Finding:
     """Whether two peers meet. :param locked: the server has said that it takes a token."""
     if locked:
-        return Finding("join", "skip", "nobody has joined a room: that takes a token", GIVE_A_TOKEN)
+        return Finding("join", "skip", "nobody has joined a room: that takes a token", HOW_TO_JOIN)
     began = time.monotonic()
     try:
         await meet(f"ws{base.removeprefix('http')}/ws", token, tls)
