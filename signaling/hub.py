@@ -284,7 +284,7 @@ class Hub:
         except ProtocolError as error:
             self._refuse(session, error, m.id_of_untrusted(text), arrived)
             return None
-        self._stats.messages[str(message.__struct_config__.tag)] += 1
+        self._stats.messages[m.TAGS[kind]] += 1
         if isinstance(message, m.Ping):
             self._answer(session, m.Pong(message.t), arrived)
             return None
