@@ -62,7 +62,7 @@ class PeerJsSettings(NamedTuple):
 class Refused(Exception):
     """A client may not come in; the frame that tells it so."""
 
-    def __init__(self, frame: str, code: CloseCode) -> None:
+    def __init__(self, frame: bytes, code: CloseCode) -> None:
         super().__init__(frame)
         self.frame = frame
         self.code = code
@@ -203,7 +203,7 @@ class PeerJsDialogue:
         if resumption is None:
             return None
         session = self._hub.attach(socket, resumption.record)
-        socket.begin([_open(), *(text for _, text in resumption.missed)])
+        socket.begin([_open(), *(frame for _, frame in resumption.missed)])
         session.sent = resumption.missed[-1][0] if resumption.missed else resumption.seq
         if self._room not in await broker.rooms_of(record.session):
             await self._enter(session)  # it was lost between the session and its room
@@ -235,14 +235,15 @@ class PeerJsDialogue:
     # To another ----------------------------------------------------------------------------
 
     async def _forward(self, session: Session, frame: ClientFrame, to: str) -> None:
-        payload = frame.payload.copy() if frame.payload is not UNSET else UNSET
-        event = Forwarded(frame.type, self._id, to, payload)
+        event = Forwarded(frame.type, self._id, to, frame.payload)
         request = f"{self._tag}-{next(self._numbers)}"
         line = self._waiting.get(to)
         if line is None and await self._try(session, event, request):
             return
         if event.type == Kind.LEAVE:
             return  # nobody is there who could be left
+        if event.payload is not UNSET:
+            event.payload = event.payload.copy()  # not to keep the whole frame that it came in
         message = _Waiting(event, request, time.monotonic() + PATIENCE)
         if self._is_full(message):
             self._expire(session, to)
@@ -336,7 +337,7 @@ class _Waiting(NamedTuple):
         return 0 if self.event.payload is UNSET else len(self.event.payload)
 
 
-def _open() -> str:
+def _open() -> bytes:
     return peerjs.frame(Kind.OPEN)
 
 
