@@ -4,6 +4,7 @@ Application data (``meta``, ``description``, ``candidate``, ``data``) is passed 
 """
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import msgspec
@@ -295,9 +296,8 @@ def id_of_untrusted(text: str | bytes) -> str | None:
     return found if isinstance(found, str) and len(found) <= MOST_ID else None
 
 
-def encode(message: msgspec.Struct) -> str:
-    """The text frame of a message."""
-    return _encoder.encode(message).decode()
+encode: Callable[[msgspec.Struct], bytes] = _encoder.encode
+"""The text frame of a message, as it goes over the wire: UTF-8."""
 
 
 TAGS: dict[type[msgspec.Struct], str] = {

@@ -80,11 +80,11 @@ def name_of(room: str, peer_id: str) -> str:
     return NAME + digest[:40]
 
 
-def frame(kind: Kind, **fields: Any) -> str:
+def frame(kind: Kind, **fields: Any) -> bytes:
     """A frame of the server's own."""
-    return msgspec.json.encode({"type": kind, **fields}).decode()
+    return msgspec.json.encode({"type": kind, **fields})
 
 
-def problem(kind: Kind, text: str) -> str:
+def problem(kind: Kind, text: str) -> bytes:
     """A frame after which the client gives up; ``text`` is for people."""
     return frame(kind, payload={"msg": text})
