@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from config.redis import RedisTls
 from signaling.broker import alone
 from signaling.broker.base import Later, MailboxFull, NotThere, Unavailable
 from signaling.broker.ledger import JUMP, MOST_REQUESTS
@@ -38,7 +39,7 @@ class Site(NamedTuple):
     """Where a broker finds Redis."""
 
     url: str
-    ca_certificate: Path | None = None
+    tls: RedisTls = RedisTls()
 
 
 class Torn:
