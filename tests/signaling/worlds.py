@@ -110,8 +110,10 @@ async def memory_world(*, webhooks: bool = False) -> AsyncIterator[World]:
     waiting = WaitingEvents() if webhooks else None
     broker, ear = MemoryBroker(MOST_MESSAGES, MOST_BYTES, waiting), Ear()
     await broker.start(ear)
-    yield World(broker, broker, ear)
-    await broker.stop()
+    try:
+        yield World(broker, broker, ear)
+    finally:
+        await broker.stop()
 
 
 class Place(Protocol):
@@ -142,9 +144,11 @@ async def redis_world(
     ear = Ear()
     await one.start(ear)
     await two.start(ear)
-    yield RedisWorld(one, two, ear, server, prefix)
-    await one.stop()
-    await two.stop()
+    try:
+        yield RedisWorld(one, two, ear, server, prefix)
+    finally:
+        await one.stop()
+        await two.stop()
 
 
 async def begin(broker: Broker, name: str, *rooms: str, **grant: Any) -> None:
