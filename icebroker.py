@@ -215,7 +215,9 @@ def doctor(
         str, typer.Option(help="A join token, for https: with tokens; ours: from -c.")
     ] = "",
     ca: Annotated[Path | None, typer.Option(help="PEM file of an authority to trust.")] = None,
-    load: Annotated[bool, typer.Option(help="Send 1.6 Mbit/s through it for a second.")] = True,
+    load: Annotated[
+        bool, typer.Option(help="Send 1.6 Mbit/s through it for a second, and try more ports.")
+    ] = True,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds an answer may take.")] = 4.0,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
