@@ -101,6 +101,7 @@ class Link:
         self._tried = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._was_away = False
+        self._at = finder.asked
         self._told: set[str] = set()
 
     async def start(self) -> None:
@@ -159,7 +160,7 @@ class Link:
     def _away(self, error: Exception) -> None:
         if not self._was_away:
             self._was_away = True
-            log.error("redis is away", reason=str(error) or type(error).__name__)
+            log.error("redis is away", at=self._at, reason=str(error) or type(error).__name__)
 
     def _refused(self, reason: str) -> None:
         kind = reason.partition(" ")[0]  # one line a kind: a fault of every call is told once
@@ -169,7 +170,9 @@ class Link:
 
     async def _connect(self) -> None:
         """Both connections from beginning to end. :raises FAILURES: one ended."""
+        self._at = self._finder.asked
         host = await self._finder.find()
+        self._at = str(host)
         name = f"icebroker-{self._node}"
         async with (
             self._finder.open(host, name) as scripts,

@@ -460,7 +460,7 @@ async def test_the_link_comes_back_at_whichever_step_of_a_send_it_ends(server, m
         raise Unavailable
 
     tag = "{test-link}"
-    finder = Finder(parse_redis_url(server.url), tag, None)
+    finder = Finder(parse_redis_url(server.url), tag, server.tls)
     made = link.Link(finder, tag, "node", (1, 1, 1000), lambda _: None, live)
     await made.start()
     await until(lambda: lives == 12)
