@@ -151,12 +151,14 @@ def signaling(config: ConfigFile = None) -> None:
 @app.command()
 def check(
     config: ConfigFile = None,
-    only: Annotated[str, typer.Option(help="Check for one service: turn or signaling.")] = "",
+    only: Annotated[
+        str, typer.Option(help="Check for what runs: turn, signaling, or serve (both).")
+    ] = "",
 ) -> None:
     """Validate a configuration; exit code 1 and file:line for each problem."""
-    if only not in {"", "turn", "signaling"}:
-        _fail("--only is turn or signaling")
-    _load(config, *([only] if only else ["turn", "signaling"]))
+    if only not in {"", "serve", "turn", "signaling"}:
+        _fail("--only is turn, signaling or serve")
+    _load(config, *([only] if only in {"turn", "signaling"} else ["turn", "signaling"]))
     typer.echo(f"ok: {config or (DEFAULT_FILE if DEFAULT_FILE.exists() else 'the defaults')}")
 
 
@@ -213,7 +215,9 @@ def doctor(
         str, typer.Option(help="A join token, for https: with tokens; ours: from -c.")
     ] = "",
     ca: Annotated[Path | None, typer.Option(help="PEM file of an authority to trust.")] = None,
-    load: Annotated[bool, typer.Option(help="Send 1.6 Mbit/s through it for a second.")] = True,
+    load: Annotated[
+        bool, typer.Option(help="Send 1.6 Mbit/s through it for a second, and try more ports.")
+    ] = True,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds an answer may take.")] = 4.0,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:

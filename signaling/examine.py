@@ -31,6 +31,10 @@ RIGHTS = (
     "give the user the line of deploy/redis/users.acl, for the prefix that redis.prefix says, and "
     "have it read: ACL LOAD"
 )
+SHOW_ONE = (
+    "Where it wants to see a certificate of ours (tls-auth-clients, on by default), set "
+    "redis.tls_certificate and redis.tls_key"
+)
 HOW_TO_JOIN = (
     "--token TOKEN (icebroker token ROOM makes one), or -c with the service's configuration, whose "
     "signaling.token_secret makes one for this"
@@ -243,14 +247,15 @@ async def examine_redis(settings: RedisSettings) -> Finding:
     except (RedisError, OSError) as error:
         says = f"cannot be reached: {str(error) or 'no answer'}"
         then = "start it, open its port, or mend redis.url; until then nobody can join a room"
+        if address.tls and settings.tls_certificate is None:
+            then += f". {SHOW_ONE}"
     return Finding("redis", "fail", f"Redis at {hosts} {says}", then)
 
 
 async def _examine_primary(settings: RedisSettings, address: RedisAddress) -> Finding:
     """Whether it may be relied on. :raises RedisError, OSError, Unfit: nobody could be asked."""
     tag = "{" + settings.prefix + "}"
-    authority = str(settings.ca_certificate) if settings.ca_certificate else None
-    finder = Finder(address, tag, authority)
+    finder = Finder(address, tag, settings.tls())
     primary = await finder.find()
     async with finder.open(primary, "icebroker-doctor") as connection:
         identity = await identify(connection)
