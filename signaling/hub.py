@@ -279,7 +279,7 @@ class Hub:
                 self._refuse_flood(session)
             message = m.parse_untrusted(text)
             kind = type(message)
-            if kind not in self._handlers and kind is not m.Ping:
+            if kind is m.Hello:
                 raise ProtocolError(ErrorCode.BAD_MESSAGE, "hello was said already")
         except ProtocolError as error:
             self._refuse(session, error, m.id_of_untrusted(text), arrived)
@@ -355,15 +355,15 @@ class Hub:
         self.tell("room_left", {**session.facts(), "room": message.room})
         return m.Ok(message.id, "done")
 
-    async def _signal(self, session: Session, message: m.Signal) -> m.Ok | None:
+    def _signal(self, session: Session, message: m.Signal) -> Awaitable[m.Ok | None]:
         event = m.SignalOut(
             session.record.peer, message.description, message.candidate, message.candidates
         )
-        return await self._send_to(session, message.to, event, message.id)
+        return self._send_to(session, message.to, event, message.id)
 
-    async def _message(self, session: Session, message: m.Message) -> m.Ok | None:
+    def _message(self, session: Session, message: m.Message) -> Awaitable[m.Ok | None]:
         event = m.MessageOut(session.record.peer, message.data)
-        return await self._send_to(session, message.to, event, message.id)
+        return self._send_to(session, message.to, event, message.id)
 
     async def _bye(self, session: Session, message: m.Bye) -> None:
         await self._send_to(session, message.to, m.ByeOut(session.record.peer))
