@@ -52,6 +52,6 @@ class Operation(NamedTuple):
         return self._replace(
             path=f"{above.rpartition('/')[0]}/{noun}",
             name=f"{self.name}ByQuery",
-            about=f"{self.about} By `?{parameter.name}=`: names that no path can have, as `..`, too.",
+            about=f"{self.about} By `?{parameter.name}=`, which may also be `..`.",
             parameters=(parameter._replace(place="query", required=True),),
         )
