@@ -3,7 +3,7 @@
 local time = now()
 local lease = redis.call('ZSCORE', P .. 'n', NODE)
 redis.call('ZADD', P .. 'n', time + ARGV[5], NODE)
-redis.call('HSET', P .. 'h', NODE, ARGV[7])
+redis.call('HSET', P .. 'h', NODE, ARGV[7] or '')
 for _, key in ipairs({ 'n', 'h', 'x', 'o:' .. NODE }) do
   keep(P .. key, LIFE)
 end
