@@ -30,8 +30,8 @@ class Revocation(msgspec.Struct, frozen=True):
 class Listener(Protocol):
     """The node, as the broker sees it. Neither method may block."""
 
-    def deliver(self, session: str, seq: int, text: str) -> None:
-        """An event for a session that is attached here, as a text frame."""
+    def deliver(self, session: str, seq: int, frame: bytes) -> None:
+        """An event for a session that is attached here, as a text frame (UTF-8)."""
 
     def cut(self, session: str, code: CloseCode) -> None:
         """A session's socket is to be closed.
@@ -97,7 +97,7 @@ class Resumption(NamedTuple):
     """What a session that came back goes on with."""
 
     record: SessionRecord
-    missed: list[tuple[int, str]]
+    missed: list[tuple[int, bytes]]
     """(seq, text frame) after the last one that the client saw."""
     seq: int
     """The last event before those."""

@@ -98,7 +98,7 @@ class RedisBroker:
         )  # fmt: skip
         self._listener: Listener | None = None
         self._attached: dict[str, Attached] = {}
-        self._resuming: dict[str, list[list[tuple[int, str]]]] = {}
+        self._resuming: dict[str, list[list[tuple[int, bytes]]]] = {}
         """Wake-ups for sessions that are on their way to this node, one list an attempt."""
         self._coming = Coming()
         self._doubtful: set[str] = set()
@@ -152,7 +152,7 @@ class RedisBroker:
         """Take a session over, from whichever node; None where it cannot go on without a loss."""
         if not wire.is_token(session):
             return None
-        woken: list[tuple[int, str]] = []
+        woken: list[tuple[int, bytes]] = []
         self._resuming.setdefault(session, []).append(woken)
         try:
             with self._coming.expecting(session):
@@ -172,14 +172,14 @@ class RedisBroker:
         data, epoch, identities, missed, seq = reply
         attached = Attached(wire.parse_record(data), self.node, epoch, seq, time.monotonic())
         attached.rooms = {wire.room_of(identity) for identity in identities}
-        found: list[tuple[int, str]] = []
+        found: list[tuple[int, bytes]] = []
 
-        def find(_: str, number: int, text: str) -> None:
-            found.append((number, text))
+        def find(_: str, number: int, frame: bytes) -> None:
+            found.append((number, frame))
 
         attached.catch_up(wire.entries(missed), find)
-        for number, text in woken:
-            attached.take(number, text, find)
+        for number, frame in woken:
+            attached.take(number, frame, find)
         self._attached[session] = attached
         self._mind_gap(attached)
         self._doubtful.discard(session)
@@ -309,7 +309,7 @@ class RedisBroker:
                         return True
 
     async def _ask_to_send(
-        self, attached: Attached, echo: Echo, message: tuple[str, str, str, str, str, str]
+        self, attached: Attached, echo: Echo, message: tuple[str, str, bytes, str, str, str]
     ) -> bool:
         """By Redis; returns when a recipient of this node has been handed it."""
         session, request = attached.record.session, message[1]
@@ -396,11 +396,11 @@ class RedisBroker:
         """Take what was published to this node."""
         kind, _, rest = data.partition(b" ")
         if kind == b"e":
-            session, seq, text = rest.split(b" ", 2)
-            self._arrived(session.decode(), int(seq), text.decode())
+            session, seq, frame = rest.split(b" ", 2)
+            self._arrived(session.decode(), int(seq), frame)
         elif kind == b"m":
-            ticket, session, seq, text = rest.split(b" ", 3)
-            self._arrived(session.decode(), int(seq), text.decode())
+            ticket, session, seq, frame = rest.split(b" ", 3)
+            self._arrived(session.decode(), int(seq), frame)
             self._echoes.hear(ticket.decode())
         elif kind == b"x":
             session, why, owner = rest.split(b" ")
@@ -421,12 +421,12 @@ class RedisBroker:
         if self._listener is not None:
             self._listener.revoked(wire.parse_revocation(data))
 
-    def _arrived(self, session: str, seq: int, text: str) -> None:
+    def _arrived(self, session: str, seq: int, frame: bytes) -> None:
         for woken in self._resuming.get(session, ()):
-            woken.append((seq, text))
+            woken.append((seq, frame))
         attached = self._attached.get(session)
         if attached is not None and self._listener is not None:
-            attached.take(seq, text, self._listener.deliver)
+            attached.take(seq, frame, self._listener.deliver)
             self._mind_gap(attached)
 
     def _mind_gap(self, attached: Attached) -> None:
