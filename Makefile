@@ -8,9 +8,6 @@ PURE   := turn/codec/*,turn/auth/*,turn/allocation/*,turn/routes.py,turn/bandwid
 KERNEL_OBJECTS := turn/kernel
 MULTIARCH = $(shell gcc -print-multiarch 2>/dev/null)
 
-# Most of the time a test waits for something real. Each file stays whole: what it starts, it shares.
-PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
-
 .PHONY: help serve test check bench bench-frames bench-workers bench-signaling kernel protocol docs format clean
 
 help:
@@ -40,7 +37,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/pytest $(PARALLEL) --cov --cov-report= $(ARGS)
+	$(BIN)/python -m tests.again $(ARGS)
 	$(BIN)/coverage report --include='$(PURE)' --fail-under=95
 
 # The objects are committed, so that running needs no compiler; a test rebuilds and compares them.

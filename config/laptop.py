@@ -8,6 +8,8 @@ from config.ice import UrlGroup
 from config.schema import Settings
 
 LAN_PORT = 8443
+LAST_WORDS = 2
+"""Seconds in which open tabs are told that it ends."""
 
 
 def defaults(*, lan: bool) -> dict[str, Any]:
@@ -15,9 +17,13 @@ def defaults(*, lan: bool) -> dict[str, Any]:
     turn = {"secret": secrets.token_urlsafe(32), "open_private_peers": True}
     # The page of whoever started it: its address, with the token in it, is on the first screen.
     both = {"turn": turn, "admin": {"token": secrets.token_urlsafe(24)}}
+    # There is no other node that an open tab could go to.
+    signaling: dict[str, Any] = {"drain_timeout": LAST_WORDS}
     if lan:
-        return {**both, "signaling": {"listen": f"0.0.0.0:{LAN_PORT}", "open": True}}
-    return {**both, "signaling": {"listen": "127.0.0.1:8080"}}
+        signaling |= {"listen": f"0.0.0.0:{LAN_PORT}", "open": True}
+    else:
+        signaling |= {"listen": "127.0.0.1:8080"}
+    return {**both, "signaling": signaling}
 
 
 class Running(NamedTuple):

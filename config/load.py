@@ -118,7 +118,7 @@ def load(
     sections: dict[str, Section] = {name: getattr(settings, name) for name in Settings.model_fields}
     found = [
         where.tell((name, danger.key), danger.text)
-        for name in services
+        for name in (*services, *(["redis"] if services else []))
         for danger in sections[name].dangers()
     ]
     if running is not None:

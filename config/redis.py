@@ -1,6 +1,7 @@
 """Where Redis is, from one URL: a server, whom Sentinels name, or whoever owns us in a Cluster."""
 
 import re
+from pathlib import Path
 from typing import Literal, NamedTuple
 from urllib.parse import unquote, urlsplit
 
@@ -43,6 +44,14 @@ class RedisAddress(NamedTuple):
     """Of a plain server or behind Sentinels; a Cluster has the one."""
     service: str
     """The name that Sentinels know the primary by."""
+
+
+class RedisTls(NamedTuple):
+    """PEM files for ``rediss://``; None: the system's authorities, no certificate of our own."""
+
+    authority: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
 
 
 def parse_redis_url(url: str) -> RedisAddress:

@@ -8,17 +8,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr
 
-from config.redis import RedisAddress, parse_redis_url
+from config.redis import RedisAddress, RedisTls, parse_redis_url
 from config.section import MAKE_ONE, TOO_SHORT, Problem, Section, is_short
 from config.signaling import SignalingSettings
+from config.tls import unusable, unusable_authority
 from config.turn import TurnSettings
-from config.values import Endpoint, EndpointText, IceUrls, PemFile, Seconds
+from config.values import Endpoint, EndpointText, PemFile, ProbeUrls, Seconds
 
 
 class RedisSettings(Section):
     """What many nodes share."""
 
-    fixed = frozenset({"url", "prefix", "ca_certificate", "lease"})
+    fixed = frozenset({"url", "prefix", "ca_certificate", "tls_certificate", "tls_key", "lease"})
 
     url: SecretStr = SecretStr("")
     """redis:// rediss:// redis+sentinel:// redis+cluster://; empty: the embedded broker. Secret,
@@ -31,6 +32,13 @@ class RedisSettings(Section):
     ca_certificate: PemFile = None
     """PEM file with the authority that signed Redis's certificate; empty: the system's."""
 
+    tls_certificate: PemFile = None
+    """PEM file with the certificate that we show Redis, where it asks for one (by its own default
+    it does: tls-auth-clients), with the chain; read at each connection."""
+
+    tls_key: PemFile = None
+    """PEM file with its private key."""
+
     lease: Annotated[Seconds, Field(ge=1, le=60)] = 8.0
     """Seconds after which a node that says nothing counts as dead, and its peers as suspended: a
     second more at most. The same for all nodes."""
@@ -39,13 +47,30 @@ class RedisSettings(Section):
         """Where Redis is; None for the embedded broker. Secret. :raises ValueError: nowhere."""
         return parse_redis_url(self.url.get_secret_value()) if self.url else None
 
+    def tls(self) -> RedisTls:
+        """What a connection over TLS begins with."""
+        return RedisTls(self.ca_certificate, self.tls_certificate, self.tls_key)
+
     def contradictions(self) -> list[Problem]:
-        """A URL that leads nowhere."""
+        """A URL that leads nowhere; half of a certificate, or one that nothing would use."""
+        found = []
+        if bool(self.tls_certificate) != bool(self.tls_key):
+            given, missing = ("tls_certificate", "tls_key")[:: 1 if self.tls_certificate else -1]
+            found.append(Problem(given, f"{missing} is missing: set both, or neither"))
         try:
-            self.address()
+            address = self.address()
         except ValueError as error:
-            return [Problem("url", str(error))]
-        return []
+            return [Problem("url", str(error)), *found]
+        if address is not None and not address.tls and any(self.tls()):
+            text = "ca_certificate and tls_certificate are for TLS; write rediss://, or rediss+…://"
+            found.append(Problem("url", text))
+        return found
+
+    def dangers(self) -> list[Problem]:
+        """Files that no connection can begin with."""
+        pair = unusable(self.tls_certificate, self.tls_key)
+        authority = unusable_authority("ca_certificate", self.ca_certificate)
+        return [Problem(*why) for why in (*pair, *authority)]
 
 
 class AdminSettings(Section):
@@ -59,8 +84,9 @@ class AdminSettings(Section):
     token: SecretStr = SecretStr("")
     """Bearer token of the admin API, at least 16 bytes; empty: no API, and no operator's page."""
 
-    probe_targets: IceUrls = ()
-    """ICE URLs that `/probe?target=` tries as the doctor does, for Prometheus; needs `token`."""
+    probe_targets: ProbeUrls = ()
+    """URLs of relays (`turn:…`) and of signaling (`https:…`) that `/probe?target=` tries as the
+    doctor does, for Prometheus; needs `token`."""
 
     def contradictions(self) -> list[Problem]:
         """A token that can be guessed; probes for everyone."""

@@ -39,3 +39,15 @@ def unusable(certificate: Path | None, key: Path | None) -> Iterator[tuple[str, 
     except (OSError, ValueError) as error:
         text = f"{certificate} and {key} are no certificate and its key (PEM, without a password)"
         yield "tls_certificate", f"{text}: {error}"
+
+
+def unusable_authority(name: str, file: Path | None) -> Iterator[tuple[str, str]]:
+    """The same for a file with authorities. :param name: the key that names it."""
+    if not file:
+        return
+    try:
+        ssl.create_default_context(cafile=str(file))
+    except ssl.SSLError as error:
+        yield name, f"{file} is no certificate of an authority (PEM): {error}"
+    except OSError as error:
+        yield name, f"{file} cannot be read: {reason(error)}"

@@ -16,10 +16,13 @@ from config.redis import RedisAddress
 from config.schema import RedisSettings
 from signaling.broker.primary import Finder, Unfit, identify
 from signaling.broker.rights import lacking
+from signaling.client import SignalingError
 from signaling.protocol import SUBPROTOCOL
+from signaling.rehearsal import NotLetIn, meet
 
 PATIENCE = aiohttp.ClientTimeout(total=8, sock_connect=4)
 ANSWER = 4.0
+LOCKED = "answers, and lets in holders of a token only"
 MOST_ANSWER = 1 << 18
 """Bytes of ``GET /ice``."""
 SKEW = 60.0
@@ -27,6 +30,14 @@ SKEW = 60.0
 RIGHTS = (
     "give the user the line of deploy/redis/users.acl, for the prefix that redis.prefix says, and "
     "have it read: ACL LOAD"
+)
+SHOW_ONE = (
+    "Where it wants to see a certificate of ours (tls-auth-clients, on by default), set "
+    "redis.tls_certificate and redis.tls_key"
+)
+HOW_TO_JOIN = (
+    "--token TOKEN (icebroker token ROOM makes one), or -c with the service's configuration, whose "
+    "signaling.token_secret makes one for this"
 )
 NTP = "set both clocks by NTP (timedatectl set-ntp true)"
 
@@ -58,15 +69,17 @@ class Examined(NamedTuple):
 
 
 async def examine_signaling(base: str, token: str = "", authority: Path | None = None) -> Examined:
-    """Fetch the ICE servers and say hello, as a page does.
+    """Fetch the ICE servers, say hello and have two peers meet in a room, as pages do.
 
     :param base: "https://icebroker.example.org", with whatever path the proxy has it under.
+    :param token: its room is entered for a moment; a new room where no token is needed.
     :param authority: PEM file of an authority that is trusted; None: the system's.
     """
     base = base.rstrip("/")
     findings: list[Finding] = []
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    connector = aiohttp.TCPConnector(ssl=ssl.create_default_context(cafile=authority))
+    tls = ssl.create_default_context(cafile=authority)
+    connector = aiohttp.TCPConnector(ssl=tls)
     async with aiohttp.ClientSession(timeout=PATIENCE, connector=connector) as http:
         try:
             async with http.get(f"{base}/ice", headers=headers) as answer:
@@ -76,7 +89,9 @@ async def examine_signaling(base: str, token: str = "", authority: Path | None =
             return Examined([_unreachable(base, error)], [])
         findings.append(found)
         if found.status != "fail":
-            findings.append(await _hello(http, base, token))
+            findings.append(hello := await _hello(http, base, token))
+            if hello.status == "ok":
+                findings.append(await _join(base, token, tls, locked=hello.says == LOCKED))
     if urlsplit(base).scheme == "http" and not _is_here(base):
         findings.append(
             Finding(
@@ -125,8 +140,9 @@ def _clock(date: str) -> list[Finding]:
 
 async def _ice(answer: aiohttp.ClientResponse) -> tuple[Finding, list[IceServer]]:
     if answer.status == 401:
-        then = "give a join token: --token (icebroker token ROOM makes one)"
-        return Finding("ice-servers", "skip", "ICE servers are for holders of a token", then), []
+        return Finding(
+            "ice-servers", "skip", "ICE servers are for holders of a token", HOW_TO_JOIN
+        ), []
     try:
         servers = _servers_untrusted(json.loads(await _read_untrusted(answer)))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, aiohttp.ClientError):
@@ -187,9 +203,31 @@ async def _hello(http: aiohttp.ClientSession, base: str, token: str) -> Finding:
     if reply.get("type") == "welcome":
         return Finding("websocket", "ok", f"says welcome in {seconds * 1000:.0f} ms")
     if reply.get("code") == "unauthorized" and not token:
-        return Finding("websocket", "ok", "answers, and lets in holders of a token only")
+        return Finding("websocket", "ok", LOCKED)
     says = f"hello is refused: {reply.get('message') or reply.get('code')}"
-    return Finding("websocket", "fail", says, "use a good token (icebroker token ROOM)")
+    then = (
+        "use a good token (icebroker token ROOM); one that -c makes is good where "
+        "signaling.token_secret there is the server's, and the clocks agree"
+    )
+    return Finding("websocket", "fail", says, then)
+
+
+async def _join(base: str, token: str, tls: ssl.SSLContext, *, locked: bool) -> Finding:
+    """Whether two peers meet. :param locked: the server has said that it takes a token."""
+    if locked:
+        return Finding("join", "skip", "nobody has joined a room: that takes a token", HOW_TO_JOIN)
+    began = time.monotonic()
+    try:
+        await meet(f"ws{base.removeprefix('http')}/ws", token, tls)
+    except NotLetIn as error:
+        says = f"two peers of this token cannot meet and talk: {error}"
+        return Finding("join", "skip", says, "give the token of a room that is free: --token")
+    except (SignalingError, TimeoutError) as error:
+        says = f"two peers cannot meet in a room: {str(error) or 'no answer in time'}"
+        then = "look at signaling's log, and at its Redis (icebroker doctor, on its machine)"
+        return Finding("join", "fail", says, then)
+    seconds = time.monotonic() - began
+    return Finding("join", "ok", f"two peers met in a room and talked, in {seconds * 1000:.0f} ms")
 
 
 async def examine_redis(settings: RedisSettings) -> Finding:
@@ -209,14 +247,15 @@ async def examine_redis(settings: RedisSettings) -> Finding:
     except (RedisError, OSError) as error:
         says = f"cannot be reached: {str(error) or 'no answer'}"
         then = "start it, open its port, or mend redis.url; until then nobody can join a room"
+        if address.tls and settings.tls_certificate is None:
+            then += f". {SHOW_ONE}"
     return Finding("redis", "fail", f"Redis at {hosts} {says}", then)
 
 
 async def _examine_primary(settings: RedisSettings, address: RedisAddress) -> Finding:
     """Whether it may be relied on. :raises RedisError, OSError, Unfit: nobody could be asked."""
     tag = "{" + settings.prefix + "}"
-    authority = str(settings.ca_certificate) if settings.ca_certificate else None
-    finder = Finder(address, tag, authority)
+    finder = Finder(address, tag, settings.tls())
     primary = await finder.find()
     async with finder.open(primary, "icebroker-doctor") as connection:
         identity = await identify(connection)

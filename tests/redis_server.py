@@ -11,6 +11,7 @@ from typing import Any
 
 import redis
 
+from config.redis import RedisTls
 from tests.conftest import need
 from tests.interop.process import free_port
 from tests.patience import PATIENCE
@@ -19,7 +20,7 @@ from tests.patience import PATIENCE
 class RedisServer:
     """One server on loopback; its port stays the same over restarts."""
 
-    ca_certificate: Path | None = None
+    tls = RedisTls()
 
     def __init__(
         self, folder: Path, *options: str, port: int = 0, sentinel: Path | None = None

@@ -15,7 +15,8 @@ from urllib.parse import quote
 import redis
 from redis.crc import key_slot
 
-from config.certificate import self_signed
+from config.redis import RedisTls
+from tests.doctor.lab import certificate
 from tests.interop.process import ROOT, free_port
 from tests.patience import PATIENCE
 from tests.redis_server import RedisServer
@@ -27,12 +28,15 @@ PREFIX = "icebroker"
 USER = f"icebroker:{quote(PASSWORD, safe='')}"
 KNOWN_AS = "calls"
 """What the Sentinels call our primary."""
+DOWN_AFTER = 2000
+"""Milliseconds of silence that a server of theirs may be busy with something else, as this machine
+may be: with fewer they depose the new primary as well."""
 
 
 class Site:
     """Redis, however it is set up."""
 
-    ca_certificate: Path | None = None
+    tls = RedisTls()
     url = ""
 
     @property
@@ -90,6 +94,12 @@ class Sentinels(Site):
         primary.kill()
         wait(lambda: self.server is not primary)
         primary.start()
+        wait(lambda: self._has_a_copy(primary))  # else the next one to be killed leaves older data
+
+    @staticmethod
+    def _has_a_copy(server: RedisServer) -> bool:
+        info: Any = server.client.info("replication")
+        return bool(info["role"] == "slave" and info["master_link_status"] == "up")
 
 
 class Cluster(Site):
@@ -120,15 +130,19 @@ class Cluster(Site):
         for one in (target, source, *self._servers):
             _ask(one, "CLUSTER", "SETSLOT", self.slot, "NODE", target_id)
 
-    def join(self) -> None:
-        """Make them one Cluster, each with a third of the slots."""
+    def join(self, ports: Sequence[int] = ()) -> None:
+        """Make them one Cluster, each with a third of the slots.
+
+        :param ports: by which they know each other; none: as we know them.
+        """
         first, *others = self._servers
+        others_ports = ports[1:] or [one.port for one in others]
         step = 16384 // len(self._servers) + 1
         for number, one in enumerate(self._servers):
             last = min(16383, (number + 1) * step - 1)
             _ask(one, "CLUSTER", "ADDSLOTSRANGE", number * step, last)
-        for one, bus_port in zip(others, self._bus_ports[1:], strict=True):
-            _ask(first, "CLUSTER", "MEET", "127.0.0.1", one.port, bus_port)
+        for port, bus_port in zip(others_ports, self._bus_ports[1:], strict=True):
+            _ask(first, "CLUSTER", "MEET", "127.0.0.1", port, bus_port)
         wait(lambda: all(_knows_all(one, len(self._servers)) for one in self._servers))
 
     def _owner(self, asked: RedisServer) -> int:
@@ -144,16 +158,31 @@ def plain(folder: Path) -> Iterator[Site]:
         yield One(_run(stack, folder / "plain"))
 
 
+class Tls:
+    """A certificate that is everyone's, and its own authority: shown by servers and by nodes."""
+
+    def __init__(self, folder: Path) -> None:
+        pair = [Path(file) for file in certificate(folder, "127.0.0.1")]
+        self.files = RedisTls(pair[0], *pair)
+
+    def options(self) -> tuple[int, list[str]]:
+        """A port for TLS, and what a server is told; who shows nothing is refused, by default."""
+        options = ["--tls-port", str(port := free_port())]
+        names = ("--tls-ca-cert-file", "--tls-cert-file", "--tls-key-file")
+        for name, file in zip(names, self.files, strict=True):
+            options += [name, str(file)]
+        return port, options
+
+
 @contextmanager
 def tls(folder: Path) -> Iterator[Site]:
-    """One server that nodes reach over TLS only."""
-    certificate, key = self_signed(["127.0.0.1"], folder)
-    options = ["--tls-port", str(port := free_port()), "--tls-auth-clients", "no"]
-    options += ["--tls-cert-file", str(certificate), "--tls-key-file", str(key)]
+    """One server that nodes reach over TLS, where both show who they are."""
+    made = Tls(folder)
+    port, options = made.options()
     with ExitStack() as stack:
         site = One(_run(stack, folder / "tls", *options))
         site.url = f"rediss://{USER}@127.0.0.1:{port}"
-        site.ca_certificate = certificate
+        site.tls = made.files
         yield site
 
 
@@ -161,15 +190,17 @@ def tls(folder: Path) -> Iterator[Site]:
 def sentinels(folder: Path) -> Iterator[Site]:
     """A primary, a replica, three Sentinels."""
     with ExitStack() as stack:
-        primary = _run(stack, folder / "one")
-        replica = _run(stack, folder / "two", "--replicaof", f"127.0.0.1 {primary.port}")
+        options = ("--repl-diskless-sync-delay", "0")
+        primary = _run(stack, folder / "one", *options)
+        copies = ("--replicaof", f"127.0.0.1 {primary.port}")
+        replica = _run(stack, folder / "two", *options, *copies)
         watchers = []
         for number in range(3):
             watcher = folder / f"sentinel-{number}"
             watcher.mkdir()
             (watcher / "sentinel.conf").write_text(
                 f"sentinel monitor {KNOWN_AS} 127.0.0.1 {primary.port} 2\n"
-                f"sentinel down-after-milliseconds {KNOWN_AS} 500\n"
+                f"sentinel down-after-milliseconds {KNOWN_AS} {DOWN_AFTER}\n"
                 f"sentinel failover-timeout {KNOWN_AS} 2000\n"
             )
             server = RedisServer(watcher, sentinel=watcher / "sentinel.conf")
@@ -181,6 +212,49 @@ def sentinels(folder: Path) -> Iterator[Site]:
             wait(partial(_ask, server, "SENTINEL", "REPLICAS", KNOWN_AS))
             wait(partial(_ask, server, "SENTINEL", "CKQUORUM", KNOWN_AS))
         yield Sentinels([primary, replica], watchers)
+
+
+@contextmanager
+def sentinel_over_tls(folder: Path) -> Iterator[Site]:
+    """A primary and one Sentinel, which know only who shows a certificate."""
+    made = Tls(folder)
+    (port, options), (watcher_port, watcher_options) = made.options(), made.options()
+    with ExitStack() as stack:
+        site = One(_run(stack, folder / "one", "--tls-replication", "yes", *options))
+        watcher = folder / "sentinel"
+        watcher.mkdir()
+        words = [*watcher_options, "--tls-replication", "yes"]
+        pairs = zip(words[::2], words[1::2], strict=True)
+        lines = [f"{name[2:]} {value}" for name, value in pairs]
+        lines.append(f"sentinel monitor {KNOWN_AS} 127.0.0.1 {port} 1\n")
+        (watcher / "sentinel.conf").write_text("\n".join(lines))
+        server = RedisServer(watcher, sentinel=watcher / "sentinel.conf")
+        stack.callback(server.close)
+        server.start()
+        site.url = f"rediss+sentinel://{USER}@127.0.0.1:{watcher_port}/{KNOWN_AS}"
+        site.tls = made.files
+        yield site
+
+
+@contextmanager
+def cluster_over_tls(folder: Path) -> Iterator[Site]:
+    """A Cluster whose servers, and nodes, know only who shows a certificate."""
+    made = Tls(folder)
+    options = ("--cluster-enabled", "yes", "--tls-cluster", "yes")
+    with ExitStack() as stack:
+        servers, ports, bus_ports = [], [], []
+        for number in range(3):
+            port, own = made.options()
+            bus_ports.append(free_port())
+            bus = ("--cluster-port", str(bus_ports[-1]))
+            servers.append(_run(stack, folder / f"node-{number}", *options, *bus, *own))
+            ports.append(port)
+        site = Cluster(servers, bus_ports)
+        site.join(ports)
+        hosts = ",".join(f"127.0.0.1:{port}" for port in ports)
+        site.url = f"rediss+cluster://{USER}@{hosts}"
+        site.tls = made.files
+        yield site
 
 
 @contextmanager

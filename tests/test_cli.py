@@ -1,5 +1,6 @@
 """The command itself, as a person runs it: what it prints, where, and how it ends."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -86,11 +87,12 @@ def test_check_of_one_service_leaves_the_dangers_of_the_other(shell: Shell):
     assert done.code == 1
     assert done.problems[0].startswith("icebroker: icebroker.toml: signaling.token_secret: ")
     assert shell.run("check").problems == done.problems
+    assert shell.run("check", "--only", "serve").problems == done.problems
 
 
 def test_check_of_no_service(shell: Shell):
     assert shell.run("check", "--only", "redis") == Done(
-        1, "", ["icebroker: --only is turn or signaling"]
+        1, "", ["icebroker: --only is turn, signaling or serve"]
     )
 
 
@@ -269,7 +271,8 @@ def test_each_service_by_itself(shell: Shell, ports: Ports, section: str):
 
 
 async def test_a_second_signal_does_not_wait_for_clients(shell: Shell, ports: Ports):
-    with shell.running("serve", **ports.variables()) as service:
+    patient = {"ICEBROKER_SIGNALING__DRAIN_TIMEOUT": "600"}
+    with shell.running("serve", **ports.variables(), **patient) as service:
         service.banner()
         url = f"http://127.0.0.1:{ports.signaling}"
         async with (
@@ -284,4 +287,18 @@ async def test_a_second_signal_does_not_wait_for_clients(shell: Shell, ports: Po
             service.process.send_signal(signal.SIGTERM)
             assert (await ws.receive(timeout=PATIENCE)).type is aiohttp.WSMsgType.CLOSE
         assert service.process.wait(PATIENCE) == 0
-        assert "Traceback" not in service.log.read_text()
+        log = service.log.read_text()
+        assert "press Ctrl-C again" in log
+        assert '"waiting_for": "connections: 1"' in log
+        assert "Traceback" not in log
+
+
+async def test_tabs_that_do_not_answer_hold_nobody_up(shell: Shell, ports: Ports):
+    with shell.running("serve", **ports.variables()) as service:
+        service.banner()
+        url = f"http://127.0.0.1:{ports.signaling}"
+        async with aiohttp.ClientSession() as session:
+            ws = await session.ws_connect(f"{url}/ws", origin=url, autoclose=False)
+            await ws.send_json({"type": "hello"})
+            # Nobody reads it: it neither goes elsewhere nor closes.
+            assert await asyncio.to_thread(service.end, signal.SIGINT) < NO_DRAIN

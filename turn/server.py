@@ -20,6 +20,7 @@ from turn.allocation.table import AllocationTable
 from turn.codec.values import Address
 from turn.common import Common, alone
 from turn.handover import Handover
+from turn.idle import FEW, Idle
 from turn.kernel.plane import NullPlane, Plane
 from turn.metrics import Gauges, TurnCollector
 from turn.relay.forward import Forwarder
@@ -113,6 +114,7 @@ class TurnService:
         self.collections: tuple[Allocations, ...] = (Allocations(self._engine, self._routes),)
         proxies = Proxies(settings.proxy_protocol_from)
         wired = (self._engine, self._forwarder, self._routes, stats)
+        self._idle = Idle(table, self._routes)
         self._listeners = Listeners(
             assemble.udp_endpoints(settings),
             Shared(
@@ -282,15 +284,26 @@ class TurnService:
             problems.append("draining")
         return problems
 
+    async def faults(self) -> None:
+        """Wait until it stops. :raises Exception: the fault of ours for which it ticks no more."""
+        if self._ticker is not None:
+            ticker = self._ticker
+            await asyncio.wait({ticker})
+            if not ticker.cancelled():
+                ticker.result()
+
     async def drain(self, seconds: float) -> None:
-        """Turn new allocations away and wait until the live ones have ended.
+        """Turn new allocations away and wait until the live ones have ended, or carry nothing.
 
         :param seconds: the longest to wait; what lives longer is closed by ``stop``.
         """
         self._engine.draining = True
-        log.info("draining", allocations=len(self._engine.table), seconds=seconds)
-        deadline = time.monotonic() + seconds
-        while len(self._engine.table) and time.monotonic() < deadline:  # noqa: ASYNC110 - the core knows no events
+        table, began = self._engine.table, time.monotonic()
+        in_use, looked = self._idle.look(began), began
+        log.info("draining", allocations=len(table), in_use=in_use, seconds=seconds)
+        while in_use and len(table) and (now := time.monotonic()) < began + seconds:
+            if now - looked >= TICK:
+                in_use, looked = self._idle.look(now), now
             await asyncio.sleep(DRAIN_LOOK)
 
     def resume(self) -> None:
@@ -385,6 +398,8 @@ class TurnService:
             self._engine.expire(time.monotonic())
             self._listeners.tick()
             self._ports.shelf.retry()
+            if len(self._engine.table) <= FEW:
+                self._idle.look(time.monotonic())
             ticks += 1
             if ticks % SWEEP_TICKS == 0:
                 self._listeners.sweep()

@@ -18,8 +18,7 @@ def choose_broker(
     address = redis.address()
     if address is None:
         return MemoryBroker(most_messages, most_bytes, WaitingEvents() if webhooks else None)
-    authority = str(redis.ca_certificate) if redis.ca_certificate else None
-    finder = Finder(address, "{" + redis.prefix + "}", authority)
+    finder = Finder(address, "{" + redis.prefix + "}", redis.tls())
     return RedisBroker(
         finder, redis.prefix, most_messages, most_bytes, lease=redis.lease, webhooks=webhooks
     )

@@ -17,7 +17,7 @@ from redis.backoff import NoBackoff
 from redis.crc import key_slot
 from redis.exceptions import AuthenticationError, RedisError
 
-from config.redis import RedisAddress, RedisHost
+from config.redis import RedisAddress, RedisHost, RedisTls
 
 OLDEST = (7, 0)
 """The first version with sharded pub/sub and the script flags that we use."""
@@ -41,14 +41,21 @@ class Identity(NamedTuple):
 class Finder:
     """Finds and opens the primary."""
 
-    def __init__(self, address: RedisAddress, tag: str, ca_certificate: str | None) -> None:
+    def __init__(self, address: RedisAddress, tag: str, tls: RedisTls) -> None:
         """Prepare to look.
 
         :param tag: a key with our hash tag; in a Cluster its slot's owner is the primary.
         """
         self._address = address
         self._slot = key_slot(tag.encode())
-        self._ca_certificate = ca_certificate
+        files = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+        self._tls: dict[str, Any] = dict(zip(files, tls, strict=True))
+        self._tls["ssl_password"] = ""  # or OpenSSL would ask a terminal for it
+
+    @property
+    def asked(self) -> str:
+        """Whom the URL names: for people, without secrets."""
+        return ", ".join(map(str, self._address.hosts))
 
     async def find(self) -> RedisHost:
         """Where the primary is now.
@@ -90,7 +97,7 @@ class Finder:
             "retry": Retry(NoBackoff(), 0), "protocol": 2, "driver_info": None, **credentials,
         }  # fmt: skip
         if self._address.tls:
-            connection: Connection = SSLConnection(ssl_ca_certs=self._ca_certificate, **options)
+            connection: Connection = SSLConnection(**self._tls, **options)
         else:
             connection = Connection(**options)
         transport: asyncio.WriteTransport | None = None

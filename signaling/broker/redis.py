@@ -10,7 +10,7 @@ import contextvars
 import random
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -47,7 +47,9 @@ log = structlog.get_logger("signaling.redis")
 RENEWALS = 4
 """Renewals in the time of one lease."""
 ANSWER = 3.0
-"""Seconds that a renewal may take, there and back by the wake-up channel."""
+"""Seconds in which nothing comes, after which whoever waits for it takes Redis to be away."""
+LOOKS = 6
+"""Into which they are divided: a time in which this process slept counts as one of them at most."""
 PUT_RIGHT = 30.0
 """Seconds that it may take to put all sessions right after Redis is back."""
 LIFE = 300.0
@@ -466,15 +468,17 @@ class RedisBroker:
     async def renew(self) -> bool:
         """Renew the lease and wait for the wake-up that comes of it; False where it had ended.
 
-        Whatever was published to this node before has then been handed on.
+        Whatever was published to this node before has then been handed on. However long that
+        takes: a node that has much to do is not cut off.
 
         :raises TimeoutError: scripts or wake-ups do not come through.
         :raises Unavailable:
         """
+        link = self._link
         self._woken.clear()
-        async with asyncio.timeout(ANSWER):
-            held = await self._link.call("enlist", int(self._lease * 1000), self._link.run)
-            await self._woken.wait()
+        lease = int(self._lease * 1000)
+        held = await _patiently(link.call("enlist", lease, link.run), lambda: link.answers)
+        await _patiently(self._woken.wait(), lambda: link.wakes)
         return bool(held)
 
     async def _put_right(self) -> None:
@@ -485,10 +489,23 @@ class RedisBroker:
         self._up = False
         self._alone.coming_back()
         async with asyncio.timeout(PUT_RIGHT):
-            await self._put_all_right()
+            while not await self._put_all_right_as_one_who_lives():
+                pass
         self._up = True
         self._alone.all_right()
         await self._make_up()
+
+    async def _put_all_right_as_one_who_lives(self) -> bool:
+        """Keep the lease meanwhile; False where it ended: others may have taken from us again."""
+        held = True
+        putting = asyncio.ensure_future(self._put_all_right())
+        try:
+            while not (await asyncio.wait({putting}, timeout=self._lease / RENEWALS))[0]:
+                held = await self.renew() and held
+            await putting
+        finally:
+            putting.cancel()
+        return held
 
     async def _put_all_right(self) -> None:
         kept = [attached for attached in self._attached.values() if attached.ledger is not None]
@@ -597,3 +614,17 @@ class RedisBroker:
             return
         if self._listener is not None:
             self._listener.cut(attached.record.session, code)
+
+
+async def _patiently(coming: Awaitable[Any], heard: Callable[[], int]) -> Any:
+    """Wait as long as something comes. :param heard: how much has come. :raises TimeoutError:"""
+    task, silent = asyncio.ensure_future(coming), 0
+    try:
+        while silent < LOOKS:
+            before = heard()
+            if (await asyncio.wait({task}, timeout=ANSWER / LOOKS))[0]:
+                return task.result()
+            silent = silent + 1 if heard() == before else 0
+        raise TimeoutError
+    finally:
+        task.cancel()

@@ -156,6 +156,16 @@ OPEN_ROOMS = (
             ],
         ),
         (
+            '[redis]\nurl = "redis://localhost"\nca_certificate = "ca.pem"\ntls_key = "k.pem"',
+            [
+                "icebroker.toml:4: redis.tls_key: tls_certificate is missing: set both, or neither",
+                (
+                    "icebroker.toml:2: redis.url: ca_certificate and tls_certificate are for TLS; "
+                    "write rediss://, or rediss+…://"
+                ),
+            ],
+        ),
+        (
             '[redis]\nurl = "memcached://localhost"',
             [
                 (

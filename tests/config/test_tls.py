@@ -6,6 +6,8 @@ from config.certificate import self_signed
 from config.load import ConfigError, load
 from config.tls import server_context
 
+LOOPBACK = {"ICEBROKER_SIGNALING__LISTEN": "127.0.0.1:0"}
+
 
 @pytest.fixture
 def pair(tmp_path):
@@ -51,6 +53,31 @@ def test_a_pair_that_is_right(tmp_path, pair):
         f'tls_certificate = "{pair[0]}"\ntls_key = "{pair[1]}"\n'
     )
     assert load(file, {}, services=["turn"]).turn.tls_key == pair[1]
+
+
+def test_what_redis_is_to_be_shown_and_known_by(tmp_path, pair):
+    file = tmp_path / "icebroker.toml"
+    missing, noise = tmp_path / "nowhere.pem", tmp_path / "noise.pem"
+    noise.write_text("nothing")
+
+    def problems(authority):
+        file.write_text(
+            f'[redis]\nurl = "rediss://localhost"\nca_certificate = "{authority}"\n'
+            f'tls_certificate = "{pair[0]}"\ntls_key = "{missing}"\n'
+        )
+        with pytest.raises(ConfigError) as refused:
+            load(file, LOOPBACK, services=["signaling"])
+        return [one.removeprefix(f"{tmp_path}/") for one in refused.value.problems]
+
+    no_key = f"icebroker.toml:5: redis.tls_key: {missing} cannot be read: No such file or directory"
+    assert problems(pair[0]) == [no_key]
+    assert problems(missing) == [
+        no_key,
+        no_key.replace("5: redis.tls_key", "3: redis.ca_certificate"),
+    ]
+    _, no_authority = problems(noise)
+    assert f"{noise} is no certificate of an authority" in no_authority
+    load(file, {})  # a command that starts nothing reads what is there
 
 
 def test_our_servers_take_only_suites_with_forward_secrecy():

@@ -38,6 +38,13 @@ def test_what_works_for_strangers_too_is_not_called_broken() -> None:
     assert Report([one]).exit_code == 1
 
 
+def test_what_it_depends_on_was_not_tried() -> None:
+    one = section(Status.OK, Status.SKIP, Status.WARN, check="join")
+    assert one.verdict == "works as far as it was tried, and that is not all: sentence 1 (do this)"
+    body = json.loads(Report([one]).json())
+    assert body["sections"][0]["untried"] == ["join"]
+
+
 def test_text_and_json_say_the_same() -> None:
     one = section(Status.OK, Status.FAIL)
     text = Report([one]).text().splitlines()

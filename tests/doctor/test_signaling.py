@@ -1,7 +1,9 @@
 """What the doctor says of signaling, in front of which somebody may have put a proxy."""
 
 import datetime
+import json
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from email.utils import format_datetime
@@ -9,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import jwt
 import pytest
 from aiohttp import web
 
 from signaling.examine import Examined, Finding, _hello, examine_signaling
 from tests.doctor.lab import certificate
 from tests.interop.process import free_port
+from tests.shell import Shell, answers
 from tests.signaling.live import signaling, url
 from tests.signaling.test_admin import TOKEN_SECRET, token
 
@@ -31,6 +35,7 @@ async def test_a_server_that_is_well() -> None:
     assert {one.check: one.status for one in examined.findings} == {
         "ice-servers": "ok",
         "websocket": "ok",
+        "join": "ok",
     }
     assert [server.urls for server in examined.ice_servers] == [
         ["stun:127.0.0.1:3478"],
@@ -43,11 +48,57 @@ async def test_a_server_with_tokens() -> None:
     async with signaling(token_secret=TOKEN_SECRET) as service:
         without = by_check(await examine_signaling(url(service)))
         assert (without["ice-servers"].status, without["websocket"].status) == ("skip", "ok")
+        assert without["join"].status == "skip"
         assert "--token" in without["ice-servers"].next
+        assert "--token" in without["join"].next
         wrong = by_check(await examine_signaling(url(service), "wrong"))
         assert (wrong["websocket"].status, "token" in wrong["websocket"].next) == ("fail", True)
         good = by_check(await examine_signaling(url(service), token("anna")))
         assert {one.status for one in good.values()} == {"ok"}
+        assert "two peers met" in good["join"].says
+
+
+async def test_a_token_that_only_listens_is_no_fault() -> None:
+    claims = {"room": "demo", "canPublish": False, "exp": int(time.time()) + 60}
+    muted = jwt.encode(claims, TOKEN_SECRET, algorithm="HS256")
+    async with signaling(token_secret=TOKEN_SECRET) as service:
+        found = by_check(await examine_signaling(url(service), muted))["join"]
+    assert (found.status, "of this token" in found.says) == ("skip", True)
+
+
+async def test_rooms_that_nobody_can_enter() -> None:
+    async def welcome_only(request: web.Request) -> web.StreamResponse:
+        ws = web.WebSocketResponse(protocols=("icebroker.v1",))
+        await ws.prepare(request)
+        await ws.receive()
+        await ws.send_json({"type": "welcome"})
+        return ws
+
+    async with proxy({"/ice": ice(), "/ws": welcome_only}) as base:
+        found = by_check(await examine_signaling(base))
+    assert (found["websocket"].status, found["join"].status) == ("ok", "fail")
+
+
+def test_the_verdict_says_what_was_not_tried(tmp_path: Path) -> None:
+    shell, port = Shell(tmp_path), free_port()
+    page = f"http://127.0.0.1:{port}"
+    settings = {
+        "ICEBROKER_SIGNALING__LISTEN": f"127.0.0.1:{port}",
+        "ICEBROKER_SIGNALING__TOKEN_SECRET": TOKEN_SECRET,
+        "ICEBROKER_SIGNALING__ICE_SERVERS": '[{"urls": ["stun:127.0.0.1:9"]}]',
+        "ICEBROKER_ADMIN__LISTEN": f"127.0.0.1:{free_port()}",
+    }
+    with shell.running("signaling", **settings) as service:
+        service.wait_for(lambda: answers(page))
+        stranger = shell.run("doctor", page).out.splitlines()[-1]
+        assert "as far as it was tried" in stranger
+        assert "nobody has joined a room" in stranger
+        assert "--token" in stranger
+        # Where the configuration has the secret, it makes a token by itself.
+        ours = json.loads(shell.run("doctor", "--json", "--no-load", page, **settings).out)
+    (section, *_) = ours["sections"]
+    assert section["untried"] == []
+    assert {one["check"]: one["status"] for one in section["findings"]}["join"] == "ok"
 
 
 @pytest.mark.parametrize("said", [b"[" * 100_000, b"[1]", b"1", b"x", b"\xff"])

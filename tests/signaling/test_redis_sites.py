@@ -6,13 +6,28 @@ from functools import partial
 
 import pytest
 import redis
+from pydantic import SecretStr
 
+from config.redis import RedisTls
+from config.schema import RedisSettings
 from signaling.broker.base import Unavailable
 from signaling.broker.scripts import FOLDER
+from signaling.examine import examine_redis
 from signaling.protocol.errors import CloseCode
 from signaling.protocol.messages import NULL
 from tests.patience import until
-from tests.redis_sites import ACL, KNOWN_AS, PASSWORD, PREFIX, cluster, plain, sentinels, tls
+from tests.redis_sites import (
+    ACL,
+    KNOWN_AS,
+    PASSWORD,
+    PREFIX,
+    cluster,
+    cluster_over_tls,
+    plain,
+    sentinel_over_tls,
+    sentinels,
+    tls,
+)
 from tests.signaling.worlds import Ear, begin, message, redis_broker, redis_world
 
 
@@ -91,12 +106,38 @@ async def test_a_wrong_password_is_told_without_telling_it(one, capsys, monkeypa
 
 async def test_a_certificate_of_a_stranger_is_not_believed(tmp_path, capsys):
     with tls(tmp_path) as site:
-        site.ca_certificate = None
+        site.tls = site.tls._replace(authority=None)
         broker = redis_broker(site, PREFIX)
         await broker.start(Ear())
         assert not broker.is_up()
         await broker.stop()
     assert "certificate verify failed" in capsys.readouterr().out
+
+
+async def test_who_shows_no_certificate_is_told_that_redis_may_want_one(tmp_path, capsys):
+    with tls(tmp_path) as site:
+        authority = site.tls.authority
+        site.tls = RedisTls(authority)
+        broker = redis_broker(site, PREFIX)
+        await broker.start(Ear())
+        assert not broker.is_up()
+        await broker.stop()
+        settings = RedisSettings(url=SecretStr(site.url), ca_certificate=authority)
+        found = await examine_redis(settings)
+        assert found.status == "fail"
+        assert "redis.tls_certificate" in found.next
+    host = site.url.partition("@")[2]
+    assert f"at={host}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", [sentinel_over_tls, cluster_over_tls])
+async def test_the_primary_is_found_and_used_over_tls(tmp_path, kind):
+    with kind(tmp_path) as site:
+        async with redis_world(site, PREFIX) as world:
+            assert world.one.is_up()
+            await begin(world.one, "a", "r")
+            await begin(world.two, "b", "r")
+            assert await world.one.send("a", "peer-b", message("hi")) is True
 
 
 # Another server --------------------------------------------------------------------------------

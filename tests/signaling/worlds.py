@@ -4,12 +4,11 @@ import json
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, Protocol
 
 from msgspec import Raw
 
-from config.redis import parse_redis_url
+from config.redis import RedisTls, parse_redis_url
 from signaling.broker.base import Broker, Grant, Revocation, SessionRecord
 from signaling.broker.memory import MemoryBroker
 from signaling.broker.primary import Finder
@@ -111,8 +110,10 @@ async def memory_world(*, webhooks: bool = False) -> AsyncIterator[World]:
     waiting = WaitingEvents() if webhooks else None
     broker, ear = MemoryBroker(MOST_MESSAGES, MOST_BYTES, waiting), Ear()
     await broker.start(ear)
-    yield World(broker, broker, ear)
-    await broker.stop()
+    try:
+        yield World(broker, broker, ear)
+    finally:
+        await broker.stop()
 
 
 class Place(Protocol):
@@ -123,14 +124,13 @@ class Place(Protocol):
         """As a configuration has it."""
 
     @property
-    def ca_certificate(self) -> Path | None:
-        """What its certificate is signed with, where that is nobody known."""
+    def tls(self) -> RedisTls:
+        """The files that a connection over TLS begins with."""
 
 
 def redis_broker(server: Place, prefix: str, **options: Any) -> RedisBroker:
     """A node's broker that is not started yet."""
-    authority = str(server.ca_certificate) if server.ca_certificate else None
-    finder = Finder(parse_redis_url(server.url), "{" + prefix + "}", authority)
+    finder = Finder(parse_redis_url(server.url), "{" + prefix + "}", server.tls)
     return RedisBroker(finder, prefix, MOST_MESSAGES, MOST_BYTES, **{"lease": 8.0, **options})
 
 
@@ -144,9 +144,11 @@ async def redis_world(
     ear = Ear()
     await one.start(ear)
     await two.start(ear)
-    yield RedisWorld(one, two, ear, server, prefix)
-    await one.stop()
-    await two.stop()
+    try:
+        yield RedisWorld(one, two, ear, server, prefix)
+    finally:
+        await one.stop()
+        await two.stop()
 
 
 async def begin(broker: Broker, name: str, *rooms: str, **grant: Any) -> None:

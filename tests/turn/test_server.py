@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import ssl
+import time
 
 import pytest
 
@@ -16,6 +17,7 @@ from turn.codec import registry
 from turn.codec.registry import MessageClass, Method
 from turn.codec.values import Address, Family
 from turn.common import alone
+from turn.idle import QUIET
 from turn.server import TurnService
 from turn.transport.listeners import ListenError
 
@@ -162,6 +164,23 @@ class TestDrain:
             client = await connect(port_of(service))
             await client.allocate()
             await asyncio.wait_for(service.drain(0.1), PATIENCE)
+            assert service.ports_in_use == 1
+
+    async def test_it_does_not_wait_for_what_a_closed_tab_has_left(self, connect):
+        async with relay() as service:
+            client, before = await connect(port_of(service)), time.monotonic() - 1000
+            await client.allocate()
+            idle = service._idle
+            assert [idle.look(before + s) for s in (0, QUIET - 1, QUIET + 1)] == [1, 1, 0]
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+                peer.bind(("127.0.0.1", 0))
+                to_peer = (registry.XOR_PEER_ADDRESS, Address(*peer.getsockname()))
+                number = (registry.CHANNEL_NUMBER, 0x4000)
+                await client.request(Method.CHANNEL_BIND, number, to_peer)
+                await client.send(b"\x40\x00\x00\x04talk")
+                await asyncio.to_thread(peer.recv, 100)
+            assert [idle.look(before + 100 + s) for s in (0, QUIET - 1, QUIET + 1)] == [1, 1, 0]
+            await asyncio.wait_for(service.drain(3600), PATIENCE)
             assert service.ports_in_use == 1
 
     async def test_it_ends_at_once_where_nobody_is(self):

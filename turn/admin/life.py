@@ -3,14 +3,17 @@
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
+import structlog
 import uvloop
 
 from config.heap import settle
 from config.systemd import Supervisor
 from turn.admin.process import Process, Runs
+
+log = structlog.get_logger("icebroker")
 
 
 @runtime_checkable
@@ -19,6 +22,17 @@ class Leaves(Protocol):
 
     async def leave(self) -> None:
         """End, and leave what the other one needs."""
+
+
+@runtime_checkable
+class HasClients(Protocol):
+    """A service that people would notice the end of."""
+
+    async def refresh(self) -> None:
+        """Have ``left`` say what is true now."""
+
+    def left(self) -> Mapping[str, int]:
+        """What a drain waits for."""
 
 
 def run(process: Process, ready: Callable[[], None]) -> None:
@@ -56,6 +70,7 @@ async def live(process: Process, ready: Callable[[], None]) -> None:
         if not leaving:
             seconds = [process.drain_timeout(service) for service in started]
             supervisor.stopping(max(seconds))
+            await _tell_what_is_left(started, seconds)
             await _drain(started, seconds, signals)
     finally:
         for service in reversed(started):
@@ -64,6 +79,24 @@ async def live(process: Process, ready: Callable[[], None]) -> None:
             else:
                 await service.stop()
         feeding.cancel()
+
+
+async def _tell_what_is_left(services: Sequence[Runs], seconds: Sequence[float]) -> None:
+    """Whoever pressed Ctrl-C should know why it does not end, and how it does."""
+    left: dict[str, int] = {}
+    longest = 0.0
+    for service, most in zip(services, seconds, strict=True):
+        if isinstance(service, HasClients):
+            await service.refresh()
+            there = {noun: count for noun, count in service.left().items() if count}
+            left |= there
+            longest = max(longest, most) if there else longest
+    if longest:
+        log.info(
+            "ending once clients are gone; press Ctrl-C again (or send a second signal) to end now",
+            waiting_for=", ".join(f"{noun}: {count}" for noun, count in left.items()),
+            seconds_at_most=longest,
+        )
 
 
 async def _drain(

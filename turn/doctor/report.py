@@ -37,6 +37,9 @@ class Finding(Struct, frozen=True):
 UNSAFE = frozenset({"open", "private"})
 """Checks that a server can fail while it works for everyone, strangers among them."""
 
+DECISIVE = frozenset({"credentials", "ice-servers", "join"})
+"""Checks without which nobody knows whether it works; for each something has to be given."""
+
 
 class Section(Struct):
     """All that was found about one thing: a URL, or this machine."""
@@ -82,6 +85,11 @@ class Section(Struct):
         return all(finding.check in UNSAFE for finding in self.of(Status.FAIL))
 
     @property
+    def untried(self) -> list[Finding]:
+        """What was left out, and whether it works depends on it."""
+        return [finding for finding in self.of(Status.SKIP) if finding.check in DECISIVE]
+
+    @property
     def verdict(self) -> str:
         """The whole in a sentence."""
         failed, warned = self.of(Status.FAIL), self.of(Status.WARN)
@@ -90,6 +98,10 @@ class Section(Struct):
             ill = f"{self.well}, and is not safe" if self.works else "does not work"
             worst = next((one for one in failed if one.check not in UNSAFE), failed[0])
             return f"{ill}: {worst.says}{more}"
+        if self.untried and self.of(Status.OK):
+            lacks = "; ".join(finding.says for finding in self.untried)
+            then = self.untried[-1].next
+            return f"{self.well} as far as it was tried, and that is not all: {lacks} ({then})"
         if warned:
             return f"{self.well}, with a reservation: {warned[0].says}"
         if not self.of(Status.OK):
@@ -125,6 +137,7 @@ class Report(Struct):
                     "about": section.about,
                     "passed": section.passed,
                     "verdict": section.verdict,
+                    "untried": [finding.check for finding in section.untried],
                     "findings": section.findings,
                 }
                 for section in self.sections
