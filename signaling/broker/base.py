@@ -71,6 +71,17 @@ class SessionRecord(msgspec.Struct):
         return self.grant.subject or self.peer
 
 
+class Node(NamedTuple):
+    """One of those that share the broker."""
+
+    id: str
+    """Its own, new at each start."""
+    name: str
+    """Of the machine that it runs on."""
+    sessions: int
+    """Whose sockets it holds."""
+
+
 class Queued(NamedTuple):
     """What happened, and a webhook has not been told of yet."""
 
@@ -227,6 +238,9 @@ class Broker(Protocol):
 
     async def retry_event(self, event_id: str, delay: float) -> None:
         """An event could not be delivered: try again in so many seconds, whichever node."""
+
+    async def nodes(self) -> list[Node]:
+        """The nodes that live, this one first; empty: it stands alone. :raises Unavailable:"""
 
     def counts(self) -> tuple[int, int]:
         """(rooms, peers in rooms) of this node."""

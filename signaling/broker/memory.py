@@ -14,6 +14,7 @@ from signaling.broker.base import (
     Directed,
     Listener,
     MailboxFull,
+    Node,
     NotThere,
     Queued,
     Resumption,
@@ -217,6 +218,10 @@ class MemoryBroker:
         """Try again after a while."""
         if self._waiting is not None:
             self._waiting.retry(event_id, delay)
+
+    async def nodes(self) -> list[Node]:
+        """None: this node stands alone."""
+        return []
 
     def counts(self) -> tuple[int, int]:
         """(rooms, peers in rooms)."""

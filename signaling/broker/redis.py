@@ -9,6 +9,7 @@ import asyncio
 import contextvars
 import random
 import secrets
+import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -23,6 +24,7 @@ from signaling.broker.attached import Attached
 from signaling.broker.base import (
     Directed,
     Listener,
+    Node,
     NotThere,
     Queued,
     Resumption,
@@ -87,6 +89,7 @@ class RedisBroker:
         :param lease: in seconds; who says nothing for longer counts as dead.
         """
         self.node = secrets.token_hex(8)
+        self._name = socket.gethostname()
         self._lease = lease
         limits = (most_messages, most_bytes, int(LIFE * 1000))
         self._link = Link(
@@ -258,6 +261,15 @@ class RedisBroker:
         return [
             wire.name_of(identity) for identity in await self._call("quiet", wire.room_key(room))
         ]
+
+    async def nodes(self) -> list[Node]:
+        """The nodes that live, this one first."""
+        reply = await self._call("nodes")
+        found = [
+            Node(identity.decode(), name.decode(errors="replace"), sessions)
+            for identity, name, sessions in zip(reply[::3], reply[1::3], reply[2::3], strict=True)
+        ]
+        return sorted(found, key=lambda node: (node.id != self.node, node.name, node.id))
 
     def counts(self) -> tuple[int, int]:
         """(rooms, peers in rooms) of this node's sockets."""
@@ -477,7 +489,8 @@ class RedisBroker:
         link = self._link
         self._woken.clear()
         lease = int(self._lease * 1000)
-        held = await _patiently(link.call("enlist", lease, link.run), lambda: link.answers)
+        enlisted = link.call("enlist", lease, link.run, self._name)
+        held = await _patiently(enlisted, lambda: link.answers)
         await _patiently(self._woken.wait(), lambda: link.wakes)
         return bool(held)
 
