@@ -28,6 +28,9 @@ PREFIX = "icebroker"
 USER = f"icebroker:{quote(PASSWORD, safe='')}"
 KNOWN_AS = "calls"
 """What the Sentinels call our primary."""
+DOWN_AFTER = 2000
+"""Milliseconds of silence that a server of theirs may be busy with something else, as this machine
+may be: with fewer they depose the new primary as well."""
 
 
 class Site:
@@ -91,6 +94,12 @@ class Sentinels(Site):
         primary.kill()
         wait(lambda: self.server is not primary)
         primary.start()
+        wait(lambda: self._has_a_copy(primary))  # else the next one to be killed leaves older data
+
+    @staticmethod
+    def _has_a_copy(server: RedisServer) -> bool:
+        info: Any = server.client.info("replication")
+        return bool(info["role"] == "slave" and info["master_link_status"] == "up")
 
 
 class Cluster(Site):
@@ -181,15 +190,17 @@ def tls(folder: Path) -> Iterator[Site]:
 def sentinels(folder: Path) -> Iterator[Site]:
     """A primary, a replica, three Sentinels."""
     with ExitStack() as stack:
-        primary = _run(stack, folder / "one")
-        replica = _run(stack, folder / "two", "--replicaof", f"127.0.0.1 {primary.port}")
+        options = ("--repl-diskless-sync-delay", "0")
+        primary = _run(stack, folder / "one", *options)
+        copies = ("--replicaof", f"127.0.0.1 {primary.port}")
+        replica = _run(stack, folder / "two", *options, *copies)
         watchers = []
         for number in range(3):
             watcher = folder / f"sentinel-{number}"
             watcher.mkdir()
             (watcher / "sentinel.conf").write_text(
                 f"sentinel monitor {KNOWN_AS} 127.0.0.1 {primary.port} 2\n"
-                f"sentinel down-after-milliseconds {KNOWN_AS} 500\n"
+                f"sentinel down-after-milliseconds {KNOWN_AS} {DOWN_AFTER}\n"
                 f"sentinel failover-timeout {KNOWN_AS} 2000\n"
             )
             server = RedisServer(watcher, sentinel=watcher / "sentinel.conf")

@@ -1,9 +1,10 @@
 """The link to Redis: one connection for scripts, one for wake-ups, both to the same server.
 
 Scripts go out as they come and are answered in that order: nobody waits for anybody else's
-round trip, and what one node asks is done in the order in which it was asked. When either
-connection fails, all that was asked and not answered is ``Unavailable``, and the primary is
-looked for again.
+round trip, and what one node asks is done in the order in which it was asked. What cannot wait
+(the lease) goes first: however much there is to ask, it is behind no more than what is on its way.
+When either connection fails, all that was asked and not answered is ``Unavailable``, and the
+primary is looked for again.
 """
 
 import asyncio
@@ -46,10 +47,15 @@ NOT_THE_ONE = (
     TryAgainError,
 )  # fmt: skip
 """Replies by which a server says that it is not (or not yet) the one to ask."""
+FIRST = frozenset({"enlist"})
+"""Scripts that go before all that is not written yet: a node that has much to ask is not dead."""
 FAREWELL = 0.5
 """Seconds until what was cancelled is cancelled again."""
 MOST_AT_ONCE = 256
 """Scripts that are written together."""
+MOST_ON_THE_WAY = 1024
+"""Scripts that are written and not answered. Many times what fills the way there and back; the
+lease is behind so many at most."""
 FAILURES = (RedisError, OSError, TimeoutError, Unfit, Unavailable)
 
 
@@ -86,8 +92,11 @@ class Link:
         """The run id of the server that it is, or was, open to."""
         self._prefix = ""
         self._open = False
-        self._outgoing: list[tuple[Any, ...]] = []
+        self._outgoing: deque[tuple[tuple[Any, ...], asyncio.Future[Any]]] = deque()
         self._waiting: deque[asyncio.Future[Any]] = deque()
+        """The answers to what was written, in that order."""
+        self.answers = self.wakes = 0
+        """How many answers and wake-ups have come."""
         self._more = asyncio.Event()
         self._tried = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -119,9 +128,12 @@ class Link:
         """Run a script; gives its reply. :raises Unavailable:"""
         if not self._open:
             raise Unavailable("Redis is away")
-        self._outgoing.append(self._command(script, self._prefix, *arguments))
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting.append(answer)
+        asked = self._command(script, self._prefix, *arguments), answer
+        if script in FIRST:
+            self._outgoing.appendleft(asked)
+        else:
+            self._outgoing.append(asked)
         self._more.set()
         return await answer
 
@@ -187,20 +199,18 @@ class Link:
 
     def _close(self) -> None:
         self._open = False
-        self._outgoing.clear()
         self._more.clear()
-        while self._waiting:
-            answer = self._waiting.popleft()
+        for answer in [*self._waiting, *(answer for _, answer in self._outgoing)]:
             if not answer.done():
                 answer.set_exception(Unavailable("Redis went away"))
+        self._waiting.clear()
+        self._outgoing.clear()
 
     async def _write(self, connection: Connection) -> None:
         while True:
             await self._more.wait()
             self._more.clear()
-            while self._outgoing:
-                batch = self._outgoing[:MOST_AT_ONCE]
-                del self._outgoing[:MOST_AT_ONCE]
+            while batch := self._next():
                 if not connection.is_connected:  # it would connect anew, to whomever
                     raise RedisConnectionError("the connection is closed")
                 packed = connection.pack_commands(batch)
@@ -208,6 +218,16 @@ class Link:
                     await connection.send_packed_command(packed, check_health=False)
                 except RuntimeError as error:  # uvloop's word for a connection that was just reset
                     raise RedisConnectionError(str(error)) from None
+
+    def _next(self) -> list[tuple[Any, ...]]:
+        """What is written now; their answers are waited for from here on."""
+        room = min(MOST_AT_ONCE, MOST_ON_THE_WAY - len(self._waiting), len(self._outgoing))
+        batch = []
+        for _ in range(room):
+            command, answer = self._outgoing.popleft()
+            batch.append(command)
+            self._waiting.append(answer)
+        return batch
 
     async def _read(self, connection: Connection) -> None:
         while True:
@@ -222,7 +242,10 @@ class Link:
             except ResponseError as error:
                 self._refused(str(error))
                 reply, failure = None, Unavailable("Redis refused a script")
+            self.answers += 1
             answer = self._waiting.popleft()
+            if self._outgoing and len(self._waiting) <= MOST_ON_THE_WAY - MOST_AT_ONCE:
+                self._more.set()  # there is room for many at once again
             if answer.done():
                 continue  # whoever asked does not wait any more
             if failure is None:
@@ -233,6 +256,7 @@ class Link:
     async def _listen(self, connection: Connection) -> None:
         while True:
             kind, _, data = await connection.read_response(disable_decoding=True, timeout=math.inf)
+            self.wakes += 1
             if kind == b"smessage":
                 self._on_wake(data)
             elif kind == b"sunsubscribe":  # our slot moved to another server

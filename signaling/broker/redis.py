@@ -9,8 +9,9 @@ import asyncio
 import contextvars
 import random
 import secrets
+import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -23,6 +24,7 @@ from signaling.broker.attached import Attached
 from signaling.broker.base import (
     Directed,
     Listener,
+    Node,
     NotThere,
     Queued,
     Resumption,
@@ -47,7 +49,9 @@ log = structlog.get_logger("signaling.redis")
 RENEWALS = 4
 """Renewals in the time of one lease."""
 ANSWER = 3.0
-"""Seconds that a renewal may take, there and back by the wake-up channel."""
+"""Seconds in which nothing comes, after which whoever waits for it takes Redis to be away."""
+LOOKS = 6
+"""Into which they are divided: a time in which this process slept counts as one of them at most."""
 PUT_RIGHT = 30.0
 """Seconds that it may take to put all sessions right after Redis is back."""
 LIFE = 300.0
@@ -85,6 +89,7 @@ class RedisBroker:
         :param lease: in seconds; who says nothing for longer counts as dead.
         """
         self.node = secrets.token_hex(8)
+        self._name = socket.gethostname()
         self._lease = lease
         limits = (most_messages, most_bytes, int(LIFE * 1000))
         self._link = Link(
@@ -93,7 +98,7 @@ class RedisBroker:
         )  # fmt: skip
         self._listener: Listener | None = None
         self._attached: dict[str, Attached] = {}
-        self._resuming: dict[str, list[list[tuple[int, str]]]] = {}
+        self._resuming: dict[str, list[list[tuple[int, bytes]]]] = {}
         """Wake-ups for sessions that are on their way to this node, one list an attempt."""
         self._coming = Coming()
         self._doubtful: set[str] = set()
@@ -147,7 +152,7 @@ class RedisBroker:
         """Take a session over, from whichever node; None where it cannot go on without a loss."""
         if not wire.is_token(session):
             return None
-        woken: list[tuple[int, str]] = []
+        woken: list[tuple[int, bytes]] = []
         self._resuming.setdefault(session, []).append(woken)
         try:
             with self._coming.expecting(session):
@@ -167,14 +172,14 @@ class RedisBroker:
         data, epoch, identities, missed, seq = reply
         attached = Attached(wire.parse_record(data), self.node, epoch, seq, time.monotonic())
         attached.rooms = {wire.room_of(identity) for identity in identities}
-        found: list[tuple[int, str]] = []
+        found: list[tuple[int, bytes]] = []
 
-        def find(_: str, number: int, text: str) -> None:
-            found.append((number, text))
+        def find(_: str, number: int, frame: bytes) -> None:
+            found.append((number, frame))
 
         attached.catch_up(wire.entries(missed), find)
-        for number, text in woken:
-            attached.take(number, text, find)
+        for number, frame in woken:
+            attached.take(number, frame, find)
         self._attached[session] = attached
         self._mind_gap(attached)
         self._doubtful.discard(session)
@@ -257,6 +262,15 @@ class RedisBroker:
             wire.name_of(identity) for identity in await self._call("quiet", wire.room_key(room))
         ]
 
+    async def nodes(self) -> list[Node]:
+        """The nodes that live, this one first."""
+        reply = await self._call("nodes")
+        found = [
+            Node(identity.decode(), name.decode(errors="replace"), sessions)
+            for identity, name, sessions in zip(reply[::3], reply[1::3], reply[2::3], strict=True)
+        ]
+        return sorted(found, key=lambda node: (node.id != self.node, node.name, node.id))
+
     def counts(self) -> tuple[int, int]:
         """(rooms, peers in rooms) of this node's sockets."""
         rooms = [room for attached in self._attached.values() for room in attached.rooms]
@@ -295,7 +309,7 @@ class RedisBroker:
                         return True
 
     async def _ask_to_send(
-        self, attached: Attached, echo: Echo, message: tuple[str, str, str, str, str, str]
+        self, attached: Attached, echo: Echo, message: tuple[str, str, bytes, str, str, str]
     ) -> bool:
         """By Redis; returns when a recipient of this node has been handed it."""
         session, request = attached.record.session, message[1]
@@ -382,11 +396,11 @@ class RedisBroker:
         """Take what was published to this node."""
         kind, _, rest = data.partition(b" ")
         if kind == b"e":
-            session, seq, text = rest.split(b" ", 2)
-            self._arrived(session.decode(), int(seq), text.decode())
+            session, seq, frame = rest.split(b" ", 2)
+            self._arrived(session.decode(), int(seq), frame)
         elif kind == b"m":
-            ticket, session, seq, text = rest.split(b" ", 3)
-            self._arrived(session.decode(), int(seq), text.decode())
+            ticket, session, seq, frame = rest.split(b" ", 3)
+            self._arrived(session.decode(), int(seq), frame)
             self._echoes.hear(ticket.decode())
         elif kind == b"x":
             session, why, owner = rest.split(b" ")
@@ -407,12 +421,12 @@ class RedisBroker:
         if self._listener is not None:
             self._listener.revoked(wire.parse_revocation(data))
 
-    def _arrived(self, session: str, seq: int, text: str) -> None:
+    def _arrived(self, session: str, seq: int, frame: bytes) -> None:
         for woken in self._resuming.get(session, ()):
-            woken.append((seq, text))
+            woken.append((seq, frame))
         attached = self._attached.get(session)
         if attached is not None and self._listener is not None:
-            attached.take(seq, text, self._listener.deliver)
+            attached.take(seq, frame, self._listener.deliver)
             self._mind_gap(attached)
 
     def _mind_gap(self, attached: Attached) -> None:
@@ -466,15 +480,18 @@ class RedisBroker:
     async def renew(self) -> bool:
         """Renew the lease and wait for the wake-up that comes of it; False where it had ended.
 
-        Whatever was published to this node before has then been handed on.
+        Whatever was published to this node before has then been handed on. However long that
+        takes: a node that has much to do is not cut off.
 
         :raises TimeoutError: scripts or wake-ups do not come through.
         :raises Unavailable:
         """
+        link = self._link
         self._woken.clear()
-        async with asyncio.timeout(ANSWER):
-            held = await self._link.call("enlist", int(self._lease * 1000), self._link.run)
-            await self._woken.wait()
+        lease = int(self._lease * 1000)
+        enlisted = link.call("enlist", lease, link.run, self._name)
+        held = await _patiently(enlisted, lambda: link.answers)
+        await _patiently(self._woken.wait(), lambda: link.wakes)
         return bool(held)
 
     async def _put_right(self) -> None:
@@ -485,10 +502,23 @@ class RedisBroker:
         self._up = False
         self._alone.coming_back()
         async with asyncio.timeout(PUT_RIGHT):
-            await self._put_all_right()
+            while not await self._put_all_right_as_one_who_lives():
+                pass
         self._up = True
         self._alone.all_right()
         await self._make_up()
+
+    async def _put_all_right_as_one_who_lives(self) -> bool:
+        """Keep the lease meanwhile; False where it ended: others may have taken from us again."""
+        held = True
+        putting = asyncio.ensure_future(self._put_all_right())
+        try:
+            while not (await asyncio.wait({putting}, timeout=self._lease / RENEWALS))[0]:
+                held = await self.renew() and held
+            await putting
+        finally:
+            putting.cancel()
+        return held
 
     async def _put_all_right(self) -> None:
         kept = [attached for attached in self._attached.values() if attached.ledger is not None]
@@ -597,3 +627,17 @@ class RedisBroker:
             return
         if self._listener is not None:
             self._listener.cut(attached.record.session, code)
+
+
+async def _patiently(coming: Awaitable[Any], heard: Callable[[], int]) -> Any:
+    """Wait as long as something comes. :param heard: how much has come. :raises TimeoutError:"""
+    task, silent = asyncio.ensure_future(coming), 0
+    try:
+        while silent < LOOKS:
+            before = heard()
+            if (await asyncio.wait({task}, timeout=ANSWER / LOOKS))[0]:
+                return task.result()
+            silent = silent + 1 if heard() == before else 0
+        raise TimeoutError
+    finally:
+        task.cancel()

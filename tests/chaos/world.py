@@ -155,8 +155,10 @@ class World:
         """When all have vanished, nothing of a session, a room or a mailbox stays."""
 
         def left() -> list[bytes]:
-            (world,) = self.redis.client.keys("{*}:g")
-            generation = self.redis.client.hget(world, "name")
+            worlds: Any = self.redis.client.keys("{*}:g")
+            if len(worlds) != 1:  # another server has taken over, and no node has been there yet
+                return [b"no generation"]
+            generation = self.redis.client.hget(worlds[0], "name")
             kinds = {b"s", b"m", b"j", b"d", b"p", b"r"}
             keys = (key.split(b":") for key in self.redis.every_key())
             return [b":".join(key) for key in keys if key[1] == generation and key[2] in kinds]

@@ -102,8 +102,10 @@ async def chromium(*flags: str, loopback: bool = True) -> AsyncIterator[Browser]
             executable_path="/usr/bin/chromium",
             args=[*FLAGS, *flags, *([LOOPBACK_FLAG] if loopback else [])],
         )
-        yield browser
-        await browser.close()
+        try:
+            yield browser
+        finally:
+            await browser.close()
 
 
 class Caller:

@@ -72,8 +72,10 @@ async def _stage(folder: Path) -> AsyncIterator[Stage]:
     with cluster(folder) as nodes:
         async with balancer(reversed(nodes)) as front, chromium() as browser:
             made = Stage(nodes, front, browser)
-            yield made
-            await made.close()
+            try:
+                yield made
+            finally:
+                await made.close()
 
 
 async def test_a_call_goes_on_when_the_callee_s_node_is_killed(stage: Stage):

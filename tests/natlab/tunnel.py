@@ -88,8 +88,10 @@ def _served(listen: Address, accept: Accept) -> Iterator[None]:
     sock = socket.create_server(listen, family=family)
     with looping() as start:
         server = start(asyncio.start_server(quietly, sock=sock)).result()
-        yield
-        start(_closed(server)).result()
+        try:
+            yield
+        finally:
+            start(_closed(server)).result()
 
 
 async def _closed(server: asyncio.Server) -> None:

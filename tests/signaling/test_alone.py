@@ -7,7 +7,7 @@ Node ``one`` reaches Redis by a wire of its own; node ``two`` always reaches it.
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -96,20 +96,20 @@ async def torn(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
 
 @asynccontextmanager
 async def torn_world(server: RedisServer) -> AsyncIterator[Torn]:
-    wire = Wire(server.port)
-    await wire.start()
-    # Nobody reaps here; a short lease is soon found to be over.
-    one = redis_broker(Site(f"redis://127.0.0.1:{wire.port}"), "torn", lease=2.0)
-    two = redis_broker(server, "torn", lease=2.0)
-    made = Torn(one, two, wire)
-    for broker in (one, two):
-        await broker.start(made.ears[broker])
-    for name in "abc":
-        await begin(one, name, "room")
-    yield made
-    for broker in (one, two):
-        await broker.stop()
-    await wire.stop()
+    async with AsyncExitStack() as stack:
+        wire = Wire(server.port)
+        await wire.start()
+        stack.push_async_callback(wire.stop)
+        # Nobody reaps here; a short lease is soon found to be over.
+        one = redis_broker(Site(f"redis://127.0.0.1:{wire.port}"), "torn", lease=2.0)
+        two = redis_broker(server, "torn", lease=2.0)
+        made = Torn(one, two, wire)
+        for broker in (one, two):
+            await broker.start(made.ears[broker])
+            stack.push_async_callback(broker.stop)
+        for name in "abc":
+            await begin(one, name, "room")
+        yield made
 
 
 async def test_messages_between_its_sockets_go_on(torn: Torn):

@@ -3,25 +3,28 @@
 import asyncio
 import json
 import time
-from contextlib import suppress
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Any, NamedTuple
 
 import pytest
 from redis.asyncio.connection import Connection
 
-from config.redis import parse_redis_url
+from config.redis import RedisTls, parse_redis_url
 from signaling.broker import link
 from signaling.broker.base import NotThere, Revocation, SessionOver, Unavailable
 from signaling.broker.primary import Finder
+from signaling.broker.redis import RedisBroker
 from signaling.protocol.errors import CloseCode
 from signaling.protocol.messages import NULL
+from tests.chaos.wire import Wire
 from tests.patience import PATIENCE, until
 from tests.redis_server import RedisServer, redis_server
 from tests.signaling.live import on, signaling
 from tests.signaling.worlds import Ear, begin, message, redis_broker, redis_world
 
-LEASE = 1.0
-"""Seconds; short, so that the tests are."""
+LEASE = 2.0
+"""Seconds; short, so that the tests are, but longer than this machine may be busy otherwise."""
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +56,13 @@ async def own_world(own_server):
         yield made
 
 
+class Through(NamedTuple):
+    """Where a broker finds Redis by a wire."""
+
+    url: str
+    tls: RedisTls = RedisTls()
+
+
 def field(server: RedisServer, session: str, name: str) -> bytes:
     """A field of a session, as Redis has it."""
     (key,) = server.client.keys(f"*:s:{session}")
@@ -65,6 +75,34 @@ def expire_lease(server: RedisServer, node: str) -> None:
     for key in server.client.keys("*:n"):
         if server.client.zscore(key, node) is not None:
             server.client.zadd(key, {node: 1})
+
+
+def lease_left(server: RedisServer, node: str) -> float:
+    """Seconds."""
+    (key,) = server.client.keys("*:n")
+    end: Any = server.client.zscore(key, node)
+    return float(end) / 1000 - time.time()
+
+
+@asynccontextmanager
+async def taken_for_dead(
+    server: RedisServer, node: RedisBroker, by: RedisBroker, session: str
+) -> AsyncIterator[None]:
+    """A node is not heard of for long: another one suspends its sessions. Then it is back."""
+    back, real = asyncio.Event(), node._link.call
+
+    async def silent(script: str, *arguments: Any) -> Any:
+        if script == "enlist":
+            await back.wait()
+        return await real(script, *arguments)
+
+    node._link.call = silent  # type: ignore[method-assign]
+    while field(server, session, "owner") != b"":  # a renewal may have been on its way
+        expire_lease(server, node.node)
+        await by.reap(0)
+    yield
+    node._link.call = real  # type: ignore[method-assign]
+    back.set()
 
 
 async def die(broker):
@@ -97,7 +135,7 @@ async def test_nothing_of_a_session_is_left_when_it_ends(own_world, own_server):
     await own_world.one.close("a", "left")
     await own_world.two.close("b", "left")
     left = {key.rpartition(b":")[2].decode() for key in own_server.every_key()}
-    assert left <= {"g", "n", "x"}
+    assert left <= {"g", "h", "n", "x"}
 
 
 async def test_keys_are_refreshed_while_a_session_lasts(own_world, own_server):
@@ -215,10 +253,9 @@ async def test_a_node_that_was_away_takes_back_what_nobody_took(world, server):
     await begin(world.one, "c", "r")
     await begin(world.two, "b", "r")
     await world.settle()
-    expire_lease(server, world.one.node)
-    await world.two.reap(0)
-    await world.two.resume("c", b"c", 1)
-    assert await world.two.send("b", "peer-a", message("meanwhile")) is False
+    async with taken_for_dead(server, world.one, world.two, "a"):
+        await world.two.resume("c", b"c", 1)
+        assert await world.two.send("b", "peer-a", message("meanwhile")) is False
     await until(lambda: world.one.is_up() and field(server, "a", "owner") != b"")
     assert await world.presence("b") == ["suspended", "suspended", "resumed", "resumed"]
     assert ("message", "meanwhile") in [event[:2] for event in await world.heard("a")]
@@ -228,20 +265,42 @@ async def test_a_node_that_was_away_takes_back_what_nobody_took(world, server):
     ) in world.ear.cuts  # fmt: skip
 
 
+async def test_a_node_keeps_its_lease_while_it_puts_much_right(world, server):
+    """Else others would take it for dead again, and it would never come to an end."""
+    await begin(world.one, "a", "r")
+    await begin(world.two, "b", "r")
+    call, left = world.one._link.call, []
+
+    async def slow(script, *arguments):
+        if script == "attach":
+            await asyncio.sleep(1.5 * LEASE)
+            left.append(lease_left(server, world.one.node))
+        return await call(script, *arguments)
+
+    async with taken_for_dead(server, world.one, world.two, "a"):
+        pass
+    world.one._link.call = slow
+    await until(lambda: left and world.one.is_up())
+    assert len(left) == 1
+    assert left[0] > 0
+    assert await world.presence("b") == ["suspended", "resumed"]
+
+
 async def test_a_socket_that_is_lost_while_its_session_is_taken_back_is_told_of(world, server):
     await begin(world.one, "a", "r")
     await begin(world.two, "b", "r")
     call = world.one._link.call
 
     async def slow(script, *arguments):
+        taken_back = script == "attach" and field(server, "a", "owner") == b""
         reply = await call(script, *arguments)
-        if script == "attach":
+        if taken_back:
             await world.one.suspend("a", 0)
         return reply
 
     world.one._link.call = slow
-    expire_lease(server, world.one.node)
-    await world.two.reap(0)
+    async with taken_for_dead(server, world.one, world.two, "a"):
+        pass
     await until(lambda: "a" not in world.one._attached)
     assert await world.presence("b") == ["suspended", "resumed", "suspended"]
     assert field(server, "a", "owner") == b""
@@ -263,8 +322,8 @@ async def test_who_was_overtaken_before_its_answer_came_is_cut(world, server, wh
 
     world.one._link.call = slow
     if why == "lease":
-        expire_lease(server, world.one.node)
-        await world.two.reap(0)
+        async with taken_for_dead(server, world.one, world.two, "a"):
+            pass
     else:
         await world.one.suspend("a", 0)
         assert await world.one.resume("a", b"a", None)
@@ -343,17 +402,17 @@ async def test_a_gap_that_could_not_be_read_is_read_later(world, server):
     call = world.two._link.call
 
     async def slow(script, *arguments):
+        taken_back = script == "attach" and field(server, "b", "owner") == b""
         reply = await call(script, *arguments)
-        if script == "attach":  # its answer comes after the wake-ups of what came after it
+        if taken_back:  # its answer comes after the wake-ups of what came after it
             await world.one.send("a", "peer-b", message("after"))
             await call("enlist", 1000)
             await asyncio.sleep(0.1)
         return reply
 
     world.two._link.call = slow
-    expire_lease(server, world.two.node)
-    await world.one.reap(0)
-    await world.one.send("a", "peer-b", message("before"))
+    async with taken_for_dead(server, world.two, world.one, "b"):
+        await world.one.send("a", "peer-b", message("before"))
     await until(lambda: [n for n, *_ in world.ear.delivered].count("b") == 2)
     assert await world.heard("b") == [("message", "before", 1), ("message", "after", 2)]
 
@@ -475,6 +534,33 @@ async def test_redis_that_answers_nobody_is_away_and_comes_back_with_everything(
     assert world.ear.cuts == []
     assert await world.one.resume("b", b"b", 0) is not None
     assert await world.two.resume("a", b"a", 1) is not None
+
+
+async def test_a_node_with_much_to_ask_is_not_away_and_keeps_its_lease(server, monkeypatch):
+    """What it asks for takes longer than its lease, and than Redis has to answer."""
+    monkeypatch.setattr("signaling.broker.redis.ANSWER", 1.0)
+    monkeypatch.setattr("signaling.broker.link.MOST_ON_THE_WAY", 32)
+    monkeypatch.setattr("signaling.broker.link.MOST_AT_ONCE", 8)
+    server.client.flushdb()
+    async with AsyncExitStack() as stack:
+        wire = Wire(server.port)
+        await wire.start()
+        stack.push_async_callback(wire.stop)
+        one = redis_broker(Through(f"redis://127.0.0.1:{wire.port}"), "busy", lease=LEASE)
+        stack.push_async_callback(one.stop)
+        await one.start(Ear())
+        await begin(one, "a", "r")
+        wire.rate = 200_000.0
+        began = time.monotonic()
+        asked = [asyncio.ensure_future(one.quiet_names("r" * 64)) for _ in range(2500)]
+        left = []
+        while not all(each.done() for each in asked):
+            await asyncio.sleep(0.05)
+            left.append(lease_left(server, one.node))
+        assert time.monotonic() - began > LEASE  # or it shows nothing
+        assert {str(each.exception()) for each in asked} == {"None"}
+        assert min(left) > 0
+        wire.rate = 0
 
 
 async def test_a_node_starts_while_redis_is_away_and_is_ready_when_it_comes(tmp_path):

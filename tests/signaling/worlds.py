@@ -27,13 +27,13 @@ class Ear:
     """A hub that keeps what it is handed."""
 
     def __init__(self) -> None:
-        self.delivered: list[tuple[str, int, str]] = []
+        self.delivered: list[tuple[str, int, bytes]] = []
         self.revocations: list[Revocation] = []
         self.cuts: list[tuple[str, CloseCode]] = []
 
-    def deliver(self, session: str, seq: int, text: str) -> None:
+    def deliver(self, session: str, seq: int, frame: bytes) -> None:
         """Keep it."""
-        self.delivered.append((session, seq, text))
+        self.delivered.append((session, seq, frame))
 
     def revoked(self, revocation: Revocation) -> None:
         """Keep it."""
@@ -71,7 +71,7 @@ class World:
     async def heard(self, session: str) -> list[tuple[str, Any, int]]:
         """(type, event or data, seq) of everything that a session was handed."""
         await self.settle()
-        events = [json.loads(text) for name, _, text in self.ear.delivered if name == session]
+        events = [json.loads(frame) for name, _, frame in self.ear.delivered if name == session]
         return [(e["type"], e.get("event", e.get("data")), e["seq"]) for e in events]
 
     async def presence(self, session: str) -> list[str]:
@@ -110,8 +110,10 @@ async def memory_world(*, webhooks: bool = False) -> AsyncIterator[World]:
     waiting = WaitingEvents() if webhooks else None
     broker, ear = MemoryBroker(MOST_MESSAGES, MOST_BYTES, waiting), Ear()
     await broker.start(ear)
-    yield World(broker, broker, ear)
-    await broker.stop()
+    try:
+        yield World(broker, broker, ear)
+    finally:
+        await broker.stop()
 
 
 class Place(Protocol):
@@ -142,9 +144,11 @@ async def redis_world(
     ear = Ear()
     await one.start(ear)
     await two.start(ear)
-    yield RedisWorld(one, two, ear, server, prefix)
-    await one.stop()
-    await two.stop()
+    try:
+        yield RedisWorld(one, two, ear, server, prefix)
+    finally:
+        await one.stop()
+        await two.stop()
 
 
 async def begin(broker: Broker, name: str, *rooms: str, **grant: Any) -> None:

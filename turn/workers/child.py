@@ -169,12 +169,10 @@ class Child:
         self._setup = setup
         self._addresses = setup.addresses
         self._others = Others(setup.worker, setup.workers, books, self._link.send)
-        replies, bindings = memory.cells(setup.salt)
         self._common = Common(
             setup.key,
             books,
-            replies,
-            bindings,
+            *memory.cells(setup.salt),
             SharedPlaces(memory, setup.worker, setup.salt),
             random_bytes=lambda size: bytes([setup.worker]) + os.urandom(size - 1),
             numbers=itertools.count(setup.first_number, STEP),
@@ -205,6 +203,7 @@ class Child:
             return
         self._service = service
         self._answers = Answers(service, self._link.send)
+        self._spawn(service.faults())
         if setup.draining:
             await service.drain(0)
         for user, revocation in setup.revoked.items():

@@ -22,8 +22,10 @@ from turn.kernel.rtnetlink import Netlink
 def shaped(found: Network) -> Iterator[None]:
     """Packets wait in a queue, as where bandwidth is shaped."""
     found.inner.run("tc", "qdisc", "add", "dev", "s1", "root", "pfifo")
-    yield
-    found.inner.run("tc", "qdisc", "del", "dev", "s1", "root")
+    try:
+        yield
+    finally:
+        found.inner.run("tc", "qdisc", "del", "dev", "s1", "root")
 
 
 @contextmanager
@@ -32,8 +34,10 @@ def filtered(found: Network) -> Iterator[None]:
     found.inner.run("tc", "qdisc", "add", "dev", "s1", "clsact")
     see = ("egress", "bpf", "bytecode", "1,6 0 0 0")
     found.inner.run("tc", "filter", "add", "dev", "s1", *see)
-    yield
-    found.inner.run("tc", "qdisc", "del", "dev", "s1", "clsact")
+    try:
+        yield
+    finally:
+        found.inner.run("tc", "qdisc", "del", "dev", "s1", "clsact")
 
 
 @contextmanager
@@ -43,9 +47,11 @@ def watched(found: Network) -> Iterator[None]:
     with found.inner.inside():
         attribute = bpf.OF_LINK.pack(program.fd, socket.if_nametoindex("s1"), bpf.TCX_EGRESS, 0)
         link = bpf.call(bpf.LINK_CREATE, "attaching", attribute)
-    yield
-    os.close(link)
-    program.close()
+    try:
+        yield
+    finally:
+        os.close(link)
+        program.close()
 
 
 OBSTACLES: list[Callable[[Network], object]] = [shaped, filtered, watched]

@@ -21,8 +21,10 @@ def staged(three, kind):
     with relay(three, "kernel") as running:
         stage = kind(three, running)
         stage.warm_up()
-        yield stage
-        stage.close()
+        try:
+            yield stage
+        finally:
+            stage.close()
 
 
 @pytest.fixture(name="stage", params=[Stage, IndicationStage], ids=["channel", "indications"])

@@ -39,8 +39,10 @@ async def listening():
     peer = Peer()
     server = await asyncio.start_server(peer.accept, "127.0.0.1", 0)
     peer.address = Address(*server.sockets[0].getsockname())
-    yield peer
-    server.close()
+    try:
+        yield peer
+    finally:
+        server.close()
 
 
 @asynccontextmanager
@@ -55,8 +57,10 @@ async def splice(connect, peer, **changes):
         data = await connect(port_of(service, "tcp"), tcp=True)
         reply = await data.request(Method.CONNECTION_BIND, (registry.CONNECTION_ID, number))
         assert not reply.has(registry.ERROR_CODE)
-        yield service, control, data.sock, reader, writer
-        writer.close()
+        try:
+            yield service, control, data.sock, reader, writer
+        finally:
+            writer.close()
 
 
 async def receive(sock, size):
