@@ -185,11 +185,13 @@ def test_without_a_url_it_looks_at_our_own(shell: Shell) -> None:
     port = free_port()
     shell.write(
         f'[turn]\nlisten = ["127.0.0.1:{port}"]\nsecret = "a secret of this very test"\n'
+        f'[signaling]\nlisten = "127.0.0.1:{free_port()}"\n'
         f'[redis]\nurl = "redis://127.0.0.1:{free_port()}"\n'
     )
     done = shell.run("doctor", "--timeout", "1")
     assert done.code == 1
     assert "FAIL  redis" in done.out
+    assert "no signaling runs here" in done.out
     assert f"nothing listens on UDP 127.0.0.1:{port}" in done.out
     assert "a secret of this very test" not in done.out
 

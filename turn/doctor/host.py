@@ -128,8 +128,8 @@ def _tracking(section: Section) -> None:
             "tracking",
             f"the firewall keeps track of {count} connections, of {most} at most: once it is full, "
             "packets are lost",
-            f"sysctl -w net.netfilter.nf_conntrack_max={most * 4}, or have it leave the ports of the "
-            "relay out (notrack)",
+            f"sysctl -w net.netfilter.nf_conntrack_max={most * 4}, or have it leave out the "
+            "relay's ports (notrack)",
         )
     else:
         section.ok(
