@@ -331,6 +331,7 @@ def _journal() -> Any:
 
 
 def _turn(settings: Settings, journal: Any) -> Any:
+    from turn import assemble
     from turn.common import alone
     from turn.relay.shelf import NO_SHELF
     from turn.server import TurnService
@@ -339,12 +340,14 @@ def _turn(settings: Settings, journal: Any) -> Any:
     redis = settings.redis.address()
     ports = {settings.signaling.listen.port, settings.admin.listen.port, 6379}
     ports |= {host.port for host in redis.hosts} if redis else set()
+    # Redis tells of revocations again, and of those that were taken back meanwhile.
+    revoked = None if redis else assemble.revoked(settings.turn)
     if settings.turn.workers > 1:
         from turn.workers.pool import WorkerPool
 
         shelf.clean()  # of a single process before; workers do without
-        return WorkerPool(settings.turn, settings.log, ports, journal)
-    return TurnService(settings.turn, ports, alone(shelf), tell=journal.tell)
+        return WorkerPool(settings.turn, settings.log, ports, journal, revoked)
+    return TurnService(settings.turn, ports, alone(shelf, revoked), tell=journal.tell)
 
 
 def _reload_turn(service: Any, settings: Settings) -> None:
