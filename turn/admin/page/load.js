@@ -39,7 +39,7 @@ function relay(turn, since) {
     tile({ name: "Relay ports free", value: `${Math.floor(100 * free)} %`, note: `${turn.ports_free} of ${turn.ports}`, mood: free < 0.05 ? "bad" : free < 0.2 ? "warn" : "" }),
     tile({ name: "Refused", value: `${refused.rate.toFixed(1)} /s`, note: `requests${refused.mostly}`, mood: refused.rate > 5 ? "warn" : "" }),
     tile({ name: "Dropped", value: `${dropped.rate.toFixed(1)} /s`, note: `packets${dropped.mostly}`, mood: dropped.rate > 50 ? "warn" : "" }),
-    certificate(turn.certificate_not_after),
+    certificate("Certificate", turn.certificate_not_after),
   ];
 }
 
@@ -50,12 +50,12 @@ function most(counts, rateOf, without = []) {
   return { rate: rates.reduce((sum, [, rate]) => sum + rate, 0), mostly: top ? `, mostly ${name.replaceAll("_", " ")}` : "" };
 }
 
-function certificate(notAfter) {
-  if (notAfter === null) return tile({ name: "Certificate", value: "none", note: "the relay has no TLS" });
+function certificate(name, notAfter) {
+  if (notAfter === null) return tile({ name, value: "none", note: "the relay has no TLS" });
   const days = Math.floor((notAfter * 1000 - Date.now()) / 86_400_000);
   const note = new Date(notAfter * 1000).toLocaleDateString();
   const mood = days < 7 ? "bad" : days < 21 ? "warn" : "";
-  return tile({ name: "Certificate", value: days < 0 ? "expired" : `${days} days`, note, mood });
+  return tile({ name, value: days < 0 ? "expired" : `${days} days`, note, mood });
 }
 
 function rooms(signaling) {
@@ -69,6 +69,7 @@ function rooms(signaling) {
       name: "Direct, not relayed", value: all ? `${Math.round((100 * direct) / all)} %` : "–", share: [direct, relayed],
       note: all ? `of ${scaled(all)} calls told of` : "no call told of yet",
     }),
+    ...(signaling.certificate_not_after === null ? [] : [certificate("Certificate of the pages", signaling.certificate_not_after)]),
     tile({ name: "Broker", value: signaling.broker_up ? "up" : "away", note: signaling.broker, mood: signaling.broker_up ? "" : "bad" }),
   ];
 }
