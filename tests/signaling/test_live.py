@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import time
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -11,6 +12,7 @@ import jwt
 import pytest
 
 from signaling.client import Client, SignalingError
+from signaling.unread import Unread
 from tests.patience import PATIENCE, until
 from tests.redis_server import redis_server
 from tests.signaling.live import default_broker, on, signaling, sockets, url
@@ -545,6 +547,24 @@ class TestPythonClient:
                 await asyncio.gather(*asked)
                 got = [event async for event in until_data(heard, "third")]
                 assert got == ["first", "second", "third"]
+
+    async def test_who_does_not_read_events_gets_answers_and_hears_what_was_lost(self, monkeypatch):
+        monkeypatch.setattr("signaling.client.Unread", partial(Unread, 4))
+        async with signaling() as service:
+            address = url(service, "/ws", "ws")
+            async with Client(address) as one, Client(address) as two:
+                await two.join("r")
+                await one.join("r")  # of which two hears first
+                for number in range(5):
+                    await one.message(number)
+                await two.message("sent and answered")
+                await until(lambda: two._seen == 6)
+                heard = two.events()
+                got = [await anext(heard) for _ in range(5)]
+                assert [each.get("data") for each in got] == [None, 0, 1, 2, None]
+                assert got[-1] == {"type": "lost", "count": 2}
+                await one.message("later")
+                assert (await anext(heard))["data"] == "later"
 
     async def test_it_says_so_when_the_session_could_not_go_on(self):
         async with signaling(resume_window=0.05) as service:
