@@ -151,12 +151,14 @@ def signaling(config: ConfigFile = None) -> None:
 @app.command()
 def check(
     config: ConfigFile = None,
-    only: Annotated[str, typer.Option(help="Check for one service: turn or signaling.")] = "",
+    only: Annotated[
+        str, typer.Option(help="Check for what runs: turn, signaling, or serve (both).")
+    ] = "",
 ) -> None:
     """Validate a configuration; exit code 1 and file:line for each problem."""
-    if only not in {"", "turn", "signaling"}:
-        _fail("--only is turn or signaling")
-    _load(config, *([only] if only else ["turn", "signaling"]))
+    if only not in {"", "serve", "turn", "signaling"}:
+        _fail("--only is turn, signaling or serve")
+    _load(config, *([only] if only in {"turn", "signaling"} else ["turn", "signaling"]))
     typer.echo(f"ok: {config or (DEFAULT_FILE if DEFAULT_FILE.exists() else 'the defaults')}")
 
 
@@ -213,7 +215,9 @@ def doctor(
         str, typer.Option(help="A join token, for https: with tokens; ours: from -c.")
     ] = "",
     ca: Annotated[Path | None, typer.Option(help="PEM file of an authority to trust.")] = None,
-    load: Annotated[bool, typer.Option(help="Send 1.6 Mbit/s through it for a second.")] = True,
+    load: Annotated[
+        bool, typer.Option(help="Send 1.6 Mbit/s through it for a second, and try more ports.")
+    ] = True,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds an answer may take.")] = 4.0,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
@@ -284,22 +288,30 @@ async def _examine_machine(settings: Settings) -> Any:
     return section
 
 
+async def _examine_page(page: str, token: str, authority: Path | None = None) -> tuple[Any, Any]:
+    """Signaling, and the ICE servers that it hands out."""
+    from signaling.examine import examine_signaling
+    from turn.doctor.report import Section
+
+    examined = await examine_signaling(page, token, authority)
+    section = Section(page)
+    section.take(examined.findings)
+    return section, examined.ice_servers
+
+
 async def _examine_signaling(page: str, token: str, options: Any) -> list[Any]:
     """Signaling, and each ICE server that it hands out, with the credentials that it gives."""
-    from signaling.examine import examine_signaling
     from turn.doctor.examine import examine_all
-    from turn.doctor.report import Section
     from turn.doctor.target import Credentials, parse_url
 
-    examined = await examine_signaling(page, token, options.authority)
-    sections = [Section(page)]
-    sections[0].take(examined.findings)
-    for server in examined.ice_servers:
+    section, ice_servers = await _examine_page(page, token, options.authority)
+    sections = [section]
+    for server in ice_servers:
         shown = Credentials(server.username, server.credential)
         try:
             targets = [parse_url(url) for url in server.urls]
         except ValueError as error:
-            sections[0].fail("ice-servers", str(error), "mend signaling.ice_servers")
+            section.fail("ice-servers", str(error), "mend signaling.ice_servers")
             continue
         sections += await examine_all(targets, options._replace(credentials=shown))
     return sections
@@ -417,16 +429,26 @@ def _run(
     from turn.admin.process import Process
 
     async def probe(url: str) -> bytes:
-        from turn.doctor.examine import Options
         from turn.doctor.prometheus import probe
 
-        return await probe(url, Options(_credentials(process.settings), load=False))
+        return await probe(_probe(url, process.settings))
 
     process = Process(settings, journal, services, reload, probe, beside)
     try:
         run(process, lambda: ready(process.admin.address))
     except (OSError, StartError) as error:
         _fail(getattr(error, "strerror", None) or str(error))
+
+
+async def _probe(url: str, settings: Settings) -> Any:
+    """What a scrape asks for: signaling or a relay, tried with what our own take."""
+    from turn.doctor.examine import Options, examine
+    from turn.doctor.target import parse_url
+
+    if url.startswith(("http://", "https://")):
+        section, _ = await _examine_page(url, _doctors_token(settings))
+        return section
+    return await examine(parse_url(url), Options(_credentials(settings), load=False))
 
 
 def _load(config: Path | None, *services: str) -> Settings:

@@ -13,7 +13,7 @@ from config.section import MAKE_ONE, TOO_SHORT, Problem, Section, is_short
 from config.signaling import SignalingSettings
 from config.tls import unusable, unusable_authority
 from config.turn import TurnSettings
-from config.values import Endpoint, EndpointText, IceUrls, PemFile, Seconds
+from config.values import Endpoint, EndpointText, PemFile, ProbeUrls, Seconds
 
 
 class RedisSettings(Section):
@@ -84,8 +84,9 @@ class AdminSettings(Section):
     token: SecretStr = SecretStr("")
     """Bearer token of the admin API, at least 16 bytes; empty: no API, and no operator's page."""
 
-    probe_targets: IceUrls = ()
-    """ICE URLs that `/probe?target=` tries as the doctor does, for Prometheus; needs `token`."""
+    probe_targets: ProbeUrls = ()
+    """URLs of relays (`turn:…`) and of signaling (`https:…`) that `/probe?target=` tries as the
+    doctor does, for Prometheus; needs `token`."""
 
     def contradictions(self) -> list[Problem]:
         """A token that can be guessed; probes for everyone."""

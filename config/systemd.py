@@ -9,7 +9,7 @@ import array
 import asyncio
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 FIRST_DESCRIPTOR = 3
@@ -45,6 +45,12 @@ class Supervisor:
     def ready(self) -> None:
         """Say that clients may come."""
         self._tell("READY=1", "STATUS=serving")
+
+    def reloaded(self, problems: Sequence[str]) -> None:
+        """Say whether other settings are in use now, or why not."""
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        refused = f", the last reload was refused: {problems[0]}{more}" if problems else ""
+        self._tell(f"STATUS=serving{' '.join(refused.splitlines())}")
 
     def stopping(self, seconds: float) -> None:
         """Say that the service ends, and that clients have so long to leave."""

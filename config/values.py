@@ -209,6 +209,12 @@ def parse_http_url(value: object) -> str:
     return text
 
 
+def parse_probe_url(value: object) -> str:
+    """Read what a probe may try: a STUN or TURN URL, or signaling's own."""
+    text = _text(value, 'a URL such as "turn:relay.example.org" or "https://rtc.example.org"')
+    return parse_http_url(text) if text.startswith(("http:", "https:")) else parse_ice_url(text)
+
+
 def parse_origin(value: object) -> str:
     """Read the origin of a web page as browsers send it (RFC 6454 §6.2), or "*"."""
     text = _text(value, 'an origin such as "https://app.example.org"').lower()
@@ -295,6 +301,7 @@ HostText = Annotated[str, BeforeValidator(parse_host)]
 OriginText = Annotated[str, BeforeValidator(parse_origin)]
 HttpUrlText = Annotated[str, BeforeValidator(parse_http_url)]
 IceUrlText = Annotated[str, BeforeValidator(parse_ice_url)]
+ProbeUrlText = Annotated[str, BeforeValidator(parse_probe_url)]
 Seconds = Annotated[float, BeforeValidator(parse_duration)]
 PemFile = Annotated[Path | None, BeforeValidator(_path)]
 
@@ -304,6 +311,7 @@ Addresses = Annotated[tuple[AddressText, ...], _Listed]
 ExternalAddresses = Annotated[tuple[ExternalText, ...], _Listed]
 Origins = Annotated[tuple[OriginText, ...], _Listed]
 IceUrls = Annotated[tuple[IceUrlText, ...], _Listed]
+ProbeUrls = Annotated[tuple[ProbeUrlText, ...], _Listed]
 Secrets = Annotated[
     tuple[SecretStr, ...], BeforeValidator(read_secrets), AfterValidator(_none_empty)
 ]

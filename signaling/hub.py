@@ -76,10 +76,10 @@ class Connection(Protocol):
     native: bool
     """Whether it speaks ``icebroker.v1``: others are told nothing but events."""
 
-    def begin(self, texts: Sequence[str]) -> None:
+    def begin(self, frames: Sequence[bytes]) -> None:
         """Queue the first frames, whatever the limits of ``send``; once, before anything else."""
 
-    def send(self, text: str, since: float) -> None:
+    def send(self, frame: bytes, since: float) -> None:
         """Queue a text frame; a reader that is too slow is cut. ``since``: when it all began."""
 
     def close(self, code: CloseCode, reason: str) -> None:
@@ -208,7 +208,7 @@ class Hub:
             return None
         session = self.attach(connection, resumption.record)
         welcome = m.encode(self._welcome(resumption.record, wanted.secret, resumed=True))
-        connection.begin([welcome, *(text for _, text in resumption.missed)])
+        connection.begin([welcome, *(frame for _, frame in resumption.missed)])
         session.sent = resumption.missed[-1][0] if resumption.missed else wanted.seq
         return session
 
@@ -284,7 +284,7 @@ class Hub:
         except ProtocolError as error:
             self._refuse(session, error, m.id_of_untrusted(text), arrived)
             return None
-        self._stats.messages[str(message.__struct_config__.tag)] += 1
+        self._stats.messages[m.TAGS[kind]] += 1
         if isinstance(message, m.Ping):
             self._answer(session, m.Pong(message.t), arrived)
             return None
@@ -417,12 +417,12 @@ class Hub:
 
     # From the broker -----------------------------------------------------------------------
 
-    def deliver(self, session: str, seq: int, text: str) -> None:
+    def deliver(self, session: str, seq: int, frame: bytes) -> None:
         """Hand an event to a socket of ours."""
         found = self._sessions.get(session)
         if found is not None and found.connection is not None and seq > found.sent:
             found.sent = seq
-            found.connection.send(text, self._arrived or time.monotonic())
+            found.connection.send(frame, self._arrived or time.monotonic())
 
     def cut(self, session: str, code: CloseCode) -> None:
         """Close a session's socket, as the broker says."""

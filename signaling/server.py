@@ -5,6 +5,7 @@ import resource
 import ssl
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import structlog
 from aiohttp import web
@@ -14,10 +15,10 @@ from config.schema import RedisSettings
 from config.section import StartError
 from config.signaling import SignalingSettings
 from config.tls import server_context
-from signaling.admin import Peers, Rooms, SignalingFigures
+from signaling.admin import NodeEntry, Peers, Rooms, SignalingFigures
 from signaling.admission import Admission, JoinWebhook
 from signaling.auth import Tokens
-from signaling.broker.base import Revocation, Unavailable
+from signaling.broker.base import Node, Revocation, Unavailable
 from signaling.broker.choose import choose_broker
 from signaling.broker.memory import MemoryBroker
 from signaling.broker.redis import RedisBroker
@@ -39,6 +40,8 @@ log = structlog.get_logger("signaling")
 TICK = 1.0
 """Seconds between looks at what is over and what is due."""
 DRAIN_LOOK = 0.1
+NODES_PATIENCE = 1.0
+"""Seconds that figures wait for Redis; without it they name the nodes of the last time."""
 
 
 class SignalingService:
@@ -86,6 +89,7 @@ class SignalingService:
         # An ended socket's handler still has to suspend its session: give it a moment.
         self._runner = web.AppRunner(http.app, handle_signals=False, shutdown_timeout=5.0)
         self._ticker: asyncio.Task[None] | None = None
+        self._nodes: list[Node] = []
         self.collections = (Rooms(self._hub), Peers(self._hub))
         self.collector = SignalingCollector(
             stats,
@@ -166,7 +170,10 @@ class SignalingService:
         return problems
 
     async def refresh(self) -> None:
-        """Nothing: the collector tells what is true when it is asked."""
+        """Ask who the other nodes are; all else is true whenever it is asked."""
+        with suppress(Unavailable, TimeoutError):
+            async with asyncio.timeout(NODES_PATIENCE):
+                self._nodes = await self._broker.nodes()
 
     async def drain(self, seconds: float) -> None:
         """Turn new sockets away and ask the open ones to move, until all have or time is up."""
@@ -194,6 +201,7 @@ class SignalingService:
             peers=peers,
             broker="memory" if isinstance(self._broker, MemoryBroker) else "redis",
             broker_up=self._broker.is_up(),
+            nodes=[NodeEntry(*node) for node in self._nodes],
             messages=dict(stats.messages),
             refused=dict(stats.dropped),
             disconnects=dict(stats.disconnects),

@@ -87,11 +87,12 @@ def test_check_of_one_service_leaves_the_dangers_of_the_other(shell: Shell):
     assert done.code == 1
     assert done.problems[0].startswith("icebroker: icebroker.toml: signaling.token_secret: ")
     assert shell.run("check").problems == done.problems
+    assert shell.run("check", "--only", "serve").problems == done.problems
 
 
 def test_check_of_no_service(shell: Shell):
     assert shell.run("check", "--only", "redis") == Done(
-        1, "", ["icebroker: --only is turn or signaling"]
+        1, "", ["icebroker: --only is turn, signaling or serve"]
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.interop.process import free_port
+from tests.interop.process import free_port, samples
 from tests.patience import PATIENCE
 from tests.shell import NO_DRAIN, Ports, Service, Shell, get
 
@@ -84,6 +84,27 @@ def test_a_reload_by_the_api(shell, ports, running: Service):
     assert ask(base, "reload", TOKEN, "POST") == {"reloaded": True}
     assert ask(base, "status", TOKEN)["error"] == "unauthorized"
     assert ask(base, "status", "another token of the tests")["ready"]
+
+
+def test_signaling_that_needs_tokens_is_probed_with_one(shell, ports):
+    pages = f"http://127.0.0.1:{ports.signaling}"
+    shell.write(
+        configuration(ports).replace("[admin]", 'token_secret = "a secret for tokens"\n[admin]')
+        + f'probe_targets = ["{pages}"]\n'
+    )
+    with shell.running("serve") as service:
+        service.banner()
+        text = scrape(f"http://127.0.0.1:{ports.admin}/probe?target={pages}")
+        found = samples(text)
+        assert found["icebroker_probe_success"] == found["icebroker_probe_works"] == 1, text
+        assert found['icebroker_probe_check{check="websocket"}'] == 2
+        assert service.end(signal.SIGTERM) < NO_DRAIN
+
+
+def scrape(url: str) -> str:
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {TOKEN}"})
+    with urllib.request.urlopen(request, timeout=PATIENCE) as page:
+        return str(page.read(), "utf-8")
 
 
 def test_the_log_level_until_a_reload(ports, running: Service):

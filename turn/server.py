@@ -284,6 +284,14 @@ class TurnService:
             problems.append("draining")
         return problems
 
+    async def faults(self) -> None:
+        """Wait until it stops. :raises Exception: the fault of ours for which it ticks no more."""
+        if self._ticker is not None:
+            ticker = self._ticker
+            await asyncio.wait({ticker})
+            if not ticker.cancelled():
+                ticker.result()
+
     async def drain(self, seconds: float) -> None:
         """Turn new allocations away and wait until the live ones have ended, or carry nothing.
 

@@ -14,7 +14,7 @@ from config.systemd import MARGIN, Supervisor
 from tests.conftest import need
 from tests.interop.process import free_port
 from tests.patience import PATIENCE
-from tests.shell import Ports, Shell
+from tests.shell import COMMAND, Ports, Shell
 
 UNIT = Path(__file__).parents[2] / "deploy/systemd/icebroker@.service"
 KERNEL = UNIT.with_name("icebroker-kernel.service")
@@ -88,6 +88,47 @@ def test_the_unit_runs_a_command_that_there_is(tmp_path: Path):
     assert instances == ["serve", "turn", "signaling"]
     for service in instances:
         assert Shell(tmp_path).run(service, "--help").code == 0
+
+
+def test_a_reload_with_a_mistake_fails_and_leaves_the_service_alone(
+    tmp_path: Path, heard: socket.socket
+):
+    """The unit's ExecReload lines, one after the other until one fails, as systemd runs them."""
+    shell, ports = Shell(tmp_path), Ports(free_port(), free_port(), free_port())
+    variables = {**ports.variables(), "NOTIFY_SOCKET": heard.getsockname()}
+    commands = re.findall(r"^ExecReload=(.+)$", UNIT.read_text(), re.M)
+
+    def reload(pid: int) -> "subprocess.CompletedProcess[str]":
+        done = subprocess.CompletedProcess([], 1, "", "there is no ExecReload=")
+        for command in commands:
+            line = command.replace("$MAINPID", str(pid)).replace("%i", "serve")
+            words = line.replace("/opt/icebroker/bin/icebroker", str(COMMAND)).split()
+            words = [str(tmp_path / "icebroker.toml") if "/etc/" in w else w for w in words]
+            done = subprocess.run(
+                words, env=os.environ | variables, capture_output=True, text=True, check=False
+            )
+            if done.returncode:
+                break
+        return done
+
+    def told(text: str) -> None:
+        while not any(text in line for line in lines(heard)):
+            pass
+
+    shell.write("")
+    with shell.running("serve", **variables) as service:
+        told("READY=1")
+        shell.write("[turn]\nworkers = 0")
+        refused = reload(service.process.pid)
+        assert refused.returncode == 1
+        assert "icebroker.toml:2: turn.workers" in refused.stderr
+        shell.write("[turn]\nworkers = 2")  # good by itself, and too late for this process
+        assert reload(service.process.pid).returncode == 0
+        told("STATUS=serving, the last reload was refused: icebroker.toml:2: turn.workers")
+        shell.write("[turn]\nmax_lifetime = 700")
+        assert reload(service.process.pid).returncode == 0
+        service.wait_for(lambda: "configuration reloaded" in service.log.read_text())
+        told("STATUS=serving")
 
 
 # The word to systemd -------------------------------------------------------------------------

@@ -90,6 +90,8 @@ def fresh(secret: str) -> Credentials:
 
 NO_EXTERNAL = ("-X", f"{NOWHERE}/{SERVER}")
 PORTS = "udp dport 49152-65535"
+FIRST_PORT = f"{PORTS} meter first size 1 {{ udp dport limit rate 100000/second }} accept"
+"""Lets in what is for the first relayed port that anything is for, and for no other."""
 PLANTS = [
     Plant("the shared secret is another", credentials=Credentials(secret="another secret 16+"),
           found=("credentials", F, "refuses credentials made with our secret"), then="same secret"),
@@ -113,6 +115,12 @@ PLANTS = [
           found=("port", F, "does not answer"), then="start the server"),
     Plant("the relay's ports are closed", firewall=(f"{PORTS} drop",),
           found=("echo", F, "its port is closed from outside"), then="open turn.relay_ports"),
+    Plant("a part of the relay's ports is closed", firewall=(FIRST_PORT, f"{PORTS} drop"),
+          options={"load": True}, found=("range", F, "more relayed ports, 5 are closed from"),
+          then="open all of turn.relay_ports"),
+    Plant("large packets are lost", firewall=(f"{PORTS} meta length > 1200 drop",),
+          found=("size", F, "packets of 1,200 bytes do not reach the relayed address"),
+          then="a small MTU"),
     Plant("a wrong external address", ours={"external_addresses": [NOWHERE]}, coturn=NO_EXTERNAL,
           found=("echo", F, f"while the server is at {SERVER}"), then="turn.external_addresses"),
     Plant("a private relayed address", ours={"external_addresses": ["10.1.2.3"]},
@@ -224,7 +232,7 @@ def test_a_server_without_a_fault_has_none(
     assert section.passed, tell(section)
     assert not section.of(Status.WARN), tell(section)
     done = {one.check for one in section.of(Status.OK)}
-    assert {"stun", "credentials", "allocation", "echo", "private"} <= done, tell(section)
+    assert {"stun", "credentials", "allocation", "echo", "range", "private"} <= done, tell(section)
     (loss,) = (one for one in section.findings if one.check == "loss")
     assert loss.status is Status.OK or "too busy" in loss.says, tell(section)
     assert ("ice" in done) == (url in {UDP, TCP})

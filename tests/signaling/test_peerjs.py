@@ -375,6 +375,14 @@ async def test_what_waits_is_bounded():
         assert await ada.hear() == {"type": "EXPIRE", "src": "p256", "dst": "ada"}
 
 
+async def test_a_name_that_nobody_may_have_waits_for_nobody():
+    """What waits is bounded by its payload: names of a message's length would be beside that."""
+    async with net() as nodes:
+        ada = await nodes.open("ada")
+        await ada.say("OFFER", "x" * 65, 1)
+        await until(lambda: nodes.nodes[0].stats.dropped["bad_message"] == 1)
+
+
 async def test_what_waits_is_bounded_in_bytes_too():
     """Sixteen megabytes for each client that calls nobody would be too much."""
     async with net(max_messages_per_second=1000, max_message_burst=1000) as nodes:

@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from signaling.protocol.messages import MessageOut
-from signaling.session import Mailbox, MailboxFull, RateLimit, RecentRequests
+from signaling.session import (
+    LEAST_REMEMBERED_IDS,
+    Mailbox,
+    MailboxFull,
+    RateLimit,
+    RecentRequests,
+)
 from signaling.shelf import Shelf
 
 
@@ -67,13 +73,14 @@ def test_what_was_not_acknowledged_can_always_be_had(steps):
         )
 
 
-def test_a_retry_gets_the_answer_of_the_first_try():
+def test_the_latest_requests_are_remembered_and_no_others_for_long():
     recent = RecentRequests()
-    recent.put("1", "answer")
-    assert recent.get("1") == "answer"
-    for number in range(600):
-        recent.put(f"x{number}", "")
-    assert recent.get("1") is None
+    for number in range(3000):
+        assert f"{number}" not in recent
+        recent.add(f"{number}")
+        kept = [f"{earlier}" in recent for earlier in range(number + 1)]
+        assert all(kept[-LEAST_REMEMBERED_IDS:])
+        assert not any(kept[: -2 * LEAST_REMEMBERED_IDS])
 
 
 def test_a_burst_and_then_the_rate():

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from turn.admin.actions import Actions, now_or_503
 from turn.admin.guard import ApiError, answer
-from turn.admin.operation import Operation, Parameter
+from turn.admin.operation import Operation, Parameter, named
 from turn.admin.paging import MOST, USUAL, BadQuery, filters_of, page, parse_query
 from turn.admin.service import Collection
 
@@ -34,12 +34,14 @@ class Lists:
                 (name, list[collection.summary]),  # type: ignore[name-defined] # known only here
                 ("next", str | None),
                 ("total", int),
+                ("part", str | None),
             ],
             frozen=True,
         )
         self._page.__doc__ = (
             "A page of them: `next` goes into `after` for the page behind it, and is null on the "
-            "last one; `total` counts all, filtered or not."
+            "last one; `total` counts all, filtered or not; `part` says of what it is a part only, "
+            "and where the rest is."
         )
 
     def operations(self) -> list[Operation]:
@@ -57,13 +59,17 @@ class Lists:
             ),
         )
         path, upper = f"/api/v1/{collection.name}", noun.capitalize()
-        return [
-            Operation("GET", path, f"list{upper}s", f"List {collection.name}.",
-                      self._list, self._page, query, refusals=(400,)),
+        of_one = [
             Operation("GET", f"{path}/{{id}}", f"inspect{upper}", f"All of one {noun}.",
                       self._inspect, collection.details, (one,), refusals=(404, 503)),
             Operation("DELETE", f"{path}/{{id}}", f"end{upper}", collection.ends,
                       self._end, Ended, (one,), refusals=(404, 503)),
+        ]  # fmt: skip
+        return [
+            Operation("GET", path, f"list{upper}s", f"List {collection.name}.",
+                      self._list, self._page, query, refusals=(400,)),
+            *of_one,
+            *(operation.by_query(noun) for operation in of_one),
         ]  # fmt: skip
 
     async def _list(self, request: web.Request) -> web.Response:
@@ -71,7 +77,8 @@ class Lists:
             query = parse_query(self._collection, request.query)
         except BadQuery as error:
             raise ApiError(400, str(error)) from None
-        return answer(self._page(*await page(self._collection, query)))
+        part = await self._collection.part() or None
+        return answer(self._page(*await page(self._collection, query), part))
 
     async def _inspect(self, request: web.Request) -> web.Response:
         thing = await self._find(request)
@@ -79,14 +86,14 @@ class Lists:
 
     async def _end(self, request: web.Request) -> web.Response:
         thing = await self._find(request)
-        name = request.match_info["id"]
+        name = named(request, "id")
         self._actions.done(request, f"end_{self._collection.noun}", id=name)
         await now_or_503(self._collection.end(thing))
         return answer(Ended(name))
 
     async def _find(self, request: web.Request) -> Any:
         things = await self._collection.snapshot()
-        name = request.match_info["id"]
+        name = named(request, "id")
         if name not in things:
             raise ApiError(404, f"there is no {self._collection.noun} {name!r} here now")
         return things[name]

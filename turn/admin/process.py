@@ -1,5 +1,6 @@
 """The services of a process and their admin listener, and what an operator changes of them."""
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -9,6 +10,7 @@ from config.load import ConfigError
 from config.log import set_level, set_up
 from config.schema import Settings
 from config.section import StartError
+from config.systemd import Supervisor
 from turn.admin.journal import Journal, JournalHandler
 from turn.admin.listener import Admin
 from turn.admin.probing import Probe
@@ -64,6 +66,11 @@ class Process:
 
         :returns: why it was refused; empty: it is in use.
         """
+        problems = self._apply()
+        Supervisor.of(os.environ).reloaded(problems)
+        return problems
+
+    def _apply(self) -> list[str]:
         self.reloaded = False  # also where a fault of ours ends it
         try:
             self.settings = self._reload(self.settings)

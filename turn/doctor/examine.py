@@ -3,14 +3,13 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 from turn.codec.errors import Malformed
 from turn.codec.values import Family, family_of
-from turn.doctor import admission, certificate, ice, nat, reach, relaying
+from turn.doctor import admission, certificate, ice, nat, outside, reach, relaying
 from turn.doctor.client import Forged, NotStun, Refused, Relayed, Silent, TurnClient
 from turn.doctor.report import Section
 from turn.doctor.target import Credentials, Target
@@ -27,7 +26,7 @@ class Options(NamedTuple):
     authority: Path | None = None
     """PEM file with an authority that is trusted beside the system's."""
     load: bool = True
-    """Send a video call's packets through the relay for a second."""
+    """Send a video call's packets through the relay for a second, and try more of its ports."""
     patience: float = 4.0
     """Seconds that a port or an answer may take."""
 
@@ -113,29 +112,37 @@ class _Relay:
         else:
             section.skip("echo", "nobody can send to that address")
         await relaying.private_peers(section, client, relayed, self._host)
-        if options.load:
-            await self._measure(client, relayed)
+        if options.load and not await self._measure(client, relayed):
+            section.skip("ice", "it takes two allocations at a time")
+            return
         await self._meet(family_of(relayed.address))
 
     async def _echo(self, client: TurnClient, relayed: Relayed) -> None:
-        outside = await relaying.open_outside(self._host, USUAL_PORT, self._target.port)
-        try:
-            await relaying.echo(self._section, client, relayed, self._host, outside)
-        finally:
-            if outside is not None:
-                outside.transport.close()
+        async def allocate() -> tuple[TurnClient, Relayed]:
+            return await self._allocate(family_of(relayed.address))
 
-    async def _measure(self, client: TurnClient, relayed: Relayed) -> None:
-        async with AsyncExitStack() as stack:
-            try:
-                other = await self._connect()
-                stack.push_async_callback(other.close)
-                second = await other.allocate(self._shown(), family_of(relayed.address))
-            except (Refused, Silent, NotStun, Forged, OSError) as error:
-                self._section.warn("loss", f"a second allocation was refused ({error})",
-                                   "a call wants several at a time: raise the quota")  # fmt: skip
-                return
+        peer = await outside.open_outside(self._host, USUAL_PORT, self._target.port)
+        try:
+            passes = await outside.echo(self._section, client, relayed, self._host, peer)
+            if passes and peer is not None and self._options.load:
+                await outside.more_ports(self._section, allocate, peer)
+        finally:
+            if peer is not None:
+                peer.transport.close()
+
+    async def _measure(self, client: TurnClient, relayed: Relayed) -> bool:
+        """Send a load from one allocation to another; whether there was another."""
+        try:
+            other, second = await self._allocate(family_of(relayed.address))
+        except (Refused, Silent, NotStun, Forged, OSError) as error:
+            self._section.warn("loss", f"a second allocation was refused ({error})",
+                               "a call wants several at a time: raise the quota")  # fmt: skip
+            return False
+        try:
             await relaying.measure(self._section, client, relayed, other, second)
+        finally:
+            await other.close()
+        return True
 
     async def _meet(self, family: Family) -> None:
         section, target = self._section, self._target
@@ -154,6 +161,15 @@ class _Relay:
     def _shown(self) -> Credentials:
         credentials = self._options.credentials
         return credentials.at(time.time() + admission.TTL) if credentials.secret else credentials
+
+    async def _allocate(self, family: Family) -> tuple[TurnClient, Relayed]:
+        """Another allocation. :raises Refused, Silent, NotStun, Forged, OSError: there is none."""
+        client = await self._connect()
+        try:
+            return client, await client.allocate(self._shown(), family)
+        except BaseException:
+            await client.close()
+            raise
 
     async def _connect(self) -> TurnClient:
         """Another way to the same server. :raises OSError: there is none any more."""

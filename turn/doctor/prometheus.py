@@ -1,14 +1,12 @@
 """What the doctor finds, as metrics of a probe (the multi-target pattern of Prometheus)."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from turn.doctor.examine import Options, examine
 from turn.doctor.report import Section, Status
-from turn.doctor.target import parse_url
 from turn.metrics import exposition
 
 PREFIX = "icebroker_probe_"
@@ -50,8 +48,10 @@ class _Probed(Collector):
         yield delays
 
 
-async def probe(url: str, options: Options, clock: Callable[[], float] = time.monotonic) -> bytes:
-    """Try a server; the page that Prometheus scrapes. :raises ValueError: it is no URL."""
+async def probe(
+    examining: Awaitable[Section], clock: Callable[[], float] = time.monotonic
+) -> bytes:
+    """Wait for what is found of a server; the page that Prometheus scrapes."""
     began = clock()
-    section = await examine(parse_url(url), options)
+    section = await examining
     return exposition([_Probed(section, clock() - began)])

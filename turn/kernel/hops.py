@@ -8,7 +8,8 @@ written as such, and the packets go through user space, whose sending makes the 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
 
-from turn.kernel.layout import ACROSS, BY_DEVICE, HOP, LOCAL, MOST_HOPS, packed
+from turn.codec.values import pack_host
+from turn.kernel.layout import ACROSS, BY_DEVICE, HOP, LOCAL, MOST_HOPS
 from turn.kernel.rtnetlink import Found, Link, Neighbour, Netlink
 
 UNKNOWN = HOP.pack(0, 0, b"", b"", BY_DEVICE)
@@ -133,7 +134,7 @@ class Hops:
             self._netlink.use(device, address)
 
     def _resolve(self, path: Passage) -> None:
-        found = self._netlink.route(packed(path.source), packed(path.destination))
+        found = self._netlink.route(pack_host(path.source), pack_host(path.destination))
         hop = self._hops.get(hop_key(found)) if found else None
         if found and hop is None:
             hop = self._make(found)

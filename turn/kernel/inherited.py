@@ -43,10 +43,12 @@ class Inherited:
 
     def has(self, ways: tuple[Way, Way]) -> bool:
         """Whether packets go by one of these."""
-        return any((way.map, way.key()) in self._ways for way in ways)
+        return bool(self._ways) and any((way.map, way.key()) in self._ways for way in ways)
 
     def take(self, ways: tuple[Way, Way]) -> int | None:
         """The number of a route that has both these ways. They are no longer inherited."""
+        if not self._ways:
+            return None
         one, other = (self._ways.pop((way.map, way.key()), None) for way in ways)
         if one is None or other is None or other[0] != one[0] + 1 or one[0] % 2:
             return None

@@ -5,7 +5,7 @@ import struct
 from itertools import pairwise
 from typing import NamedTuple
 
-from turn.codec.values import Address
+from turn.codec.values import Address, pack_host
 
 # `!` where the addresses and ports are, as they stand in a packet; the machine's order elsewhere.
 TUPLE = {4: struct.Struct("!4s4sHHHxx"), 6: struct.Struct("!16s16sHHHxx")}
@@ -78,11 +78,11 @@ class Way(NamedTuple):
         if self.named is None:
             return _tuple(self.source, self.destination, self.channel_in)
         return NAME[self.family].pack(
-            packed(self.source.host),
-            packed(self.destination.host),
+            pack_host(self.source.host),
+            pack_host(self.destination.host),
             self.source.port,
             self.destination.port,
-            packed(self.named.host),
+            pack_host(self.named.host),
             self.named.port,
         )
 
@@ -108,14 +108,9 @@ def _host(address: bytes) -> str:
 
 
 def _tuple(source: Address, destination: Address, channel: int) -> bytes:
-    one, other = packed(source.host), packed(destination.host)
+    one, other = pack_host(source.host), pack_host(destination.host)
     shape = TUPLE[4 if len(one) == 4 else 6]
     return shape.pack(one, other, source.port, destination.port, channel)
-
-
-def packed(host: str) -> bytes:
-    """An IP address, 4 or 16 bytes."""
-    return ipaddress.ip_address(host).packed
 
 
 def remainders() -> bytes:

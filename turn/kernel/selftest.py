@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from typing import NamedTuple
 
 from turn.codec.indication import data_indication_header
-from turn.codec.values import Address
+from turn.codec.values import Address, pack_host
 from turn.kernel import bpf
 from turn.kernel.bpf import BpfError
 from turn.kernel.layout import (
@@ -23,7 +23,6 @@ from turn.kernel.layout import (
     PORTS_PER_WORD,
     WORD,
     Way,
-    packed,
 )
 from turn.kernel.program import FRAMES, WATCH, load
 from turn.kernel.rtnetlink import Link
@@ -156,7 +155,7 @@ def pairs(sides: Sides, mac: bytes) -> list[tuple[bytes, bytes]]:
 
 def frame(mac: bytes, source: Address, destination: Address, payload: bytes, hops: int) -> bytes:
     """A UDP packet in an Ethernet frame from a device to itself."""
-    one, other = packed(source.host), packed(destination.host)
+    one, other = pack_host(source.host), pack_host(destination.host)
     length = 8 + len(payload)
     head = struct.pack("!HHHH", source.port, destination.port, length, 0)
     pseudo = one + other + struct.pack("!II", length, UDP)

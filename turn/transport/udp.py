@@ -3,10 +3,11 @@
 import errno
 import socket
 import time
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
-from turn.allocation.engine import Engine
+from turn.allocation.engine import Engine, Reply
 from turn.auth.authenticate import Now
 from turn.codec.demux import Kind, classify
 from turn.codec.errors import Malformed
@@ -15,7 +16,7 @@ from turn.codec.values import Address
 from turn.relay.forward import Forwarder
 from turn.relay.icmp import forbid_fragments
 from turn.relay.poll import Poller
-from turn.routes import Endpoint, FiveTuple, RouteTable, Send, Transport
+from turn.routes import Buffer, Endpoint, FiveTuple, RouteTable, Send, Transport
 from turn.stats import DropReason, Stats
 from turn.transport.limits import ReplyLimit
 from turn.transport.proxies import Proxies, UdpProxied
@@ -78,9 +79,9 @@ class UdpListener:
         shared.senders[self.address] = self._send
         self._proxied = UdpProxied(shared.engine, sock, self.address)
         self._requests = requests
-        read = self._read_proxied if shared.proxies else self._read
         for each in self._sockets:
-            shared.poller.add(each, partial(read, each))
+            read = self._read_requests if each is requests else self._read
+            shared.poller.add(each, partial(self._read_proxied if shared.proxies else read, each))
 
     @property
     def _sockets(self) -> tuple[socket.socket, ...]:
@@ -113,14 +114,38 @@ class UdpListener:
             if 0x40 <= first < 0x80:
                 forwarder.client_to_peer(clients.get(source), room[:size], now)
             elif 0 <= first < 4:
-                self._stun(room[:size], Address(*source), self._send, now)
+                self._stun(room[:size], Address(*source), self._send, Now(now, time.time()))
             else:
                 self._shared.stats.drop(DropReason.NOT_OURS if size else DropReason.EMPTY)
         return READS_PER_EVENT
 
+    def _read_requests(self, sock: socket.socket) -> int:
+        """The same of the second queue, where there is nothing to carry.
+
+        Read all, decide all, answer all: in turns, the kernel's way of a packet and ours would
+        push one another out of the processor's caches, which was a fifth of an allocation's cost.
+        """
+        room, clip, waiting = self._forwarder.room, self._clip, []
+        with suppress(OSError):  # no more is there, or an ICMP error as in ``_read``
+            for _ in range(READS_PER_EVENT):
+                size, source = sock.recvfrom_into(room)
+                waiting.append((bytes(room[:size]), source))
+        now, replies = Now(time.monotonic(), time.time()), []
+        for message, source in waiting:
+            if message and message[0] < 4:
+                client = Address(*source[clip])
+                reply = self._decide(message, client, self._send, now)
+                if reply is not None:
+                    replies.append((reply, client))
+            else:
+                self._shared.stats.drop(DropReason.NOT_OURS if message else DropReason.EMPTY)
+        for reply, client in replies:
+            self._reply(reply, client, self._send)
+        return len(waiting) or 1
+
     def _read_proxied(self, sock: socket.socket) -> int:
         """The same where some datagrams come through proxies."""
-        room, now = self._forwarder.room, time.monotonic()
+        room, now = self._forwarder.room, Now(time.monotonic(), time.time())
         for count in range(READS_PER_EVENT):
             try:
                 size, source = sock.recvfrom_into(room)
@@ -131,7 +156,7 @@ class UdpListener:
             self._take(room[:size], source[self._clip], now)
         return READS_PER_EVENT
 
-    def _take(self, datagram: memoryview, source: Endpoint, now: float) -> None:
+    def _take(self, datagram: memoryview, source: Endpoint, now: Now) -> None:
         client, stats = Address(*source), self._shared.stats
         send: Send = self._send
         if self._shared.proxies.trusts(client.host):
@@ -144,35 +169,45 @@ class UdpListener:
             datagram = datagram[header.size :]
         kind = classify(datagram[0]) if datagram else Kind.OTHER
         if kind is Kind.CHANNEL:
-            self._forwarder.client_to_peer(self._clients.get(client), datagram, now)
+            self._forwarder.client_to_peer(self._clients.get(client), datagram, now.monotonic)
         elif kind is Kind.STUN:
             self._stun(datagram, client, send, now)
         else:
             stats.drop(DropReason.NOT_OURS if datagram else DropReason.EMPTY)
 
-    def _stun(self, message: memoryview, source: Address, send: Send, now: float) -> None:
-        shared = self._shared
-        client = FiveTuple(Transport.UDP, source, self.address)
+    def _stun(self, message: memoryview, source: Address, send: Send, now: Now) -> None:
         if message[:2] == SEND_INDICATION:
-            self._forwarder.send_indication(self._clients.get(source), client, message, now)
+            client = FiveTuple(Transport.UDP, source, self.address)
+            routes = self._clients.get(source)
+            self._forwarder.send_indication(routes, client, message, now.monotonic)
             return
+        reply = self._decide(message, source, send, now)
+        if reply is not None:
+            self._reply(reply, source, send)
+
+    def _decide(self, message: Buffer, source: Address, send: Send, now: Now) -> Reply | None:
+        """The reply to a message, if there is one and it may go to where that came from."""
+        shared, client = self._shared, FiveTuple(Transport.UDP, source, self.address)
         try:
-            reply = shared.engine.handle(message, client, send, Now(now, time.time()))
+            reply = shared.engine.handle(message, client, send, now)
         except Malformed:
             shared.stats.drop(DropReason.MALFORMED)
-            return
-        if reply is None:
-            return
-        if not reply.proved and not shared.may_reply(reply.data, source.host, now):
-            shared.stats.drop(DropReason.REPLY_LIMIT)
-            return
-        by = shared.senders.get(reply.origin) if reply.origin else send
+            return None
+        if reply is None or reply.proved:
+            return reply
+        if shared.may_reply(reply.data, source.host, now.monotonic):
+            return reply
+        shared.stats.drop(DropReason.REPLY_LIMIT)
+        return None
+
+    def _reply(self, reply: Reply, source: Address, send: Send) -> None:
+        by = self._shared.senders.get(reply.origin) if reply.origin else send
         try:
             if by is None:
                 raise OSError(errno.EADDRNOTAVAIL, "that address is not listened on")
             by(reply.data, reply.destination or source)
         except OSError:
-            shared.stats.drop(DropReason.SEND_FAILED)
+            self._shared.stats.drop(DropReason.SEND_FAILED)
 
 
 def bind_udp(host: str, port: int, *, shared: bool = False) -> socket.socket:

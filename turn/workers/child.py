@@ -205,6 +205,7 @@ class Child:
             return
         self._service = service
         self._answers = Answers(service, self._link.send)
+        self._spawn(service.faults())
         if setup.draining:
             await service.drain(0)
         for user, revocation in setup.revoked.items():

@@ -122,7 +122,7 @@ class WorkerPool:
         :raises StartError: a worker cannot serve; it says why.
         :raises ListenError: an address cannot be listened on.
         """
-        self._frozen = self._freeze(self._settings)
+        self._frozen = self._freeze(self._settings, self._logs)
         log.info("data plane", plane=self.plane, reason=self.plane_reason)
         await self._crew.start(self._addresses)
         self._watch.start()
@@ -143,9 +143,9 @@ class WorkerPool:
 
         :raises StartError: the certificate is not usable; nothing has changed.
         """
-        self._logs = logs or self._logs
-        self._frozen = self._freeze(settings)
-        self._settings = settings
+        logs = logs or self._logs
+        self._frozen = self._freeze(settings, logs)
+        self._settings, self._logs = settings, logs
         self._crew.tell_all(Reload(self._frozen))
         # Whether anybody may watch is known once the rest of this process has the settings.
         asyncio.get_running_loop().call_soon(lambda: self._crew.tell_all(Watch(self._journal.on)))
@@ -263,8 +263,9 @@ class WorkerPool:
         self._addresses = local_addresses()
         self._crew.follow(self._addresses)
 
-    def _freeze(self, settings: TurnSettings) -> bytes:
-        return freeze(settings.model_copy(update={"data_plane": "userspace"}), self._logs)
+    @staticmethod
+    def _freeze(settings: TurnSettings, logs: LogSettings) -> bytes:
+        return freeze(settings.model_copy(update={"data_plane": "userspace"}), logs)
 
     def _ports(self) -> Ports:
         first, last = self._settings.relay_ports

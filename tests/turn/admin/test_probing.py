@@ -13,9 +13,9 @@ from tests.turn.live import port_of, relay
 from turn.admin.journal import Journal
 from turn.admin.listener import Admin
 from turn.admin.probing import MOST_WAITING
-from turn.doctor.examine import Options
+from turn.doctor.examine import Options, examine
 from turn.doctor.prometheus import probe
-from turn.doctor.target import Credentials
+from turn.doctor.target import Credentials, parse_url
 
 
 @pytest.fixture
@@ -38,7 +38,8 @@ async def start():
 
 
 async def of_alice(url: str) -> bytes:
-    return await probe(url, Options(Credentials("alice", "pw"), load=False, patience=1))
+    options = Options(Credentials("alice", "pw"), load=False, patience=1)
+    return await probe(examine(parse_url(url), options))
 
 
 def values(text: str) -> dict[tuple[str, ...], float]:

@@ -4,7 +4,7 @@ import struct
 from itertools import count
 from typing import NamedTuple
 
-from turn.kernel.layout import packed
+from turn.codec.values import pack_host
 
 UDP = 17
 identifications = count(1)
@@ -33,7 +33,7 @@ def udp(wire: Wire, payload: bytes, *, checksum: int | None = None, length: int 
     """A UDP datagram; ``checksum`` in place of the right one, ``length`` in place of its own."""
     size = length or 8 + len(payload)
     head = struct.pack("!HHHH", wire.source[1], wire.destination[1], size, 0)
-    source, destination = packed(wire.source[0]), packed(wire.destination[0])
+    source, destination = pack_host(wire.source[0]), pack_host(wire.destination[0])
     pseudo = source + destination + struct.pack("!IxxxB", 8 + len(payload), UDP)
     right = ones_complement(pseudo + head + payload) or 0xFFFF
     return head[:6] + struct.pack("!H", right if checksum is None else checksum) + payload
@@ -57,8 +57,8 @@ def ipv4(wire: Wire, body: bytes, **how: int) -> bytes:
         how.get("ttl", 64),
         UDP,
         0,
-        packed(wire.source[0]),
-        packed(wire.destination[0]),
+        pack_host(wire.source[0]),
+        pack_host(wire.destination[0]),
     )
     checksum = ones_complement(head + options) ^ how.get("checksum_error", 0)
     head = head[:10] + struct.pack("!H", checksum) + head[12:] + options
@@ -77,8 +77,8 @@ def ipv6(wire: Wire, body: bytes, **how: int) -> bytes:
         len(extension) + len(body),
         following,
         how.get("hop_limit", 64),
-        packed(wire.source[0]),
-        packed(wire.destination[0]),
+        pack_host(wire.source[0]),
+        pack_host(wire.destination[0]),
     )
     return wire.destination_mac + wire.source_mac + b"\x86\xdd" + head + extension + body
 

@@ -4,12 +4,14 @@ import asyncio
 import os
 import signal
 import socket
+import sys
 
 import pytest
 
 from tests.patience import until
-from tests.turn.live import UDP
+from tests.turn.live import UDP, settings
 from tests.turn.workers.live import (
+    LOGS,
     allocate,
     permit,
     refresh,
@@ -19,6 +21,8 @@ from tests.turn.workers.live import (
 )
 from turn.codec import registry
 from turn.codec.registry import Method
+from turn.workers import worker
+from turn.workers.pool import WorkerPool
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -52,6 +56,40 @@ async def test_the_others_clients_notice_nothing_and_quotas_come_back(stage):
     assert sum(await stage.allocations()) == survivors
     codes = await together(*map(allocate, await stage.clients(12)))
     assert codes.count(0) == 12 - survivors
+
+
+BROKEN = """
+import sys
+from turn.server import TurnService
+from turn.workers import child
+
+async def tick(self):
+    raise ZeroDivisionError("a fault of ours")
+
+TurnService._tick = tick
+child.main()
+"""
+
+
+async def test_one_that_expires_nothing_any_more_is_replaced(monkeypatch):
+    spawned, real = [], worker._spawn
+
+    async def spawn(descriptor):
+        spawned.append(descriptor)
+        if len(spawned) > 1:
+            return await real(descriptor)
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-c", BROKEN, str(descriptor),
+            stdin=asyncio.subprocess.DEVNULL, pass_fds=(descriptor,),
+        )  # fmt: skip
+
+    monkeypatch.setattr(worker, "_spawn", spawn)
+    pool = WorkerPool(settings(workers=2), LOGS)
+    await pool.start()
+    try:
+        await until(lambda: len(spawned) == 3 and not pool.ready())
+    finally:
+        await pool.stop()
 
 
 async def keeps_talking(client, to):

@@ -8,6 +8,7 @@ import ssl
 import pytest
 
 from config.certificate import self_signed
+from config.schema import LogSettings
 from config.section import StartError
 from tests.patience import PATIENCE, until
 from tests.turn.live import port_of, settings
@@ -46,8 +47,12 @@ async def test_settings_reach_all_or_none(stage, pem, tmp_path):
 
     old = await shown(port)
     assert len(old) == 1
+    bad = settings(**stage._fixed, max_lifetime=700).model_copy(
+        update={"tls_certificate": certificate}  # another one's key
+    )
     with pytest.raises(StartError, match="tls_certificate"):
-        stage.reload(tls_certificate=str(certificate), max_lifetime=700)  # another one's key
+        stage.pool.reload(bad, LogSettings(level="debug"))
+    assert stage.pool._logs == LOGS
     await stage.pool.refresh()
     assert (await shown(port), await granted()) == (old, {3600})
     stage.reload(tls_certificate=str(certificate), tls_key=str(key), max_lifetime=700)

@@ -73,6 +73,8 @@ export function makeLists({ look, end, restore, failed }) {
     const page = await ask(kind, { query: { ...filters, limit: PAGE, after: cursors[kind] } });
     following[kind] = page.next;
     $(`n-${kind}`).textContent = scaled(page.total);
+    const part = $(`p-${kind}`);
+    if (part) part.textContent = page.part ?? "";
     fill($(`t-${kind}`), columns[kind], page[kind], page.total ? "none that the filter lets through" : "none now");
     document.querySelector(`[data-next=${kind}]`).disabled = page.next === null;
     document.querySelector(`[data-first=${kind}]`).disabled = !cursors[kind];
