@@ -197,6 +197,10 @@ class TurnSettings(Section):
     max_bindings_per_second: Positive = 50
     """The same for STUN Binding responses."""
 
+    max_tls_handshakes_per_second: Positive = 50
+    """TLS handshakes of one address (an IPv6 /64); a connection over it is closed before it costs
+    one. More may be needed where many clients share an address, as behind a load balancer."""
+
     first_request_timeout: Duration = 10
     """A TCP or TLS connection that has sent no valid request by then is closed, in seconds."""
 

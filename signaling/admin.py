@@ -44,6 +44,8 @@ class SignalingFigures(Struct, frozen=True, kw_only=True):
     paths: dict[str, int]
     """Paths that calls took, as browsers told: host, srflx and prflx are direct."""
     credentials_issued: int
+    certificate_not_after: float | None
+    """Unix time; null where a proxy speaks HTTPS in its place."""
     listening: list[str]
 
 

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from config.schema import RedisSettings
 from config.section import StartError
 from config.signaling import SignalingSettings
-from config.tls import server_context
+from config.tls import expiry, server_context
 from signaling.admin import NodeEntry, Peers, Rooms, SignalingFigures
 from signaling.admission import Admission, JoinWebhook
 from signaling.auth import Tokens
@@ -78,6 +78,7 @@ class SignalingService:
             )
         self._admission = admission = Admission(tokens, self._join_webhook)
         self._tls: ssl.SSLContext | None = None
+        self._certificate_expiry: float | None = None
         self._hub = Hub(_hub_settings(settings), self._broker, ice, admission, stats, tell)
         self._websockets = WebSockets(_socket_settings(settings), self._hub, stats)
         self._origins = OriginPolicy(
@@ -98,6 +99,7 @@ class SignalingService:
                 self._broker.counts,
                 self._broker.is_up,
                 lambda: ice.issued,
+                lambda: self._certificate_expiry,
             ),
         )
 
@@ -145,7 +147,7 @@ class SignalingService:
         :raises StartError: the certificate is not usable; nothing has changed.
         """
         if self._tls is not None:
-            _load_certificate(self._tls, settings)
+            self._certificate_expiry = _load_certificate(self._tls, settings)
         self._settings = settings
         self._tokens.set_secrets(_secrets(settings.token_secret))
         self._poster.replace(_secrets(settings.webhook_secret), settings.webhook_timeout)
@@ -207,6 +209,7 @@ class SignalingService:
             disconnects=dict(stats.disconnects),
             paths=dict.fromkeys(PATHS, 0) | stats.ice_results,
             credentials_issued=self.ice.issued,
+            certificate_not_after=self._certificate_expiry,
             listening=[f"[{h}]:{p}" if ":" in h else f"{h}:{p}" for h, p in self.addresses],
         )
 
@@ -274,21 +277,26 @@ class SignalingService:
         if self._settings.tls_certificate is None:
             return None
         context = server_context()
-        _load_certificate(context, self._settings)
+        self._certificate_expiry = _load_certificate(context, self._settings)
         return context
 
 
-def _load_certificate(context: ssl.SSLContext, settings: SignalingSettings) -> None:
-    """Use these files for every handshake from now on. :raises StartError: they cannot be used."""
+def _load_certificate(context: ssl.SSLContext, settings: SignalingSettings) -> float:
+    """Use these files for every handshake from now on; when the certificate ends, Unix time.
+
+    :raises StartError: they cannot be used.
+    """
     certificate, key = settings.tls_certificate, settings.tls_key
     if certificate is None or key is None:
         raise StartError("signaling.tls_certificate, signaling.tls_key: HTTPS needs both")
     try:
         # Where the files do not fit, the context in use must not have half of them.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+        ends = expiry(certificate)
         context.load_cert_chain(certificate, key)
     except (OSError, ValueError) as error:
         raise StartError(f"signaling.tls_certificate, signaling.tls_key: {error}") from None
+    return ends
 
 
 def _secrets(secrets: Sequence[SecretStr]) -> list[str]:

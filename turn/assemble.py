@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
-from cryptography import x509
 
 from config.section import StartError
-from config.tls import server_context
+from config.tls import expiry, server_context
 from config.turn import TurnSettings
 from turn.allocation.alternates import Alternates
 from turn.allocation.discovery import Discovery
@@ -245,17 +244,12 @@ class Certificate:
         try:
             # Where the files do not fit, the context in use must not have half of them.
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
-            self.expires = _expiry(certificate)
+            self.expires = expiry(certificate)
             self.context.load_cert_chain(certificate, key)
             if self._dtls is not None:
                 self._dtls.load(certificate, key)
         except (OSError, ValueError) as error:
             raise StartError(f"turn.tls_certificate, turn.tls_key: {error}") from None
-
-
-def _expiry(certificate: Path) -> float:
-    loaded = x509.load_pem_x509_certificates(certificate.read_bytes())
-    return min(one.not_valid_after_utc.timestamp() for one in loaded)
 
 
 def _by_family(hosts: Iterable[str]) -> dict[Family, list[str]]:

@@ -22,6 +22,7 @@ class Common(NamedTuple):
     books: Books
     replies: Cells
     bindings: Cells
+    handshakes: Cells
     strangers: Places
     random_bytes: Callable[[int], bytes] = secrets.token_bytes
     """Makes tokens. What a worker makes begins with its number, so that the others know whose
@@ -41,5 +42,5 @@ class Common(NamedTuple):
 def alone(shelf: Shelf = NO_SHELF) -> Common:
     """What a relay has that is the only one of its addresses."""
     bind = Bind(kept(shelf, "udp", bind_udp), kept(shelf, "tcp", bind_tcp))
-    cells = Cells.own(), Cells.own()
+    cells = Cells.own(), Cells.own(), Cells.own()
     return Common(secrets.token_bytes(32), OwnBooks(), *cells, OwnPlaces(), bind=bind, shelf=shelf)

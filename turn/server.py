@@ -133,6 +133,7 @@ class TurnService:
                     common.strangers,
                 ),
                 proxies,
+                ReplyLimit(settings.max_tls_handshakes_per_second, common.handshakes),
             ),
             common.bind,
         )

@@ -57,6 +57,13 @@ def test_a_full_mailbox_takes_nothing_and_counts_nothing(messages, octets):
     assert mailbox.append(event())[0] == 4
 
 
+def test_a_mailbox_counts_bytes_and_not_characters():
+    words = MessageOut("peer", Raw(b'"' + "\N{GRINNING FACE}".encode() * 40 + b'"'))
+    mailbox = Mailbox(100, 200)  # 40 characters and 60 around them; 160 bytes and 60 around them
+    with pytest.raises(MailboxFull):
+        mailbox.append(words)
+
+
 @given(st.lists(st.one_of(st.none(), st.integers(0, 40)), max_size=60))
 def test_what_was_not_acknowledged_can_always_be_had(steps):
     mailbox, sent, acknowledged = Mailbox(1000, 1 << 20), 0, 0

@@ -10,7 +10,7 @@ from msgspec import Struct
 from turn.admin.actions import Actions, now_or_503
 from turn.admin.guard import ApiError, answer
 from turn.admin.operation import Operation, Parameter, named
-from turn.admin.paging import MOST, USUAL, BadQuery, filters_of, page, parse_query
+from turn.admin.paging import MOST, USUAL, BadQuery, filters_of, numbers_of, page, parse_query
 from turn.admin.service import Collection
 
 
@@ -40,8 +40,8 @@ class Lists:
         )
         self._page.__doc__ = (
             "A page of them: `next` goes into `after` for the page behind it, and is null on the "
-            "last one; `total` counts all, filtered or not; `part` says of what it is a part only, "
-            "and where the rest is."
+            "last one, and where they are sorted; `total` counts all, filtered or not; `part` says "
+            "of what it is a part only, and where the rest is."
         )
 
     def operations(self) -> list[Operation]:
@@ -53,6 +53,7 @@ class Lists:
                 "limit", f"At most so many, 1 to {MOST}; {USUAL} if not said.", kind="integer"
             ),
             Parameter("after", "Those behind this one: `next` of the page before."),
+            *self._sorting(),
             *(
                 Parameter(name, f"Only those whose `{name}` is, or has among them, this.")
                 for name in filters_of(collection)
@@ -71,6 +72,13 @@ class Lists:
             *of_one,
             *(operation.by_query(noun) for operation in of_one),
         ]  # fmt: skip
+
+    def _sorting(self) -> list[Parameter]:
+        numbers = numbers_of(self._collection)
+        about = (
+            f"Those with most of it first, one of {', '.join(numbers)}; there is no page behind."
+        )
+        return [Parameter("sort", about)] if numbers else []
 
     async def _list(self, request: web.Request) -> web.Response:
         try:
