@@ -26,6 +26,7 @@ from signaling.broker.base import (
     SessionRecord,
     Unavailable,
 )
+from signaling.holders import Holders
 from signaling.ice import IceProvider
 from signaling.protocol import FEATURES, peerjs
 from signaling.protocol import messages as m
@@ -42,6 +43,7 @@ UNDECIDED = "nobody can say whether you may come in; try again soon"
 STOPPING = "the server is about to stop"
 NOT_GOOD = "the join token is not good"
 GONE = "there is no such peer in your rooms"
+CROWDED = "as many connections of the token's user are open as may be"
 CUTS = {
     CloseCode.SLOW_READER: "events were not acknowledged in time",
     CloseCode.REPLACED: "the session goes on over another socket",
@@ -68,6 +70,8 @@ class HubSettings(NamedTuple):
     max_message_burst: int
     max_rooms_per_session: int
     room_capacity: int
+    max_connections_per_user: int
+    """0: any number."""
 
 
 class Connection(Protocol):
@@ -134,6 +138,7 @@ class Hub:
         self._admission = admission
         self._stats = stats
         self._sessions: dict[str, Session] = {}
+        self._holders = Holders()
         self.draining = False
         self.on_revoked: Callable[[Revocation], None] = lambda _: None
         """Called for each revocation that is heard of; the relay of this process has to know."""
@@ -194,6 +199,7 @@ class Hub:
             name=claims.name if claims and claims.name else hello.name,
             grant=self.grant(claims),
         )
+        self.refuse_crowd(record)
         await self.broker.open(record)
         session = self.attach(connection, record)
         connection.begin([m.encode(self._welcome(record, secret, resumed=False))])
@@ -207,11 +213,31 @@ class Hub:
         resumption = await self.broker.resume(wanted.session, hash_of(wanted.secret), wanted.seq)
         if resumption is None:
             return None
-        session = self.attach(connection, resumption.record)
+        session = await self.attach_again(connection, resumption.record)
         welcome = m.encode(self._welcome(resumption.record, wanted.secret, resumed=True))
         connection.begin([welcome, *(frame for _, frame in resumption.missed)])
         session.sent = resumption.missed[-1][0] if resumption.missed else wanted.seq
         return session
+
+    def refuse_crowd(self, record: SessionRecord) -> None:
+        """See that a session may begin. :raises ProtocolError: TOO_MANY_CONNECTIONS."""
+        if not self._holders.has_room(record.grant, self.settings.max_connections_per_user):
+            raise ProtocolError(ErrorCode.TOO_MANY_CONNECTIONS, CROWDED)
+
+    async def attach_again(self, connection: Connection, record: SessionRecord) -> Session:
+        """Attach a session that came back.
+
+        :raises ProtocolError: UNAVAILABLE: sockets of its user have to end first. Who began
+            sessions by dropping others does not get them all; it may try again in its window.
+        """
+        present = self._sessions.get(record.session)
+        if present is None or present.connection is None:
+            try:
+                self.refuse_crowd(record)
+            except ProtocolError:
+                await self.broker.suspend(record.session, time.monotonic())
+                raise ProtocolError(ErrorCode.UNAVAILABLE, CROWDED) from None
+        return self.attach(connection, record)
 
     def attach(self, connection: Connection, record: SessionRecord) -> Session:
         """Have a session's events go to a socket from now on; its last one is closed."""
@@ -220,8 +246,11 @@ class Hub:
             now, limits = time.monotonic(), self.settings
             rate = RateLimit(limits.max_messages_per_second, limits.max_message_burst, now)
             session = self._sessions[record.session] = Session(record, connection, rate)
+            self._holders.add(record.grant)
         elif session.connection is not None:
             session.connection.close(CloseCode.REPLACED, CUTS[CloseCode.REPLACED])
+        else:
+            self._holders.add(record.grant)
         session.connection = connection
         session.forget_at = None
         if self._admission.is_revoked(session.user):
@@ -425,6 +454,7 @@ class Hub:
         if session.connection is not connection:
             return  # it was replaced, and what it had lives on over the new one
         session.connection = None
+        self._holders.remove(session.record.grant)
         now = time.monotonic()
         if for_good:
             self._forget(session, "left")

@@ -273,6 +273,7 @@ ENDS: dict[int, str] = {
 """Close codes of clients and of the WebSocket layer, by the name that they are counted under."""
 REFUSALS = {
     ErrorCode.UNAUTHORIZED: CloseCode.UNAUTHORIZED,
+    ErrorCode.TOO_MANY_CONNECTIONS: CloseCode.TOO_MANY_CONNECTIONS,
     ErrorCode.UNAVAILABLE: CloseCode.UNAVAILABLE,
 }
 """Errors of a hello after which the socket is closed, and how."""
