@@ -1,4 +1,4 @@
-"""``pair()``: a page that keeps its own RTCPeerConnection, on two nodes, through a death and a reload."""
+"""``pair()``: a page that keeps its own RTCPeerConnection; a node dies, a page is reloaded."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
