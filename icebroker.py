@@ -338,7 +338,8 @@ def _turn(settings: Settings, journal: Any) -> Any:
 
     shelf = DescriptorStore.of(os.environ) or NO_SHELF
     redis = settings.redis.address()
-    ports = {settings.signaling.listen.port, settings.admin.listen.port, 6379}
+    ports = {settings.signaling.listen.port, 6379}
+    ports |= {endpoint.port for endpoint in settings.admin.listen}
     ports |= {host.port for host in redis.hosts} if redis else set()
     # Redis tells of revocations again, and of those that were taken back meanwhile.
     revoked = None if redis else assemble.revoked(settings.turn)
