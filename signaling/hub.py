@@ -36,6 +36,9 @@ from signaling.stats import PATHS, Stats, Tell, to_nobody
 
 ICE_PUSH_AT = 0.6
 """Of a credential's lifetime: fresh ones are pushed then."""
+ICE_AGAIN_WITHIN = 10.0
+"""Seconds in which a session that comes from another node gets fresh ones: when those that it has
+will end, that node knew. Many come at once where it has died."""
 MOST_REFUSED = 100
 """Messages over the rate limit in a row that close a socket for good."""
 AWAY = "the broker is away; try again soon"
@@ -217,6 +220,9 @@ class Hub:
         welcome = m.encode(self._welcome(resumption.record, wanted.secret, resumed=True))
         connection.begin([welcome, *(frame for _, frame in resumption.missed)])
         session.sent = resumption.missed[-1][0] if resumption.missed else wanted.seq
+        if session.ice_due is None and await self.broker.rooms_of(wanted.session):
+            spread = random.uniform(0, ICE_AGAIN_WITHIN)  # noqa: S311 - spreads load, no secret
+            session.ice_due = time.time() + spread
         return session
 
     def refuse_crowd(self, record: SessionRecord) -> None:
