@@ -211,8 +211,9 @@ class TurnSettings(Section):
     """What carries relayed packets; `auto` takes the fastest plane that works here."""
 
     state_directory: str = ""
-    """Folder where live allocations are recorded, so that they outlive a restart or a crash; empty:
-    `$RUNTIME_DIRECTORY` (systemd sets it), or else they end with the process."""
+    """Folder where live allocations are recorded, so that they outlive a restart or a crash, and
+    without Redis the users that were revoked; empty: `$RUNTIME_DIRECTORY` (systemd sets it), or
+    else both end with the process."""
 
     kernel_directory: str = "/run/icebroker/bpf"
     """Folder that keeps the kernel plane at work while the process restarts: a bpffs is mounted

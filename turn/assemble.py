@@ -24,6 +24,7 @@ from turn.bandwidth import Rates
 from turn.codec.integrity import Integrity
 from turn.codec.values import Address, Family
 from turn.kernel.plane import NullPlane, Plane, Unavailable
+from turn.revoked import RevokedFile
 from turn.state import State
 from turn.transport.addresses import relay_candidates
 from turn.transport.stream import ALPN
@@ -128,6 +129,12 @@ def state(settings: TurnSettings, environment: Mapping[str, str] = os.environ) -
     """The folder where allocations outlive the process, if there is one."""
     folder = state_folder(settings, environment)
     return State(Path(folder)) if folder else None
+
+
+def revoked(settings: TurnSettings) -> RevokedFile | None:
+    """Where revocations outlive the process, if there is a folder for such things."""
+    folder = state_folder(settings)
+    return RevokedFile(Path(folder) / "revoked") if folder else None
 
 
 def open_state(state: State) -> None:
