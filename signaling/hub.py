@@ -83,8 +83,12 @@ class Connection(Protocol):
     def begin(self, frames: Sequence[bytes]) -> None:
         """Queue the first frames, whatever the limits of ``send``; once, before anything else."""
 
-    def send(self, frame: bytes, since: float) -> None:
-        """Queue a text frame; a reader that is too slow is cut. ``since``: when it all began."""
+    def send(self, frame: bytes, since: float | None = None) -> None:
+        """Queue a text frame; a reader that is too slow is cut.
+
+        :param since: of an event, when it came to this node (monotonic time): it is measured when
+            it has gone out.
+        """
 
     def close(self, code: CloseCode, reason: str) -> None:
         """Close the socket soon; returns at once."""
@@ -135,9 +139,6 @@ class Hub:
         self._stats = stats
         self._sessions: dict[str, Session] = {}
         self._holders = Holders()
-        self._arrived = 0.0
-        """When the message came that is being handled, by a broker that is not waited for; else 0:
-        what comes by another one has just come, from wherever it is."""
         self.draining = False
         self.on_revoked: Callable[[Revocation], None] = lambda _: None
         """Called for each revocation that is heard of; the relay of this process has to know."""
@@ -291,64 +292,51 @@ class Hub:
 
     # A message -----------------------------------------------------------------------------
 
-    async def receive(self, session: Session, text: str) -> None:
-        """Handle a text frame; whatever it holds, the socket gets an answer and lives."""
-        arrived = time.monotonic()
-        message = self.read(session, text, arrived)
-        if message is not None:
-            await self.handle(session, message, arrived)
-
-    def read(self, session: Session, text: str, arrived: float) -> m.ClientMessage | None:
+    def read(self, session: Session, text: str, now: float) -> m.ClientMessage | None:
         """Parse a text frame; None where nothing is left to do: a ping is answered at once.
 
-        :param arrived: monotonic time.
+        Whatever it holds, the socket gets an answer and lives. :param now: monotonic time.
         """
         try:
-            if not session.rate.allow(arrived):
+            if not session.rate.allow(now):
                 self._refuse_flood(session)
             message = m.parse_untrusted(text)
             kind = type(message)
-            if kind not in self._handlers and kind is not m.Ping:
+            if kind is m.Hello:
                 raise ProtocolError(ErrorCode.BAD_MESSAGE, "hello was said already")
         except ProtocolError as error:
-            self._refuse(session, error, m.id_of_untrusted(text), arrived)
+            self._refuse(session, error, m.id_of_untrusted(text))
             return None
         self._stats.messages[m.TAGS[kind]] += 1
         if isinstance(message, m.Ping):
-            self._answer(session, m.Pong(message.t), arrived)
+            self._answer(session, m.Pong(message.t))
             return None
         return message
 
-    async def handle(self, session: Session, message: m.ClientMessage, arrived: float) -> None:
+    async def handle(self, session: Session, message: m.ClientMessage) -> None:
         """Do what a message asks for, and answer it."""
-        if not self.broker.waits:
-            self._arrived = arrived  # nobody else's turn comes before it is 0 again
         try:
             reply = await self._handlers[type(message)](session, message)
-            if reply is not None and session.connection:
-                session.connection.send(m.encode(reply), arrived)
+            if reply is not None and session.connection is not None:
+                session.connection.send(m.encode(reply))
         except (Unavailable, NotThere, MailboxFull) as failure:
             error = ProtocolError(*FAILURES[type(failure)])
-            self._refuse(session, error, getattr(message, "id", None), arrived)
+            self._refuse(session, error, getattr(message, "id", None))
         except ProtocolError as error:
-            self._refuse(session, error, getattr(message, "id", None), arrived)
+            self._refuse(session, error, getattr(message, "id", None))
         except SessionOver:
             if session.connection:
                 session.connection.close(CloseCode.SESSION_OVER, CUTS[CloseCode.SESSION_OVER])
-        finally:
-            self._arrived = 0.0
 
-    def _answer(self, session: Session, message: m.ServerMessage, arrived: float) -> None:
+    def _answer(self, session: Session, message: m.ServerMessage) -> None:
         if session.connection:
-            session.connection.send(m.encode(message), arrived)
+            session.connection.send(m.encode(message))
 
-    def _refuse(
-        self, session: Session, error: ProtocolError, request_id: str | None, arrived: float
-    ) -> None:
+    def _refuse(self, session: Session, error: ProtocolError, request_id: str | None) -> None:
         self._stats.dropped[error.code] += 1
         self.tell("message_refused", {**session.facts(), "code": error.code, "why": error.message})
         refusal = m.Error(error.code, error.message, error.retryable, request_id)
-        self._answer(session, refusal, arrived)
+        self._answer(session, refusal)
 
     def _refuse_flood(self, session: Session) -> None:
         if session.rate.refused > MOST_REFUSED and session.connection:
@@ -384,15 +372,15 @@ class Hub:
         self.tell("room_left", {**session.facts(), "room": message.room})
         return m.Ok(message.id, "done")
 
-    async def _signal(self, session: Session, message: m.Signal) -> m.Ok | None:
+    def _signal(self, session: Session, message: m.Signal) -> Awaitable[m.Ok | None]:
         event = m.SignalOut(
             session.record.peer, message.description, message.candidate, message.candidates
         )
-        return await self._send_to(session, message.to, event, message.id)
+        return self._send_to(session, message.to, event, message.id)
 
-    async def _message(self, session: Session, message: m.Message) -> m.Ok | None:
+    def _message(self, session: Session, message: m.Message) -> Awaitable[m.Ok | None]:
         event = m.MessageOut(session.record.peer, message.data)
-        return await self._send_to(session, message.to, event, message.id)
+        return self._send_to(session, message.to, event, message.id)
 
     async def _bye(self, session: Session, message: m.Bye) -> None:
         await self._send_to(session, message.to, m.ByeOut(session.record.peer))
@@ -419,11 +407,11 @@ class Hub:
             reply = m.Ok(request, "delivered" if await answer else "queued")
         except (Unavailable, NotThere, MailboxFull) as failure:
             error = ProtocolError(*FAILURES[type(failure)])
-            self._refuse(session, error, request, time.monotonic())
+            self._refuse(session, error, request)
         except SessionOver:
             pass  # whoever asked has been told that it has no session any more
         else:
-            self._answer(session, reply, time.monotonic())
+            self._answer(session, reply)
 
     async def _ack(self, session: Session, message: m.Ack) -> None:
         await self.broker.acknowledge(session.record.session, message.seq)
@@ -451,7 +439,7 @@ class Hub:
         found = self._sessions.get(session)
         if found is not None and found.connection is not None and seq > found.sent:
             found.sent = seq
-            found.connection.send(frame, self._arrived or time.monotonic())
+            found.connection.send(frame, time.monotonic())
 
     def cut(self, session: str, code: CloseCode) -> None:
         """Close a session's socket, as the broker says."""
@@ -484,7 +472,7 @@ class Hub:
                 self._forget(session, "away")
             elif session.connection and session.ice_due is not None and session.ice_due <= wall:
                 servers, expires_at = self._issue(session)
-                self._send(session, m.IceOut(servers, expires_at))
+                self._answer(session, m.IceOut(servers, expires_at))
 
     def _forget(self, session: Session, reason: str) -> None:
         if self._sessions.pop(session.record.session, None) is not None:
@@ -559,7 +547,7 @@ class Hub:
         for session in self._sessions.values():
             deadline = random.uniform(0.2, 0.9) * seconds  # noqa: S311 - spreads load, no secret
             if session.connection is None or session.connection.native:
-                self._send(session, m.Goaway(round(deadline, 3), STOPPING))
+                self._answer(session, m.Goaway(round(deadline, 3), STOPPING))
             else:
                 close = session.connection.close
                 asyncio.get_running_loop().call_later(
@@ -575,9 +563,6 @@ class Hub:
         for session in self._sessions.values():
             if session.connection:
                 session.connection.close(CloseCode.GOING_AWAY, "the server stops")
-
-    def _send(self, session: Session, message: m.ServerMessage) -> None:
-        self._answer(session, message, time.monotonic())
 
 
 def hash_of(secret: str) -> bytes:

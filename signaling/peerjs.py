@@ -163,7 +163,7 @@ class PeerJsDialogue:
             record, self._room = await self._endpoint.record(self._id, self._token)
             session = await self._resume(socket, record) or await self._open(socket, record)
         except Refused as refusal:
-            socket.send(refusal.frame, time.monotonic())
+            socket.send(refusal.frame)
             socket.close(refusal.code, "refused")
             return None
         except (Unavailable, SessionOver, ProtocolError):
@@ -222,7 +222,7 @@ class PeerJsDialogue:
             raise Refused(frame, CloseCode.UNAUTHORIZED) from None
         session = self._hub.attach(socket, record)
         await self._enter(session)
-        socket.send(_open(), time.monotonic())
+        socket.send(_open())
         return session
 
     async def _enter(self, session: Session) -> None:
