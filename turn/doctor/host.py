@@ -10,7 +10,7 @@ from config.section import StartError
 from config.turn import TurnSettings
 from turn import assemble
 from turn.doctor.report import Section
-from turn.kernel.plane import NullPlane
+from turn.kernel.plane import HELD
 from turn.transport.addresses import local_addresses
 
 FEW_PORTS = 1000
@@ -18,7 +18,6 @@ DESCRIPTORS_BESIDE = 200
 """What a relay holds open beside one socket an allocation."""
 LARGEST_BUFFER = Path("/proc/sys/net/core/rmem_max")
 SMALL_BUFFER = 1 << 20
-HELD = "another process has"
 """As the kernel plane says that another relay writes its routes."""
 
 
@@ -122,9 +121,9 @@ def _plane(section: Section, settings: TurnSettings) -> None:
         says = f"a relay run by {user()} has packets go by {plane.name} ({plane.reason})"
     finally:
         plane.stop()
-    if isinstance(plane, NullPlane) and HELD in plane.reason:
+    if HELD in plane.reason:
         section.ok("plane", "the kernel carries for the relay that runs")
         return
-    if isinstance(plane, NullPlane) and settings.data_plane == "auto":
+    if plane.name == "userspace" and settings.data_plane == "auto":
         says += "; the kernel would carry more"
     section.ok("plane", f"{says}; what one does, its log says (data plane)")
