@@ -106,7 +106,7 @@ class SignalingCollector(Collector):
             buckets.append((str(bound), running))
         return HistogramMetricFamily(
             PREFIX + "signaling_delivery_seconds",
-            "From a message's arrival to its hand-over to the recipient's socket.",
+            "From a message's arrival at its recipient's node to its hand-over to the socket.",
             buckets=buckets,
             sum_value=histogram.total,
         )

@@ -57,7 +57,7 @@ class Socket:
         self._most_messages = settings.max_queued_messages
         self._most_bytes = settings.max_queued_bytes
         self._stats = stats
-        self._queue: list[tuple[bytes, float]] = []
+        self._queue: list[tuple[bytes, float | None]] = []
         self._queued_bytes = 0
         self._shelf = shelf or Shelf()
         self._uncounted = 0
@@ -76,14 +76,16 @@ class Socket:
         A mailbox has bounded these already. Counted here once more, one that is full would cut
         each socket that comes for it, and could never be had.
         """
-        now = time.monotonic()
-        self._queue.extend((frame, now) for frame in frames)
+        self._queue.extend((frame, None) for frame in frames)
         self._uncounted = len(frames)
         if not self._flushes:
             self._flush_soon()
 
-    def send(self, frame: bytes, since: float) -> None:
-        """Queue a text frame; over the limits the socket is cut and the session may resume."""
+    def send(self, frame: bytes, since: float | None = None) -> None:
+        """Queue a text frame; over the limits the socket is cut and the session may resume.
+
+        :param since: of an event, when it came to this node (monotonic time).
+        """
         if self._end is not None:
             return
         size = len(frame)
@@ -167,9 +169,10 @@ class Socket:
             length = len(frame)
             size += length
             parts += (_header(length), frame)
-            delays.append(now - since)
+            if since is not None:
+                delays.append(now - since)
         self._stats.delivery.observe(delays)
-        self._take_out(len(delays))
+        self._take_out(len(parts) // 2)
         return parts
 
     def _take_out(self, count: int) -> None:

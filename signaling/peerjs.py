@@ -163,10 +163,10 @@ class PeerJsDialogue:
             record, self._room = await self._endpoint.record(self._id, self._token)
             session = await self._resume(socket, record) or await self._open(socket, record)
         except Refused as refusal:
-            socket.send(refusal.frame, time.monotonic())
+            socket.send(refusal.frame)
             socket.close(refusal.code, "refused")
             return None
-        except (Unavailable, SessionOver):
+        except (Unavailable, SessionOver, ProtocolError):
             # Without a frame: after an ERROR the client would not come back.
             socket.close(CloseCode.UNAVAILABLE, "the broker is away; try again soon")
             return None
@@ -202,7 +202,7 @@ class PeerJsDialogue:
         resumption = await broker.resume(record.session, record.secret_hash, None)
         if resumption is None:
             return None
-        session = self._hub.attach(socket, resumption.record)
+        session = await self._hub.attach_again(socket, resumption.record)
         socket.begin([_open(), *(frame for _, frame in resumption.missed)])
         session.sent = resumption.missed[-1][0] if resumption.missed else resumption.seq
         if self._room not in await broker.rooms_of(record.session):
@@ -211,13 +211,18 @@ class PeerJsDialogue:
 
     async def _open(self, socket: Socket, record: SessionRecord) -> Session:
         try:
+            self._hub.refuse_crowd(record)
             await self._hub.broker.open(record)
+        except ProtocolError as error:
+            self._endpoint.stats.dropped[error.code] += 1
+            frame = peerjs.problem(Kind.ERROR, error.message)
+            raise Refused(frame, CloseCode.TOO_MANY_CONNECTIONS) from None
         except Taken:
             frame = peerjs.problem(Kind.ID_TAKEN, "ID is taken")
             raise Refused(frame, CloseCode.UNAUTHORIZED) from None
         session = self._hub.attach(socket, record)
         await self._enter(session)
-        socket.send(_open(), time.monotonic())
+        socket.send(_open())
         return session
 
     async def _enter(self, session: Session) -> None:

@@ -91,8 +91,12 @@ class RecentRequests:
         return request_id in self._latest or request_id in self._before
 
     def add(self, request_id: str) -> None:
-        """It is done; at least the latest ``LEAST_REMEMBERED_IDS`` are remembered."""
-        self._latest.add(request_id)
+        """It is done; at least the latest ``LEAST_REMEMBERED_IDS`` are remembered.
+
+        :param request_id: "" of one that cannot be asked for again.
+        """
+        if request_id:
+            self._latest.add(request_id)
         if len(self._latest) >= LEAST_REMEMBERED_IDS:
             self._before, self._latest = self._latest, set()
 

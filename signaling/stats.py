@@ -44,7 +44,7 @@ class Stats:
         self.messages: Counter[str] = Counter()
         """Messages received, by type."""
         self.delivery = Histogram()
-        """From a message's arrival to its hand-over to the recipient's socket."""
+        """From a message's arrival at its recipient's node to its hand-over to the socket."""
         self.disconnects: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
         self.ice_results: Counter[str] = Counter()

@@ -42,7 +42,8 @@ class _Session:
     def __init__(self, record: SessionRecord, mailbox: Mailbox) -> None:
         self.record = record
         self.mailbox = mailbox
-        self.rooms: set[str] = set()
+        self.rooms: dict[str, bool] = {}
+        """Whether it is in them quietly."""
         self.recent = RecentRequests()
         self.expires = ATTACHED
 
@@ -50,10 +51,15 @@ class _Session:
     def attached(self) -> bool:
         return self.expires == ATTACHED
 
-    def remember(self, request: str) -> None:
-        """A request is done; one without an id cannot be asked for again."""
-        if request:
-            self.recent.add(request)
+    def may_write_to(self, other: "_Session") -> bool:
+        """Whether they share a room, and see one another there: both quiet, or neither."""
+        if other is self:
+            return False
+        theirs = other.rooms
+        for room, quiet in self.rooms.items():  # noqa: SIM110 - any() makes a generator each time
+            if theirs.get(room) is quiet:
+                return True
+        return False
 
 
 class MemoryBroker:
@@ -159,7 +165,7 @@ class MemoryBroker:
             self._rooms[room] = entered
             self._note("room.opened", room=room)
         if room not in found.rooms:
-            found.rooms.add(room)
+            found.rooms[room] = quiet
             self._note_peer(found, room, "join")
         elif before != meta:
             self._note_peer(found, room, "update")
@@ -175,9 +181,9 @@ class MemoryBroker:
             return
         if room not in found.rooms:
             raise NotThere
-        found.rooms.discard(room)
+        del found.rooms[room]
         self._leave(found, room, reason)
-        found.remember(request)
+        found.recent.add(request)
 
     async def rooms_of(self, session: str) -> list[str]:
         """The rooms that a session is in."""
@@ -237,7 +243,7 @@ class MemoryBroker:
         if request in sender.recent:
             return False
         recipient = self._peers.get(to)
-        if recipient is None or not self._share_a_room(sender, recipient):
+        if recipient is None or not sender.may_write_to(recipient):
             raise NotThere
         if not patient and not recipient.attached:
             raise NotThere
@@ -245,7 +251,7 @@ class MemoryBroker:
             there = self._post(recipient, event)
         except sessions.MailboxFull:
             raise MailboxFull from None
-        sender.remember(request)
+        sender.recent.add(request)
         return there
 
     async def broadcast(self, session: str, event: Directed, request: str = "") -> bool:
@@ -258,7 +264,7 @@ class MemoryBroker:
         all_there = True
         for other in recipients:
             all_there &= self._post_or_break(self._sessions[other], copy.copy(event))
-        sender.remember(request)
+        sender.recent.add(request)
         return all_there
 
     async def acknowledge(self, session: str, seq: int) -> None:
@@ -274,15 +280,6 @@ class MemoryBroker:
         if found is None:
             raise SessionOver
         return found
-
-    def _share_a_room(self, one: _Session, other: _Session) -> bool:
-        if one is other:
-            return False
-        a, b, theirs = one.record.session, other.record.session, other.rooms
-        for name in one.rooms:  # noqa: SIM110 - any() makes a generator for each message
-            if name in theirs and self._rooms[name].sees(a, b):
-                return True
-        return False
 
     def _change(
         self, found: _Session, change: Callable[[Room, str], list[Notice]], event: str

@@ -104,7 +104,7 @@ def test_the_composed_service_starts_with_settings_that_are_good(
     seconds = 60 * int(grace[1] or 0) + int(grace[2] or 0)
     assert seconds > max(settings.turn.drain_timeout, settings.signaling.drain_timeout)
     check = " ".join(service["healthcheck"]["test"])
-    assert f"http://{settings.admin.listen}/readyz" in check
+    assert f"http://{settings.admin.listen[0]}/readyz" in check
 
 
 def test_what_is_mounted_is_there(compose: dict[str, Any]):
