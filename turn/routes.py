@@ -138,9 +138,10 @@ class Ends(NamedTuple):
 class ClientRoutes:
     """The routes of one allocation, as its packets look them up."""
 
-    __slots__ = ("carried", "channels", "peers")
+    __slots__ = ("carried", "channels", "client", "peers")
 
-    def __init__(self) -> None:
+    def __init__(self, client: FiveTuple) -> None:
+        self.client = client
         self.carried = Carried()
         """What went by those that have ended, by whichever plane."""
         self.channels: dict[int, Route] = {}
@@ -184,7 +185,7 @@ class RouteTable:
 
     def open(self, client: FiveTuple) -> ClientRoutes:
         """Make room for the routes of a new allocation."""
-        routes = ClientRoutes()
+        routes = ClientRoutes(client)
         self.of_listener(client.transport, client.server)[client.client] = routes
         return routes
 
@@ -202,6 +203,7 @@ class RouteTable:
         after = ends.client
         self.of_listener(before.transport, before.server).pop(before.client, None)
         self.of_listener(after.transport, after.server)[after.client] = routes
+        routes.client = after
         for route in set(routes.channels.values()) | set(routes.peers.values()):
             for observer in self._observers:
                 routes.carried = routes.carried.plus(observer.carried_by(route))
