@@ -63,6 +63,7 @@ class Route:
     __slots__ = (
         "channel",
         "client",
+        "destination",
         "expires",
         "header",
         "peer",
@@ -83,6 +84,8 @@ class Route:
         self, ends: "Ends", peer: Address, wire_peer: Address, channel: int, expires: float
     ) -> None:
         self.client = ends.client
+        self.destination = ends.client.client
+        """Where packets to the client go: of ``client``, where it is far for each packet."""
         self.relayed = ends.relayed
         self.to_client = ends.to_client
         self.to_peer = ends.to_peer
@@ -208,7 +211,7 @@ class RouteTable:
             for observer in self._observers:
                 routes.carried = routes.carried.plus(observer.carried_by(route))
                 observer.removed(route)
-            route.client, route.to_client = after, ends.to_client
+            route.client, route.destination, route.to_client = after, after.client, ends.to_client
             route.sending, route.receiving = ends.sending, ends.receiving
             for observer in self._observers:
                 observer.added(route)

@@ -109,7 +109,7 @@ class Forwarder:
                 return self._drop(DropReason.SEND_FAILED)
             LENGTH.pack_into(self.buffer, start + 2, length)
         try:
-            route.to_client(self.view[start:end], route.client.client)
+            route.to_client(self.view[start:end], route.destination)
         except BlockingIOError:
             return self._drop(DropReason.CLIENT_BACKLOG)
         except OSError:

@@ -86,7 +86,7 @@ class RelaySocket:
             return 1
         if len(source) > ENDPOINT_FIELDS:
             source = source[:ENDPOINT_FIELDS]
-        now = time.monotonic()
+        now = self._poller.now
         route = self._routes.peers.get(source)
         if route is None or route.expires <= now:
             route = self._gate.admit(Address(*source), now)

@@ -101,7 +101,7 @@ class UdpListener:
         """Read what waits, up to a bound; gives the number of datagrams."""
         forwarder, clip = self._forwarder, self._clip
         receive, room, clients = sock.recvfrom_into, forwarder.room, self._clients
-        now = time.monotonic()
+        now = self._shared.poller.now
         for count in range(READS_PER_EVENT):
             try:
                 size, source = receive(room)
