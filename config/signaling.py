@@ -127,6 +127,10 @@ class SignalingSettings(Section):
     max_connections: Count = 0
     """Sockets in all; 0: as many as there are file descriptors."""
 
+    max_connections_per_user: Count = 100
+    """Sockets that one user (the tokens' claim `sub`) may have open at this node; tokens without
+    one count by their room, which may have twice its capacity too. 0: any number."""
+
     max_rooms_per_session: Positive = 8
     """Rooms that one session may be in at a time."""
 

@@ -26,6 +26,7 @@ from signaling.broker.base import (
     SessionRecord,
     Unavailable,
 )
+from signaling.holders import Holders
 from signaling.ice import IceProvider
 from signaling.protocol import FEATURES, peerjs
 from signaling.protocol import messages as m
@@ -42,6 +43,7 @@ UNDECIDED = "nobody can say whether you may come in; try again soon"
 STOPPING = "the server is about to stop"
 NOT_GOOD = "the join token is not good"
 GONE = "there is no such peer in your rooms"
+CROWDED = "as many connections of the token's user are open as may be"
 CUTS = {
     CloseCode.SLOW_READER: "events were not acknowledged in time",
     CloseCode.REPLACED: "the session goes on over another socket",
@@ -68,6 +70,8 @@ class HubSettings(NamedTuple):
     max_message_burst: int
     max_rooms_per_session: int
     room_capacity: int
+    max_connections_per_user: int
+    """0: any number."""
 
 
 class Connection(Protocol):
@@ -76,11 +80,15 @@ class Connection(Protocol):
     native: bool
     """Whether it speaks ``icebroker.v1``: others are told nothing but events."""
 
-    def begin(self, texts: Sequence[str]) -> None:
+    def begin(self, frames: Sequence[bytes]) -> None:
         """Queue the first frames, whatever the limits of ``send``; once, before anything else."""
 
-    def send(self, text: str, since: float) -> None:
-        """Queue a text frame; a reader that is too slow is cut. ``since``: when it all began."""
+    def send(self, frame: bytes, since: float | None = None) -> None:
+        """Queue a text frame; a reader that is too slow is cut.
+
+        :param since: of an event, when it came to this node (monotonic time): it is measured when
+            it has gone out.
+        """
 
     def close(self, code: CloseCode, reason: str) -> None:
         """Close the socket soon; returns at once."""
@@ -130,9 +138,7 @@ class Hub:
         self._admission = admission
         self._stats = stats
         self._sessions: dict[str, Session] = {}
-        self._arrived = 0.0
-        """When the message came that is being handled, by a broker that is not waited for; else 0:
-        what comes by another one has just come, from wherever it is."""
+        self._holders = Holders()
         self.draining = False
         self.on_revoked: Callable[[Revocation], None] = lambda _: None
         """Called for each revocation that is heard of; the relay of this process has to know."""
@@ -193,6 +199,7 @@ class Hub:
             name=claims.name if claims and claims.name else hello.name,
             grant=self.grant(claims),
         )
+        self.refuse_crowd(record)
         await self.broker.open(record)
         session = self.attach(connection, record)
         connection.begin([m.encode(self._welcome(record, secret, resumed=False))])
@@ -206,11 +213,31 @@ class Hub:
         resumption = await self.broker.resume(wanted.session, hash_of(wanted.secret), wanted.seq)
         if resumption is None:
             return None
-        session = self.attach(connection, resumption.record)
+        session = await self.attach_again(connection, resumption.record)
         welcome = m.encode(self._welcome(resumption.record, wanted.secret, resumed=True))
-        connection.begin([welcome, *(text for _, text in resumption.missed)])
+        connection.begin([welcome, *(frame for _, frame in resumption.missed)])
         session.sent = resumption.missed[-1][0] if resumption.missed else wanted.seq
         return session
+
+    def refuse_crowd(self, record: SessionRecord) -> None:
+        """See that a session may begin. :raises ProtocolError: TOO_MANY_CONNECTIONS."""
+        if not self._holders.has_room(record.grant, self.settings.max_connections_per_user):
+            raise ProtocolError(ErrorCode.TOO_MANY_CONNECTIONS, CROWDED)
+
+    async def attach_again(self, connection: Connection, record: SessionRecord) -> Session:
+        """Attach a session that came back.
+
+        :raises ProtocolError: UNAVAILABLE: sockets of its user have to end first. Who began
+            sessions by dropping others does not get them all; it may try again in its window.
+        """
+        present = self._sessions.get(record.session)
+        if present is None or present.connection is None:
+            try:
+                self.refuse_crowd(record)
+            except ProtocolError:
+                await self.broker.suspend(record.session, time.monotonic())
+                raise ProtocolError(ErrorCode.UNAVAILABLE, CROWDED) from None
+        return self.attach(connection, record)
 
     def attach(self, connection: Connection, record: SessionRecord) -> Session:
         """Have a session's events go to a socket from now on; its last one is closed."""
@@ -219,8 +246,11 @@ class Hub:
             now, limits = time.monotonic(), self.settings
             rate = RateLimit(limits.max_messages_per_second, limits.max_message_burst, now)
             session = self._sessions[record.session] = Session(record, connection, rate)
+            self._holders.add(record.grant)
         elif session.connection is not None:
             session.connection.close(CloseCode.REPLACED, CUTS[CloseCode.REPLACED])
+        else:
+            self._holders.add(record.grant)
         session.connection = connection
         session.forget_at = None
         if self._admission.is_revoked(session.user):
@@ -262,64 +292,51 @@ class Hub:
 
     # A message -----------------------------------------------------------------------------
 
-    async def receive(self, session: Session, text: str) -> None:
-        """Handle a text frame; whatever it holds, the socket gets an answer and lives."""
-        arrived = time.monotonic()
-        message = self.read(session, text, arrived)
-        if message is not None:
-            await self.handle(session, message, arrived)
-
-    def read(self, session: Session, text: str, arrived: float) -> m.ClientMessage | None:
+    def read(self, session: Session, text: str, now: float) -> m.ClientMessage | None:
         """Parse a text frame; None where nothing is left to do: a ping is answered at once.
 
-        :param arrived: monotonic time.
+        Whatever it holds, the socket gets an answer and lives. :param now: monotonic time.
         """
         try:
-            if not session.rate.allow(arrived):
+            if not session.rate.allow(now):
                 self._refuse_flood(session)
             message = m.parse_untrusted(text)
             kind = type(message)
-            if kind not in self._handlers and kind is not m.Ping:
+            if kind is m.Hello:
                 raise ProtocolError(ErrorCode.BAD_MESSAGE, "hello was said already")
         except ProtocolError as error:
-            self._refuse(session, error, m.id_of_untrusted(text), arrived)
+            self._refuse(session, error, m.id_of_untrusted(text))
             return None
-        self._stats.messages[str(message.__struct_config__.tag)] += 1
+        self._stats.messages[m.TAGS[kind]] += 1
         if isinstance(message, m.Ping):
-            self._answer(session, m.Pong(message.t), arrived)
+            self._answer(session, m.Pong(message.t))
             return None
         return message
 
-    async def handle(self, session: Session, message: m.ClientMessage, arrived: float) -> None:
+    async def handle(self, session: Session, message: m.ClientMessage) -> None:
         """Do what a message asks for, and answer it."""
-        if not self.broker.waits:
-            self._arrived = arrived  # nobody else's turn comes before it is 0 again
         try:
             reply = await self._handlers[type(message)](session, message)
-            if reply is not None and session.connection:
-                session.connection.send(m.encode(reply), arrived)
+            if reply is not None and session.connection is not None:
+                session.connection.send(m.encode(reply))
         except (Unavailable, NotThere, MailboxFull) as failure:
             error = ProtocolError(*FAILURES[type(failure)])
-            self._refuse(session, error, getattr(message, "id", None), arrived)
+            self._refuse(session, error, getattr(message, "id", None))
         except ProtocolError as error:
-            self._refuse(session, error, getattr(message, "id", None), arrived)
+            self._refuse(session, error, getattr(message, "id", None))
         except SessionOver:
             if session.connection:
                 session.connection.close(CloseCode.SESSION_OVER, CUTS[CloseCode.SESSION_OVER])
-        finally:
-            self._arrived = 0.0
 
-    def _answer(self, session: Session, message: m.ServerMessage, arrived: float) -> None:
+    def _answer(self, session: Session, message: m.ServerMessage) -> None:
         if session.connection:
-            session.connection.send(m.encode(message), arrived)
+            session.connection.send(m.encode(message))
 
-    def _refuse(
-        self, session: Session, error: ProtocolError, request_id: str | None, arrived: float
-    ) -> None:
+    def _refuse(self, session: Session, error: ProtocolError, request_id: str | None) -> None:
         self._stats.dropped[error.code] += 1
         self.tell("message_refused", {**session.facts(), "code": error.code, "why": error.message})
         refusal = m.Error(error.code, error.message, error.retryable, request_id)
-        self._answer(session, refusal, arrived)
+        self._answer(session, refusal)
 
     def _refuse_flood(self, session: Session) -> None:
         if session.rate.refused > MOST_REFUSED and session.connection:
@@ -355,15 +372,15 @@ class Hub:
         self.tell("room_left", {**session.facts(), "room": message.room})
         return m.Ok(message.id, "done")
 
-    async def _signal(self, session: Session, message: m.Signal) -> m.Ok | None:
+    def _signal(self, session: Session, message: m.Signal) -> Awaitable[m.Ok | None]:
         event = m.SignalOut(
             session.record.peer, message.description, message.candidate, message.candidates
         )
-        return await self._send_to(session, message.to, event, message.id)
+        return self._send_to(session, message.to, event, message.id)
 
-    async def _message(self, session: Session, message: m.Message) -> m.Ok | None:
+    def _message(self, session: Session, message: m.Message) -> Awaitable[m.Ok | None]:
         event = m.MessageOut(session.record.peer, message.data)
-        return await self._send_to(session, message.to, event, message.id)
+        return self._send_to(session, message.to, event, message.id)
 
     async def _bye(self, session: Session, message: m.Bye) -> None:
         await self._send_to(session, message.to, m.ByeOut(session.record.peer))
@@ -390,11 +407,11 @@ class Hub:
             reply = m.Ok(request, "delivered" if await answer else "queued")
         except (Unavailable, NotThere, MailboxFull) as failure:
             error = ProtocolError(*FAILURES[type(failure)])
-            self._refuse(session, error, request, time.monotonic())
+            self._refuse(session, error, request)
         except SessionOver:
             pass  # whoever asked has been told that it has no session any more
         else:
-            self._answer(session, reply, time.monotonic())
+            self._answer(session, reply)
 
     async def _ack(self, session: Session, message: m.Ack) -> None:
         await self.broker.acknowledge(session.record.session, message.seq)
@@ -417,12 +434,12 @@ class Hub:
 
     # From the broker -----------------------------------------------------------------------
 
-    def deliver(self, session: str, seq: int, text: str) -> None:
+    def deliver(self, session: str, seq: int, frame: bytes) -> None:
         """Hand an event to a socket of ours."""
         found = self._sessions.get(session)
         if found is not None and found.connection is not None and seq > found.sent:
             found.sent = seq
-            found.connection.send(text, self._arrived or time.monotonic())
+            found.connection.send(frame, time.monotonic())
 
     def cut(self, session: str, code: CloseCode) -> None:
         """Close a session's socket, as the broker says."""
@@ -437,6 +454,7 @@ class Hub:
         if session.connection is not connection:
             return  # it was replaced, and what it had lives on over the new one
         session.connection = None
+        self._holders.remove(session.record.grant)
         now = time.monotonic()
         if for_good:
             self._forget(session, "left")
@@ -454,7 +472,7 @@ class Hub:
                 self._forget(session, "away")
             elif session.connection and session.ice_due is not None and session.ice_due <= wall:
                 servers, expires_at = self._issue(session)
-                self._send(session, m.IceOut(servers, expires_at))
+                self._answer(session, m.IceOut(servers, expires_at))
 
     def _forget(self, session: Session, reason: str) -> None:
         if self._sessions.pop(session.record.session, None) is not None:
@@ -529,7 +547,7 @@ class Hub:
         for session in self._sessions.values():
             deadline = random.uniform(0.2, 0.9) * seconds  # noqa: S311 - spreads load, no secret
             if session.connection is None or session.connection.native:
-                self._send(session, m.Goaway(round(deadline, 3), STOPPING))
+                self._answer(session, m.Goaway(round(deadline, 3), STOPPING))
             else:
                 close = session.connection.close
                 asyncio.get_running_loop().call_later(
@@ -545,9 +563,6 @@ class Hub:
         for session in self._sessions.values():
             if session.connection:
                 session.connection.close(CloseCode.GOING_AWAY, "the server stops")
-
-    def _send(self, session: Session, message: m.ServerMessage) -> None:
-        self._answer(session, message, time.monotonic())
 
 
 def hash_of(secret: str) -> bytes:

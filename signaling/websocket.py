@@ -218,7 +218,7 @@ class Native:
             self._stats.dropped[error.code] += 1
             self._hub.tell("session_refused", {"code": error.code, "why": error.reason})
             answer = m.Error(error.code, error.message, error.retryable, m.id_of_untrusted(text))
-            socket.send(m.encode(answer), time.monotonic())
+            socket.send(m.encode(answer))
             if error.code in REFUSALS:
                 socket.close(REFUSALS[error.code], error.message)
         return None
@@ -226,15 +226,14 @@ class Native:
     async def receive(self, session: Session, text: str) -> None:
         """Handle a text frame. Who writes too many is read more slowly, until it is cut."""
         refused = session.rate.refused
-        arrived = time.monotonic()
-        message = self._hub.read(session, text, arrived)
+        message = self._hub.read(session, text, time.monotonic())
         if message is not None:
             if not self._waits:
-                await self._hub.handle(session, message, arrived)
+                await self._hub.handle(session, message)
             else:
                 if self._line is None:
                     self._line = Line(self._hub.handle)
-                await self._line.put((session, message, arrived))
+                await self._line.put((session, message))
         if session.rate.refused > refused:
             await asyncio.sleep(FLOOD_PAUSE)
 
@@ -274,6 +273,7 @@ ENDS: dict[int, str] = {
 """Close codes of clients and of the WebSocket layer, by the name that they are counted under."""
 REFUSALS = {
     ErrorCode.UNAUTHORIZED: CloseCode.UNAUTHORIZED,
+    ErrorCode.TOO_MANY_CONNECTIONS: CloseCode.TOO_MANY_CONNECTIONS,
     ErrorCode.UNAVAILABLE: CloseCode.UNAVAILABLE,
 }
 """Errors of a hello after which the socket is closed, and how."""

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
-from cryptography import x509
 
 from config.section import StartError
-from config.tls import server_context
+from config.tls import expiry, server_context
 from config.turn import TurnSettings
 from turn.allocation.alternates import Alternates
 from turn.allocation.discovery import Discovery
@@ -25,6 +24,7 @@ from turn.bandwidth import Rates
 from turn.codec.integrity import Integrity
 from turn.codec.values import Address, Family
 from turn.kernel.plane import NullPlane, Plane, Unavailable
+from turn.revoked import RevokedFile
 from turn.state import State
 from turn.transport.addresses import relay_candidates
 from turn.transport.stream import ALPN
@@ -129,6 +129,12 @@ def state(settings: TurnSettings, environment: Mapping[str, str] = os.environ) -
     """The folder where allocations outlive the process, if there is one."""
     folder = state_folder(settings, environment)
     return State(Path(folder)) if folder else None
+
+
+def revoked(settings: TurnSettings) -> RevokedFile | None:
+    """Where revocations outlive the process, if there is a folder for such things."""
+    folder = state_folder(settings)
+    return RevokedFile(Path(folder) / "revoked") if folder else None
 
 
 def open_state(state: State) -> None:
@@ -245,17 +251,12 @@ class Certificate:
         try:
             # Where the files do not fit, the context in use must not have half of them.
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
-            self.expires = _expiry(certificate)
+            self.expires = expiry(certificate)
             self.context.load_cert_chain(certificate, key)
             if self._dtls is not None:
                 self._dtls.load(certificate, key)
         except (OSError, ValueError) as error:
             raise StartError(f"turn.tls_certificate, turn.tls_key: {error}") from None
-
-
-def _expiry(certificate: Path) -> float:
-    loaded = x509.load_pem_x509_certificates(certificate.read_bytes())
-    return min(one.not_valid_after_utc.timestamp() for one in loaded)
 
 
 def _by_family(hosts: Iterable[str]) -> dict[Family, list[str]]:

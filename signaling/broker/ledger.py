@@ -21,7 +21,7 @@ MOST_REQUESTS = 256
 class Outgoing(NamedTuple):
     """An event that was to go by Redis."""
 
-    body: str
+    body: bytes
     """As ``wire.body_of`` gives it."""
     request: str
     """The id that its sender gave it; may be empty."""
@@ -49,9 +49,9 @@ class Entry:
         self.seq = 0
 
     @property
-    def text(self) -> str:
+    def frame(self) -> bytes:
         """The text frame."""
-        return f"{self.body}{self.seq}}}"
+        return b"%b%d}" % (self.body, self.seq)
 
     def settle(self) -> None:
         """It has arrived, or is kept where it cannot be lost."""

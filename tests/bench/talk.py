@@ -5,11 +5,14 @@ They check what they get no further than counting needs; that it is right is the
 
 import asyncio
 import json
+import random
 import struct
 import time
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
+
+from signaling.client import LONGEST_DELAY
 
 CANDIDATE = {
     "candidate": "candidate:842163049 1 udp 1677729535 203.0.113.7 46154 typ srflx raddr 0.0.0.0 "
@@ -91,9 +94,13 @@ class Socket(asyncio.Protocol):
         self._out.clear()
 
 
-async def dial(url: str, headers: str, heard: Callable[[bytes], None]) -> Socket:
+async def dial(
+    url: str, headers: str, heard: Callable[[bytes], None], delay: float = 0.0
+) -> Socket:
     """Open a WebSocket; a busy server is asked again.
 
+    :param delay: seconds before the first try, and doubled before each further one, less up to a
+        half; 0: at once, and then at a steady rate.
     :raises OSError: nobody listens.
     :raises TimeoutError: it stays busy.
     """
@@ -101,13 +108,15 @@ async def dial(url: str, headers: str, heard: Callable[[bytes], None]) -> Socket
     target = f"{parts.path}?{parts.query}" if parts.query else parts.path
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(PATIENCE):
+        pause = delay
         while True:
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             _, socket = await loop.create_connection(
                 lambda: Socket(target, headers, heard), parts.hostname or "", parts.port or 0
             )
             if await socket.opened:
                 return socket
-            await asyncio.sleep(ASK_AGAIN)
+            pause = min(2 * pause, LONGEST_DELAY) if delay else ASK_AGAIN
 
 
 class Caller:
@@ -156,11 +165,11 @@ class IcebrokerCaller(Caller):
         self._tell({"type": "join", "id": "join", "room": room})
         await self.ready
 
-    async def begin(self) -> None:
-        """Connect, and go on with the session where there was one."""
+    async def begin(self, delay: float = 0.0) -> None:
+        """Connect, and go on with the session where there was one. :param delay: as of ``dial``."""
         self.welcomed = asyncio.get_running_loop().create_future()
         headers = "Sec-WebSocket-Protocol: icebroker.v1\r\n"
-        self.socket = await dial(self.url, headers, self._heard)
+        self.socket = await dial(self.url, headers, self._heard, delay)
         hello: dict[str, Any] = {"type": "hello"}
         if self.session:
             hello["resume"] = {**self.session, "seq": self._seq}

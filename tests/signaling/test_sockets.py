@@ -101,7 +101,7 @@ async def test_a_request_that_waits_does_not_make_others_deliveries_look_slow(se
             await one.hear("pong")
             await asyncio.sleep(1)  # what waits is this old now
             before = service.stats.delivery.total
-            service._hub.deliver(session.record.session, 1000, '{"type":"message","seq":1000}')
+            service._hub.deliver(session.record.session, 1000, b'{"type":"message","seq":1000}')
             await two.hear("message")
             assert service.stats.delivery.total - before < 1
         finally:

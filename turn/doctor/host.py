@@ -18,6 +18,12 @@ DESCRIPTORS_BESIDE = 200
 """What a relay holds open beside one socket an allocation."""
 LARGEST_BUFFER = Path("/proc/sys/net/core/rmem_max")
 SMALL_BUFFER = 1 << 20
+FIRST_FREE_PORT = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+STATUS = Path("/proc/self/status")
+NET_BIND_SERVICE = 1 << 10
+"""Among the capabilities (linux/capability.h)."""
+TRACKED = Path("/proc/sys/net/netfilter")
+NEARLY_FULL = 0.75
 HELD = "another process has"
 """As the kernel plane says that another relay writes its routes."""
 
@@ -27,7 +33,9 @@ def relay(section: Section, settings: TurnSettings) -> None:
     _ports(section, settings)
     _descriptors(section, settings)
     _addresses(section, settings)
+    _rights(section, settings)
     _buffers(section)
+    _tracking(section)
     _plane(section, settings)
 
 
@@ -86,6 +94,47 @@ def _is_ours(host: str) -> bool:
         except OSError:
             return False
     return True
+
+
+def _rights(section: Section, settings: TurnSettings) -> None:
+    try:
+        first = int(FIRST_FREE_PORT.read_text())
+        (held,) = (line for line in STATUS.read_text().splitlines() if line.startswith("CapEff:"))
+    except (OSError, ValueError):
+        return
+    endpoints = (*settings.listen, *settings.listen_tls, *settings.listen_dtls)
+    low = sorted({endpoint.port for endpoint in endpoints if 0 < endpoint.port < first})
+    if low and not int(held.split()[1], 16) & NET_BIND_SERVICE:
+        section.warn(
+            "rights",
+            f"a relay run by {user()} may not listen on {', '.join(map(str, low))}: ports below "
+            f"{first} are root's",
+            "give it CAP_NET_BIND_SERVICE (our systemd unit does), or have it sysctl -w "
+            f"net.ipv4.ip_unprivileged_port_start={low[0]}",
+        )
+    elif low:
+        section.ok("rights", f"ports below {first} may be listened on")
+
+
+def _tracking(section: Section) -> None:
+    try:
+        count, most = (
+            int((TRACKED / f"nf_conntrack_{name}").read_text()) for name in ("count", "max")
+        )
+    except (OSError, ValueError):
+        return  # no firewall here keeps track
+    if count > most * NEARLY_FULL:
+        section.warn(
+            "tracking",
+            f"the firewall keeps track of {count} connections, of {most} at most: once it is full, "
+            "packets are lost",
+            f"sysctl -w net.netfilter.nf_conntrack_max={most * 4}, or have it leave out the "
+            "relay's ports (notrack)",
+        )
+    else:
+        section.ok(
+            "tracking", f"the firewall keeps track of {count} connections, of {most} at most"
+        )
 
 
 def _buffers(section: Section) -> None:
