@@ -148,7 +148,7 @@ class SignalingSettings(Section):
     once)."""
 
     webhook_secret: Secrets = ()
-    """What these requests are signed with (Standard Webhooks; `whsec_…` is base64), or a list of
+    """What these requests are signed with (Standard Webhooks: `whsec_` and base64), or a list of
     such while rotating: each makes a signature. At least 16 bytes each."""
 
     webhook_timeout: Duration = 3

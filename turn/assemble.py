@@ -23,7 +23,7 @@ from turn.auth.third_party import ThirdParty
 from turn.bandwidth import Rates
 from turn.codec.integrity import Integrity
 from turn.codec.values import Address, Family
-from turn.kernel.plane import NullPlane, Plane, Unavailable
+from turn.kernel.plane import HELD, NullPlane, Plane, Unavailable
 from turn.revoked import RevokedFile
 from turn.state import State
 from turn.transport.addresses import relay_candidates
@@ -158,17 +158,25 @@ def data_plane(settings: TurnSettings, *, keep: bool = False) -> Plane:
 
             clean(Path(settings.kernel_directory))
         return NullPlane("as configured")
-    from turn.kernel.carrier import KernelPlane  # noqa: PLC0415 - what user space never needs
+    from turn.kernel.borrowed import BorrowedPlane  # noqa: PLC0415 - what user space never needs
+    from turn.kernel.carrier import KernelPlane  # noqa: PLC0415 - as above
+
+    directory = Path(settings.kernel_directory)
+
+    def borrow() -> KernelPlane:
+        return KernelPlane(directory, settings.kernel_hook, keep=keep, lent=True)
 
     try:
-        plane = KernelPlane(Path(settings.kernel_directory), settings.kernel_hook, keep=keep)
+        plane = KernelPlane(directory, settings.kernel_hook, keep=keep)
     except Unavailable as error:
         if settings.data_plane == "kernel":
             raise StartError(f'turn.data_plane is "kernel", but {error}') from None
         log.info("data plane", plane="userspace", reason=str(error))
-        return NullPlane(str(error))
+        # What another relay has is its own, also while it is being restarted.
+        none = NullPlane(str(error))
+        return none if HELD in str(error) else BorrowedPlane(none, borrow)
     log.info("data plane", plane=plane.name, reason=plane.reason)
-    return plane
+    return BorrowedPlane(plane, borrow) if plane.is_lent else plane
 
 
 def policy_rules(

@@ -127,6 +127,7 @@ class Alone:
         if request:
             handed = sender.handed = {} if sender.handed is None else sender.handed
             handed[request] = entry
+            ledger.of(entry.sender, handed)
             if len(handed) > MOST_REQUESTS:
                 del handed[next(iter(handed))]
             raise Later(answer)

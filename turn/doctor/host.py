@@ -10,7 +10,7 @@ from config.section import StartError
 from config.turn import TurnSettings
 from turn import assemble
 from turn.doctor.report import Section
-from turn.kernel.plane import NullPlane
+from turn.kernel.plane import HELD
 from turn.transport.addresses import local_addresses
 
 FEW_PORTS = 1000
@@ -24,8 +24,6 @@ NET_BIND_SERVICE = 1 << 10
 """Among the capabilities (linux/capability.h)."""
 TRACKED = Path("/proc/sys/net/netfilter")
 NEARLY_FULL = 0.75
-HELD = "another process has"
-"""As the kernel plane says that another relay writes its routes."""
 
 
 def relay(section: Section, settings: TurnSettings) -> None:
@@ -171,9 +169,9 @@ def _plane(section: Section, settings: TurnSettings) -> None:
         says = f"a relay run by {user()} has packets go by {plane.name} ({plane.reason})"
     finally:
         plane.stop()
-    if isinstance(plane, NullPlane) and HELD in plane.reason:
+    if HELD in plane.reason:
         section.ok("plane", "the kernel carries for the relay that runs")
         return
-    if isinstance(plane, NullPlane) and settings.data_plane == "auto":
+    if plane.name == "userspace" and settings.data_plane == "auto":
         says += "; the kernel would carry more"
     section.ok("plane", f"{says}; what one does, its log says (data plane)")

@@ -13,7 +13,7 @@ import structlog
 
 from turn.kernel.bpf import Map
 from turn.kernel.devices import Devices
-from turn.kernel.pins import Pins
+from turn.kernel.pins import Pins, is_bpffs
 from turn.kernel.program import load, shapes
 from turn.kernel.rtnetlink import Link, Netlink
 from turn.kernel.xdp import Frames, Hook
@@ -192,6 +192,18 @@ def attach(netlink: Netlink, directory: Path | None, hook: Hook, *, keep: bool) 
         if pins and error.errno in {errno.EPERM, errno.EACCES}:
             with suppress(OSError):  # whoever lent it has died, and it works all the same
                 return Lent(pins)
+        raise
+
+
+def borrow(directory: Path) -> Attached:
+    """Use what a process with rights lends now. :raises OSError: nobody does, or not to us."""
+    if not is_bpffs(directory):
+        raise OSError(errno.ENOENT, f"nobody lends the kernel program at {directory}")
+    pins = Pins(directory)
+    try:
+        return Lent(pins)
+    except OSError:
+        pins.close()
         raise
 
 

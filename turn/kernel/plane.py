@@ -9,6 +9,8 @@ from turn.routes import Carried, FiveTuple, Route, RouteObserver
 from turn.stats import DropReason
 
 NOTHING = Carried()
+HELD = "another process has"
+"""How the reason begins where another relay writes the routes already."""
 
 
 class Unavailable(Exception):
