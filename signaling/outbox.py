@@ -119,7 +119,7 @@ class Socket:
             self._waiter.cancel()
             await asyncio.wait({self._waiter})
         self._end = self._end or (CloseCode.NORMAL, "")  # what is still sent goes nowhere
-        self._take_out(len(self._queue))
+        self._take_out(len(self._queue), sum(len(frame) for frame, _ in self._queue))
 
     @property
     def said_goodbye(self) -> bool:
@@ -172,15 +172,16 @@ class Socket:
             if since is not None:
                 delays.append(now - since)
         self._stats.delivery.observe(delays)
-        self._take_out(len(parts) // 2)
+        self._take_out(len(parts) // 2, size)
         return parts
 
-    def _take_out(self, count: int) -> None:
-        """Of the queue's head; the limits stop to count what they counted."""
-        queue = self._queue
-        size = sum([len(frame) for frame, _ in queue[self._uncounted : count]])
-        self._uncounted = max(0, self._uncounted - count)
-        del queue[:count]
+    def _take_out(self, count: int, size: int) -> None:
+        """Frames of the queue's head, and their bytes: the limits stop to count what they did."""
+        if self._uncounted:
+            uncounted = self._queue[: min(count, self._uncounted)]
+            self._uncounted -= len(uncounted)
+            size -= sum(len(frame) for frame, _ in uncounted)
+        del self._queue[:count]
         self._queued_bytes -= size
         self._shelf.take(size)
 

@@ -58,12 +58,9 @@ class Mailbox:
         if seq > self.last:
             return
         self.acknowledged = max(self.acknowledged, seq)
-        gone = size = 0
-        for number, frame in self._unacknowledged:
-            if number > seq:
-                break
-            gone += 1
-            size += len(frame)
+        before = self.last - len(self._unacknowledged)
+        gone = max(0, seq - before)  # no number is left out
+        size = sum([len(frame) for _, frame in self._unacknowledged[:gone]])
         del self._unacknowledged[:gone]
         self._bytes -= size
         self._shelf.take(size)
@@ -137,4 +134,6 @@ class RateLimit:
         if self.refused:
             self.refused = max(0.0, self.refused - refill / 2)
         tokens = self._tokens + refill
-        return min(self._burst, tokens)
+        if tokens > self._burst:  # noqa: PLR1730 - min() would take longer than all the rest
+            tokens = self._burst
+        return tokens
