@@ -63,6 +63,7 @@ class Route:
     __slots__ = (
         "channel",
         "client",
+        "destination",
         "expires",
         "header",
         "peer",
@@ -83,6 +84,8 @@ class Route:
         self, ends: "Ends", peer: Address, wire_peer: Address, channel: int, expires: float
     ) -> None:
         self.client = ends.client
+        self.destination = ends.client.client
+        """Where packets to the client go: of ``client``, where it is far for each packet."""
         self.relayed = ends.relayed
         self.to_client = ends.to_client
         self.to_peer = ends.to_peer
@@ -138,9 +141,10 @@ class Ends(NamedTuple):
 class ClientRoutes:
     """The routes of one allocation, as its packets look them up."""
 
-    __slots__ = ("carried", "channels", "peers")
+    __slots__ = ("carried", "channels", "client", "peers")
 
-    def __init__(self) -> None:
+    def __init__(self, client: FiveTuple) -> None:
+        self.client = client
         self.carried = Carried()
         """What went by those that have ended, by whichever plane."""
         self.channels: dict[int, Route] = {}
@@ -184,7 +188,7 @@ class RouteTable:
 
     def open(self, client: FiveTuple) -> ClientRoutes:
         """Make room for the routes of a new allocation."""
-        routes = ClientRoutes()
+        routes = ClientRoutes(client)
         self.of_listener(client.transport, client.server)[client.client] = routes
         return routes
 
@@ -202,11 +206,12 @@ class RouteTable:
         after = ends.client
         self.of_listener(before.transport, before.server).pop(before.client, None)
         self.of_listener(after.transport, after.server)[after.client] = routes
+        routes.client = after
         for route in set(routes.channels.values()) | set(routes.peers.values()):
             for observer in self._observers:
                 routes.carried = routes.carried.plus(observer.carried_by(route))
                 observer.removed(route)
-            route.client, route.to_client = after, ends.to_client
+            route.client, route.destination, route.to_client = after, after.client, ends.to_client
             route.sending, route.receiving = ends.sending, ends.receiving
             for observer in self._observers:
                 observer.added(route)

@@ -221,9 +221,7 @@ class Client:
             integrity=Integrity.NONE,
             fingerprint=False,
         )
-        self.world.forwarder.send_indication(
-            self.routes, self.five_tuple, memoryview(data), self.world.monotonic
-        )
+        self.world.forwarder.send_indication(self.routes, memoryview(data), self.world.monotonic)
 
     def channel_data(self, number: int, payload: bytes) -> None:
         data = number.to_bytes(2) + len(payload).to_bytes(2) + payload

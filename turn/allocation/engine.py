@@ -35,6 +35,10 @@ from turn.stats import DropReason
 REPEATABLE = frozenset({Method.CREATE_PERMISSION, Method.CHANNEL_BIND})
 """A retransmission of these is handled again, and does no more than refresh what is there
 (RFC 8656 §10.2, §12.2)."""
+UNPROTECTED = Integrity.NONE
+"""Here, because an enum's own lookup costs as much as reading an attribute; so the next ones."""
+REQUEST, SUCCESS, ERROR = MessageClass.REQUEST, MessageClass.SUCCESS, MessageClass.ERROR
+BINDING, ALLOCATE = Method.BINDING, Method.ALLOCATE
 AUTH_RESULTS = {400: "bad_request", 401: "unauthorized", 438: "stale_nonce"}
 
 
@@ -77,7 +81,7 @@ class Engine:
         :raises Malformed: it is no STUN message; a stream cannot go on after that.
         """
         message = parse_untrusted(data)
-        if message.message_class != MessageClass.REQUEST or message.method not in HANDLERS:
+        if message.message_class != REQUEST or message.method not in HANDLERS:
             self._stats.drop(DropReason.UNEXPECTED)
             return None
         self._stats.requests[METHOD_NAMES[message.method], client.transport] += 1
@@ -91,18 +95,18 @@ class Engine:
 
     def _answer(self, request: Request) -> Reply | None:
         message, now = request.message, request.now.monotonic
-        if message.method == Method.BINDING:
+        if message.method == BINDING:
             self._check_known(request)
             return self._succeed(request)
         remembered = message.method not in REPEATABLE
-        if remembered:
+        if remembered and message.integrity is not UNPROTECTED:
             kept = self._replies.get(request.client, message.raw, now)
             if kept is not None:
                 return Reply(kept, proved=True)
         request.identity = self._authenticate(request)
         # Only now (RFC 8489 §6.3): a client discards a 420 that nothing protects (§9.2.5).
         self._check_known(request)
-        if message.method == Method.ALLOCATE:
+        if message.method == ALLOCATE:
             self._check_taken_in(request)
         try:
             reply = self._succeed(request)
@@ -136,7 +140,7 @@ class Engine:
         elif isinstance(outcome, StunError):
             reply = self._reject(request, outcome)
         else:
-            reply = self._reply(request, MessageClass.SUCCESS, outcome, 200)
+            reply = self._reply(request, SUCCESS, outcome, 200)
             self._replies.put(client, raw, reply.data, request.now.monotonic)
         with suppress(OSError):  # the client is gone
             request.send(reply.data, request.client.client)
@@ -151,7 +155,7 @@ class Engine:
                 request.message,
                 request.client.client,
                 request.now,
-                begins=request.message.method == Method.ALLOCATE,
+                begins=request.message.method == ALLOCATE,
                 granted=granted,
             )
         except StunError as error:
@@ -164,7 +168,7 @@ class Engine:
         attributes = HANDLERS[request.message.method](self._allocator, request)
         if attributes is None:
             return None
-        return self._reply(request, MessageClass.SUCCESS, attributes, 200)
+        return self._reply(request, SUCCESS, attributes, 200)
 
     def _takes_in(self) -> bool:
         """Whether new allocations are to be had here at all; live ones go on."""
@@ -175,7 +179,7 @@ class Engine:
         """Where there is no room for an allocation: where else to ask, if we know."""
         message, alternates = request.message, self._allocator.options.alternates
         has_no_room = error.code == 508 and not message.has(registry.RESERVATION_TOKEN)
-        if alternates is None or message.method != Method.ALLOCATE or not has_no_room:
+        if alternates is None or message.method != ALLOCATE or not has_no_room:
             return error
         return alternates.elsewhere(request.client) or error
 
@@ -185,7 +189,7 @@ class Engine:
             self._tell("request_refused", partial(facts_of, request, error))
         error = self._elsewhere(request, error)
         attributes = ((registry.ERROR_CODE, (error.code, error.reason)), *error.attributes)
-        return self._reply(request, MessageClass.ERROR, attributes, error.code)
+        return self._reply(request, ERROR, attributes, error.code)
 
     def _reply(
         self, request: Request, message_class: MessageClass, attributes: Attributes, code: int
@@ -198,11 +202,11 @@ class Engine:
             message.transaction_id,
             attributes,
             key=identity.key if identity else None,
-            integrity=identity.integrity if identity else Integrity.NONE,
+            integrity=identity.integrity if identity else UNPROTECTED,
             fingerprint=message.has(registry.FINGERPRINT),
         )
         proved = identity is not None
-        if proved and message_class == MessageClass.SUCCESS:
+        if proved and message_class == SUCCESS:
             self._keep(request.client)
         return Reply(data, proved, request.stream, request.origin, request.destination)
 

@@ -58,9 +58,7 @@ class Forwarder:
             return self._drop(DropReason.NO_CHANNEL)
         return self._send(route, route.to_peer, message[4:end], length, now)
 
-    def send_indication(
-        self, routes: ClientRoutes | None, client: FiveTuple, message: memoryview, now: float
-    ) -> None:
+    def send_indication(self, routes: ClientRoutes | None, message: memoryview, now: float) -> None:
         """Carry the payload of a Send indication (RFC 8656 §11.2): Firefox knows no other way."""
         parsed = parse_send_indication(message)
         if parsed is None:
@@ -70,7 +68,7 @@ class Forwarder:
         peer, payload, unfragmented = parsed
         route = routes.peers.get(peer)
         if route is None or route.expires <= now:
-            route = self._route_to(client, peer, now)
+            route = self._route_to(routes.client, peer, now)
             if route is None:
                 return None
         send = route.to_peer_unfragmented if unfragmented else route.to_peer
@@ -103,14 +101,15 @@ class Forwarder:
             start = HEADROOM - len(header)
             self.buffer[start:HEADROOM] = header
             LENGTH.pack_into(self.buffer, HEADROOM - 2, size)
-            self.buffer[end : end + 3] = PADDING
-            end += -size % 4
+            if size & 3:
+                self.buffer[end : end + 3] = PADDING
+                end += -size & 3
             length = end - start - 20
             if length > LONGEST_MESSAGE:  # the longest datagrams of IPv6 do not fit into one
                 return self._drop(DropReason.SEND_FAILED)
             LENGTH.pack_into(self.buffer, start + 2, length)
         try:
-            route.to_client(self.view[start:end], route.client.client)
+            route.to_client(self.view[start:end], route.destination)
         except BlockingIOError:
             return self._drop(DropReason.CLIENT_BACKLOG)
         except OSError:

@@ -7,6 +7,7 @@ serves hundreds of sockets, and never more packets than leave room for requests 
 import asyncio
 import select
 import socket
+import time
 from collections.abc import Callable
 
 MOST_EVENTS = 64
@@ -24,6 +25,8 @@ class Poller:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._readers: dict[int, Reader] = {}
+        self.now = 0.0
+        """Monotonic time of the last look at the epoll: what its packets are held to."""
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to serve."""
@@ -51,6 +54,7 @@ class Poller:
             events = poll(0, MOST_EVENTS)
             if not events:
                 return
+            self.now = time.monotonic()  # for each packet, it would cost as much as its lookup
             for descriptor, _ in events:
                 # A reader may close another's socket (an allocation that ends), so look it up.
                 reader = readers.get(descriptor)

@@ -12,6 +12,9 @@ from turn.relay.icmp import forbid_fragments, next_error
 from turn.relay.poll import Poller
 from turn.routes import Buffer, ClientRoutes, Send
 
+ENDPOINT_FIELDS = 2
+"""Host and port; an IPv6 socket tells two more."""
+
 
 class RelaySocket:
     """Owns one socket; ``close`` gives it back."""
@@ -58,8 +61,7 @@ class RelaySocket:
         """Begin to carry packets from peers to the client."""
         self._routes = routes
         self._gate = gate
-        read = self._read_ipv6 if ":" in self.address.host else self._read
-        self._poller.add(self._sock, read)
+        self._poller.add(self._sock, self._read)
 
     def detach(self) -> socket.socket:
         """Let go of the socket without closing it: another process goes on with it."""
@@ -80,15 +82,17 @@ class RelaySocket:
             size, source = self._sock.recvfrom_into(self._forwarder.room)
         except OSError:  # nothing there after all, or the ICMP error of an earlier packet
             return self._read_errors()
-        self._carry(source, size)
-        return 1
-
-    def _read_ipv6(self) -> int:
-        try:
-            size, source = self._sock.recvfrom_into(self._forwarder.room)
-        except OSError:
-            return self._read_errors()
-        self._carry(source[:2], size)
+        if self._routes is None or self._gate is None:
+            return 1
+        if len(source) > ENDPOINT_FIELDS:
+            source = source[:ENDPOINT_FIELDS]
+        now = self._poller.now
+        route = self._routes.peers.get(source)
+        if route is None or route.expires <= now:
+            route = self._gate.admit(Address(*source), now)
+            if route is None:
+                return 1
+        self._forwarder.peer_to_client(route, size, now)
         return 1
 
     def _read_errors(self) -> int:
@@ -101,14 +105,3 @@ class RelaySocket:
                 if error is not None and self._gate is not None:
                     self._gate.unreachable(error.peer, error.icmp, time.monotonic())
         return count
-
-    def _carry(self, source: Address, size: int) -> None:
-        if self._routes is None or self._gate is None:
-            return
-        now = time.monotonic()
-        route = self._routes.peers.get(source)
-        if route is None or route.expires <= now:
-            route = self._gate.admit(Address(*source), now)
-            if route is None:
-                return
-        self._forwarder.peer_to_client(route, size, now)

@@ -280,7 +280,7 @@ class DtlsListener:
         if kind is Kind.CHANNEL:
             shared.forwarder.client_to_peer(self._routes(session), message, now)
         elif message[:2] == SEND_INDICATION:
-            shared.forwarder.send_indication(self._routes(session), session.client, message, now)
+            shared.forwarder.send_indication(self._routes(session), message, now)
         elif kind is Kind.STUN:
             self._request(session, message, now)
         else:

@@ -160,7 +160,7 @@ class StreamConnection(asyncio.BufferedProtocol):
         if view[0] >= 0x40:
             self._shared.forwarder.client_to_peer(self._routes(client), view, now)
         elif view[:2] == SEND_INDICATION:
-            self._shared.forwarder.send_indication(self._routes(client), client, view, now)
+            self._shared.forwarder.send_indication(self._routes(client), view, now)
         else:
             self._request(client, view, now)
 

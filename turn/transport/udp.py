@@ -101,7 +101,7 @@ class UdpListener:
         """Read what waits, up to a bound; gives the number of datagrams."""
         forwarder, clip = self._forwarder, self._clip
         receive, room, clients = sock.recvfrom_into, forwarder.room, self._clients
-        now = time.monotonic()
+        now = self._shared.poller.now
         for count in range(READS_PER_EVENT):
             try:
                 size, source = receive(room)
@@ -113,6 +113,8 @@ class UdpListener:
             first = room[0] if size else -1
             if 0x40 <= first < 0x80:
                 forwarder.client_to_peer(clients.get(source), room[:size], now)
+            elif first == 0 and room[:2] == SEND_INDICATION:
+                forwarder.send_indication(clients.get(source), room[:size], now)
             elif 0 <= first < 4:
                 self._stun(room[:size], Address(*source), self._send, Now(now, time.time()))
             else:
@@ -132,13 +134,13 @@ class UdpListener:
                 waiting.append((bytes(room[:size]), source))
         now, replies = Now(time.monotonic(), time.time()), []
         for message, source in waiting:
-            if message and message[0] < 4:
+            if message and message[0] < 4 and message[:2] != SEND_INDICATION:
                 client = Address(*source[clip])
                 reply = self._decide(message, client, self._send, now)
                 if reply is not None:
                     replies.append((reply, client))
-            else:
-                self._shared.stats.drop(DropReason.NOT_OURS if message else DropReason.EMPTY)
+            else:  # of a start, before the kernel was told how to sort
+                self._take(memoryview(message), source[clip], now)
         for reply, client in replies:
             self._reply(reply, client, self._send)
         return len(waiting) or 1
@@ -177,9 +179,7 @@ class UdpListener:
 
     def _stun(self, message: memoryview, source: Address, send: Send, now: Now) -> None:
         if message[:2] == SEND_INDICATION:
-            client = FiveTuple(Transport.UDP, source, self.address)
-            routes = self._clients.get(source)
-            self._forwarder.send_indication(routes, client, message, now.monotonic)
+            self._forwarder.send_indication(self._clients.get(source), message, now.monotonic)
             return
         reply = self._decide(message, source, send, now)
         if reply is not None:

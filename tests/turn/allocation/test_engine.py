@@ -750,9 +750,7 @@ def test_dont_fragment_is_honoured(world):
             Method.SEND, MessageClass.INDICATION, bytes(12),
             ((registry.XOR_PEER_ADDRESS, PEER), (registry.DATA, b"x"), *flags),
         )  # fmt: skip
-        world.forwarder.send_indication(
-            client.routes, client.five_tuple, memoryview(data), world.monotonic
-        )
+        world.forwarder.send_indication(client.routes, memoryview(data), world.monotonic)
     assert len(client.relay.sent) == 2
     assert client.relay.unfragmented == [b"x"]
 

@@ -282,9 +282,7 @@ class TestDontFragment:
             bytes(12),
             ((registry.XOR_PEER_ADDRESS, peer), (registry.DATA, b"x"), DONT_FRAGMENT),
         )
-        world.forwarder.send_indication(
-            client.routes, client.five_tuple, memoryview(data), world.monotonic
-        )
+        world.forwarder.send_indication(client.routes, memoryview(data), world.monotonic)
         assert client.relay.sent == [(b"x", peer)]
         assert client.relay.unfragmented == ([b"x"] if honoured else [])
 

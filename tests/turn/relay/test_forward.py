@@ -48,7 +48,7 @@ class Path:
         self.asked = []
         self.answer = None
         self.forwarder = Forwarder(self.stats, self._route_to)
-        self.routes = ClientRoutes()
+        self.routes = ClientRoutes(CLIENT)
 
     def _route_to(self, client, peer, now):
         self.asked.append((client, peer, now))
@@ -75,7 +75,7 @@ class Path:
             ((registry.XOR_PEER_ADDRESS, peer), (registry.DATA, payload)),
             integrity=Integrity.NONE,
         )  # fmt: skip
-        self.forwarder.send_indication(self.routes, CLIENT, memoryview(data), NOW)
+        self.forwarder.send_indication(self.routes, memoryview(data), NOW)
 
     def arrives(self, route, payload):
         self.forwarder.room[: len(payload)] = payload
@@ -170,9 +170,7 @@ class TestSendIndication:
         assert path.wire.to_peer == []
 
     def test_malformed_and_without_an_allocation(self, path):
-        path.forwarder.send_indication(
-            path.routes, CLIENT, memoryview(b"\x00\x16" + bytes(18)), NOW
-        )
+        path.forwarder.send_indication(path.routes, memoryview(b"\x00\x16" + bytes(18)), NOW)
         assert path.drops == {DropReason.MALFORMED: 1}
         path.routes = None
         path.indication(PEER, b"hello")

@@ -38,7 +38,7 @@ class Bench:
         ends = ours, Address("203.0.113.7", ours.port)
         forwarder = Forwarder(self.stats, lambda *_: None)
         self.relay = RelaySocket(sock, ends, poller, forwarder, self.closed.append)
-        self.routes = ClientRoutes()
+        self.routes = ClientRoutes(CLIENT)
 
     def route(self, expires=LATER):
         send = self.relay.send
