@@ -242,7 +242,7 @@ def doctor(
         _fail(*getattr(error, "problems", [str(error)]), code=EXIT_NOT_TRIED)
     set_up(LogSettings(level="error"))
     known = Credentials(username, password) if password else _credentials(settings, username)
-    options = Options(known, ca, load, timeout)
+    options = Options(known, ca, load, patience=timeout)
 
     async def examine() -> list[Any]:
         sections = [] if urls else await _examine_here(settings)

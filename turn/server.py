@@ -206,6 +206,7 @@ class TurnService:
         settings = self._settings
         if not self._ports.families:
             raise StartError("turn.relay_addresses: this machine has no address to relay from")
+        assemble.warn_misplaced(settings, self._addresses)
         if settings.listen_tls or settings.listen_dtls:
             self._certificate = assemble.Certificate(settings)
         tls = self._certificate.context if self._certificate else None
@@ -249,8 +250,10 @@ class TurnService:
         Rates hold for allocations that begin from now on. What only a restart can change stays
         as it is (``TurnSettings.needs_restart``).
 
-        :raises StartError: the certificate is not usable; nothing has changed.
+        :raises StartError: the certificate is not usable, or an address to relay from is not here;
+            nothing has changed.
         """
+        assemble.refuse_misplaced(self._settings, settings, self._addresses)
         if self._certificate:
             self._certificate.load(settings)
         self._settings = settings
@@ -286,7 +289,7 @@ class TurnService:
             problems.append("not running")
         if self.draining:
             problems.append("draining")
-        return problems
+        return problems + assemble.unplaced(self._settings)
 
     async def faults(self) -> None:
         """Wait until it stops. :raises Exception: the fault of ours for which it ticks no more."""

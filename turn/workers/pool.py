@@ -141,13 +141,17 @@ class WorkerPool:
         if not self._crew.running:
             return ["not running"]
         problems = [f"worker {number} is being replaced" for number in self._crew.missing]
-        return [*problems, "draining"] if self.draining else problems
+        if self.draining:
+            problems.append("draining")
+        return problems + assemble.unplaced(self._settings)
 
     def reload(self, settings: TurnSettings, logs: LogSettings | None = None) -> None:
         """Go on with other settings, all workers or none.
 
-        :raises StartError: the certificate is not usable; nothing has changed.
+        :raises StartError: the certificate is not usable, or an address to relay from is not here;
+            nothing has changed.
         """
+        assemble.refuse_misplaced(self._settings, settings, self._addresses)
         logs = logs or self._logs
         self._frozen = self._freeze(settings, logs)
         self._settings, self._logs = settings, logs
