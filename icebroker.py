@@ -73,6 +73,7 @@ def serve(
     journal = _journal()
     turn_service, signaling_service = _turn(settings, journal), _signaling(settings, journal)
     signaling_service.on_revoked(turn_service.heed)
+    turn_service.on_remembered = signaling_service.remember  # it starts first
 
     def ready(admin: tuple[str, int]) -> None:
         if Supervisor.of(os.environ).listens:

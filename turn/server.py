@@ -4,7 +4,7 @@ import asyncio
 import resource
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import structlog
 
@@ -137,6 +137,8 @@ class TurnService:
             ),
             common.bind,
         )
+        self.on_remembered: Callable[[str, float], None] = lambda *_: None
+        """Told at the start of each user that was revoked before, and until when (Unix time)."""
         self._watch = AddressWatch(self.follow_addresses)
         self._plane: Plane = NullPlane("not started")
         self._certificate: assemble.Certificate | None = None
@@ -218,6 +220,7 @@ class TurnService:
         if self._common.revoked is not None:
             for user, times in self._common.revoked.open().items():
                 self._engine.revoke(user, *times)
+                self.on_remembered(user, times[0])
         _raise_descriptor_limit()
         loop = asyncio.get_running_loop()
         self._plane = assemble.data_plane(settings, keep=self._state is not None)
