@@ -245,7 +245,7 @@ def doctor(
     options = Options(known, ca, load, timeout)
 
     async def examine() -> list[Any]:
-        sections = [] if urls else [await _examine_machine(settings)]
+        sections = [] if urls else await _examine_here(settings)
         for page in pages:
             shown = token or _doctors_token(settings)
             sections += await _examine_signaling(page, shown, options)
@@ -277,15 +277,19 @@ def _doctors_token(settings: Settings) -> str:
     return Tokens(secrets).mint(claims) if secrets else ""
 
 
-async def _examine_machine(settings: Settings) -> Any:
-    from signaling.examine import examine_redis
+async def _examine_here(settings: Settings) -> list[Any]:
+    """What this machine lacks, and the signaling that runs on it."""
+    from signaling.examine import examine_own, examine_redis
     from turn.doctor import host
     from turn.doctor.report import Section
 
-    section = Section("this machine", "has what it needs")
-    host.relay(section, settings.turn)
-    section.take([await examine_redis(settings.redis)])
-    return section
+    machine = Section("this machine", "has what it needs")
+    host.relay(machine, settings.turn)
+    machine.take([await examine_redis(settings.redis)])
+    place, findings = await examine_own(settings.signaling, _doctors_token(settings))
+    pages = Section(place)
+    pages.take(findings)
+    return [machine, pages]
 
 
 async def _examine_page(page: str, token: str, authority: Path | None = None) -> tuple[Any, Any]:
@@ -327,20 +331,24 @@ def _journal() -> Any:
 
 
 def _turn(settings: Settings, journal: Any) -> Any:
+    from turn import assemble
     from turn.common import alone
     from turn.relay.shelf import NO_SHELF
     from turn.server import TurnService
 
     shelf = DescriptorStore.of(os.environ) or NO_SHELF
     redis = settings.redis.address()
-    ports = {settings.signaling.listen.port, settings.admin.listen.port, 6379}
+    ports = {settings.signaling.listen.port, 6379}
+    ports |= {endpoint.port for endpoint in settings.admin.listen}
     ports |= {host.port for host in redis.hosts} if redis else set()
+    # Redis tells of revocations again, and of those that were taken back meanwhile.
+    revoked = None if redis else assemble.revoked(settings.turn)
     if settings.turn.workers > 1:
         from turn.workers.pool import WorkerPool
 
         shelf.clean()  # of a single process before; workers do without
-        return WorkerPool(settings.turn, settings.log, ports, journal)
-    return TurnService(settings.turn, ports, alone(shelf), tell=journal.tell)
+        return WorkerPool(settings.turn, settings.log, ports, journal, revoked)
+    return TurnService(settings.turn, ports, alone(shelf, revoked), tell=journal.tell)
 
 
 def _reload_turn(service: Any, settings: Settings) -> None:

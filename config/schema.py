@@ -13,7 +13,7 @@ from config.section import MAKE_ONE, TOO_SHORT, Problem, Section, is_short
 from config.signaling import SignalingSettings
 from config.tls import unusable, unusable_authority
 from config.turn import TurnSettings
-from config.values import Endpoint, EndpointText, PemFile, ProbeUrls, Seconds
+from config.values import Endpoint, Endpoints, PemFile, ProbeUrls, Seconds
 
 
 class RedisSettings(Section):
@@ -78,8 +78,8 @@ class AdminSettings(Section):
 
     fixed = frozenset({"listen"})
 
-    listen: EndpointText = Endpoint("127.0.0.1", 9641)
-    """Address of /metrics, /healthz and /readyz, and of the API and the operator's page."""
+    listen: Annotated[Endpoints, Field(min_length=1)] = (Endpoint("127.0.0.1", 9641),)
+    """Addresses of /metrics, /healthz and /readyz, and of the API and the operator's page."""
 
     token: SecretStr = SecretStr("")
     """Bearer token of the admin API, at least 16 bytes; empty: no API, and no operator's page."""

@@ -127,6 +127,10 @@ class SignalingSettings(Section):
     max_connections: Count = 0
     """Sockets in all; 0: as many as there are file descriptors."""
 
+    max_connections_per_user: Count = 100
+    """Sockets that one user (the tokens' claim `sub`) may have open at this node; tokens without
+    one count by their room, which may have twice its capacity too. 0: any number."""
+
     max_rooms_per_session: Positive = 8
     """Rooms that one session may be in at a time."""
 
@@ -144,7 +148,7 @@ class SignalingSettings(Section):
     once)."""
 
     webhook_secret: Secrets = ()
-    """What these requests are signed with (Standard Webhooks; `whsec_…` is base64), or a list of
+    """What these requests are signed with (Standard Webhooks: `whsec_` and base64), or a list of
     such while rotating: each makes a signature. At least 16 bytes each."""
 
     webhook_timeout: Duration = 3

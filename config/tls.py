@@ -4,6 +4,8 @@ import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
+from cryptography import x509
+
 from config.files import reason
 
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES:!aNULL:!AESCCM"
@@ -20,6 +22,12 @@ def server_context() -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(CIPHERS)
     return context
+
+
+def expiry(certificate: Path) -> float:
+    """Unix time at which the first of a chain ends. :raises OSError, ValueError: there is none."""
+    loaded = x509.load_pem_x509_certificates(certificate.read_bytes())
+    return min(one.not_valid_after_utc.timestamp() for one in loaded)
 
 
 def unusable(certificate: Path | None, key: Path | None) -> Iterator[tuple[str, str]]:

@@ -197,6 +197,10 @@ class TurnSettings(Section):
     max_bindings_per_second: Positive = 50
     """The same for STUN Binding responses."""
 
+    max_tls_handshakes_per_second: Positive = 50
+    """TLS handshakes of one address (an IPv6 /64); a connection over it is closed before it costs
+    one. More may be needed where many clients share an address, as behind a load balancer."""
+
     first_request_timeout: Duration = 10
     """A TCP or TLS connection that has sent no valid request by then is closed, in seconds."""
 
@@ -207,8 +211,9 @@ class TurnSettings(Section):
     """What carries relayed packets; `auto` takes the fastest plane that works here."""
 
     state_directory: str = ""
-    """Folder where live allocations are recorded, so that they outlive a restart or a crash; empty:
-    `$RUNTIME_DIRECTORY` (systemd sets it), or else they end with the process."""
+    """Folder where live allocations are recorded, so that they outlive a restart or a crash, and
+    without Redis the users that were revoked; empty: `$RUNTIME_DIRECTORY` (systemd sets it), or
+    else both end with the process."""
 
     kernel_directory: str = "/run/icebroker/bpf"
     """Folder that keeps the kernel plane at work while the process restarts: a bpffs is mounted

@@ -6,7 +6,22 @@ from typing import Any, NamedTuple
 from msgspec import Struct
 
 from signaling.broker.base import Unavailable
-from signaling.hub import Hub, Session
+from signaling.connection import Session
+from signaling.hub import Hub
+
+MOST_NAMED = 20
+"""Other nodes that a list names."""
+
+
+class NodeEntry(Struct, frozen=True):
+    """A node that shares the Redis."""
+
+    id: str
+    """Its own, new at each start."""
+    name: str
+    """Of the machine that it runs on."""
+    sessions: int
+    """Whose sockets it holds."""
 
 
 class SignalingFigures(Struct, frozen=True, kw_only=True):
@@ -18,6 +33,9 @@ class SignalingFigures(Struct, frozen=True, kw_only=True):
     broker: str
     """``memory`` or ``redis``."""
     broker_up: bool
+    nodes: list[NodeEntry]
+    """All that share the Redis, the one that answers first; empty without Redis. What else is told
+    here is the answering node's alone."""
     messages: dict[str, int]
     """By type."""
     refused: dict[str, int]
@@ -27,6 +45,8 @@ class SignalingFigures(Struct, frozen=True, kw_only=True):
     paths: dict[str, int]
     """Paths that calls took, as browsers told: host, srflx and prflx are direct."""
     credentials_issued: int
+    certificate_not_after: float | None
+    """Unix time; null where a proxy speaks HTTPS in its place."""
     listening: list[str]
 
 
@@ -73,15 +93,34 @@ class Present(NamedTuple):
     rooms: list[str]
 
 
-class Peers:
+class _OfThisNode:
+    """What is listed of this node alone."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    async def part(self) -> str:
+        """Of what the list is a part, and where the rest is; "": it is the whole."""
+        broker = self._hub.broker
+        if not broker.waits:
+            return ""
+        try:
+            here, *others = await broker.nodes()
+        except (Unavailable, ValueError):
+            return "Only what is at this node; Redis is away, so the others are not known."
+        if not others:
+            return ""
+        told = ", ".join(f"{one.name} ({one.sessions} sessions)" for one in others[:MOST_NAMED])
+        more = f" and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
+        return f"Only what is at this node, on {here.name}. Ask the others too: {told}{more}."
+
+
+class Peers(_OfThisNode):
     """The peers of this node (``Collection`` of the admin listener)."""
 
     name, noun = "peers", "peer"
     ends = "Remove a peer: its session ends for good, and its rooms hear that it has left."
     summary, details = PeerEntry, PeerDetails
-
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
 
     async def snapshot(self) -> Mapping[str, Present]:
         """Those that there are now."""
@@ -110,15 +149,12 @@ class Peers:
         await _remove(self._hub, thing.session)
 
 
-class Rooms:
+class Rooms(_OfThisNode):
     """The rooms with somebody of this node in them."""
 
     name, noun = "rooms", "room"
     ends = "Close a room: everyone of this node who is in it is removed."
     summary, details = RoomEntry, RoomDetails
-
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
 
     async def snapshot(self) -> Mapping[str, tuple[str, list[Present]]]:
         """Those that there are now."""

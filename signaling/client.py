@@ -21,6 +21,7 @@ import aiohttp
 import structlog
 
 from signaling.protocol import SUBPROTOCOL
+from signaling.unread import Unread
 
 log = structlog.get_logger("signaling.client")
 
@@ -98,7 +99,9 @@ class Client:
     Messages are dictionaries as the protocol has them. Besides the server's events,
     ``events()`` gives ``{"type": "resumed"}`` after a reconnect that lost nothing, and
     ``{"type": "restarted"}`` after one that began a new session: rooms were joined again, and
-    ICE is to be restarted with each peer of the new ``joined``.
+    ICE is to be restarted with each peer of the new ``joined``. Whoever does not read ``events()``
+    as fast as they come finds ``{"type": "lost", "count": N}`` in the place of those that came
+    while 1,024 (or 8 MiB) waited: ``join`` the room again to hear who is there now.
     """
 
     def __init__(
@@ -129,7 +132,7 @@ class Client:
         self._ids = itertools.count(1)
         self._waiting: dict[str, _Request] = {}
         self._rooms: dict[str, Any] = {}
-        self._events: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+        self._events = Unread()
         self._session: dict[str, str] | None = None
         self._seen = self._acknowledged = 0
         self._ws: aiohttp.ClientWebSocketResponse | None = None
@@ -337,11 +340,11 @@ class Client:
     async def _receive_untrusted(self, text: str) -> None:
         """:raises SignalingError: and nothing else, so that whoever waits for us hears of it."""
         try:
-            await self._receive(json.loads(text, parse_int=_integer))
+            await self._receive(json.loads(text, parse_int=_integer), len(text))
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise SignalingError("bad_frame", f"this is not icebroker.v1: {error!r}") from None
 
-    async def _receive(self, message: dict[str, Any]) -> None:
+    async def _receive(self, message: dict[str, Any], size: int) -> None:
         kind = message.get("type")
         if kind == "welcome":
             await self._welcome(message)
@@ -350,7 +353,7 @@ class Client:
         elif kind == "goaway":
             self._later(message["deadline"] * random.uniform(0.1, 0.9), self.drop)  # noqa: S311
         elif kind not in {"pong", "ok"}:
-            self._event(message)
+            self._event(message, size)
 
     async def _welcome(self, message: dict[str, Any]) -> None:
         restarted = self._session is not None and not message["resumed"]
@@ -368,7 +371,7 @@ class Client:
         else:
             self._connected.set()
         if resumed:
-            self._events.put_nowait({"type": "resumed"})
+            self._events.put({"type": "resumed"})
         if restarted:
             self._later(0, self._rejoin)
 
@@ -392,7 +395,7 @@ class Client:
         for room, meta in list(self._rooms.items()):
             with contextlib.suppress(SignalingError):
                 joined.append(await self._request({"type": "join", "room": room, "meta": meta}))
-        self._events.put_nowait({"type": "restarted", "joined": joined})
+        self._events.put({"type": "restarted", "joined": joined})
 
     def _settle(self, request: _Request, message: dict[str, Any]) -> None:
         if request.answer.done():
@@ -407,14 +410,14 @@ class Client:
         error = SignalingError(message["code"], message["message"], retryable=message["retryable"])
         request.answer.set_exception(error)
 
-    def _event(self, message: dict[str, Any]) -> None:
+    def _event(self, message: dict[str, Any], size: int) -> None:
         seq = message.get("seq", 0)
         if seq:
             if seq <= self._seen:
                 return  # replayed, and handled before
             self._seen = seq
             self._acknowledge_soon()
-        self._events.put_nowait(message)
+        self._events.put(message, size)
 
     def _acknowledge_soon(self) -> None:
         if self._seen - self._acknowledged >= ACK_EVERY:
@@ -460,7 +463,7 @@ class Client:
         for request in self._waiting.values():
             if not request.answer.done():
                 request.answer.set_exception(error)
-        self._events.put_nowait(None)
+        self._events.end()
 
 
 def _integer(digits: str) -> int | float:

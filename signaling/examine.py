@@ -14,6 +14,8 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from config.redis import RedisAddress
 from config.schema import RedisSettings
+from config.signaling import SignalingSettings
+from config.values import Endpoint
 from signaling.broker.primary import Finder, Unfit, identify
 from signaling.broker.rights import lacking
 from signaling.client import SignalingError
@@ -102,6 +104,25 @@ async def examine_signaling(base: str, token: str = "", authority: Path | None =
             )
         )
     return Examined(findings, servers)
+
+
+async def examine_own(settings: SignalingSettings, token: str = "") -> tuple[str, list[Finding]]:
+    """The same for the signaling of this machine, if it runs; where it is, and how."""
+    host = settings.listen.host
+    if settings.listen.is_wildcard:
+        host = "::1" if ":" in host else "127.0.0.1"
+    place = Endpoint(host, settings.listen.port)
+    if settings.tls_certificate is not None:
+        then = "icebroker doctor https://NAME"
+        return f"https://{place}", [
+            Finding("https", "skip", "its certificate is for its name, by which it is tried", then)
+        ]
+    base = f"http://{place}"
+    findings = (await examine_signaling(base, token)).findings
+    if [(one.check, one.status) for one in findings] == [("http", "fail")]:
+        says = f"no signaling runs here ({findings[0].says})"
+        findings = [Finding("http", "skip", says, "start it, if this machine is to have it")]
+    return base, findings
 
 
 def _is_here(base: str) -> bool:

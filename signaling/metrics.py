@@ -41,11 +41,13 @@ class Gauges:
         rooms_and_peers: Callable[[], tuple[int, int]],
         broker_up: Callable[[], bool],
         credentials_issued: Callable[[], int],
+        certificate_expiry: Callable[[], float | None],
     ) -> None:
         self.connections = connections
         self.rooms_and_peers = rooms_and_peers
         self.broker_up = broker_up
         self.credentials_issued = credentials_issued
+        self.certificate_expiry = certificate_expiry
 
 
 class SignalingCollector(Collector):
@@ -63,6 +65,10 @@ class SignalingCollector(Collector):
         yield _gauge("signaling_rooms", "Rooms with somebody in them.", rooms)
         yield _gauge("signaling_peers", "Peers in rooms.", peers)
         yield _gauge("broker_up", "1 while the broker can be reached.", int(gauges.broker_up()))
+        expiry = gauges.certificate_expiry()
+        if expiry is not None:
+            name = "signaling_tls_certificate_not_after_timestamp_seconds"
+            yield _gauge(name, "When the TLS certificate of the pages expires.", expiry)
         yield _counter(
             "signaling_messages", "Messages received.", "type",
             _with_zeros(MESSAGE_TYPES, stats.messages),
@@ -100,7 +106,7 @@ class SignalingCollector(Collector):
             buckets.append((str(bound), running))
         return HistogramMetricFamily(
             PREFIX + "signaling_delivery_seconds",
-            "From a message's arrival to its hand-over to the recipient's socket.",
+            "From a message's arrival at its recipient's node to its hand-over to the socket.",
             buckets=buckets,
             sum_value=histogram.total,
         )

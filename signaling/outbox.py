@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from aiohttp import web
@@ -52,9 +53,11 @@ class Socket:
         """Why it ended, where we ended it."""
         self._ws = ws
         self._loop = asyncio.get_running_loop()
-        self._settings = settings
+        self._write_timeout = settings.write_timeout
+        self._most_messages = settings.max_queued_messages
+        self._most_bytes = settings.max_queued_bytes
         self._stats = stats
-        self._queue: list[tuple[str, float]] = []
+        self._queue: list[tuple[bytes, float | None]] = []
         self._queued_bytes = 0
         self._shelf = shelf or Shelf()
         self._uncounted = 0
@@ -67,30 +70,33 @@ class Socket:
         self._waiter: asyncio.Task[None] | None = None
         """Waits for a reader that is slow, and for the end; most sockets never need it."""
 
-    def begin(self, texts: Sequence[str]) -> None:
+    def begin(self, frames: Sequence[bytes]) -> None:
         """Queue the first frames: a welcome, and all that the session missed.
 
         A mailbox has bounded these already. Counted here once more, one that is full would cut
         each socket that comes for it, and could never be had.
         """
-        now = time.monotonic()
-        self._queue.extend((text, now) for text in texts)
-        self._uncounted = len(texts)
-        self._flush_soon()
+        self._queue.extend((frame, None) for frame in frames)
+        self._uncounted = len(frames)
+        if not self._flushes:
+            self._flush_soon()
 
-    def send(self, text: str, since: float) -> None:
-        """Queue a text frame; over the limits the socket is cut and the session may resume."""
+    def send(self, frame: bytes, since: float | None = None) -> None:
+        """Queue a text frame; over the limits the socket is cut and the session may resume.
+
+        :param since: of an event, when it came to this node (monotonic time).
+        """
         if self._end is not None:
             return
-        settings = self._settings
-        too_many = len(self._queue) - self._uncounted >= settings.max_queued_messages
-        most_bytes = self._shelf.share(settings.max_queued_bytes)
-        if too_many or self._queued_bytes + len(text) > most_bytes:
+        size = len(frame)
+        full = len(self._queue) - self._uncounted >= self._most_messages
+        if full or not self._shelf.put(size, self._queued_bytes, self._most_bytes):
             self.close(CloseCode.SLOW_READER, "the client reads too slowly")
             return
-        self._queue.append((text, since))
-        self._hold(len(text))
-        self._flush_soon()
+        self._queued_bytes += size
+        self._queue.append((frame, since))
+        if not self._flushes:
+            self._flush_soon()
 
     def pong(self, data: bytes) -> None:
         """Answer a ping (RFC 6455 §5.5.3), where the client reads what it is sent."""
@@ -109,12 +115,11 @@ class Socket:
         """Let the last frames out, where there is somebody to read them."""
         if self._waiter is not None:
             if self.reason:
-                await asyncio.wait({self._waiter}, timeout=self._settings.write_timeout)
+                await asyncio.wait({self._waiter}, timeout=self._write_timeout)
             self._waiter.cancel()
             await asyncio.wait({self._waiter})
         self._end = self._end or (CloseCode.NORMAL, "")  # what is still sent goes nowhere
-        self._queue.clear()
-        self._hold(-self._queued_bytes)
+        self._take_out(len(self._queue))
 
     @property
     def said_goodbye(self) -> bool:
@@ -131,19 +136,14 @@ class Socket:
 
     # Inside --------------------------------------------------------------------------------
 
-    def _hold(self, more: int) -> None:
-        self._queued_bytes += more
-        self._shelf.bytes += more
-
     def _flush_soon(self) -> None:
         """Have written at once what is queued until then.
 
         Two turns of the loop: in the first those handle their messages whose sockets were read
         together with this one, and in the second those that were read meanwhile.
         """
-        if not self._flushes:
-            self._flushes = True
-            self._loop.call_soon(self._loop.call_soon, self._flush)
+        self._flushes = True
+        self._loop.call_soon(self._loop.call_soon, self._flush)
 
     def _flush(self) -> None:
         """Write what is queued, by one system call: it costs more than all else for a message."""
@@ -160,22 +160,29 @@ class Socket:
 
     def _take(self) -> list[bytes]:
         """Frames from the head of the queue, with their headers, as many as are written at once."""
-        frames: list[bytes] = []
-        size = taken = 0
-        now, observe = time.monotonic(), self._stats.delivery.observe
-        for text, since in self._queue:
+        parts: list[bytes] = []
+        delays: list[float] = []
+        size, now = 0, time.monotonic()
+        for frame, since in self._queue:
             if size >= WRITTEN_AT_ONCE:
                 break
-            taken += 1
-            if taken > self._uncounted:
-                self._hold(-len(text))
-            payload = text.encode()
-            frames += (_header(len(payload)), payload)
-            size += len(payload)
-            observe(now - since)
-        del self._queue[:taken]
-        self._uncounted = max(0, self._uncounted - taken)
-        return frames
+            length = len(frame)
+            size += length
+            parts += (_header(length), frame)
+            if since is not None:
+                delays.append(now - since)
+        self._stats.delivery.observe(delays)
+        self._take_out(len(parts) // 2)
+        return parts
+
+    def _take_out(self, count: int) -> None:
+        """Of the queue's head; the limits stop to count what they counted."""
+        queue = self._queue
+        size = sum([len(frame) for frame, _ in queue[self._uncounted : count]])
+        self._uncounted = max(0, self._uncounted - count)
+        del queue[:count]
+        self._queued_bytes -= size
+        self._shelf.take(size)
 
     def _wait(self) -> None:
         if self._waiter is None or self._waiter.done():
@@ -185,7 +192,7 @@ class Socket:
         """Write the rest as it is read; then close, where it is to end."""
         try:
             while not self._too_slow and (self._queue or self._paused):
-                async with asyncio.timeout(self._settings.write_timeout):
+                async with asyncio.timeout(self._write_timeout):
                     await self._request.protocol._drain_helper()  # noqa: SLF001 - not public
                 self._flush()
             if self._end is not None:
@@ -228,6 +235,7 @@ class Socket:
         return request.transport if request is not None else None
 
 
+@lru_cache(maxsize=1024)
 def _header(size: int) -> bytes:
     """What stands before a text of a server: one frame, whole, not masked (RFC 6455 §5.2)."""
     if size < 126:

@@ -6,6 +6,7 @@ told of anybody; with join tokens the token's room is the room, else all of a ke
 """
 
 import asyncio
+import itertools
 import secrets
 import time
 import uuid
@@ -28,7 +29,8 @@ from signaling.broker.base import (
     Taken,
     Unavailable,
 )
-from signaling.hub import CUTS, Hub, Session, hash_of
+from signaling.connection import Session
+from signaling.hub import Hub, hash_of
 from signaling.outbox import Socket
 from signaling.protocol import peerjs
 from signaling.protocol.errors import CloseCode, ErrorCode, ProtocolError
@@ -61,7 +63,7 @@ class PeerJsSettings(NamedTuple):
 class Refused(Exception):
     """A client may not come in; the frame that tells it so."""
 
-    def __init__(self, frame: str, code: CloseCode) -> None:
+    def __init__(self, frame: bytes, code: CloseCode) -> None:
         super().__init__(frame)
         self.frame = frame
         self.code = code
@@ -147,6 +149,9 @@ class PeerJsDialogue:
         self._token = token
         self._room = ""
         self._waiting: dict[str, deque[_Waiting]] = {}
+        self._tag = secrets.token_hex(8)
+        self._numbers = itertools.count()
+        """Behind the tag, the ids of requests: those of the client's next socket are others."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._acknowledging = False
 
@@ -159,10 +164,10 @@ class PeerJsDialogue:
             record, self._room = await self._endpoint.record(self._id, self._token)
             session = await self._resume(socket, record) or await self._open(socket, record)
         except Refused as refusal:
-            socket.send(refusal.frame, time.monotonic())
+            socket.send(refusal.frame)
             socket.close(refusal.code, "refused")
             return None
-        except (Unavailable, SessionOver):
+        except (Unavailable, SessionOver, ProtocolError):
             # Without a frame: after an ERROR the client would not come back.
             socket.close(CloseCode.UNAVAILABLE, "the broker is away; try again soon")
             return None
@@ -198,8 +203,8 @@ class PeerJsDialogue:
         resumption = await broker.resume(record.session, record.secret_hash, None)
         if resumption is None:
             return None
-        session = self._hub.attach(socket, resumption.record)
-        socket.begin([_open(), *(text for _, text in resumption.missed)])
+        session = await self._hub.attach_again(socket, resumption.record)
+        socket.begin([_open(), *(frame for _, frame in resumption.missed)])
         session.sent = resumption.missed[-1][0] if resumption.missed else resumption.seq
         if self._room not in await broker.rooms_of(record.session):
             await self._enter(session)  # it was lost between the session and its room
@@ -207,13 +212,18 @@ class PeerJsDialogue:
 
     async def _open(self, socket: Socket, record: SessionRecord) -> Session:
         try:
+            self._hub.refuse_crowd(record)
             await self._hub.broker.open(record)
+        except ProtocolError as error:
+            self._endpoint.stats.dropped[error.code] += 1
+            frame = peerjs.problem(Kind.ERROR, error.message)
+            raise Refused(frame, CloseCode.TOO_MANY_CONNECTIONS) from None
         except Taken:
             frame = peerjs.problem(Kind.ID_TAKEN, "ID is taken")
             raise Refused(frame, CloseCode.UNAUTHORIZED) from None
         session = self._hub.attach(socket, record)
         await self._enter(session)
-        socket.send(_open(), time.monotonic())
+        socket.send(_open())
         return session
 
     async def _enter(self, session: Session) -> None:
@@ -231,14 +241,16 @@ class PeerJsDialogue:
     # To another ----------------------------------------------------------------------------
 
     async def _forward(self, session: Session, frame: ClientFrame, to: str) -> None:
-        payload = frame.payload.copy() if frame.payload is not UNSET else UNSET
-        event = Forwarded(Kind(frame.type), self._id, to, payload)
-        message = _Waiting(event, secrets.token_hex(8), time.monotonic() + PATIENCE)
+        event = Forwarded(frame.type, self._id, to, frame.payload)
+        request = f"{self._tag}-{next(self._numbers)}"
         line = self._waiting.get(to)
-        if line is None and await self._try(session, message):
+        if line is None and await self._try(session, event, request):
             return
-        if event.type is Kind.LEAVE:
+        if event.type == Kind.LEAVE:
             return  # nobody is there who could be left
+        if event.payload is not UNSET:
+            event.payload = event.payload.copy()  # not to keep the whole frame that it came in
+        message = _Waiting(event, request, time.monotonic() + PATIENCE)
         if self._is_full(message):
             self._expire(session, to)
         elif line is not None:
@@ -260,7 +272,7 @@ class PeerJsDialogue:
             while line:
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_RETRY)  # 256 of them are a lot of looks
-                while line and await self._try(session, line[0]):
+                while line and await self._try(session, line[0].event, line[0].request):
                     line.popleft()
                 if line and line[0].deadline <= time.monotonic():
                     self._expire(session, to)
@@ -268,20 +280,22 @@ class PeerJsDialogue:
         finally:
             del self._waiting[to]
 
-    async def _try(self, session: Session, message: "_Waiting") -> bool:
-        """Send a message; False where it is worth another try."""
-        recipient = peerjs.name_of(self._room, message.event.dst)
+    async def _try(self, session: Session, event: Forwarded, request: str) -> bool:
+        """Send a message; False where it is worth another try.
+
+        :param request: an id of its own: what makes a retry harmless.
+        """
+        recipient = peerjs.name_of(self._room, event.dst)
         try:
             await self._hub.broker.send(
-                session.record.session, recipient, message.event, message.request, patient=False
+                session.record.session, recipient, event, request, patient=False
             )
         except (NotThere, MailboxFull, Unavailable):
             return False
         except Later:
             pass  # it is with the recipient; nobody here waits for more
         except SessionOver:
-            if session.connection:
-                session.connection.close(CloseCode.SESSION_OVER, CUTS[CloseCode.SESSION_OVER])
+            session.cut(CloseCode.SESSION_OVER)
         return True
 
     def _expire(self, session: Session, to: str) -> None:
@@ -319,7 +333,6 @@ class _Waiting(NamedTuple):
 
     event: Forwarded
     request: str
-    """What makes a retry harmless."""
     deadline: float
     """Monotonic time."""
 
@@ -329,7 +342,7 @@ class _Waiting(NamedTuple):
         return 0 if self.event.payload is UNSET else len(self.event.payload)
 
 
-def _open() -> str:
+def _open() -> bytes:
     return peerjs.frame(Kind.OPEN)
 
 

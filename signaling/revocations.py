@@ -43,7 +43,7 @@ class RevocationWatch:
         """Something was revoked."""
         self._heed(revocation.user, revocation.until, revocation.spent)
 
-    def deliver(self, session: str, seq: int, text: str) -> None:
+    def deliver(self, session: str, seq: int, frame: bytes) -> None:
         """Nothing: there are no sessions here."""
 
     def cut(self, session: str, code: CloseCode) -> None:

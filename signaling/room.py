@@ -97,10 +97,6 @@ class Room:
         """The sessions of everyone else whom ``session`` sees."""
         return [other.session for other in self._others(self._members[session])]
 
-    def sees(self, session: str, other: str) -> bool:
-        """Whether two members may write to each other: both quiet, or neither."""
-        return self._members[session].quiet == self._members[other].quiet
-
     def meta_of(self, session: str) -> Raw:
         """What a member says of itself."""
         return self._members[session].meta

@@ -5,6 +5,7 @@ import resource
 import ssl
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import structlog
 from aiohttp import web
@@ -13,11 +14,11 @@ from pydantic import SecretStr
 from config.schema import RedisSettings
 from config.section import StartError
 from config.signaling import SignalingSettings
-from config.tls import server_context
-from signaling.admin import Peers, Rooms, SignalingFigures
+from config.tls import expiry, server_context
+from signaling.admin import NodeEntry, Peers, Rooms, SignalingFigures
 from signaling.admission import Admission, JoinWebhook
 from signaling.auth import Tokens
-from signaling.broker.base import Revocation, Unavailable
+from signaling.broker.base import Node, Revocation, Unavailable
 from signaling.broker.choose import choose_broker
 from signaling.broker.memory import MemoryBroker
 from signaling.broker.redis import RedisBroker
@@ -39,6 +40,8 @@ log = structlog.get_logger("signaling")
 TICK = 1.0
 """Seconds between looks at what is over and what is due."""
 DRAIN_LOOK = 0.1
+NODES_PATIENCE = 1.0
+"""Seconds that figures wait for Redis; without it they name the nodes of the last time."""
 
 
 class SignalingService:
@@ -75,6 +78,7 @@ class SignalingService:
             )
         self._admission = admission = Admission(tokens, self._join_webhook)
         self._tls: ssl.SSLContext | None = None
+        self._certificate_expiry: float | None = None
         self._hub = Hub(_hub_settings(settings), self._broker, ice, admission, stats, tell)
         self._websockets = WebSockets(_socket_settings(settings), self._hub, stats)
         self._origins = OriginPolicy(
@@ -86,6 +90,7 @@ class SignalingService:
         # An ended socket's handler still has to suspend its session: give it a moment.
         self._runner = web.AppRunner(http.app, handle_signals=False, shutdown_timeout=5.0)
         self._ticker: asyncio.Task[None] | None = None
+        self._nodes: list[Node] = []
         self.collections = (Rooms(self._hub), Peers(self._hub))
         self.collector = SignalingCollector(
             stats,
@@ -94,6 +99,7 @@ class SignalingService:
                 self._broker.counts,
                 self._broker.is_up,
                 lambda: ice.issued,
+                lambda: self._certificate_expiry,
             ),
         )
 
@@ -141,7 +147,7 @@ class SignalingService:
         :raises StartError: the certificate is not usable; nothing has changed.
         """
         if self._tls is not None:
-            _load_certificate(self._tls, settings)
+            self._certificate_expiry = _load_certificate(self._tls, settings)
         self._settings = settings
         self._tokens.set_secrets(_secrets(settings.token_secret))
         self._poster.replace(_secrets(settings.webhook_secret), settings.webhook_timeout)
@@ -166,7 +172,10 @@ class SignalingService:
         return problems
 
     async def refresh(self) -> None:
-        """Nothing: the collector tells what is true when it is asked."""
+        """Ask who the other nodes are; all else is true whenever it is asked."""
+        with suppress(Unavailable, TimeoutError):
+            async with asyncio.timeout(NODES_PATIENCE):
+                self._nodes = await self._broker.nodes()
 
     async def drain(self, seconds: float) -> None:
         """Turn new sockets away and ask the open ones to move, until all have or time is up."""
@@ -194,11 +203,13 @@ class SignalingService:
             peers=peers,
             broker="memory" if isinstance(self._broker, MemoryBroker) else "redis",
             broker_up=self._broker.is_up(),
+            nodes=[NodeEntry(*node) for node in self._nodes],
             messages=dict(stats.messages),
             refused=dict(stats.dropped),
             disconnects=dict(stats.disconnects),
             paths=dict.fromkeys(PATHS, 0) | stats.ice_results,
             credentials_issued=self.ice.issued,
+            certificate_not_after=self._certificate_expiry,
             listening=[f"[{h}]:{p}" if ":" in h else f"{h}:{p}" for h, p in self.addresses],
         )
 
@@ -266,21 +277,26 @@ class SignalingService:
         if self._settings.tls_certificate is None:
             return None
         context = server_context()
-        _load_certificate(context, self._settings)
+        self._certificate_expiry = _load_certificate(context, self._settings)
         return context
 
 
-def _load_certificate(context: ssl.SSLContext, settings: SignalingSettings) -> None:
-    """Use these files for every handshake from now on. :raises StartError: they cannot be used."""
+def _load_certificate(context: ssl.SSLContext, settings: SignalingSettings) -> float:
+    """Use these files for every handshake from now on; when the certificate ends, Unix time.
+
+    :raises StartError: they cannot be used.
+    """
     certificate, key = settings.tls_certificate, settings.tls_key
     if certificate is None or key is None:
         raise StartError("signaling.tls_certificate, signaling.tls_key: HTTPS needs both")
     try:
         # Where the files do not fit, the context in use must not have half of them.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+        ends = expiry(certificate)
         context.load_cert_chain(certificate, key)
     except (OSError, ValueError) as error:
         raise StartError(f"signaling.tls_certificate, signaling.tls_key: {error}") from None
+    return ends
 
 
 def _secrets(secrets: Sequence[SecretStr]) -> list[str]:

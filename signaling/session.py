@@ -4,15 +4,12 @@ The numbering is the recipient's own: 1, 2, 3, … whatever the senders. A clien
 says the last number it saw and gets everything after it, or learns that this cannot be had.
 """
 
-from collections import OrderedDict
-from collections.abc import Hashable
-
 from signaling.protocol.messages import Event, encode
 from signaling.protocol.peerjs import Forwarded
 from signaling.shelf import Shelf
 
-MOST_REMEMBERED_IDS = 512
-"""Requests whose answers are kept for a retry after a reconnect."""
+LEAST_REMEMBERED_IDS = 512
+"""Requests that are remembered for a retry after a reconnect; at most twice as many."""
 
 
 class MailboxFull(Exception):
@@ -27,7 +24,7 @@ class Mailbox:
         self._most_bytes = most_bytes
         self._shelf = shelf or Shelf()
         self._bytes = 0
-        self._unacknowledged: list[tuple[int, str]] = []  # a deque takes 600 bytes when empty
+        self._unacknowledged: list[tuple[int, bytes]] = []  # a deque takes 600 bytes when empty
         self.last = 0
         """The number of the newest entry."""
         self.acknowledged = 0
@@ -37,41 +34,43 @@ class Mailbox:
     def __len__(self) -> int:
         return len(self._unacknowledged)
 
-    def append(self, event: Event | Forwarded) -> tuple[int, str]:
+    def append(self, event: Event | Forwarded) -> tuple[int, bytes]:
         """Number an event and keep it; gives the number and the text frame.
 
         :raises MailboxFull: it was not kept.
         """
         event.seq = self.last + 1
-        text = encode(event)
+        frame = encode(event)
+        size = len(frame)
         full = len(self._unacknowledged) >= self._most_messages
-        if full or self._bytes + len(text) > self._shelf.share(self._most_bytes):
+        if full or not self._shelf.put(size, self._bytes, self._most_bytes):
             raise MailboxFull
+        self._bytes += size
         self.last += 1
-        self._bytes += len(text)
-        self._shelf.bytes += len(text)
-        self._unacknowledged.append((self.last, text))
-        return self.last, text
+        entry = self.last, frame
+        self._unacknowledged.append(entry)
+        return entry
 
     def acknowledge(self, seq: int) -> None:
         """Everything up to ``seq`` has arrived; a number from the future changes nothing."""
         if seq > self.last:
             return
         self.acknowledged = max(self.acknowledged, seq)
-        gone = 0
-        for number, text in self._unacknowledged:
+        gone = size = 0
+        for number, frame in self._unacknowledged:
             if number > seq:
                 break
             gone += 1
-            self._bytes -= len(text)
-            self._shelf.bytes -= len(text)
+            size += len(frame)
         del self._unacknowledged[:gone]
+        self._bytes -= size
+        self._shelf.take(size)
 
     def clear(self) -> None:
         """Hold nothing any more: the session has ended."""
         self.acknowledge(self.last)
 
-    def after(self, seq: int) -> list[tuple[int, str]] | None:
+    def after(self, seq: int) -> list[tuple[int, bytes]] | None:
         """Everything after ``seq``; None where some of it is not kept any more."""
         if self.broken or not self.acknowledged <= seq <= self.last:
             return None
@@ -79,20 +78,27 @@ class Mailbox:
 
 
 class RecentRequests:
-    """The answers to a session's recent requests, so that a retry is done once."""
+    """Which requests of a session were done lately, so that a retry is done once."""
+
+    __slots__ = ("_before", "_latest")
 
     def __init__(self) -> None:
-        self._answers: OrderedDict[Hashable, str] = OrderedDict()
+        # Two generations: to forget the older one whole costs no request anything.
+        self._latest: set[str] = set()
+        self._before: set[str] = set()
 
-    def get(self, request_id: str) -> str | None:
-        """The answer that a request with this id got, as a text frame."""
-        return self._answers.get(request_id)
+    def __contains__(self, request_id: str) -> bool:
+        return request_id in self._latest or request_id in self._before
 
-    def put(self, request_id: str, answer: str) -> None:
-        """Keep an answer; the oldest make room."""
-        self._answers[request_id] = answer
-        if len(self._answers) > MOST_REMEMBERED_IDS:
-            self._answers.popitem(last=False)
+    def add(self, request_id: str) -> None:
+        """It is done; at least the latest ``LEAST_REMEMBERED_IDS`` are remembered.
+
+        :param request_id: "" of one that cannot be asked for again.
+        """
+        if request_id:
+            self._latest.add(request_id)
+        if len(self._latest) >= LEAST_REMEMBERED_IDS:
+            self._before, self._latest = self._latest, set()
 
 
 class RateLimit:
@@ -102,29 +108,31 @@ class RateLimit:
 
     def __init__(self, rate: int, burst: int, now: float) -> None:
         self._rate = rate
-        self._burst = burst
-        self._tokens = float(burst)
+        self._burst = float(burst)
+        self._tokens = self._burst
         self._updated = now
         self.refused = 0.0
         """Messages refused lately; forgotten half as fast as messages are let through."""
 
     def delay(self, now: float) -> float:
         """Count one more message; the seconds to wait so that it is within the limit."""
-        self._refill(now)
-        self._tokens -= 1
-        return max(0.0, -self._tokens / self._rate)
+        tokens = self._tokens = self._refilled(now) - 1
+        return -tokens / self._rate if tokens < 0 else 0.0
 
     def allow(self, now: float) -> bool:
         """Whether one more message is within the limit."""
-        self._refill(now)
-        if self._tokens < 1:
+        tokens = self._tokens = self._refilled(now)
+        if tokens < 1:
             self.refused += 1
             return False
         self._tokens -= 1
         return True
 
-    def _refill(self, now: float) -> None:
+    def _refilled(self, now: float) -> float:
+        """The tokens that there are now."""
         refill = (now - self._updated) * self._rate
-        self._tokens = min(self._burst, self._tokens + refill)
-        self.refused = max(0.0, self.refused - refill / 2)
         self._updated = now
+        if self.refused:
+            self.refused = max(0.0, self.refused - refill / 2)
+        tokens = self._tokens + refill
+        return min(self._burst, tokens)

@@ -17,6 +17,19 @@ class Shelf:
         self._most_bytes = most_bytes
         self.bytes = 0
 
-    def share(self, most_bytes: int) -> int:
-        """What one may let lie now that otherwise may let so many bytes lie."""
-        return most_bytes if self.bytes <= self._most_bytes else most_bytes // CROWDED
+    def put(self, size: int, beside: int, most: int) -> bool:
+        """Let so many bytes lie, if that may be: else nothing is done.
+
+        :param beside: bytes that whoever puts them there lets lie already.
+        :param most: bytes that it may let lie in all, unless it is crowded.
+        """
+        if self.bytes > self._most_bytes:
+            most //= CROWDED
+        if beside + size > most:
+            return False
+        self.bytes += size
+        return True
+
+    def take(self, size: int) -> None:
+        """So many bytes lie there no longer."""
+        self.bytes -= size

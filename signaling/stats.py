@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 DELIVERY_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0)
 """Upper bounds in seconds."""
@@ -29,10 +29,12 @@ class Histogram:
         self.counts = [0] * (len(DELIVERY_BUCKETS) + 1)
         self.total = 0.0
 
-    def observe(self, seconds: float) -> None:
-        """Count one."""
-        self.counts[bisect_left(DELIVERY_BUCKETS, seconds)] += 1
-        self.total += seconds
+    def observe(self, seconds: Iterable[float]) -> None:
+        """Count each."""
+        counts = self.counts
+        for each in seconds:
+            counts[bisect_left(DELIVERY_BUCKETS, each)] += 1
+            self.total += each
 
 
 class Stats:
@@ -42,7 +44,7 @@ class Stats:
         self.messages: Counter[str] = Counter()
         """Messages received, by type."""
         self.delivery = Histogram()
-        """From a message's arrival to its hand-over to the recipient's socket."""
+        """From a message's arrival at its recipient's node to its hand-over to the socket."""
         self.disconnects: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
         self.ice_results: Counter[str] = Counter()

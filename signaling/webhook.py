@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import aiohttp
@@ -16,6 +17,8 @@ import aiohttp
 MOST_ANSWER_BYTES = 16_384
 MOST_AT_ONCE = 64
 """Requests at a time; others wait for one of these to end."""
+LEAST_KEY_BYTES = 16
+"""Of what decodes by chance to less, nobody made a key."""
 BASE64_PREFIX = "whsec_"
 """Before a secret that is base64, as the specification's libraries have it."""
 
@@ -50,7 +53,7 @@ class Poster:
 
     def replace(self, secrets: Sequence[str], timeout: float) -> None:
         """Post with these from now on; parameters as above."""
-        self._keys = [key_of(secret) for secret in secrets]
+        self._keys = [key for secret in secrets for key in keys_of(secret)]
         self.timeout = timeout
 
     async def stop(self) -> None:
@@ -93,11 +96,22 @@ class Poster:
         return self._http
 
 
-def key_of(secret: str) -> bytes:
-    """The key that a secret stands for. :raises ValueError: it is not the base64 that it says."""
+def keys_of(secret: str) -> list[bytes]:
+    """The keys that a secret stands for; the specification's has the prefix, and one.
+
+    Without it, it is text; where that is base64, too, libraries take it for that, and a request is
+    signed by either key.
+
+    :raises ValueError: it is not the base64 that its prefix says.
+    """
     if secret.startswith(BASE64_PREFIX):
-        return base64.b64decode(secret[len(BASE64_PREFIX) :], validate=True)
-    return secret.encode()
+        return [base64.b64decode(secret[len(BASE64_PREFIX) :], validate=True)]
+    keys = [secret.encode()]
+    with suppress(ValueError):
+        decoded = base64.b64decode(secret, validate=True)
+        if len(decoded) >= LEAST_KEY_BYTES:
+            keys.append(decoded)
+    return keys
 
 
 def sign(key: bytes, event_id: str, timestamp: int, body: bytes) -> str:

@@ -9,12 +9,14 @@ from typing import Protocol
 import structlog
 from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
-from signaling.hub import MOST_REFUSED, Hub, Session
+from signaling.connection import Session
+from signaling.hub import Hub
 from signaling.line import Line
 from signaling.outbox import Socket, SocketSettings
 from signaling.protocol import SUBPROTOCOL
 from signaling.protocol import messages as m
 from signaling.protocol.errors import CloseCode, ErrorCode, ProtocolError
+from signaling.requests import MOST_REFUSED
 from signaling.shelf import Shelf
 from signaling.stats import Stats
 
@@ -182,6 +184,7 @@ class Native:
     def __init__(self, hub: Hub, stats: Stats) -> None:
         self._hub = hub
         self._stats = stats
+        self._requests = hub.requests
         self._waits = hub.broker.waits
         self._line: Line | None = None
         """What waits for a broker that has to be waited for; silent sockets need none."""
@@ -218,7 +221,7 @@ class Native:
             self._stats.dropped[error.code] += 1
             self._hub.tell("session_refused", {"code": error.code, "why": error.reason})
             answer = m.Error(error.code, error.message, error.retryable, m.id_of_untrusted(text))
-            socket.send(m.encode(answer), time.monotonic())
+            socket.send(m.encode(answer))
             if error.code in REFUSALS:
                 socket.close(REFUSALS[error.code], error.message)
         return None
@@ -226,15 +229,14 @@ class Native:
     async def receive(self, session: Session, text: str) -> None:
         """Handle a text frame. Who writes too many is read more slowly, until it is cut."""
         refused = session.rate.refused
-        arrived = time.monotonic()
-        message = self._hub.read(session, text, arrived)
+        message = self._requests.read(session, text, time.monotonic())
         if message is not None:
             if not self._waits:
-                await self._hub.handle(session, message, arrived)
+                await self._requests.handle(session, message)
             else:
                 if self._line is None:
-                    self._line = Line(self._hub.handle)
-                await self._line.put((session, message, arrived))
+                    self._line = Line(self._requests.handle)
+                await self._line.put((session, message))
         if session.rate.refused > refused:
             await asyncio.sleep(FLOOD_PAUSE)
 
@@ -274,6 +276,7 @@ ENDS: dict[int, str] = {
 """Close codes of clients and of the WebSocket layer, by the name that they are counted under."""
 REFUSALS = {
     ErrorCode.UNAUTHORIZED: CloseCode.UNAUTHORIZED,
+    ErrorCode.TOO_MANY_CONNECTIONS: CloseCode.TOO_MANY_CONNECTIONS,
     ErrorCode.UNAVAILABLE: CloseCode.UNAVAILABLE,
 }
 """Errors of a hello after which the socket is closed, and how."""

@@ -2,12 +2,17 @@
 
 import json
 import signal
+import socket
+import ssl
 import urllib.request
+from pathlib import Path
 
 import aiohttp
 import pytest
 
+from tests.doctor.lab import certificate
 from tests.interop.process import free_port, samples
+from tests.patience import PATIENCE
 from tests.shell import NO_DRAIN, Ports, Shell
 
 SECRET, OTHER = "the first secret of the tests", "the second secret of the tests"
@@ -89,6 +94,38 @@ def test_what_is_wrong_is_refused_and_the_old_one_stays(
         service.process.send_signal(signal.SIGHUP)
         service.wait_for(lambda: ice(ports)["ttl"] == 700)
         assert reloaded(ports) == 1
+        assert service.end(signal.SIGTERM) < NO_DRAIN
+
+
+def not_after(ports: Ports, trust: str) -> tuple[str, float]:
+    """When the certificate of the pages ends: as a browser sees it, and as the metrics say."""
+    context = ssl.create_default_context(cafile=trust)
+    with (
+        socket.create_connection(("127.0.0.1", ports.signaling), PATIENCE) as tcp,
+        context.wrap_socket(tcp, server_hostname="127.0.0.1") as tls,
+        urllib.request.urlopen(f"http://127.0.0.1:{ports.admin}/metrics") as page,
+    ):
+        metrics = samples(page.read().decode())
+        shown = (tls.getpeercert() or {})["notAfter"]
+        return str(shown), metrics[
+            "icebroker_signaling_tls_certificate_not_after_timestamp_seconds"
+        ]
+
+
+def test_the_certificate_of_the_pages_is_renewed(shell: Shell, ports: Ports, tmp_path: Path):
+    pem, key = certificate(tmp_path, "127.0.0.1", days=9)
+    files = f'tls_certificate = "{pem}"\ntls_key = "{key}"'
+    shell.write(configuration(ports, signaling=files))
+    with shell.running("serve") as service:
+        service.banner()
+        shown, told = not_after(ports, pem)
+        assert ssl.cert_time_to_seconds(shown) == int(told)
+        certificate(tmp_path, "127.0.0.1", days=99)
+        service.process.send_signal(signal.SIGHUP)
+        service.wait_for(lambda: "configuration reloaded" in service.log.read_text())
+        later, told_later = not_after(ports, pem)
+        assert ssl.cert_time_to_seconds(later) == int(told_later)
+        assert 89 * 86400 < told_later - told < 91 * 86400
         assert service.end(signal.SIGTERM) < NO_DRAIN
 
 

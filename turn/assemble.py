@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
-from cryptography import x509
 
 from config.section import StartError
-from config.tls import server_context
+from config.tls import expiry, server_context
 from config.turn import TurnSettings
 from turn.allocation.alternates import Alternates
 from turn.allocation.discovery import Discovery
@@ -24,7 +23,8 @@ from turn.auth.third_party import ThirdParty
 from turn.bandwidth import Rates
 from turn.codec.integrity import Integrity
 from turn.codec.values import Address, Family
-from turn.kernel.plane import NullPlane, Plane, Unavailable
+from turn.kernel.plane import HELD, NullPlane, Plane, Unavailable
+from turn.revoked import RevokedFile
 from turn.state import State
 from turn.transport.addresses import relay_candidates
 from turn.transport.stream import ALPN
@@ -131,6 +131,12 @@ def state(settings: TurnSettings, environment: Mapping[str, str] = os.environ) -
     return State(Path(folder)) if folder else None
 
 
+def revoked(settings: TurnSettings) -> RevokedFile | None:
+    """Where revocations outlive the process, if there is a folder for such things."""
+    folder = state_folder(settings)
+    return RevokedFile(Path(folder) / "revoked") if folder else None
+
+
 def open_state(state: State) -> None:
     """Have the folder. :raises StartError: it is not usable, or another process has it."""
     try:
@@ -152,17 +158,25 @@ def data_plane(settings: TurnSettings, *, keep: bool = False) -> Plane:
 
             clean(Path(settings.kernel_directory))
         return NullPlane("as configured")
-    from turn.kernel.carrier import KernelPlane  # noqa: PLC0415 - what user space never needs
+    from turn.kernel.borrowed import BorrowedPlane  # noqa: PLC0415 - what user space never needs
+    from turn.kernel.carrier import KernelPlane  # noqa: PLC0415 - as above
+
+    directory = Path(settings.kernel_directory)
+
+    def borrow() -> KernelPlane:
+        return KernelPlane(directory, settings.kernel_hook, keep=keep, lent=True)
 
     try:
-        plane = KernelPlane(Path(settings.kernel_directory), settings.kernel_hook, keep=keep)
+        plane = KernelPlane(directory, settings.kernel_hook, keep=keep)
     except Unavailable as error:
         if settings.data_plane == "kernel":
             raise StartError(f'turn.data_plane is "kernel", but {error}') from None
         log.info("data plane", plane="userspace", reason=str(error))
-        return NullPlane(str(error))
+        # What another relay has is its own, also while it is being restarted.
+        none = NullPlane(str(error))
+        return none if HELD in str(error) else BorrowedPlane(none, borrow)
     log.info("data plane", plane=plane.name, reason=plane.reason)
-    return plane
+    return BorrowedPlane(plane, borrow) if plane.is_lent else plane
 
 
 def policy_rules(
@@ -245,17 +259,12 @@ class Certificate:
         try:
             # Where the files do not fit, the context in use must not have half of them.
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
-            self.expires = _expiry(certificate)
+            self.expires = expiry(certificate)
             self.context.load_cert_chain(certificate, key)
             if self._dtls is not None:
                 self._dtls.load(certificate, key)
         except (OSError, ValueError) as error:
             raise StartError(f"turn.tls_certificate, turn.tls_key: {error}") from None
-
-
-def _expiry(certificate: Path) -> float:
-    loaded = x509.load_pem_x509_certificates(certificate.read_bytes())
-    return min(one.not_valid_after_utc.timestamp() for one in loaded)
 
 
 def _by_family(hosts: Iterable[str]) -> dict[Family, list[str]]:

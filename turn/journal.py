@@ -131,7 +131,7 @@ def read(file: Path, now: float) -> list[Record]:
     Nothing is there of another boot or network, and a line that was being written counts as none.
     """
     try:
-        first, _, rest = _read_own(file).partition(b"\n")
+        first, _, rest = read_own(file).partition(b"\n")
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -145,7 +145,7 @@ def read(file: Path, now: float) -> list[Record]:
     return [record for record in found.values() if record.expires > now]
 
 
-def _read_own(file: Path) -> bytes:
+def read_own(file: Path) -> bytes:
     """What a process of ours wrote. :raises OSError: there is nothing, or it is somebody else's.
 
     Whoever writes it makes allocations without a password; so a folder that others may write to

@@ -133,6 +133,7 @@ class TurnService:
                     common.strangers,
                 ),
                 proxies,
+                ReplyLimit(settings.max_tls_handshakes_per_second, common.handshakes),
             ),
             common.bind,
         )
@@ -213,6 +214,9 @@ class TurnService:
             self._listeners.add_dtls(dtls, self._certificate.dtls(settings))
         if self._state:
             assemble.open_state(self._state)
+        if self._common.revoked is not None:
+            for user, times in self._common.revoked.open().items():
+                self._engine.revoke(user, *times)
         _raise_descriptor_limit()
         loop = asyncio.get_running_loop()
         self._plane = assemble.data_plane(settings, keep=self._state is not None)
@@ -343,6 +347,8 @@ class TurnService:
 
         :param spent: credentials that end by this Unix time are of no use any more.
         """
+        if self._common.revoked is not None:
+            self._common.revoked.put(user, until, spent)
         return self._engine.revoke(user, until, spent)
 
     async def restore(self, user: str) -> None:

@@ -123,10 +123,11 @@ class Alone:
         entry = Entry(sender.record.session, other.record.peer, what, answer)
         ledger = other.ledger = other.ledger or Ledger(other.last)
         ledger.append(entry, self._absence, *self._limits)
-        other.hand(entry.seq, entry.text, deliver)
+        other.hand(entry.seq, entry.frame, deliver)
         if request:
             handed = sender.handed = {} if sender.handed is None else sender.handed
             handed[request] = entry
+            ledger.of(entry.sender, handed)
             if len(handed) > MOST_REQUESTS:
                 del handed[next(iter(handed))]
             raise Later(answer)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from signaling.broker.base import SessionRecord
 from signaling.broker.ledger import MOST_REQUESTS, Entry, Ledger
 
-Deliver = Callable[[str, int, str], None]
+Deliver = Callable[[str, int, bytes], None]
 """As ``Listener.deliver``."""
 
 
@@ -39,7 +39,7 @@ class Attached:
         self.rooms: set[str] = set()
         self.joining = 0
         """Joins that are not answered yet: what they change must not be heard before."""
-        self._held: list[tuple[int, str]] = []
+        self._held: list[tuple[int, bytes]] = []
         self.end: str | None = None
         """Set where the socket ended while Redis was away: "" lost, else the reason of a leave."""
         self.ledger: Ledger | None = None
@@ -62,33 +62,33 @@ class Attached:
 
     # Events --------------------------------------------------------------------------------
 
-    def take(self, seq: int, text: str, deliver: Deliver) -> None:
+    def take(self, seq: int, frame: bytes, deliver: Deliver) -> None:
         """Hand on an event that this node was woken with, if it follows on the last one."""
         self.behind = max(self.behind, seq)
         if seq == self.last + 1:
-            self.hand(seq, text, deliver)
+            self.hand(seq, frame, deliver)
 
-    def catch_up(self, events: Iterable[tuple[int, str]], deliver: Deliver) -> None:
+    def catch_up(self, events: Iterable[tuple[int, bytes]], deliver: Deliver) -> None:
         """Hand on what was read from the mailbox after the last event: all that there is."""
-        for seq, text in events:
+        for seq, frame in events:
             if seq > self.last:
-                self.hand(seq, text, deliver)
+                self.hand(seq, frame, deliver)
 
-    def hand(self, seq: int, text: str, deliver: Deliver) -> None:
+    def hand(self, seq: int, frame: bytes, deliver: Deliver) -> None:
         """Hand on the next event."""
         self.last = seq
         if self.joining:
-            self._held.append((seq, text))
+            self._held.append((seq, frame))
         else:
-            deliver(self.record.session, seq, text)
+            deliver(self.record.session, seq, frame)
 
     def joined(self, deliver: Deliver) -> None:
         """An answer to ``join`` has gone out: what came since may follow it."""
         self.joining -= 1
         if not self.joining:
             held, self._held = self._held, []
-            for seq, text in held:
-                deliver(self.record.session, seq, text)
+            for seq, frame in held:
+                deliver(self.record.session, seq, frame)
 
     # Requests ------------------------------------------------------------------------------
 

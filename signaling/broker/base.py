@@ -30,8 +30,8 @@ class Revocation(msgspec.Struct, frozen=True):
 class Listener(Protocol):
     """The node, as the broker sees it. Neither method may block."""
 
-    def deliver(self, session: str, seq: int, text: str) -> None:
-        """An event for a session that is attached here, as a text frame."""
+    def deliver(self, session: str, seq: int, frame: bytes) -> None:
+        """An event for a session that is attached here, as a text frame (UTF-8)."""
 
     def cut(self, session: str, code: CloseCode) -> None:
         """A session's socket is to be closed.
@@ -71,6 +71,17 @@ class SessionRecord(msgspec.Struct):
         return self.grant.subject or self.peer
 
 
+class Node(NamedTuple):
+    """One of those that share the broker."""
+
+    id: str
+    """Its own, new at each start."""
+    name: str
+    """Of the machine that it runs on."""
+    sessions: int
+    """Whose sockets it holds."""
+
+
 class Queued(NamedTuple):
     """What happened, and a webhook has not been told of yet."""
 
@@ -86,7 +97,7 @@ class Resumption(NamedTuple):
     """What a session that came back goes on with."""
 
     record: SessionRecord
-    missed: list[tuple[int, str]]
+    missed: list[tuple[int, bytes]]
     """(seq, text frame) after the last one that the client saw."""
     seq: int
     """The last event before those."""
@@ -227,6 +238,9 @@ class Broker(Protocol):
 
     async def retry_event(self, event_id: str, delay: float) -> None:
         """An event could not be delivered: try again in so many seconds, whichever node."""
+
+    async def nodes(self) -> list[Node]:
+        """The nodes that live, this one first; empty: it stands alone. :raises Unavailable:"""
 
     def counts(self) -> tuple[int, int]:
         """(rooms, peers in rooms) of this node."""

@@ -7,7 +7,7 @@ for one that has seen another event, whichever node it goes to.
 
 from asyncio import Future
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from signaling.broker.base import MailboxFull
@@ -21,7 +21,7 @@ MOST_REQUESTS = 256
 class Outgoing(NamedTuple):
     """An event that was to go by Redis."""
 
-    body: str
+    body: bytes
     """As ``wire.body_of`` gives it."""
     request: str
     """The id that its sender gave it; may be empty."""
@@ -49,9 +49,9 @@ class Entry:
         self.seq = 0
 
     @property
-    def text(self) -> str:
+    def frame(self) -> bytes:
         """The text frame."""
-        return f"{self.body}{self.seq}}}"
+        return b"%b%d}" % (self.body, self.seq)
 
     def settle(self) -> None:
         """It has arrived, or is kept where it cannot be lost."""
@@ -72,6 +72,7 @@ class Ledger:
         "_absence",
         "_bytes",
         "_doubtful",
+        "_recent",
         "_tags",
         "acknowledged",
         "base",
@@ -90,7 +91,16 @@ class Ledger:
         self._absence = -1
         self._doubtful: list[str] = []
         """Tags of what Redis may do, or have done: few, and none of them may be forgotten."""
-        self._tags: defaultdict[str, deque[str]] = defaultdict(lambda: deque(maxlen=MOST_REQUESTS))
+        self._tags: defaultdict[str, deque[tuple[str, str]]] = defaultdict(
+            lambda: deque(maxlen=MOST_REQUESTS)
+        )
+        """By sender: (tag, request) of what it was handed."""
+        self._recent: dict[str, Mapping[str, Entry]] = {}
+        """By sender: its last requests, whomever they were for. It asks again for no others."""
+
+    def of(self, sender: str, recent: Mapping[str, Entry]) -> None:
+        """Know the last requests of a sender."""
+        self._recent[sender] = recent
 
     def append(self, entry: Entry, absence: int, most_messages: int, most_bytes: int) -> None:
         """Number an event and keep it.
@@ -110,7 +120,7 @@ class Ledger:
         if entry.doubtful:
             self._doubtful.append(entry.tag)
         else:
-            self._tags[entry.sender].append(entry.tag)
+            self._tags[entry.sender].append((entry.tag, entry.request))
 
     def acknowledge(self, seq: int) -> None:
         """The client has everything up to ``seq``."""
@@ -121,10 +131,23 @@ class Ledger:
             entry.settle()
 
     def arguments(self) -> Iterator[object]:
-        """What ``reconcile.lua`` is told: entries, then the tags of all that was handed on."""
+        """What ``reconcile.lua`` is told: entries, then the tags of all that was handed on.
+
+        First, and in their order, those that their senders may ask for again: Redis remembers
+        as many of a sender as it may ask for, and no more.
+        """
         yield len(self.entries)
+        unanswered = set()
         for entry in self.entries:
             yield from (entry.seq, entry.body, entry.tag)
-        yield from self._doubtful
-        for tags in self._tags.values():
-            yield from tags
+            unanswered.add(entry.tag)
+        again: list[str] = list(self._doubtful)
+        never: list[str] = []
+        for sender, tags in self._tags.items():
+            recent = self._recent.get(sender, {})
+            for tag, request in tags:
+                may = request and (request in recent or tag in unanswered)
+                (again if may else never).append(tag)
+        yield len(again)
+        yield from again
+        yield from never

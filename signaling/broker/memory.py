@@ -14,6 +14,7 @@ from signaling.broker.base import (
     Directed,
     Listener,
     MailboxFull,
+    Node,
     NotThere,
     Queued,
     Resumption,
@@ -41,7 +42,8 @@ class _Session:
     def __init__(self, record: SessionRecord, mailbox: Mailbox) -> None:
         self.record = record
         self.mailbox = mailbox
-        self.rooms: set[str] = set()
+        self.rooms: dict[str, bool] = {}
+        """Whether it is in them quietly."""
         self.recent = RecentRequests()
         self.expires = ATTACHED
 
@@ -49,14 +51,15 @@ class _Session:
     def attached(self) -> bool:
         return self.expires == ATTACHED
 
-    def did(self, request: str) -> bool:
-        """Whether a request with this id was done already."""
-        return bool(request) and self.recent.get(request) is not None
-
-    def remember(self, request: str) -> None:
-        """A request is done."""
-        if request:
-            self.recent.put(request, "")
+    def may_write_to(self, other: "_Session") -> bool:
+        """Whether they share a room, and see one another there: both quiet, or neither."""
+        if other is self:
+            return False
+        theirs = other.rooms
+        for room, quiet in self.rooms.items():  # noqa: SIM110 - any() makes a generator each time
+            if theirs.get(room) is quiet:
+                return True
+        return False
 
 
 class MemoryBroker:
@@ -73,7 +76,7 @@ class MemoryBroker:
         self._shelf = Shelf()
         self._sessions: dict[str, _Session] = {}
         self._rooms: dict[str, Room] = {}
-        self._sessions_of_peers: dict[str, str] = {}
+        self._peers: dict[str, _Session] = {}
         self._listener: Listener | None = None
         self._waiting = waiting
         self._revoked: dict[str, float] = {}
@@ -97,8 +100,8 @@ class MemoryBroker:
         if record.session in self._sessions:
             raise Taken
         mailbox = Mailbox(self._most_messages, self._most_bytes, self._shelf)
-        self._sessions[record.session] = _Session(record, mailbox)
-        self._sessions_of_peers[record.peer] = record.session
+        opened = _Session(record, mailbox)
+        self._sessions[record.session] = self._peers[record.peer] = opened
 
     async def resume(self, session: str, secret_hash: bytes, seq: int | None) -> Resumption | None:
         """Attach a session again; None where it cannot go on without a loss."""
@@ -132,7 +135,7 @@ class MemoryBroker:
         found = self._sessions.pop(session, None)
         if found is None:
             return
-        del self._sessions_of_peers[found.record.peer]
+        del self._peers[found.record.peer]
         found.mailbox.clear()
         for name in sorted(found.rooms):
             self._leave(found, name, reason)
@@ -162,7 +165,7 @@ class MemoryBroker:
             self._rooms[room] = entered
             self._note("room.opened", room=room)
         if room not in found.rooms:
-            found.rooms.add(room)
+            found.rooms[room] = quiet
             self._note_peer(found, room, "join")
         elif before != meta:
             self._note_peer(found, room, "update")
@@ -174,13 +177,13 @@ class MemoryBroker:
         found = self._sessions.get(session)
         if found is None:
             raise NotThere
-        if found.did(request):
+        if request in found.recent:
             return
         if room not in found.rooms:
             raise NotThere
-        found.rooms.discard(room)
+        del found.rooms[room]
         self._leave(found, room, reason)
-        found.remember(request)
+        found.recent.add(request)
 
     async def rooms_of(self, session: str) -> list[str]:
         """The rooms that a session is in."""
@@ -222,6 +225,10 @@ class MemoryBroker:
         if self._waiting is not None:
             self._waiting.retry(event_id, delay)
 
+    async def nodes(self) -> list[Node]:
+        """None: this node stands alone."""
+        return []
+
     def counts(self) -> tuple[int, int]:
         """(rooms, peers in rooms)."""
         return len(self._rooms), sum(len(room) for room in self._rooms.values())
@@ -233,37 +240,31 @@ class MemoryBroker:
     ) -> bool:
         """Put an event into one peer's mailbox."""
         sender = self._live(session)
-        if sender.did(request):
+        if request in sender.recent:
             return False
-        recipient = self._sessions_of_peers.get(to)
-        if recipient is None or recipient == session:
+        recipient = self._peers.get(to)
+        if recipient is None or not sender.may_write_to(recipient):
             raise NotThere
-        theirs = self._sessions[recipient].rooms
-        for name in sender.rooms:
-            if name in theirs and self._rooms[name].sees(session, recipient):
-                break
-        else:
-            raise NotThere
-        if not patient and not self._sessions[recipient].attached:
+        if not patient and not recipient.attached:
             raise NotThere
         try:
             there = self._post(recipient, event)
         except sessions.MailboxFull:
             raise MailboxFull from None
-        sender.remember(request)
+        sender.recent.add(request)
         return there
 
     async def broadcast(self, session: str, event: Directed, request: str = "") -> bool:
         """Put an event into the mailbox of everyone who shares a room."""
         sender = self._live(session)
-        if sender.did(request):
+        if request in sender.recent:
             return False
         names = sorted(sender.rooms)
         recipients = {other: None for name in names for other in self._rooms[name].others(session)}
         all_there = True
         for other in recipients:
-            all_there &= self._post_or_break(other, copy.copy(event))
-        sender.remember(request)
+            all_there &= self._post_or_break(self._sessions[other], copy.copy(event))
+        sender.recent.add(request)
         return all_there
 
     async def acknowledge(self, session: str, seq: int) -> None:
@@ -308,22 +309,21 @@ class MemoryBroker:
 
     def _tell(self, notices: list[Notice]) -> None:
         for notice in notices:
-            self._post_or_break(notice.session, notice.event)
+            self._post_or_break(self._sessions[notice.session], notice.event)
 
-    def _post(self, session: str, event: Event | Directed) -> bool:
-        found = self._sessions[session]
-        seq, text = found.mailbox.append(event)
-        if found.attached and self._listener:
-            self._listener.deliver(session, seq, text)
-        return found.attached
+    def _post(self, recipient: _Session, event: Event | Directed) -> bool:
+        seq, frame = recipient.mailbox.append(event)
+        there = recipient.attached
+        if there and self._listener is not None:
+            self._listener.deliver(recipient.record.session, seq, frame)
+        return there
 
-    def _post_or_break(self, session: str, event: Event | Directed) -> bool:
+    def _post_or_break(self, recipient: _Session, event: Event | Directed) -> bool:
         """Post, or remember that a resume would hide a loss."""
         try:
-            return self._post(session, event)
+            return self._post(recipient, event)
         except sessions.MailboxFull:
-            found = self._sessions[session]
-            found.mailbox.broken = True
-            if found.attached and self._listener:
-                self._listener.cut(session, CloseCode.SLOW_READER)
+            recipient.mailbox.broken = True
+            if recipient.attached and self._listener is not None:
+                self._listener.cut(recipient.record.session, CloseCode.SLOW_READER)
             return False

@@ -9,6 +9,7 @@ import asyncio
 import contextvars
 import random
 import secrets
+import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -23,6 +24,7 @@ from signaling.broker.attached import Attached
 from signaling.broker.base import (
     Directed,
     Listener,
+    Node,
     NotThere,
     Queued,
     Resumption,
@@ -87,6 +89,7 @@ class RedisBroker:
         :param lease: in seconds; who says nothing for longer counts as dead.
         """
         self.node = secrets.token_hex(8)
+        self._name = socket.gethostname()
         self._lease = lease
         limits = (most_messages, most_bytes, int(LIFE * 1000))
         self._link = Link(
@@ -95,7 +98,7 @@ class RedisBroker:
         )  # fmt: skip
         self._listener: Listener | None = None
         self._attached: dict[str, Attached] = {}
-        self._resuming: dict[str, list[list[tuple[int, str]]]] = {}
+        self._resuming: dict[str, list[list[tuple[int, bytes]]]] = {}
         """Wake-ups for sessions that are on their way to this node, one list an attempt."""
         self._coming = Coming()
         self._doubtful: set[str] = set()
@@ -149,7 +152,7 @@ class RedisBroker:
         """Take a session over, from whichever node; None where it cannot go on without a loss."""
         if not wire.is_token(session):
             return None
-        woken: list[tuple[int, str]] = []
+        woken: list[tuple[int, bytes]] = []
         self._resuming.setdefault(session, []).append(woken)
         try:
             with self._coming.expecting(session):
@@ -169,14 +172,14 @@ class RedisBroker:
         data, epoch, identities, missed, seq = reply
         attached = Attached(wire.parse_record(data), self.node, epoch, seq, time.monotonic())
         attached.rooms = {wire.room_of(identity) for identity in identities}
-        found: list[tuple[int, str]] = []
+        found: list[tuple[int, bytes]] = []
 
-        def find(_: str, number: int, text: str) -> None:
-            found.append((number, text))
+        def find(_: str, number: int, frame: bytes) -> None:
+            found.append((number, frame))
 
         attached.catch_up(wire.entries(missed), find)
-        for number, text in woken:
-            attached.take(number, text, find)
+        for number, frame in woken:
+            attached.take(number, frame, find)
         self._attached[session] = attached
         self._mind_gap(attached)
         self._doubtful.discard(session)
@@ -259,6 +262,15 @@ class RedisBroker:
             wire.name_of(identity) for identity in await self._call("quiet", wire.room_key(room))
         ]
 
+    async def nodes(self) -> list[Node]:
+        """The nodes that live, this one first."""
+        reply = await self._call("nodes")
+        found = [
+            Node(identity.decode(), name.decode(errors="replace"), sessions)
+            for identity, name, sessions in zip(reply[::3], reply[1::3], reply[2::3], strict=True)
+        ]
+        return sorted(found, key=lambda node: (node.id != self.node, node.name, node.id))
+
     def counts(self) -> tuple[int, int]:
         """(rooms, peers in rooms) of this node's sockets."""
         rooms = [room for attached in self._attached.values() for room in attached.rooms]
@@ -297,7 +309,7 @@ class RedisBroker:
                         return True
 
     async def _ask_to_send(
-        self, attached: Attached, echo: Echo, message: tuple[str, str, str, str, str, str]
+        self, attached: Attached, echo: Echo, message: tuple[str, str, bytes, str, str, str]
     ) -> bool:
         """By Redis; returns when a recipient of this node has been handed it."""
         session, request = attached.record.session, message[1]
@@ -384,11 +396,11 @@ class RedisBroker:
         """Take what was published to this node."""
         kind, _, rest = data.partition(b" ")
         if kind == b"e":
-            session, seq, text = rest.split(b" ", 2)
-            self._arrived(session.decode(), int(seq), text.decode())
+            session, seq, frame = rest.split(b" ", 2)
+            self._arrived(session.decode(), int(seq), frame)
         elif kind == b"m":
-            ticket, session, seq, text = rest.split(b" ", 3)
-            self._arrived(session.decode(), int(seq), text.decode())
+            ticket, session, seq, frame = rest.split(b" ", 3)
+            self._arrived(session.decode(), int(seq), frame)
             self._echoes.hear(ticket.decode())
         elif kind == b"x":
             session, why, owner = rest.split(b" ")
@@ -409,12 +421,12 @@ class RedisBroker:
         if self._listener is not None:
             self._listener.revoked(wire.parse_revocation(data))
 
-    def _arrived(self, session: str, seq: int, text: str) -> None:
+    def _arrived(self, session: str, seq: int, frame: bytes) -> None:
         for woken in self._resuming.get(session, ()):
-            woken.append((seq, text))
+            woken.append((seq, frame))
         attached = self._attached.get(session)
         if attached is not None and self._listener is not None:
-            attached.take(seq, text, self._listener.deliver)
+            attached.take(seq, frame, self._listener.deliver)
             self._mind_gap(attached)
 
     def _mind_gap(self, attached: Attached) -> None:
@@ -477,7 +489,8 @@ class RedisBroker:
         link = self._link
         self._woken.clear()
         lease = int(self._lease * 1000)
-        held = await _patiently(link.call("enlist", lease, link.run), lambda: link.answers)
+        enlisted = link.call("enlist", lease, link.run, self._name)
+        held = await _patiently(enlisted, lambda: link.answers)
         await _patiently(self._woken.wait(), lambda: link.wakes)
         return bool(held)
 

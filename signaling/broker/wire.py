@@ -75,7 +75,7 @@ def name_of(identity: bytes) -> str:
     return _parse_identity(identity).name
 
 
-def body_of(event: Directed) -> str:
+def body_of(event: Directed) -> bytes:
     """An event's JSON up to where its number goes; ``seq`` is the last field of each."""
     event.seq = 1
     return encode(event)[: -len("1}")]
@@ -96,9 +96,9 @@ def roster(order: int, others: list[Any]) -> list[PeerEntry]:
     return entries
 
 
-def entries(reply: list[bytes]) -> list[tuple[int, str]]:
+def entries(reply: list[bytes]) -> list[tuple[int, bytes]]:
     """(seq, text frame) of a mailbox's entries."""
-    return [(int(seq), text.decode()) for seq, text in zip(reply[::2], reply[1::2], strict=True)]
+    return [(int(seq), frame) for seq, frame in zip(reply[::2], reply[1::2], strict=True)]
 
 
 def _parse_identity(identity: bytes) -> _Identity:

@@ -15,6 +15,8 @@ class ErrorCode(StrEnum):
     """No such room or peer for this client, whatever the reason."""
     ROOM_FULL = "room_full"
     TOO_MANY_ROOMS = "too_many_rooms"
+    TOO_MANY_CONNECTIONS = "too_many_connections"
+    """The user whom the token names has as many sockets open as it may have."""
     RATE_LIMITED = "rate_limited"
     QUEUE_FULL = "queue_full"
     """The recipient is away and its mailbox is full: nothing was sent."""
@@ -62,3 +64,4 @@ class CloseCode(IntEnum):
     NOT_TEXT = 4506
     REMOVED = 4507
     """An operator has ended the session."""
+    TOO_MANY_CONNECTIONS = 4508

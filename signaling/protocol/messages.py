@@ -4,6 +4,7 @@ Application data (``meta``, ``description``, ``candidate``, ``data``) is passed 
 """
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import msgspec
@@ -19,11 +20,13 @@ MOST_META = 4096
 MOST_DEPTH = 100
 """Arrays and objects within one another. What is passed on has to be read by every parser there is,
 ours too when it comes back from a store; each has a limit, and Python's varies by the caller."""
-LENGTHS = {"id": (1, MOST_ID), "to": (1, MOST_ID), "room": (1, MOST_ROOM), "name": (0, MOST_NAME)}
-"""Characters of the texts that a client writes, at least and at most."""
 SIGNAL_PARTS = ("description", "candidate", "candidates")
 """A signal has exactly one of these."""
 NULL = Raw(b"null")
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MOST_ID)]
+"""Of a request, or of a peer; lengths are in characters."""
+RoomName = Annotated[str, msgspec.Meta(min_length=1, max_length=MOST_ROOM)]
+PeerName = Annotated[str, msgspec.Meta(max_length=MOST_NAME)]
 Seq = Annotated[int, msgspec.Meta(ge=0, le=(1 << 53) - 1)]
 """A number of an event, as every client and every store can hold it."""
 
@@ -42,50 +45,61 @@ class Hello(msgspec.Struct, tag="hello"):
 
     token: str | None = None
     resume: Resume | None = None
-    name: str = ""
-    room: str | None = None
+    name: PeerName = ""
+    room: RoomName | None = None
 
 
 class Join(msgspec.Struct, tag="join"):
     """Enter a room; once more with another ``meta``, change what the others are told."""
 
-    id: str
-    room: str
+    id: Id
+    room: RoomName
     meta: Raw = NULL
+
+    def __post_init__(self) -> None:
+        if len(self.meta) > MOST_META:
+            raise ValueError(f"`meta` is longer than {MOST_META} bytes")
 
 
 class Leave(msgspec.Struct, tag="leave"):
     """Leave a room."""
 
-    id: str
-    room: str
+    id: Id
+    room: RoomName
 
 
 class Signal(msgspec.Struct, tag="signal", gc=False):
     """WebRTC negotiation for one peer: exactly one of description, candidate, candidates."""
 
-    id: str
-    to: str
+    id: Id
+    to: Id
     description: Raw | UnsetType = UNSET
     candidate: Raw | UnsetType = UNSET
     """null means the end of candidates."""
     candidates: list[Raw] | UnsetType = UNSET
-    forged: Any = field(name="from", default=UNSET)
+    forged: UnsetType = field(name="from", default=UNSET)
+    """Nothing: it is the server who writes it."""
+
+    def __post_init__(self) -> None:
+        description, candidate = self.description is UNSET, self.candidate is UNSET
+        if description + candidate + (self.candidates is UNSET) != len(SIGNAL_PARTS) - 1:
+            raise ValueError("a signal has one of `description`, `candidate` and `candidates`")
 
 
 class Message(msgspec.Struct, tag="message", gc=False):
     """Application data for a peer, or for everyone in the sender's rooms."""
 
-    id: str
+    id: Id
     data: Raw
-    to: str | None = None
-    forged: Any = field(name="from", default=UNSET)
+    to: Id | None = None
+    forged: UnsetType = field(name="from", default=UNSET)
+    """As a signal's."""
 
 
 class Bye(msgspec.Struct, tag="bye"):
     """The call with a peer (or with everyone) is over; who says it stays in the room."""
 
-    to: str | None = None
+    to: Id | None = None
 
 
 class Ack(msgspec.Struct, tag="ack", gc=False):
@@ -97,7 +111,7 @@ class Ack(msgspec.Struct, tag="ack", gc=False):
 class Ice(msgspec.Struct, tag="ice"):
     """Ask for fresh ICE servers."""
 
-    id: str
+    id: Id
 
 
 class Ping(msgspec.Struct, tag="ping"):
@@ -257,15 +271,17 @@ def parse_untrusted(text: str) -> ClientMessage:
         raise ProtocolError(ErrorCode.BAD_MESSAGE, "the message is not JSON") from None
     if is_deep(text):
         raise ProtocolError(ErrorCode.BAD_MESSAGE, f"more than {MOST_DEPTH} levels of JSON")
-    if isinstance(message, Signal | Message) and message.forged is not UNSET:
-        raise ProtocolError(ErrorCode.BAD_MESSAGE, "`from` is written by the server")
-    _check_lengths(message)
     return message
 
 
 def is_deep(text: str) -> bool:
     """Whether arrays and objects lie too deep within one another. :param text: valid JSON."""
-    if text.count("[") + text.count("{") <= MOST_DEPTH:
+    if len(text) <= 2 * MOST_DEPTH:
+        return False
+    opened = text.count("{")
+    if "[" in text:  # seldom, and known ten times as soon as their number
+        opened += text.count("[")
+    if opened <= MOST_DEPTH:
         return False  # nearly every message: no more is looked at
     brackets = _NO_BRACKETS.sub("", text).replace("{", "[").replace("}", "]")
     for _ in range(MOST_DEPTH):  # each time the innermost go, all at once
@@ -284,9 +300,14 @@ def id_of_untrusted(text: str | bytes) -> str | None:
     return found if isinstance(found, str) and len(found) <= MOST_ID else None
 
 
-def encode(message: msgspec.Struct) -> str:
-    """The text frame of a message."""
-    return _encoder.encode(message).decode()
+encode: Callable[[msgspec.Struct], bytes] = _encoder.encode
+"""The text frame of a message, as it goes over the wire: UTF-8."""
+
+
+TAGS: dict[type[msgspec.Struct], str] = {
+    kind: str(kind.__struct_config__.tag) for kind in ClientMessage.__args__
+}
+"""``type`` of what a client writes."""
 
 
 def _explained(text: str | bytes, error: msgspec.ValidationError) -> ProtocolError:
@@ -294,40 +315,8 @@ def _explained(text: str | bytes, error: msgspec.ValidationError) -> ProtocolErr
         kind = _envelope_decoder.decode(text).type
     except (msgspec.MsgspecError, RecursionError):
         kind = None
-    known = {struct.__struct_config__.tag for struct in ClientMessage.__args__}
-    if isinstance(kind, str) and kind not in known:
+    if isinstance(kind, str) and kind not in TAGS.values():
         return ProtocolError(ErrorCode.UNKNOWN_TYPE, f"there is no message type {kind[:40]!r}")
+    if str(error).endswith("`$.from`"):
+        return ProtocolError(ErrorCode.BAD_MESSAGE, "`from` is written by the server")
     return ProtocolError(ErrorCode.BAD_MESSAGE, str(error))
-
-
-def _check_lengths(message: ClientMessage) -> None:
-    for name, least, most in _TEXTS[type(message)]:
-        value = getattr(message, name)
-        if value is None or least <= len(value) <= most:
-            continue
-        if value:
-            raise ProtocolError(ErrorCode.BAD_MESSAGE, f"`{name}` is longer than {most} characters")
-        raise ProtocolError(ErrorCode.BAD_MESSAGE, f"`{name}` is empty")
-    if isinstance(message, Signal):
-        if _parts(message) != 1:
-            raise ProtocolError(
-                ErrorCode.BAD_MESSAGE,
-                "a signal has one of `description`, `candidate` and `candidates`",
-            )
-    elif isinstance(message, Join) and len(message.meta) > MOST_META:
-        raise ProtocolError(ErrorCode.BAD_MESSAGE, f"`meta` is longer than {MOST_META} bytes")
-
-
-_TEXTS = {
-    kind: tuple((name, *LENGTHS[name]) for name in kind.__struct_fields__ if name in LENGTHS)
-    for kind in ClientMessage.__args__
-}
-"""Type: (field, least, most) of the texts in it."""
-
-
-def _parts(signal: Signal) -> int:
-    return (
-        (signal.description is not UNSET)
-        + (signal.candidate is not UNSET)
-        + (signal.candidates is not UNSET)
-    )

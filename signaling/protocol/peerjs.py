@@ -3,7 +3,8 @@
 import hashlib
 import re
 from enum import StrEnum
-from typing import Any
+from functools import lru_cache
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -36,18 +37,19 @@ FORWARDED = frozenset({Kind.OFFER, Kind.ANSWER, Kind.CANDIDATE, Kind.LEAVE})
 """What one client writes to another."""
 
 
-class ClientFrame(msgspec.Struct):
+class ClientFrame(msgspec.Struct, gc=False):
     """What a client writes; ``src`` is the server's to say and is not read."""
 
     type: str
-    dst: str | None = None
+    dst: Annotated[str, msgspec.Meta(max_length=MOST_ID)] | None = None
     payload: Raw | UnsetType = UNSET
 
 
-class Forwarded(msgspec.Struct, omit_defaults=True):
+class Forwarded(msgspec.Struct, omit_defaults=True, gc=False):
     """What another client wrote, as it comes from a mailbox: the frame itself, and its number."""
 
-    type: Kind
+    type: str
+    """One of ``FORWARDED``."""
     src: str
     dst: str
     payload: Raw | UnsetType = UNSET
@@ -71,17 +73,18 @@ def is_id(text: str) -> bool:
     return len(text) <= MOST_ID and ID.fullmatch(text) is not None
 
 
+@lru_cache(maxsize=4096)
 def name_of(room: str, peer_id: str) -> str:
     """The session (and peer) that a client's id in a room stands for, on every node."""
     digest = hashlib.sha256(msgspec.json.encode([room, peer_id])).hexdigest()
     return NAME + digest[:40]
 
 
-def frame(kind: Kind, **fields: Any) -> str:
+def frame(kind: Kind, **fields: Any) -> bytes:
     """A frame of the server's own."""
-    return msgspec.json.encode({"type": kind, **fields}).decode()
+    return msgspec.json.encode({"type": kind, **fields})
 
 
-def problem(kind: Kind, text: str) -> str:
+def problem(kind: Kind, text: str) -> bytes:
     """A frame after which the client gives up; ``text`` is for people."""
     return frame(kind, payload={"msg": text})

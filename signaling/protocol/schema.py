@@ -45,6 +45,9 @@ EXACT: dict[Any, dict[str, Any]] = {
     str: {"type": "string"}, bool: {"type": "boolean"}, int: {"type": "integer"},
     float: {"type": "number"}, Raw: {}, Any: {}, type(None): {"type": "null"},
     m.Seq: {"type": "integer", "minimum": 0, "maximum": (1 << 53) - 1},
+    m.Id: {"type": "string", "minLength": 1, "maxLength": m.MOST_ID},
+    m.RoomName: {"type": "string", "minLength": 1, "maxLength": m.MOST_ROOM},
+    m.PeerName: {"type": "string", "maxLength": m.MOST_NAME},
 }  # fmt: skip
 
 
@@ -73,9 +76,6 @@ def fields(kind: type[msgspec.Struct]) -> list[Field]:
         if field.name == "forged":
             continue
         schema = dict(_schema_of(field.type))
-        if kind in CLIENT and field.name in m.LENGTHS and "string" in str(schema):
-            least, most = m.LENGTHS[field.name]
-            schema |= {"minLength": least, "maxLength": most} if least else {"maxLength": most}
         if (kind, field.name) in VALUES:
             schema["enum"] = VALUES[kind, field.name]
         # What the server leaves out where it is the default is optional for whoever reads it.
@@ -225,8 +225,10 @@ def _schema_of(annotation: Any) -> dict[str, Any]:
 def _either(schemas: list[dict[str, Any]]) -> dict[str, Any]:
     if len(schemas) == 1:
         return schemas[0]
-    if all(schema.keys() == {"type"} for schema in schemas):
-        return {"type": [schema["type"] for schema in schemas]}
+    plain = [schema for schema in schemas if schema.keys() == {"type"}]
+    if len(plain) >= len(schemas) - 1 and all("type" in schema for schema in schemas):
+        types = [schema["type"] for schema in schemas]
+        return {key: each for schema in schemas for key, each in schema.items()} | {"type": types}
     return {"anyOf": schemas}
 
 

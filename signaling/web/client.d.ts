@@ -28,11 +28,19 @@ export interface JoinOptions extends Options {
   timeout?: number;
 }
 
+/** What `pair` takes beside the room's name. */
+export interface PairOptions extends Options {
+  /** Anything about this peer that the other should see: at most 4,096 bytes as JSON. */
+  meta?: unknown;
+  /** Milliseconds until `pair` gives up to reach the server; default 20,000. For the other it waits without end. */
+  timeout?: number;
+}
+
 /** Enter a room and call everyone in it. Rejects with IcebrokerError. */
 export function join(room: string, options?: JoinOptions): Promise<Room>;
 
 /** Meet one other peer and get the bare signaling channel to it. Rejects with IcebrokerError. */
-export function pair(room: string, options?: Options & { meta?: unknown }): Promise<Signaler>;
+export function pair(room: string, options?: PairOptions): Promise<Signaler>;
 
 /** A server, and what every room on it shares. */
 export class Icebroker {
@@ -40,7 +48,7 @@ export class Icebroker {
   /** A room that is not entered yet, so that handlers are there before the first event. */
   room(name: string, options?: JoinOptions): Room;
   join(name: string, options?: JoinOptions): Promise<Room>;
-  pair(name: string, options?: Options & { meta?: unknown }): Promise<Signaler>;
+  pair(name: string, options?: PairOptions): Promise<Signaler>;
 }
 
 /** A small event emitter; `Events` maps each event's name to its handler's arguments. */
@@ -168,11 +176,13 @@ export interface Signal {
  */
 export class Signaler {
   private constructor();
-  /** Called with each part; what came before it was set is kept for it. */
-  onmessage: ((event: { data: Signal }) => void) | null;
+  /** Called with each part, the next once a promise that it returns has settled; what came before it was set is kept. */
+  onmessage: ((event: { data: Signal }) => void | Promise<void>) | null;
   /** Called when the other side has gone; `pair` again for the next one. */
   onclose: ((error?: IcebrokerError) => void) | null;
   onerror: ((error: IcebrokerError) => void) | null;
+  /** Called with fresh ones, before those that the connection has end: `pc.setConfiguration({ iceServers })`. */
+  oniceservers: ((iceServers: RTCIceServer[]) => void) | null;
   readonly iceServers: RTCIceServer[];
   readonly peer: { id: string; name?: string; meta?: unknown; polite: boolean } | null;
   /** Whether this side gives way when both offer at once. */

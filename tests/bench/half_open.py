@@ -25,6 +25,7 @@ LIMITS = {
     "max_allocations_per_address": 0,
     "max_unproved_replies_per_second": 100_000,
     "max_unauthenticated_per_address": 1000,
+    "max_tls_handshakes_per_second": 100_000,
 }
 
 

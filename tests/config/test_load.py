@@ -173,7 +173,7 @@ def test_several_problems_are_told_together(operator: Any):
         ),
         "icebroker.toml:3: turn.workers: input should be greater than or equal to 1",
         (
-            "ICEBROKER_ADMIN__LISTEN: admin.listen: '9641' has no port; "
+            "ICEBROKER_ADMIN__LISTEN: admin.listen[0]: '9641' has no port; "
             'write "ADDRESS:PORT", for example "0.0.0.0:3478"'
         ),
         "icebroker.toml:5: log.level: input should be 'debug', 'info', 'warning' or 'error'",

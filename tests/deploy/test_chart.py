@@ -22,6 +22,7 @@ CHART = Path(__file__).parents[2] / "deploy/helm/icebroker"
 RENDERER = Path(__file__).with_name("helm") / "render.go"
 KUBERNETES = ["1.25", "1.37"]
 """The oldest that the chart says it is for, and the newest that is known."""
+POD = "$(POD_IP)"
 OF_THE_OPERATOR = {"ServiceMonitor", "PrometheusRule"}
 SMALLEST = {"secrets": {"existing": "mine"}, "turn": {"config": {"hostname": "turn.example.org"}}}
 LARGEST: dict[str, Any] = {
@@ -165,16 +166,20 @@ def test_the_pods_start_with_settings_that_are_good(render, changes, tmp_path):
                 environment[name] = str(tmp_path / ("url" if "REDIS" in name else "secret"))
             if name.startswith("ICEBROKER_TURN__TLS_") and service == "turn":
                 assert any(value.startswith(mount) for mount in mounts)
-        address = environment["ICEBROKER_ADMIN__LISTEN"].replace("$(POD_IP)", "192.0.2.1")
+        listen = environment["ICEBROKER_ADMIN__LISTEN"]
+        address = listen.replace(POD, "192.0.2.1")
         settings = load(None, environment | {"ICEBROKER_ADMIN__LISTEN": address})
         assert settings.turn.hostname == "turn.example.org"
-        assert settings.admin.listen == ("192.0.2.1", 9641)
+        # The second one is where `kubectl port-forward` comes out.
+        assert settings.admin.listen == (("192.0.2.1", 9641), ("127.0.0.1", 9641))
+        ipv6 = load(None, environment | {"ICEBROKER_ADMIN__LISTEN": listen.replace(POD, "fd00::5")})
+        assert ipv6.admin.listen[0] == ("fd00::5", 9641)
         assert bool(settings.admin.token) == (changes is LARGEST)
         (secret,) = (v["secret"] for v in template["spec"]["volumes"] if v["name"] == "secrets")
         keys = {item["key"] for item in secret["items"]}
         assert ("admin" in keys) == (changes is LARGEST)
         (metrics,) = (p for p in container["ports"] if p["name"] == "metrics")
-        assert metrics["containerPort"] == settings.admin.listen.port
+        assert {metrics["containerPort"]} == {place.port for place in settings.admin.listen}
         drain = getattr(settings, service).drain_timeout
         assert template["spec"]["terminationGracePeriodSeconds"] > drain
 

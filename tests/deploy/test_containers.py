@@ -13,6 +13,7 @@ import yaml
 
 from config.load import load
 from tests.conftest import need
+from tests.doctor.lab import certificate
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "deploy/Dockerfile").read_text()
@@ -57,10 +58,15 @@ def test_the_image_runs_as_nobody_in_particular():
 
 
 @pytest.fixture
-def compose(tmp_path: Path) -> dict[str, Any]:
+def compose() -> dict[str, Any]:
     """The compose file as compose reads it."""
-    (tmp_path / "secrets").mkdir()
-    command = [need("docker-compose"), "-f", str(ROOT / "deploy/compose.yaml"), "config"]
+    return composed("compose.yaml")
+
+
+def composed(*names: str) -> dict[str, Any]:
+    """Some of the compose files together, as compose reads them."""
+    files = [argument for name in names for argument in ("-f", str(ROOT / "deploy" / name))]
+    command = [need("docker-compose"), *files, "config"]
     done = subprocess.run(
         command,
         env={**os.environ, "ICEBROKER_HOSTNAME": "rtc.example.org"},
@@ -103,8 +109,28 @@ def test_the_composed_service_starts_with_settings_that_are_good(
     assert grace
     seconds = 60 * int(grace[1] or 0) + int(grace[2] or 0)
     assert seconds > max(settings.turn.drain_timeout, settings.signaling.drain_timeout)
+    assert settings.admin.token
     check = " ".join(service["healthcheck"]["test"])
-    assert f"http://{settings.admin.listen}/readyz" in check
+    assert f"http://{settings.admin.listen[0]}/readyz" in check
+
+
+def test_tls_comes_with_a_second_file(tmp_path: Path):
+    service = composed("compose.yaml", "compose.tls.yaml")["services"]["icebroker"]
+    given = {secret["source"] for secret in service["secrets"]}
+    pem, key = certificate(tmp_path, "rtc.example.org")
+    files = {"TLS_CERTIFICATE": pem, "TLS_KEY": key}
+    environment = dict(service["environment"])
+    for name, file in files.items():
+        asked = Path(environment[f"ICEBROKER_TURN__{name}"])
+        assert (asked.parent, asked.name in given) == (Path("/run/secrets"), True)
+        environment[f"ICEBROKER_TURN__{name}"] = file
+    (tmp_path / "secret").write_text("a secret that is long enough")
+    for name in environment:
+        if name.endswith("_FILE"):
+            environment[name] = str(tmp_path / "secret")
+    settings = load(None, environment, services=("turn", "signaling"))
+    assert [place.port for place in settings.turn.listen_tls] == [5349, 5349]
+    assert {"turn_secret", "token_secret", "admin_token"} < given
 
 
 def test_what_is_mounted_is_there(compose: dict[str, Any]):
@@ -113,3 +139,29 @@ def test_what_is_mounted_is_there(compose: dict[str, Any]):
             source = volume["source"] if isinstance(volume, dict) else volume.split(":")[0]
             if "/" in source:
                 assert Path(source).exists(), f"{name}: {source}"
+
+
+def test_the_kernel_program_comes_with_a_third_file(compose: dict[str, Any]):
+    services = composed("compose.yaml", "compose.kernel.yaml")["services"]
+    loader, relay = services["icebroker-kernel"], services["icebroker"]
+    unit = (ROOT / "deploy/systemd/icebroker-kernel.service").read_text()
+    (rights,) = re.findall(r"^CapabilityBoundingSet=(.+)", unit, re.MULTILINE)
+    assert {f"CAP_{name}" for name in loader["cap_add"]} == set(rights.split())
+    user = next(step[1] for step in FINAL if step[0] == "USER").partition(":")[0]
+    assert loader["command"] == ["kernel", "--lend-to", user]
+    # Of what compose.yaml says for safety the relay keeps all; the right is for its seccomp profile.
+    assert "user" not in relay
+    assert relay["cap_add"] == ["BPF"]
+    for key in ("cap_drop", "security_opt", "read_only", "network_mode", "command"):
+        assert relay[key] == compose["services"]["icebroker"][key]
+    name = "ICEBROKER_TURN__STATE_DIRECTORY"
+    settings = load(None, {name: relay["environment"][name]})
+    mounted = dict(volume.split(":")[1::-1] for volume in map(_short, relay["volumes"]))
+    assert mounted[settings.turn.state_directory] == "state"
+    assert mounted[str(Path(settings.turn.kernel_directory).parent)] == "/run/icebroker"
+    assert set(mounted) == {_short(volume).split(":")[1] for volume in loader["volumes"]}
+
+
+def _short(volume: Any) -> str:
+    """A volume as ``source:target``, in whichever form compose gives it."""
+    return f"{volume['source']}:{volume['target']}" if isinstance(volume, dict) else volume

@@ -48,6 +48,30 @@ def test_too_few_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
     assert findings(max_allocations=2000)["descriptors"].status is OK
 
 
+def test_a_port_that_is_roots(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(host, "STATUS", tmp_path / "status")
+    everything = (1 << 41) - 1
+    for held, status in ((everything, OK), (everything & ~(1 << 10), W)):
+        (tmp_path / "status").write_text(f"Name:\tpython\nCapEff:\t{held:016x}\nSeccomp:\t0\n")
+        assert findings(listen=["127.0.0.1:443"])["rights"].status is status
+        assert "rights" not in findings()
+    one = findings(listen=["127.0.0.1:443", "127.0.0.1:80"])["rights"]
+    assert "may not listen on 80, 443: ports below 1024" in one.says
+    assert "CAP_NET_BIND_SERVICE" in one.next
+
+
+@pytest.mark.parametrize(("count", "status"), [(900, W), (600, OK)])
+def test_a_firewall_that_forgets_soon(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, count: int, status: Status
+) -> None:
+    monkeypatch.setattr(host, "TRACKED", tmp_path)
+    (tmp_path / "nf_conntrack_count").write_text(f"{count}\n")
+    (tmp_path / "nf_conntrack_max").write_text("1000\n")
+    one = findings()["tracking"]
+    assert (one.status, f"{count} connections, of 1000" in one.says) == (status, True)
+    assert status is OK or "nf_conntrack_max=4000" in one.next
+
+
 def test_an_address_that_is_another_machines() -> None:
     one = findings(relay_addresses=["192.0.2.7"])["addresses"]
     assert (one.status, "192.0.2.7" in one.says) == (F, True)
@@ -161,11 +185,13 @@ def test_without_a_url_it_looks_at_our_own(shell: Shell) -> None:
     port = free_port()
     shell.write(
         f'[turn]\nlisten = ["127.0.0.1:{port}"]\nsecret = "a secret of this very test"\n'
+        f'[signaling]\nlisten = "127.0.0.1:{free_port()}"\n'
         f'[redis]\nurl = "redis://127.0.0.1:{free_port()}"\n'
     )
     done = shell.run("doctor", "--timeout", "1")
     assert done.code == 1
     assert "FAIL  redis" in done.out
+    assert "no signaling runs here" in done.out
     assert f"nothing listens on UDP 127.0.0.1:{port}" in done.out
     assert "a secret of this very test" not in done.out
 

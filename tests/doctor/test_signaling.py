@@ -15,7 +15,8 @@ import jwt
 import pytest
 from aiohttp import web
 
-from signaling.examine import Examined, Finding, _hello, examine_signaling
+from config.signaling import SignalingSettings
+from signaling.examine import Examined, Finding, _hello, examine_own, examine_signaling
 from tests.doctor.lab import certificate
 from tests.interop.process import free_port
 from tests.shell import Shell, answers
@@ -42,6 +43,18 @@ async def test_a_server_that_is_well() -> None:
         ["turn:127.0.0.1:3478?transport=udp"],
     ]
     assert examined.ice_servers[1].credential
+
+
+async def test_our_own() -> None:
+    async with signaling(token_secret=TOKEN_SECRET) as service:
+        port = service.addresses[0][1]
+        settings = SignalingSettings.model_validate({"listen": f"0.0.0.0:{port}"})
+        place, findings = await examine_own(settings, token("anna"))
+        assert place == f"http://127.0.0.1:{port}"
+        assert {one.status for one in findings} == {"ok"}
+    _, gone = await examine_own(settings)
+    assert [(one.check, one.status) for one in gone] == [("http", "skip")]
+    assert "no signaling runs here" in gone[0].says
 
 
 async def test_a_server_with_tokens() -> None:

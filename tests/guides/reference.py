@@ -95,7 +95,8 @@ def metrics() -> str:
     """Every metric, as the collectors of both services give it."""
     text = [ABOUT_METRICS]
     relay, signaling = _services()
-    relay.collector._gauges.certificate_expiry = lambda: 0.0  # else there is no such metric
+    for service in (relay, signaling):  # else there is no such metric
+        service.collector._gauges.certificate_expiry = lambda: 0.0
     for title, families in (
         ("The relay", relay.collector.collect()),
         ("Its workers, where there are several", worker_metrics([WorkerRow(True, 0, 0, 0.0)])),

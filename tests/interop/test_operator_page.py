@@ -9,7 +9,9 @@ from tests.operator_api import TOKEN, operator
 from tests.signaling.live import signaling, sockets
 from tests.turn.live import UDP, Client, port_of, relay
 from turn.admin.journal import Journal
+from turn.codec import registry
 from turn.codec.registry import Method
+from turn.codec.values import Address
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\">"
 
@@ -66,6 +68,14 @@ async def test_it_shows_what_goes_on_and_ends_what_it_is_told_to(stage, page, co
     assert TOKEN not in page.url
     await page.wait_for_selector("[data-testid=state]:text-is('ready')")
     await page.wait_for_selector("[data-testid=refusals] >> text=there is no such user")
+    # What happened before the page came is told as well.
+    await page.wait_for_selector("[data-testid=events] >> text=allocation created")
+    await page.fill("#why input[name=code]", "403")
+    await page.click("#why >> text=Filter")
+    await page.wait_for_selector("[data-testid=refusals] >> text=nothing of that was refused")
+    await page.fill("#why input[name=code]", "401")
+    await page.click("#why >> text=Filter")
+    await page.wait_for_selector("[data-testid=refusals] >> text=there is no such user")
     # A name is text, whatever it looks like.
     await page.wait_for_selector("[data-testid=peers] >> text=onerror")
     assert await page.title() == "Icebroker operator"
@@ -80,14 +90,37 @@ async def test_it_shows_what_goes_on_and_ends_what_it_is_told_to(stage, page, co
 
     other = await connect(port_of(turn))
     await other.allocate()
-    await page.wait_for_selector("[data-testid=events] >> text=allocation created")
+    rows = page.locator("[data-testid=allocations] tbody tr")
+    await rows.nth(1).wait_for()
+    port = f"{other.sock.getsockname()[1]}"
+    await page.wait_for_selector(f"[data-testid=events] >> text=127.0.0.1:{port}")
     await page.click("[data-testid=allocations] tr:nth-child(2) >> text=End")
     await page.click("[data-testid=yes]")
     await page.wait_for_selector("[data-testid=events] >> text=operator")
-    rows = page.locator("[data-testid=allocations] tbody tr")
     await rows.nth(1).wait_for(state="detached")
     assert await rows.count() == 1
     assert turn.stats.allocations_closed["operator"] == 1
+
+
+async def test_it_says_what_is_dropped_and_who_relays_most(stage, page, connect):
+    turn, api, _ = stage
+    clients = [await connect(port_of(turn)) for _ in range(2)]
+    for client in clients:
+        await client.allocate()
+    busy = clients[1]
+    peer = Address("127.0.0.1", 9)
+    await busy.request(
+        Method.CHANNEL_BIND, (registry.CHANNEL_NUMBER, 0x4001), (registry.XOR_PEER_ADDRESS, peer)
+    )
+    await page.goto(f"{api.base}/#token={TOKEN}")
+    await page.wait_for_selector("[data-testid=allocations] tbody tr:nth-child(2)")
+    await busy.send(b"\x40\x01\x00\x04over")
+    for _ in range(20):
+        await busy.send(b"\x40\x02\x00\x04over")
+    await page.wait_for_selector(".tile >> text=packets, mostly no channel")
+    await page.select_option("[data-testid=sort]", "sent_bytes")
+    first = page.locator("[data-testid=allocations] tbody tr").first
+    await first.locator("text=4 B").wait_for()
 
 
 async def test_a_drain_is_asked_about_seen_and_taken_back(stage, page, connect):

@@ -24,6 +24,8 @@ class Receiver:
         self.url = ""
         self.got: list[dict[str, Any]] = []
         self.ids: list[str] = []
+        self.requests: list[tuple[dict[str, str], bytes]] = []
+        """The headers and bodies that those came by."""
         self.answer: Callable[[dict[str, Any]], Awaitable[web.Response]] = self._take
         """What is answered; a test may have another."""
 
@@ -33,6 +35,7 @@ class Receiver:
         check(request.headers, body)
         message = json.loads(body)
         self.got.append(message)
+        self.requests.append((dict(request.headers), body))
         self.ids.append(request.headers["webhook-id"])
         return await self.answer(message)
 

@@ -1,7 +1,9 @@
 """Rooms and peers as an operator sees them and ends them, over each broker."""
 
 import asyncio
+import socket
 import time
+from urllib.parse import urlencode
 
 import aiohttp
 import jwt
@@ -151,3 +153,56 @@ async def test_nothing_that_is_kept_holds_a_secret(stage):
         text = (await api.ask(path)).text
         for secret in (welcome["secret"], welcome["session"], "canary", TOKEN_SECRET):
             assert secret not in text
+
+
+async def test_which_other_nodes_there_are(server):
+    default_broker.set(on(server))
+    try:
+        async with (
+            signaling(token_secret=TOKEN_SECRET) as service,
+            operator(Journal(), service) as api,
+            sockets(service) as connect,
+        ):
+            await enter(connect, "anna")
+            alone = await api.get("rooms")
+            assert (alone["part"], alone["total"]) == (None, 1)
+            async with (
+                signaling(token_secret=TOKEN_SECRET) as other,
+                sockets(other) as elsewhere,
+            ):
+                await enter(elsewhere, "bert", "other")
+                for kind in ("rooms", "peers"):
+                    page = await api.get(kind)
+                    assert page["total"] == 1
+                    assert page["part"].startswith("Only what is at this node, on ")
+                    assert f"{socket.gethostname()} (1 sessions)" in page["part"]
+                nodes = (await api.get("status"))["services"]["signaling"]["nodes"]
+                assert [(node["name"], node["sessions"]) for node in nodes] == [
+                    (socket.gethostname(), 1)
+                ] * 2
+                assert nodes[0]["id"] == service._broker.node
+            assert (await api.get("rooms"))["part"] is None
+        assert not [key for key in server.every_key() if key.endswith(b":h")]
+    finally:
+        default_broker.set(None)
+
+
+@pytest.mark.parametrize("name", ["..", ".", "a/b", "..%2f..", "%2E%2E", "?#&+ é"])
+async def test_names_that_a_path_cannot_have(stage, name):
+    _, api, connect = stage
+    peer, _ = await enter(connect, name, name)
+    asked = urlencode({"id": name})
+    assert (await api.get(f"room?{asked}"))["id"] == name
+    assert (await api.ask(f"room?{asked}", "DELETE")).body == {"id": name, "ended": True}
+    assert await peer.closed() == 4507
+    assert (await api.ask(f"room?{asked}")).status == 404
+    user = urlencode({"user": name})
+    made = await api.ask(f"revocation?{user}", "PUT")
+    assert (made.status, made.body["user"]) == (200, name)
+    assert (await api.ask(f"revocation?{user}", "DELETE")).body == {"revocations": []}
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+async def test_nobody_is_revoked_by_no_name(stage, method):
+    _, api, _ = stage
+    assert (await api.ask("revocation", method)).status == 400

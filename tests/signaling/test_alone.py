@@ -243,6 +243,24 @@ async def test_a_sender_who_asks_again_after_it_is_heard_once(torn: Torn):
     assert torn.heard(torn.one, "b") == [1]
 
 
+async def test_who_has_sent_much_to_others_since_is_heard_once_all_the_same(torn: Torn):
+    """What Redis remembers of a sender has an end: what it may ask again has to be in it."""
+    await torn.cut()
+    answers = []
+    for number in range(MOST_REQUESTS):
+        with pytest.raises(Later) as later:
+            await torn.one.send("a", "peer-c", message(number), f"to c {number}")
+        answers.append(later.value.answer)
+        await torn.one.acknowledge("c", torn.last("c"))
+    await torn.tell("last")
+    await torn.one.acknowledge("b", torn.last("b"))
+    await torn.mend()
+    assert await torn.two.resume("a", b"a", torn.last("a")) is not None
+    assert not await torn.two.send("a", "peer-b", message("last"), "id last")
+    await torn.one.renew()
+    assert torn.heard(torn.one, "b") == ["last"]
+
+
 async def test_redis_that_comes_and_goes_while_it_is_put_right(torn: Torn):
     """The mailbox took over, and the answer to that was lost: the numbers jump once more."""
     await torn.cut()

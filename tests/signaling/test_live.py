@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import time
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -11,6 +12,7 @@ import jwt
 import pytest
 
 from signaling.client import Client, SignalingError
+from signaling.unread import Unread
 from tests.patience import PATIENCE, until
 from tests.redis_server import redis_server
 from tests.signaling.live import default_broker, on, signaling, sockets, url
@@ -399,6 +401,52 @@ class TestTokens:
             await one.join("r")
             assert (await two.join("r"))["code"] == "room_full"
 
+    async def test_one_user_has_so_many_sockets_and_no_more(self):
+        async with (
+            signaling(token_secret=TOKEN_SECRET, max_connections_per_user=2) as service,
+            sockets(service) as connect,
+        ):
+            ada = {"token": token(sub="ada")}
+            first, second, third, other = [await connect() for _ in range(4)]
+            begun = await first.hello(**ada)
+            await second.hello(**ada)
+            await third.say(type="hello", **ada)
+            assert (await third.hear())["code"] == "too_many_connections"
+            assert await third.closed() == 4508
+            await other.hello(token=token(sub="bob"))
+            # Her own socket may be replaced, which makes it no third one.
+            seen = {"session": begun["session"], "secret": begun["secret"], "seq": 0}
+            again = await connect()
+            assert (await again.hello(resume=seen))["resumed"] is True
+            assert await first.closed() == 4501
+            # One that she drops makes room for another one; it comes back when there is room again.
+            again.ws._response.connection.transport.abort()
+            await until(lambda: service._websockets.connections == 2)
+            last, back = await connect(), await connect()
+            await last.hello(**ada)
+            await back.say(type="hello", resume=seen)
+            refused = await back.hear()
+            assert (refused["code"], refused["retryable"]) == ("unavailable", True)
+            assert await back.closed() == 4004
+            await last.ws.close()
+            await until(lambda: service._websockets.connections == 2)
+            back = await connect()
+            assert (await back.hello(resume=seen))["resumed"] is True
+        assert not service._hub._holders
+
+    async def test_tokens_of_nobody_count_by_their_room(self):
+        async with (
+            signaling(token_secret=TOKEN_SECRET, max_connections_per_user=1) as service,
+            sockets(service) as connect,
+        ):
+            shared = {"token": token(capacity=2)}
+            for _ in range(4):
+                await (await connect()).hello(**shared)
+            one = await connect()
+            await one.say(type="hello", **shared)
+            assert (await one.hear())["code"] == "too_many_connections"
+            await (await connect()).hello(token=token("another", capacity=2))
+
 
 class TestHttp:
     async def get(self, service, path, **options):
@@ -545,6 +593,24 @@ class TestPythonClient:
                 await asyncio.gather(*asked)
                 got = [event async for event in until_data(heard, "third")]
                 assert got == ["first", "second", "third"]
+
+    async def test_who_does_not_read_events_gets_answers_and_hears_what_was_lost(self, monkeypatch):
+        monkeypatch.setattr("signaling.client.Unread", partial(Unread, 4))
+        async with signaling() as service:
+            address = url(service, "/ws", "ws")
+            async with Client(address) as one, Client(address) as two:
+                await two.join("r")
+                await one.join("r")  # of which two hears first
+                for number in range(5):
+                    await one.message(number)
+                await two.message("sent and answered")
+                await until(lambda: two._seen == 6)
+                heard = two.events()
+                got = [await anext(heard) for _ in range(5)]
+                assert [each.get("data") for each in got] == [None, 0, 1, 2, None]
+                assert got[-1] == {"type": "lost", "count": 2}
+                await one.message("later")
+                assert (await anext(heard))["data"] == "later"
 
     async def test_it_says_so_when_the_session_could_not_go_on(self):
         async with signaling(resume_window=0.05) as service:

@@ -331,6 +331,21 @@ async def test_where_tokens_are_asked_for_the_client_s_token_is_one_of_ours(brok
         assert (await nodes.get("/peerjs/peerjs/peers"))[0] == 401
 
 
+async def test_one_user_has_so_many_sockets_and_no_more():
+    async with net(token_secret=SECRET, max_connections_per_user=1) as nodes:
+        claims = {"room": "r", "sub": "ada", "exp": time.time() + 60}
+        token = Tokens([SECRET]).mint(claims)
+        ada = await nodes.open("one", token=token)
+        other = await nodes.connect("two", token=token)
+        assert (await other.hear())["type"] == "ERROR"
+        assert await other.closed() == 4508
+        again = await nodes.open("one", token=token)
+        assert await ada.closed() == 4501
+        await again.ws.close()
+        await until(lambda: not nodes.nodes[0]._hub._holders)
+        await nodes.open("two", token=token)
+
+
 async def test_a_user_comes_back_with_a_newer_token_of_its_own(broker):
     async with net(broker, token_secret=SECRET) as nodes:
 
@@ -373,6 +388,14 @@ async def test_what_waits_is_bounded():
         for number in range(257):
             await ada.say("CANDIDATE", f"p{number}", 1)
         assert await ada.hear() == {"type": "EXPIRE", "src": "p256", "dst": "ada"}
+
+
+async def test_a_name_that_nobody_may_have_waits_for_nobody():
+    """What waits is bounded by its payload: names of a message's length would be beside that."""
+    async with net() as nodes:
+        ada = await nodes.open("ada")
+        await ada.say("OFFER", "x" * 65, 1)
+        await until(lambda: nodes.nodes[0].stats.dropped["bad_message"] == 1)
 
 
 async def test_what_waits_is_bounded_in_bytes_too():

@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from signaling.protocol.messages import MessageOut
-from signaling.session import Mailbox, MailboxFull, RateLimit, RecentRequests
+from signaling.session import (
+    LEAST_REMEMBERED_IDS,
+    Mailbox,
+    MailboxFull,
+    RateLimit,
+    RecentRequests,
+)
 from signaling.shelf import Shelf
 
 
@@ -51,6 +57,13 @@ def test_a_full_mailbox_takes_nothing_and_counts_nothing(messages, octets):
     assert mailbox.append(event())[0] == 4
 
 
+def test_a_mailbox_counts_bytes_and_not_characters():
+    words = MessageOut("peer", Raw(b'"' + "\N{GRINNING FACE}".encode() * 40 + b'"'))
+    mailbox = Mailbox(100, 200)  # 40 characters and 60 around them; 160 bytes and 60 around them
+    with pytest.raises(MailboxFull):
+        mailbox.append(words)
+
+
 @given(st.lists(st.one_of(st.none(), st.integers(0, 40)), max_size=60))
 def test_what_was_not_acknowledged_can_always_be_had(steps):
     mailbox, sent, acknowledged = Mailbox(1000, 1 << 20), 0, 0
@@ -67,13 +80,14 @@ def test_what_was_not_acknowledged_can_always_be_had(steps):
         )
 
 
-def test_a_retry_gets_the_answer_of_the_first_try():
+def test_the_latest_requests_are_remembered_and_no_others_for_long():
     recent = RecentRequests()
-    recent.put("1", "answer")
-    assert recent.get("1") == "answer"
-    for number in range(600):
-        recent.put(f"x{number}", "")
-    assert recent.get("1") is None
+    for number in range(3000):
+        assert f"{number}" not in recent
+        recent.add(f"{number}")
+        kept = [f"{earlier}" in recent for earlier in range(number + 1)]
+        assert all(kept[-LEAST_REMEMBERED_IDS:])
+        assert not any(kept[: -2 * LEAST_REMEMBERED_IDS])
 
 
 def test_a_burst_and_then_the_rate():

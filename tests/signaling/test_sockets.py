@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from signaling import outbox
+from signaling import hub, outbox
 from tests.redis_server import redis_server
 from tests.signaling.live import on, signaling, sockets
 
@@ -101,7 +101,7 @@ async def test_a_request_that_waits_does_not_make_others_deliveries_look_slow(se
             await one.hear("pong")
             await asyncio.sleep(1)  # what waits is this old now
             before = service.stats.delivery.total
-            service._hub.deliver(session.record.session, 1000, '{"type":"message","seq":1000}')
+            service._hub.deliver(session.record.session, 1000, b'{"type":"message","seq":1000}')
             await two.hear("message")
             assert service.stats.delivery.total - before < 1
         finally:
@@ -148,3 +148,28 @@ async def test_who_is_cut_while_it_writes_hears_why(monkeypatch):
             service._hub.close_all()
             read = await asyncio.to_thread(go_on_writing, connection)
             assert read.endswith((4000).to_bytes(2, "big") + b"the server stops")
+
+
+async def test_who_goes_on_at_another_node_gets_fresh_ice_servers_there(server, monkeypatch):
+    """Only the node that gave them out knows when the ones that it has will end."""
+    monkeypatch.setattr(hub, "ICE_AGAIN_WITHIN", 0.1)
+    redis = on(server)
+    async with (
+        signaling(redis) as here, signaling(redis) as there,
+        sockets(here) as connect, sockets(there) as connect_there,
+    ):  # fmt: skip
+        one = await connect()
+        welcome = await one.hello()
+        await one.join("r")
+        idle = await connect()
+        never_joined = await idle.hello()
+        await one.ws.close(code=4000)
+        await idle.ws.close(code=4000)
+        again, elsewhere = await connect_there(), await connect_there()
+        for socket_there, before in ((again, welcome), (elsewhere, never_joined)):
+            resume = {"session": before["session"], "secret": before["secret"], "seq": 0}
+            assert (await socket_there.hello(resume=resume))["resumed"]
+        turn = (await again.hear("ice"))["iceServers"][1]
+        assert turn["credential"]
+        await elsewhere.say(type="ping", t=1)
+        assert await elsewhere.hear() == {"type": "pong", "t": 1}  # it never had any

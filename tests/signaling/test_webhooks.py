@@ -1,17 +1,21 @@
 """Webhooks of what becomes of rooms and peers, to a real receiver, over both brokers."""
 
 import asyncio
+import base64
+import json
 import re
+import secrets
 
 import aiohttp
 import pytest
 from aiohttp import web
+from standardwebhooks import Webhook, WebhookVerificationError
 
 from signaling import lifecycle
 from signaling.broker.base import Unavailable
 from signaling.broker.waiting import MOST_WAITING, WaitingEvents
 from signaling.client import Client
-from signaling.webhook import Poster, Unreachable, key_of, sign
+from signaling.webhook import Poster, Unreachable, keys_of, sign
 from tests.interop.cluster import cluster
 from tests.patience import until
 from tests.redis_server import redis_server
@@ -52,11 +56,29 @@ def telling(broker, back_end, **settings):
 
 
 def test_a_signature_is_that_of_the_specification_s_own_example():
-    key = key_of("whsec_plJ3nmyCDGBKInavdOK15jsl")
+    (key,) = keys_of("whsec_plJ3nmyCDGBKInavdOK15jsl")
     body = b'{"event_type":"ping","data":{"success":true}}'
     assert sign(key, "msg_loFOjxBNrRLzqYUf", 1731705121, body) == (
         "v1,rAvfW3dJ/X/qxhsaXPOyyCGmRKsaKWcsNccKXlIktD0="
     )
+
+
+@pytest.mark.parametrize("prefix", ["whsec_", ""])
+async def test_the_specification_s_library_believes_it(back_end, prefix):
+    """As a back end uses it, with the same secret, as operators make it."""
+    made = prefix + base64.b64encode(secrets.token_bytes(32)).decode()
+    async with (
+        signaling(webhook_url=back_end.url, webhook_secret=[SECRET, made]) as service,
+        sockets(service) as connect,
+    ):
+        one = await connect()
+        await one.hello(name="Ada")
+        await one.join("r")
+        await back_end.until("room.opened", "peer.joined Ada")
+    for headers, body in back_end.requests:
+        assert Webhook(made).verify(body, headers) == json.loads(body)
+        with pytest.raises(WebhookVerificationError):
+            Webhook(made).verify(body + b" ", headers)
 
 
 async def test_what_becomes_of_a_room_is_told_in_order(broker, back_end):

@@ -27,13 +27,13 @@ class Ear:
     """A hub that keeps what it is handed."""
 
     def __init__(self) -> None:
-        self.delivered: list[tuple[str, int, str]] = []
+        self.delivered: list[tuple[str, int, bytes]] = []
         self.revocations: list[Revocation] = []
         self.cuts: list[tuple[str, CloseCode]] = []
 
-    def deliver(self, session: str, seq: int, text: str) -> None:
+    def deliver(self, session: str, seq: int, frame: bytes) -> None:
         """Keep it."""
-        self.delivered.append((session, seq, text))
+        self.delivered.append((session, seq, frame))
 
     def revoked(self, revocation: Revocation) -> None:
         """Keep it."""
@@ -71,7 +71,7 @@ class World:
     async def heard(self, session: str) -> list[tuple[str, Any, int]]:
         """(type, event or data, seq) of everything that a session was handed."""
         await self.settle()
-        events = [json.loads(text) for name, _, text in self.ear.delivered if name == session]
+        events = [json.loads(frame) for name, _, frame in self.ear.delivered if name == session]
         return [(e["type"], e.get("event", e.get("data")), e["seq"]) for e in events]
 
     async def presence(self, session: str) -> list[str]:

@@ -51,7 +51,7 @@ CASES = [
 ]  # fmt: skip
 ELSEWHERE = {
     "reply_limit", "too_many_connections", "client_backlog", "user_bandwidth",
-    "address_bandwidth", "total_bandwidth", "no_proxy_header",
+    "address_bandwidth", "total_bandwidth", "no_proxy_header", "too_many_handshakes",
 }  # fmt: skip
 """Shown by test_reflection, test_streams, and the tests of the transports and of bandwidth."""
 

@@ -8,11 +8,12 @@ import pytest
 
 from config.certificate import self_signed
 from tests.patience import PATIENCE, until
-from tests.turn.live import UDP, Client, port_of, relay
+from tests.turn.live import UDP, Client, port_of, relay, settings
 from turn.codec import registry
 from turn.codec.registry import MessageClass, Method
 from turn.codec.values import Address
 from turn.stats import DropReason
+from turn.transport.limits import ReplyLimit
 
 GONE = (EOFError, ConnectionError)
 """How a client learns that the connection is closed."""
@@ -113,6 +114,36 @@ async def test_tls_handshakes_are_of_an_addresss_share_of_strangers(connect, tls
         with pytest.raises(GONE):
             await over.receive()
         await until(lambda: service.stats.drops[DropReason.TOO_MANY_CONNECTIONS] == 1)
+
+
+async def test_one_address_makes_us_shake_so_many_hands_a_second(tls):
+    """A handshake is the dearest thing that strangers can ask for, and each place comes free."""
+    trust = ssl.create_default_context(cafile=tls["tls_certificate"])
+
+    async def shake(port: int, source: str) -> bool:
+        try:
+            _, writer = await asyncio.open_connection(
+                "127.0.0.1", port, ssl=trust, local_addr=(source, 0)
+            )
+        except OSError:
+            return False
+        writer.transport.abort()
+        return True
+
+    async with relay(**tls, max_tls_handshakes_per_second=3) as service:
+        port = port_of(service, "tls")
+        limit, clock = service._listeners._stream_shared.handshakes, 1000.0
+        with pytest.MonkeyPatch.context() as stopped:
+            allow = limit.allow
+            stopped.setattr(ReplyLimit, "allow", lambda _, host, __: allow(host, clock))
+            assert [await shake(port, "127.3.0.1") for _ in range(5)] == [True] * 3 + [False] * 2
+            assert await shake(port, "127.3.0.2")  # another one's share
+            clock += 0.34
+            assert [await shake(port, "127.3.0.1") for _ in range(2)] == [True, False]
+        assert service.stats.drops == {DropReason.TOO_MANY_HANDSHAKES: 3}
+        await until(lambda: not service._listeners._stream_shared.strangers.open)
+        service.reload(settings(**tls, max_tls_handshakes_per_second=1000))
+        assert [await shake(port, "127.3.0.3") for _ in range(5)] == [True] * 5
 
 
 async def test_handshakes_that_fail_give_their_places_back(connect, tls):

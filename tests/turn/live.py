@@ -35,6 +35,7 @@ def settings(**changes: Any) -> TurnSettings:
             "max_allocations_per_address": 0,
             "max_unproved_replies_per_second": 100_000,
             "max_bindings_per_second": 100_000,
+            "max_tls_handshakes_per_second": 100_000,
         }
         | changes
     )

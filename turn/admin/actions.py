@@ -15,7 +15,7 @@ from msgspec import Struct
 from turn.admin.drain import Drain, DrainState
 from turn.admin.guard import ApiError, answer
 from turn.admin.journal import Event, Journal, rfc3339
-from turn.admin.operation import Operation, Parameter
+from turn.admin.operation import Operation, Parameter, named
 from turn.admin.service import Control, Service
 
 log = structlog.get_logger("admin")
@@ -125,6 +125,14 @@ class Actions:
         who = Parameter("user", "Only those of this user.")
         user = Parameter("user", "The user's name, without an expiry.", "path")
         v1 = "/api/v1"
+        of_user = [
+            Operation("PUT", f"{v1}/revocations/{{user}}", "revoke",
+                      "End all allocations and sessions of a user, and refuse new ones.",
+                      self._put_revocation, Revocation, (user,), Revoke, (400, 503)),
+            Operation("DELETE", f"{v1}/revocations/{{user}}", "restore",
+                      "Let a user begin again that was revoked, at whichever node.",
+                      self._delete_revocation, Revocations, (user,), refusals=(400, 503)),
+        ]  # fmt: skip
         return [
             Operation("GET", f"{v1}/status", "status", "How the process goes.",
                       self._get_status, self._status),
@@ -148,12 +156,8 @@ class Actions:
                       self._put_log, LogLevel, body=LogLevel, refusals=(400,)),
             Operation("GET", f"{v1}/revocations", "revocations",
                       "Users that may begin nothing new.", self._get_revocations, Revocations),
-            Operation("PUT", f"{v1}/revocations/{{user}}", "revoke",
-                      "End all allocations and sessions of a user, and refuse new ones.",
-                      self._put_revocation, Revocation, (user,), Revoke, (400, 503)),
-            Operation("DELETE", f"{v1}/revocations/{{user}}", "restore",
-                      "Let a user begin again that was revoked, at whichever node.",
-                      self._delete_revocation, Revocations, (user,), refusals=(503,)),
+            *of_user,
+            *(operation.by_query("revocation") for operation in of_user),
         ]  # fmt: skip
 
     # Looking -------------------------------------------------------------------------------
@@ -225,7 +229,7 @@ class Actions:
         return answer(self._revocations())
 
     async def _put_revocation(self, request: web.Request) -> web.Response:
-        user = request.match_info["user"]
+        user = _user(request)
         wanted = await body_of(request, Revoke)
         if not 0 < wanted.seconds <= LONGEST:
             raise ApiError(400, f"seconds: more than 0, up to {LONGEST:.0f}")
@@ -244,7 +248,7 @@ class Actions:
         return answer(made)
 
     async def _delete_revocation(self, request: web.Request) -> web.Response:
-        user = request.match_info["user"]
+        user = _user(request)
         self.done(request, "restore", user=user)
         try:
             for service in self._services:
@@ -265,6 +269,14 @@ class Actions:
         """Tell the log and whoever watches of what an operator does."""
         log.info("operator", action=action, remote=request.remote, **facts)
         self._journal.tell("operator", {"action": action, "remote": request.remote, **facts})
+
+
+def _user(request: web.Request) -> str:
+    """Whom a request is about. :raises ApiError: 400, it does not say."""
+    user = named(request, "user")
+    if not user:
+        raise ApiError(400, "say whom: ?user=")
+    return user
 
 
 async def body_of(request: web.Request, kind: type[S]) -> S:

@@ -57,7 +57,8 @@ class Admin:
             lambda: any(service.draining for service in services),
             lambda: control.reloaded,
         )
-        self._guard = Guard("", is_loopback=settings.listen.is_loopback)
+        self._is_loopback = all(endpoint.is_loopback for endpoint in settings.listen)
+        self._guard = Guard("", is_loopback=self._is_loopback)
         self._drain = Drain(services)
         self._stream = EventStream(journal)
         self._probing = Probing(settings.probe_targets, probe)
@@ -86,23 +87,24 @@ class Admin:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Where it listens, once started."""
+        """Where it listens, once started: the first of its addresses."""
         host, port = self._runner.addresses[0][:2]
         return host, port
 
     async def start(self) -> None:
         """Begin to serve. :raises OSError: the address cannot be listened on."""
         await self._runner.setup()
-        try:
-            await web.TCPSite(self._runner, *self._listen).start()
-        except OSError as error:
-            await self._runner.cleanup()
-            raise OSError(
-                error.errno, f"metrics cannot listen on {self._listen}: {error.strerror}"
-            ) from None
-        if self._guard.on and not self._listen.is_loopback:
+        for endpoint in self._listen:
+            try:
+                await web.TCPSite(self._runner, *endpoint).start()
+            except OSError as error:
+                await self._runner.cleanup()
+                raise OSError(
+                    error.errno, f"metrics cannot listen on {endpoint}: {error.strerror}"
+                ) from None
+        if self._guard.on and not self._is_loopback:
             log.warning("admin.token travels in clear text; keep this network to yourself",
-                        listen=str(self._listen))  # fmt: skip
+                        listen=", ".join(map(str, self._listen)))  # fmt: skip
 
     def reload(self, settings: AdminSettings) -> None:
         """Go on with another token, and other targets to probe."""

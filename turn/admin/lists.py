@@ -9,8 +9,8 @@ from msgspec import Struct
 
 from turn.admin.actions import Actions, now_or_503
 from turn.admin.guard import ApiError, answer
-from turn.admin.operation import Operation, Parameter
-from turn.admin.paging import MOST, USUAL, BadQuery, filters_of, page, parse_query
+from turn.admin.operation import Operation, Parameter, named
+from turn.admin.paging import MOST, USUAL, BadQuery, filters_of, numbers_of, page, parse_query
 from turn.admin.service import Collection
 
 
@@ -34,12 +34,14 @@ class Lists:
                 (name, list[collection.summary]),  # type: ignore[name-defined] # known only here
                 ("next", str | None),
                 ("total", int),
+                ("part", str | None),
             ],
             frozen=True,
         )
         self._page.__doc__ = (
             "A page of them: `next` goes into `after` for the page behind it, and is null on the "
-            "last one; `total` counts all, filtered or not."
+            "last one, and where they are sorted; `total` counts all, filtered or not; `part` says "
+            "of what it is a part only, and where the rest is."
         )
 
     def operations(self) -> list[Operation]:
@@ -51,27 +53,40 @@ class Lists:
                 "limit", f"At most so many, 1 to {MOST}; {USUAL} if not said.", kind="integer"
             ),
             Parameter("after", "Those behind this one: `next` of the page before."),
+            *self._sorting(),
             *(
                 Parameter(name, f"Only those whose `{name}` is, or has among them, this.")
                 for name in filters_of(collection)
             ),
         )
         path, upper = f"/api/v1/{collection.name}", noun.capitalize()
-        return [
-            Operation("GET", path, f"list{upper}s", f"List {collection.name}.",
-                      self._list, self._page, query, refusals=(400,)),
+        of_one = [
             Operation("GET", f"{path}/{{id}}", f"inspect{upper}", f"All of one {noun}.",
                       self._inspect, collection.details, (one,), refusals=(404, 503)),
             Operation("DELETE", f"{path}/{{id}}", f"end{upper}", collection.ends,
                       self._end, Ended, (one,), refusals=(404, 503)),
         ]  # fmt: skip
+        return [
+            Operation("GET", path, f"list{upper}s", f"List {collection.name}.",
+                      self._list, self._page, query, refusals=(400,)),
+            *of_one,
+            *(operation.by_query(noun) for operation in of_one),
+        ]  # fmt: skip
+
+    def _sorting(self) -> list[Parameter]:
+        numbers = numbers_of(self._collection)
+        about = (
+            f"Those with most of it first, one of {', '.join(numbers)}; there is no page behind."
+        )
+        return [Parameter("sort", about)] if numbers else []
 
     async def _list(self, request: web.Request) -> web.Response:
         try:
             query = parse_query(self._collection, request.query)
         except BadQuery as error:
             raise ApiError(400, str(error)) from None
-        return answer(self._page(*await page(self._collection, query)))
+        part = await self._collection.part() or None
+        return answer(self._page(*await page(self._collection, query), part))
 
     async def _inspect(self, request: web.Request) -> web.Response:
         thing = await self._find(request)
@@ -79,14 +94,14 @@ class Lists:
 
     async def _end(self, request: web.Request) -> web.Response:
         thing = await self._find(request)
-        name = request.match_info["id"]
+        name = named(request, "id")
         self._actions.done(request, f"end_{self._collection.noun}", id=name)
         await now_or_503(self._collection.end(thing))
         return answer(Ended(name))
 
     async def _find(self, request: web.Request) -> Any:
         things = await self._collection.snapshot()
-        name = request.match_info["id"]
+        name = named(request, "id")
         if name not in things:
             raise ApiError(404, f"there is no {self._collection.noun} {name!r} here now")
         return things[name]

@@ -124,6 +124,10 @@ class Allocations:
         self._engine = engine
         self._routes = routes
 
+    async def part(self) -> str:
+        """Nothing: a relay's allocations are its own."""
+        return ""
+
     async def snapshot(self) -> Mapping[str, Allocation]:
         """Those that live, by number."""
         return {str(allocation.number): allocation for allocation in self._engine.table}

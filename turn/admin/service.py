@@ -22,6 +22,9 @@ class Collection(Protocol):
     details: type[Struct]
     """Of one that is looked at."""
 
+    async def part(self) -> str:
+        """Where the list is a part of something only: of what, and where the rest is; else ""."""
+
     async def snapshot(self) -> Mapping[str, Any]:
         """Those that there are now, by id."""
 

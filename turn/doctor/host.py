@@ -10,7 +10,7 @@ from config.section import StartError
 from config.turn import TurnSettings
 from turn import assemble
 from turn.doctor.report import Section
-from turn.kernel.plane import NullPlane
+from turn.kernel.plane import HELD
 from turn.transport.addresses import local_addresses
 
 FEW_PORTS = 1000
@@ -18,8 +18,12 @@ DESCRIPTORS_BESIDE = 200
 """What a relay holds open beside one socket an allocation."""
 LARGEST_BUFFER = Path("/proc/sys/net/core/rmem_max")
 SMALL_BUFFER = 1 << 20
-HELD = "another process has"
-"""As the kernel plane says that another relay writes its routes."""
+FIRST_FREE_PORT = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+STATUS = Path("/proc/self/status")
+NET_BIND_SERVICE = 1 << 10
+"""Among the capabilities (linux/capability.h)."""
+TRACKED = Path("/proc/sys/net/netfilter")
+NEARLY_FULL = 0.75
 
 
 def relay(section: Section, settings: TurnSettings) -> None:
@@ -27,7 +31,9 @@ def relay(section: Section, settings: TurnSettings) -> None:
     _ports(section, settings)
     _descriptors(section, settings)
     _addresses(section, settings)
+    _rights(section, settings)
     _buffers(section)
+    _tracking(section)
     _plane(section, settings)
 
 
@@ -88,6 +94,47 @@ def _is_ours(host: str) -> bool:
     return True
 
 
+def _rights(section: Section, settings: TurnSettings) -> None:
+    try:
+        first = int(FIRST_FREE_PORT.read_text())
+        (held,) = (line for line in STATUS.read_text().splitlines() if line.startswith("CapEff:"))
+    except (OSError, ValueError):
+        return
+    endpoints = (*settings.listen, *settings.listen_tls, *settings.listen_dtls)
+    low = sorted({endpoint.port for endpoint in endpoints if 0 < endpoint.port < first})
+    if low and not int(held.split()[1], 16) & NET_BIND_SERVICE:
+        section.warn(
+            "rights",
+            f"a relay run by {user()} may not listen on {', '.join(map(str, low))}: ports below "
+            f"{first} are root's",
+            "give it CAP_NET_BIND_SERVICE (our systemd unit does), or have it sysctl -w "
+            f"net.ipv4.ip_unprivileged_port_start={low[0]}",
+        )
+    elif low:
+        section.ok("rights", f"ports below {first} may be listened on")
+
+
+def _tracking(section: Section) -> None:
+    try:
+        count, most = (
+            int((TRACKED / f"nf_conntrack_{name}").read_text()) for name in ("count", "max")
+        )
+    except (OSError, ValueError):
+        return  # no firewall here keeps track
+    if count > most * NEARLY_FULL:
+        section.warn(
+            "tracking",
+            f"the firewall keeps track of {count} connections, of {most} at most: once it is full, "
+            "packets are lost",
+            f"sysctl -w net.netfilter.nf_conntrack_max={most * 4}, or have it leave out the "
+            "relay's ports (notrack)",
+        )
+    else:
+        section.ok(
+            "tracking", f"the firewall keeps track of {count} connections, of {most} at most"
+        )
+
+
 def _buffers(section: Section) -> None:
     try:
         most = int(LARGEST_BUFFER.read_text())
@@ -122,9 +169,9 @@ def _plane(section: Section, settings: TurnSettings) -> None:
         says = f"a relay run by {user()} has packets go by {plane.name} ({plane.reason})"
     finally:
         plane.stop()
-    if isinstance(plane, NullPlane) and HELD in plane.reason:
+    if HELD in plane.reason:
         section.ok("plane", "the kernel carries for the relay that runs")
         return
-    if isinstance(plane, NullPlane) and settings.data_plane == "auto":
+    if plane.name == "userspace" and settings.data_plane == "auto":
         says += "; the kernel would carry more"
     section.ok("plane", f"{says}; what one does, its log says (data plane)")

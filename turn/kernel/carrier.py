@@ -22,7 +22,7 @@ from turn.kernel.cables import across
 from turn.kernel.hops import Hops, Passage
 from turn.kernel.inherited import Inherited
 from turn.kernel.layout import INDEX, PORTS_PER_WORD, WORD, Way
-from turn.kernel.loader import attach, explained
+from turn.kernel.loader import Lent, attach, borrow, explained
 from turn.kernel.meters import Meters
 from turn.kernel.plane import Unavailable
 from turn.kernel.rtnetlink import Netlink, News
@@ -56,27 +56,39 @@ class Offload:
         self.peer = peer
 
 
-GONE = "the process that lent the kernel program took it away; restart the relay to use another"
+GONE = "the process that lent the kernel program took it away; the next one that lends it is used"
 
 
 class KernelPlane:
     """Carries what it can in the kernel."""
 
     def __init__(
-        self, directory: Path | None = None, hook: Hook = "auto", *, keep: bool = False
+        self,
+        directory: Path | None = None,
+        hook: Hook = "auto",
+        *,
+        keep: bool = False,
+        lent: bool = False,
     ) -> None:
         """Have the program at work. :raises Unavailable: it cannot be.
 
         :param directory: in a bpffs, where the program is lent or kept.
         :param hook: where it may carry packets, unless it is lent.
         :param keep: have what the kernel carries outlive this process.
+        :param lent: use only what another process lends.
         """
         if not sys.platform.startswith("linux"):
             raise Unavailable("the kernel plane needs Linux")
         self._hook = hook
         with ExitStack() as undo:
             try:
-                self._open(undo, directory, hook, keep=keep)
+                self._netlink = Netlink()
+                undo.callback(self._netlink.close)
+                if lent and directory:
+                    self._attached = borrow(directory)
+                else:
+                    self._attached = attach(self._netlink, directory, hook, keep=keep)
+                self._open(undo)
             except OSError as error:
                 raise Unavailable(explained(error)) from None
             self._undo = undo.pop_all()
@@ -85,14 +97,12 @@ class KernelPlane:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
-    def _open(self, undo: ExitStack, directory: Path | None, hook: Hook, *, keep: bool) -> None:
-        self._netlink = Netlink()
-        undo.callback(self._netlink.close)
-        self._news = News()
-        undo.callback(self._news.close)
-        self._attached = attach(self._netlink, directory, hook, keep=keep)
+    def _open(self, undo: ExitStack) -> None:
+        """Have what it needs beside the program."""
         failed = undo.enter_context(ExitStack())
         failed.callback(self._attached.close)
+        self._news = News()
+        undo.callback(self._news.close)
         self._maps = self._attached.maps
         self._inherited = Inherited(self._maps)
         self._meters = Meters(self._maps["meters"], self._inherited.numbers)
@@ -104,6 +114,16 @@ class KernelPlane:
         self._ports = dict(self._inherited.ports)
         self._follow_devices()
         failed.pop_all()
+
+    @property
+    def is_lent(self) -> bool:
+        """Whether another process has the program at work."""
+        return isinstance(self._attached, Lent)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether that one has ended it."""
+        return self._attached.is_gone
 
     @property
     def name(self) -> str:

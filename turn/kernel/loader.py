@@ -13,12 +13,16 @@ import structlog
 
 from turn.kernel.bpf import Map
 from turn.kernel.devices import Devices
-from turn.kernel.pins import Pins
+from turn.kernel.pins import Pins, is_bpffs
 from turn.kernel.program import load, shapes
 from turn.kernel.rtnetlink import Link, Netlink
 from turn.kernel.xdp import Frames, Hook
 
 log = structlog.get_logger("turn")
+
+RIGHTS = "CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"
+CAP_NET_ADMIN, CAP_PERFMON, CAP_BPF = 12, 38, 39
+"""Their numbers (linux/capability.h)."""
 
 
 class Attached(Protocol):
@@ -191,6 +195,18 @@ def attach(netlink: Netlink, directory: Path | None, hook: Hook, *, keep: bool) 
         raise
 
 
+def borrow(directory: Path) -> Attached:
+    """Use what a process with rights lends now. :raises OSError: nobody does, or not to us."""
+    if not is_bpffs(directory):
+        raise OSError(errno.ENOENT, f"nobody lends the kernel program at {directory}")
+    pins = Pins(directory)
+    try:
+        return Lent(pins)
+    except OSError:
+        pins.close()
+        raise
+
+
 def clean(directory: Path) -> None:
     """Take away what a process has pinned that was killed, as nobody goes on with it.
 
@@ -216,6 +232,20 @@ def _pins(directory: Path, *, make: bool) -> Pins | None:
 
 def explained(error: OSError) -> str:
     """Why the kernel refused, and what would help."""
+    if error.errno == errno.EPERM and _has_rights():
+        why = f"{RIGHTS} are there, but bpf(2) is refused: by the seccomp profile or the user "
+        return f"{why}namespace of a container, or by the kernel's lockdown ({error.strerror})"
     if error.errno == errno.EPERM:
-        return f"it needs root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN ({error.strerror})"
+        return f"it needs root, or {RIGHTS} ({error.strerror})"
+    if error.errno == errno.ENOSYS:
+        why = "there is no bpf(2): the kernel was built without it, or a seccomp profile hides it"
+        return f"{why} ({error.strerror})"
     return error.strerror or str(error)
+
+
+def _has_rights() -> bool:
+    """Whether this process has the capabilities, over whatever user namespace it is in."""
+    status = Path("/proc/self/status").read_text("ascii", "replace")
+    _, _, rest = status.partition("CapEff:")
+    held = int(rest.split(maxsplit=1)[0], 16) if rest else 0
+    return all(held >> number & 1 for number in (CAP_NET_ADMIN, CAP_PERFMON, CAP_BPF))

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from turn.kernel.bpf import Map, Shape, device_of, open_pinned, pin, update_link
 from turn.kernel.layout import LAYOUT
+from turn.kernel.plane import HELD
 
 NETWORK = Path("/proc/thread-self/ns/net")
 BPFFS_MAGIC = 0xCAFE4A11
@@ -165,9 +166,8 @@ class Pins:
 
     def close(self) -> None:
         """Let go of the locks."""
-        for descriptor in self._locks:
-            self._unlock(descriptor)
-        self._locks.clear()
+        while self._locks:
+            self._unlock(self._locks[-1])
 
     def _lock(self, part: Path) -> int:
         descriptor = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -175,7 +175,7 @@ class Pins:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
-            raise Taken(errno.EBUSY, f"another process has {part}") from None
+            raise Taken(errno.EBUSY, f"{HELD} {part}") from None
         self._locks.append(descriptor)
         return descriptor
 

@@ -8,6 +8,9 @@ from turn.codec.values import Address
 from turn.routes import NOTHING, Carried, FiveTuple, Route, RouteObserver
 from turn.stats import DropReason
 
+HELD = "another process has"
+"""How the reason begins where another relay writes the routes already."""
+
 
 class Unavailable(Exception):
     """The kernel cannot carry packets here; the message says why, and what would help."""

@@ -134,6 +134,7 @@ class Listeners:
         """Hold strangers to these settings from now on."""
         self._shared.replies.set_rate(settings.max_unproved_replies_per_second)
         self._shared.bindings.set_rate(settings.max_bindings_per_second)
+        self._stream_shared.handshakes.set_rate(settings.max_tls_handshakes_per_second)
         self._stream_shared.strangers.most = settings.max_unauthenticated_per_address
         self._stream_shared.strangers.timeout = settings.first_request_timeout
 

@@ -21,7 +21,7 @@ from turn.relay.forward import Forwarder
 from turn.relay.tcp import PeerStream
 from turn.routes import Buffer, ClientRoutes, FiveTuple, RouteTable, Transport
 from turn.stats import DropReason, Stats
-from turn.transport.limits import ConnectionLimit
+from turn.transport.limits import ConnectionLimit, ReplyLimit
 from turn.transport.proxies import Proxies, introduced
 
 READ_BYTES = 65536
@@ -52,6 +52,8 @@ class StreamShared(NamedTuple):
     stats: Stats
     strangers: ConnectionLimit
     proxies: Proxies
+    handshakes: ReplyLimit
+    """Of TLS; the bucket is the same, whatever is let through."""
 
 
 class StreamConnection(asyncio.BufferedProtocol):
@@ -310,11 +312,21 @@ class StreamListener:
 
     def _take_in(self, sock: socket.socket, client: Address) -> None:
         """Count a client before its handshake, the dearest thing to do."""
-        if self.shared.strangers.enter(client.host):
+        refused = self._refusal(client.host)
+        if refused is None:
             self._spawn(self._shake_hands(sock, client))
         else:
-            self.shared.stats.drop(DropReason.TOO_MANY_CONNECTIONS)
+            self.shared.stats.drop(refused)
             sock.close()
+
+    def _refusal(self, host: str) -> DropReason | None:
+        """Count a connection of this address in; why not, where it is not."""
+        if not self.shared.strangers.enter(host):
+            return DropReason.TOO_MANY_CONNECTIONS
+        if self._tls is None or self.shared.handshakes.allow(host, time.monotonic()):
+            return None
+        self.shared.strangers.leave(host)
+        return DropReason.TOO_MANY_HANDSHAKES
 
     async def _shake_hands(self, sock: socket.socket, client: Address) -> None:
         connection = StreamConnection(self, stranger=True, source=client)

@@ -20,6 +20,10 @@ class PoolAllocations:
     def __init__(self, workers: Sequence[Worker]) -> None:
         self._workers = workers
 
+    async def part(self) -> str:
+        """Nothing: a relay's allocations are its own."""
+        return ""
+
     async def snapshot(self) -> Mapping[str, AllocationEntry]:
         """Those that live, by number."""
         found: dict[str, AllocationEntry] = {}

@@ -169,12 +169,10 @@ class Child:
         self._setup = setup
         self._addresses = setup.addresses
         self._others = Others(setup.worker, setup.workers, books, self._link.send)
-        replies, bindings = memory.cells(setup.salt)
         self._common = Common(
             setup.key,
             books,
-            replies,
-            bindings,
+            *memory.cells(setup.salt),
             SharedPlaces(memory, setup.worker, setup.salt),
             random_bytes=lambda size: bytes([setup.worker]) + os.urandom(size - 1),
             numbers=itertools.count(setup.first_number, STEP),

@@ -4,6 +4,7 @@
 rows       SLOTS rows of the ledger          key 16 bytes, two float64, a uint32 for each worker
 replies    CELLS float64                     see transport.limits.ReplyLimit
 bindings   CELLS float64
+handshakes CELLS float64
 strangers  a uint16 for each worker and place, worker by worker
 ```
 Pages that nobody has written to cost nothing.
@@ -18,6 +19,8 @@ SLOTS = 1 << 18
 """Rows. What they count is bounded by the allocations there can be: ports of relay addresses."""
 KEY_BYTES = 16
 HEAD_BYTES = KEY_BYTES + 16
+LIMITS = 3
+"""Rate limits that have cells."""
 PLACES = 1 << 16
 """Of connections without proof. Two sources share one with a chance of 1 in 65,536."""
 
@@ -36,8 +39,9 @@ class Memory:
         start = SLOTS * self.row_bytes
         self.times = view[:start].cast("d")
         """The rows, by eights of bytes."""
-        self._cells = view[start : start + 16 * CELLS].cast("d")
-        self.strangers = view[start + 16 * CELLS :].cast("H")
+        end = start + 8 * CELLS * LIMITS
+        self._cells = view[start:end].cast("d")
+        self.strangers = view[end:].cast("H")
 
     @classmethod
     def create(cls, workers: int) -> "Memory":
@@ -46,9 +50,10 @@ class Memory:
         os.ftruncate(descriptor, _size(HEAD_BYTES + -(-4 * workers // 8) * 8, workers))
         return cls(descriptor, workers)
 
-    def cells(self, salt: int) -> tuple[Cells, Cells]:
-        """What the limits on replies and on Binding responses write to."""
-        return Cells(self._cells[:CELLS], salt), Cells(self._cells[CELLS:], salt)
+    def cells(self, salt: int) -> tuple[Cells, Cells, Cells]:
+        """What the limits on replies, on Binding responses and on TLS handshakes write to."""
+        first, second, third = (self._cells[n * CELLS : (n + 1) * CELLS] for n in range(LIMITS))
+        return Cells(first, salt), Cells(second, salt), Cells(third, salt)
 
     def close(self) -> None:
         """Let go of it; the views that others made of it end with them."""
@@ -56,4 +61,4 @@ class Memory:
 
 
 def _size(row_bytes: int, workers: int) -> int:
-    return SLOTS * row_bytes + 16 * CELLS + 2 * PLACES * workers
+    return SLOTS * row_bytes + 8 * CELLS * LIMITS + 2 * PLACES * workers

@@ -16,6 +16,7 @@ from turn import assemble
 from turn.admin.journal import Journal
 from turn.admin.relay import RelayFigures, figures_of
 from turn.codec.values import Address
+from turn.revoked import RevokedFile
 from turn.routes import NOTHING, RouteTable
 from turn.telling import Facts
 from turn.transport.addresses import AddressWatch, local_addresses
@@ -60,14 +61,17 @@ class WorkerPool:
         logs: LogSettings,
         reserved_ports: Iterable[int] = (),
         journal: Journal | None = None,
+        revoked: RevokedFile | None = None,
     ) -> None:
         """Prepare; nothing is opened before ``start``.
 
         :param reserved_ports: ports of our other services on this machine; never relayed to.
+        :param revoked: where revocations outlive the pool.
         :param journal: hears of what happens at the workers, while it is on.
         """
         self._journal = journal or Journal()
         self._revoked: dict[str, tuple[float, float]] = {}
+        self._file = revoked
         self._state = assemble.state_folder(settings)
         self._settings = settings
         self._logs = logs
@@ -122,6 +126,7 @@ class WorkerPool:
         :raises ListenError: an address cannot be listened on.
         """
         self._frozen = self._freeze(self._settings, self._logs)
+        self._revoked = self._file.open() if self._file else {}
         log.info("data plane", plane=self.plane, reason=self.plane_reason)
         await self._crew.start(self._addresses)
         self._watch.start()
@@ -194,7 +199,7 @@ class WorkerPool:
 
     def heed(self, user: str, until: float, spent: float = 0.0) -> None:
         """The same at once, also where it was revoked elsewhere (``TurnService.heed``)."""
-        self._revoked[user] = (until, spent)
+        self._keep(user, until, spent)
         self._crew.tell_all(Revoke(0, user, until, spent))
 
     async def restore(self, user: str) -> None:
@@ -202,9 +207,14 @@ class WorkerPool:
         await self._revoke(user, 0.0, 0.0)
 
     async def _revoke(self, user: str, until: float, spent: float) -> int:
-        self._revoked[user] = (until, spent)
+        self._keep(user, until, spent)
         answers = await self._crew.ask_all(lambda n: Revoke(n, user, until, spent), PATIENCE)
         return sum(answer.count for answer in answers if isinstance(answer, Done))
+
+    def _keep(self, user: str, until: float, spent: float) -> None:
+        self._revoked[user] = (until, spent)
+        if self._file is not None:
+            self._file.put(user, until, spent)
 
     async def stop(self) -> None:
         """Close everything."""

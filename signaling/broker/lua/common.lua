@@ -19,6 +19,7 @@
 --              w:tries hash id → deliveries tried · w:count string ·
 --              w:lost while what happens is not kept
 --   n          zset    nodes by the end of their lease, in ms
+--   h          hash    node → the name of its machine, for operators
 --   x          zset    suspended sessions by the end of their resume window, in ms
 --   n:NODE     channel what wakes a node: "e SESSION SEQ TEXT", "x SESSION WHY OWNER", "t",
 --                      "m TICKET SESSION SEQ TEXT" where a script of its own is the cause

@@ -8,5 +8,6 @@ end
 local left = redis.call('SCARD', P .. 'o:' .. NODE)
 if left == 0 then
   redis.call('ZREM', P .. 'n', NODE)
+  redis.call('HDEL', P .. 'h', NODE)
 end
 return left

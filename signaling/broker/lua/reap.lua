@@ -11,6 +11,7 @@ for _, node in ipairs(redis.call('ZRANGEBYSCORE', P .. 'n', '-inf', time - 1)) d
   end
   if redis.call('SCARD', P .. 'o:' .. node) == 0 then
     redis.call('ZREM', P .. 'n', node)
+    redis.call('HDEL', P .. 'h', node)
   else
     more = 1
   end

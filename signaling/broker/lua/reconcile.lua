@@ -2,7 +2,8 @@
 -- came there meanwhile, which nobody has seen yet and which gets other numbers. A message that is
 -- in both (its answer was lost, or the sender went to another node) is in it once.
 -- ARGV: session, secret's hash, epoch, last seq before, acknowledged, last seq handed on,
--- how many {seq, body, tag}, …, tags of all that was handed on.
+-- how many {seq, body, tag}, …, how many tags, those of what a sender may ask for again, oldest
+-- first, and then those of all else that was handed on.
 -- Gives 1, or 0 where the session is not this node's any more. Again: the same.
 local session, secret, held, base, acked, top, count = unpack(ARGV, 5, 11)
 local key, mailbox = P .. 's:' .. session, P .. 'm:' .. session
@@ -17,7 +18,7 @@ local handed = {}
 for i = first + 2, after - 1, 3 do
   handed[ARGV[i]] = true
 end
-for i = after, #ARGV do
+for i = after + 1, #ARGV do
   handed[ARGV[i]] = true
 end
 local before, meanwhile = {}, {}
@@ -52,8 +53,8 @@ for _, entry in ipairs(meanwhile) do
 end
 redis.call('HSET', key, 'seq', seq, 'bytes', bytes)
 keep(mailbox, math.max(LIFE, redis.call('PTTL', key)))
-for tag in pairs(handed) do
-  local sender, request = string.match(tag, '^(%S+) (.*)$') -- what has no request has no blank
+for i = after + 1, after + tonumber(ARGV[after]) do
+  local sender, request = string.match(ARGV[i], '^(%S+) (.*)$')
   if sender and redis.call('EXISTS', P .. 's:' .. sender) == 1 and not done_before(sender, request) then
     remember(sender, request)
   end

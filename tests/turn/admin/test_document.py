@@ -66,7 +66,7 @@ async def test_it_has_exactly_the_routes_that_are_served(stage, document):
         if route.method != "HEAD" and route.resource.canonical not in NOT_OF_THE_API
     }
     assert described == served
-    assert len(described) == 13 + 3 * 3
+    assert len(described) == 13 + 2 + 3 * (3 + 2)
 
 
 async def test_names_are_given_once_and_parameters_are_those_of_the_path(document):
@@ -101,6 +101,16 @@ CALLS = [
     ("revocations/anna", "PUT", None, 200),
     ("revocations/anna", "PUT", {"seconds": 0}, 400),
     ("revocations/anna", "DELETE", None, 200),
+    ("revocation?user=..", "PUT", None, 200),
+    ("revocation", "PUT", None, 400),
+    ("revocation?user=..", "DELETE", None, 200),
+    ("allocation?id=1", "GET", None, 200),
+    ("allocation?id=1", "DELETE", None, 200),
+    ("room?id=a/b%20c%3F", "GET", None, 200),
+    ("room?id=a/b%20c%3F", "DELETE", None, 200),
+    ("room", "GET", None, 404),
+    ("peer?id=none", "GET", None, 404),
+    ("peer?id=none", "DELETE", None, 404),
     ("allocations", "GET", None, 200),
     ("allocations?limit=0", "GET", None, 400),
     ("allocations/1", "GET", None, 200),

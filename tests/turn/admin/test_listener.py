@@ -128,4 +128,19 @@ async def test_it_answers_while_others_drain_and_is_gone_after_the_stop(start, a
 
 
 def test_it_is_not_for_the_public_by_default():
-    assert AdminSettings().listen.is_loopback
+    assert [endpoint.is_loopback for endpoint in AdminSettings().listen] == [True]
+
+
+async def test_it_answers_at_each_of_its_addresses(ask):
+    with socket.create_server(("127.0.0.2", 0)) as free:
+        port = free.getsockname()[1]
+    settings = AdminSettings.model_validate({"listen": f"127.0.0.1:0, 127.0.0.2:{port}"})
+    admin = Admin(settings, [], Journal(), FakeControl())
+    await admin.start()
+    try:
+        assert admin.address[0] == "127.0.0.1"
+        assert (await ask(admin, "/healthz"))[0] == 200
+        async with aiohttp.ClientSession() as http:
+            assert (await http.get(f"http://127.0.0.2:{port}/healthz")).status == 200
+    finally:
+        await admin.stop()

@@ -93,6 +93,32 @@ async def test_lists_are_filtered(stage, clients):
     assert await ids("relayed_hosts=127.0.0.1&user=alice") == ["1"]
 
 
+async def test_what_there_is_most_of_comes_first(stage, clients):
+    _, api = stage
+    peer = Address("127.0.0.1", 9)
+    for number, size in enumerate([4, 8, 0, 8]):
+        client = await clients("alice" if number < 3 else "bob")
+        await client.request(
+            Method.CHANNEL_BIND,
+            (registry.CHANNEL_NUMBER, 0x4001),
+            (registry.XOR_PEER_ADDRESS, peer),
+        )
+        for _ in range(size):
+            await client.send(b"\x40\x01\x00\x04over")
+        # Answered once all of it has been read.
+        await client.request(Method.CREATE_PERMISSION, (registry.XOR_PEER_ADDRESS, peer))
+
+    async def sorted_by(query: str) -> list[tuple[str, int]]:
+        page = await api.get(f"allocations?sort=sent_bytes&{query}")
+        assert page["next"] is None
+        return [(entry["id"], entry["sent_bytes"]) for entry in page["allocations"]]
+
+    assert await sorted_by("limit=3") == [("2", 32), ("4", 32), ("1", 16)]
+    assert await sorted_by("user=alice") == [("2", 32), ("1", 16), ("3", 0)]
+    refused = await api.ask("allocations?sort=user")
+    assert (refused.status, "sent_bytes" in refused.body["message"]) == (400, True)
+
+
 async def test_pages_join_up_though_things_come_and_go(stage, clients):
     service, api = stage
     for _ in range(12):
@@ -111,7 +137,17 @@ async def test_pages_join_up_though_things_come_and_go(stage, clients):
 
 
 @pytest.mark.parametrize(
-    "query", ["limit=0", "limit=501", "limit=x", "limit=-1", "colour=blue", "age=5", "limit=²"]
+    "query",
+    [
+        "limit=0",
+        "limit=501",
+        "limit=x",
+        "limit=-1",
+        "colour=blue",
+        "age=5",
+        "limit=²",
+        "sort=age&after=1",
+    ],
 )
 async def test_a_query_that_is_not_understood_says_what_would_be(stage, query):
     answer = await stage[1].ask(f"allocations?{query}")

@@ -66,11 +66,17 @@ def ipv4(wire: Wire, body: bytes, **how: int) -> bytes:
 
 
 def ipv6(wire: Wire, body: bytes, **how: int) -> bytes:
-    """An Ethernet frame with an IPv6 packet; ``hop_limit``, ``extension`` (a Destination Options
-    header of nothing but padding)."""
+    """An Ethernet frame with an IPv6 packet.
+
+    :param how: traffic_class, hop_limit, extension (a Destination Options header of nothing but
+        padding), fragment (offset in bytes, and 1 where more follow), identification.
+    """
     following, extension = UDP, b""
     if how.get("extension"):
         extension, following = bytes([UDP, 0, 1, 4, 0, 0, 0, 0]), 60
+    if "fragment" in how:
+        number = how.get("identification") or next(identifications)
+        extension, following = struct.pack("!BxHI", UDP, how["fragment"], number), 44
     head = struct.pack(
         "!IHBB16s16s",
         0x60000000 | how.get("traffic_class", 0) << 20,
@@ -94,13 +100,15 @@ def tagged(frame: bytes, vlan: int) -> bytes:
 
 
 def fragments(wire: Wire, body: bytes, size: int) -> list[bytes]:
-    """The same packet in IPv4 fragments; ``size`` is a multiple of 8."""
+    """The same packet in fragments; ``size`` is a multiple of 8."""
     identification = next(identifications)
+    is_ipv6 = ":" in wire.source[0]
+    more, unit = (1, 1) if is_ipv6 else (0x2000, 8)
     return [
-        ipv4(
+        ip(
             wire,
             body[at : at + size],
-            fragment=(0x2000 if at + size < len(body) else 0) | at // 8,
+            fragment=(more if at + size < len(body) else 0) | at // unit,
             identification=identification,
         )
         for at in range(0, len(body), size)

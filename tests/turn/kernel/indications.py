@@ -6,8 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.patience import PATIENCE
-from tests.turn.kernel import frames
-from tests.turn.kernel.script import LARGEST, MARK, PEER_PORT, Case, Stage, answers, body, sends
+from tests.turn.kernel.script import (
+    LARGEST,
+    MARK,
+    PEER_PORT,
+    Case,
+    Stage,
+    answers,
+    body,
+    fragments,
+    sends,
+)
 from turn.codec import registry
 from turn.codec.message import build, parse_untrusted
 from turn.codec.registry import MessageClass, Method
@@ -149,7 +158,8 @@ def of_indications(*, ipv6: bool) -> list[Case]:
         Case("another peer", lambda s: to_another(s, host="fd92:2::9" if ipv6 else "10.92.2.9")),
         Case("a channel that is not bound", lambda s: s.send_raw(b"\x40\x01\0\4abcd")),
         Case("a wrong UDP checksum", lambda s: s.send_raw(s.wrapped(body(61)), {"checksum": 7}), 1),
-        Case("fragments", in_fragments) if not ipv6 else Case("a hop", one_hop),
+        Case("fragments", fragments),
+        *([Case("a hop", one_hop)] if ipv6 else []),
     ]
 
 
@@ -183,11 +193,6 @@ def wrong_fingerprint(stage: IndicationStage) -> None:
     good = bytearray(stage.indication(body(61), fingerprint=True))
     good[-1] ^= 1
     stage.send_raw(bytes(good))
-
-
-def in_fragments(stage: Stage) -> None:
-    wire = stage.from_client
-    stage.send_frames(*frames.fragments(wire, frames.udp(wire, stage.wrapped(body(900))), 504))
 
 
 def one_hop(stage: Stage) -> None:

@@ -78,6 +78,11 @@ class Process:
             )
 
     @property
+    def pid(self) -> int:
+        """Its number."""
+        return self._process.pid
+
+    @property
     def has_log(self) -> bool:
         """Whether it was ever started."""
         return self._log.exists()

@@ -233,6 +233,8 @@ def of_both_families(header: int, *, segmentation: bool) -> list[Case]:
             Case(f"no room for the channel: {size}", answers(size))
             for size in range(room - 3, room + 1)
         ),
+        Case("near the longest to the peer", sends(*range(room - 36, room - 3)), 33),
+        Case("near the longest to the client", answers(*range(room - 36, room - 3)), 33),
         Case("many", sends(*range(100, 150)), 50),
         Case("padding", lambda s: s.send_raw(channel_data(b"abc") + b"\0")),
         Case("a channel that is not bound", lambda s: s.send_raw(channel_data(b"abcd", 0x4002))),
@@ -250,6 +252,8 @@ def of_both_families(header: int, *, segmentation: bool) -> list[Case]:
         Case("from another address", lambda s: from_elsewhere(s, last="77")),
         Case("from another peer's port", another_peer),
         Case("a request of STUN's kind from the peer", lambda s: s.answer(b"\0\1" + body(30)), 1),
+        Case("fragments", fragments),
+        Case("fragments from the peer", fragments_from_the_peer),
         Case("five packets in one", super_packets, 0 if segmentation else 5),
     ]
 
@@ -257,12 +261,6 @@ def of_both_families(header: int, *, segmentation: bool) -> list[Case]:
 IPV4_ONLY = [
     Case("IP options", lambda s: s.send_raw(channel_data(body(60)), options=1)),
     Case("IP options from the peer", lambda s: s.answer_raw(body(60), options=2)),
-    Case(
-        "fragments", lambda s: s.send_frames(*in_fragments(s.from_client, channel_data(body(900))))
-    ),
-    Case(
-        "fragments from the peer", lambda s: s.answer_frames(*in_fragments(s.from_peer, body(900)))
-    ),
     Case("a first fragment alone", lambda s: s.send_raw(channel_data(body(60)), fragment=0x2000)),
     Case("may be fragmented", lambda s: s.send_raw(channel_data(body(60)), fragment=0), 1),
     Case("last hop", lambda s: s.send_raw(channel_data(body(60)), ttl=1)),
@@ -273,6 +271,8 @@ IPV4_ONLY = [
     Case("IP length short of UDP's", lambda s: s.send_raw(channel_data(body(60)), length=60)),
 ]
 IPV6_ONLY = [
+    Case("a first fragment alone", lambda s: s.send_raw(channel_data(body(68)), fragment=1)),
+    Case("a fragment that is all", lambda s: s.send_raw(channel_data(body(60)), fragment=0)),
     Case("extension header", lambda s: s.send_raw(channel_data(body(60)), extension=1)),
     Case("last hop", lambda s: s.send_raw(channel_data(body(60)), hop_limit=1)),
     Case("marked", lambda s: s.send_raw(channel_data(body(60)), traffic_class=0xB9), 1),
@@ -302,6 +302,16 @@ def spoiled(*, ipv6: bool) -> list[Case]:
 def framed(stage: Stage, payload: bytes) -> bytes:
     """The frame of a client's packet."""
     return frames.ip(stage.from_client, frames.udp(stage.from_client, payload))
+
+
+def fragments(stage: Stage) -> None:
+    """A packet in two pieces."""
+    stage.send_frames(*in_fragments(stage.from_client, stage.wrapped(body(900))))
+
+
+def fragments_from_the_peer(stage: Stage) -> None:
+    """The same the other way."""
+    stage.answer_frames(*in_fragments(stage.from_peer, body(900)))
 
 
 def in_fragments(wire: Wire, payload: bytes) -> list[bytes]:

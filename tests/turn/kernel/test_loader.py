@@ -1,16 +1,20 @@
 """The relay without a right, and a small process that has them: who may die, and who may not."""
 
+import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.patience import PATIENCE
 from tests.turn.kernel.hosts import Network
-from tests.turn.kernel.restarts import Call, Process, bpffs
+from tests.turn.kernel.restarts import ROOT, Call, Process, bpffs
 from turn.codec.registry import Method
 from turn.kernel.carrier import GONE, KernelPlane
 from turn.kernel.pins import Pins
@@ -62,6 +66,10 @@ def carry_on(call: Call, seconds: float = 0.15) -> None:
     call.go_on(lambda: time.monotonic() > end)
 
 
+def told(process: Process, words: str, times: int) -> bool:
+    return process.log.count(words) == times
+
+
 def test_a_relay_without_rights_has_its_packets_carried(relay: Process, call: Call):
     assert '"plane": "kernel", "reason": "at lo, s0, s1, kept' in relay.log
     relay.end(signal.SIGSTOP, wait=False)  # so it is not user space that carries
@@ -95,6 +103,60 @@ def test_when_the_loader_stops_user_space_carries(relay: Process, loader: Proces
     loader.end(signal.SIGTERM)
     call.step(1)
     call.wait(lambda: not call.missing)
+
+
+def test_the_next_loader_has_the_packets_carried_again(relay: Process, loader: Process, call: Call):
+    for again in (1, 2):
+        loader.end(signal.SIGTERM)
+        relay.wait(partial(told, relay, GONE, again))
+        call.step(1)
+        call.wait(lambda: not call.missing)
+        begin(loader)
+        relay.wait(partial(told, relay, '"routes": 1', again))
+        carry_on(call)  # the first packet finds the way
+        relay.end(signal.SIGSTOP, wait=False)  # so it is not user space that carries
+        carry_on(call)
+        call.wait(lambda: not call.missing)
+        relay.end(signal.SIGCONT, wait=False)
+
+
+def test_a_loader_that_comes_later_is_used_without_a_restart(three: Network, folder: Path):
+    relay, loader = Process(three, folder, plane="auto"), Process(three, folder, command="kernel")
+    relay.start(*WITHOUT_RIGHTS)
+    call = Call(three)
+    try:
+        call.begin()
+        assert '"plane": "userspace"' in relay.log
+        begin(loader)
+        relay.wait(partial(told, relay, '"routes": 1', 1))
+        carry_on(call)
+        relay.end(signal.SIGSTOP, wait=False)
+        carry_on(call)
+        call.wait(lambda: not call.missing)
+    finally:
+        relay.end(signal.SIGCONT, wait=False)
+        call.close()
+        relay.stop()
+        loader.stop()
+
+
+def test_who_is_lent_the_maps_need_not_see_the_links(folder: Path, loader: Process):
+    """They are root's; the maps are the borrower's."""
+    (links,) = (folder / "bpf" / "relay").glob("links-*")
+    os.chown(links, 65534, 65534)
+    program = "import sys, pathlib; from turn.kernel import loader as l\n"
+    program += "l.borrow(pathlib.Path(sys.argv[1])).close()"
+    try:
+        done = subprocess.run(
+            [
+                "nsenter", f"--net=/proc/{loader.pid}/ns/net", *WITHOUT_RIGHTS,
+                sys.executable, "-c", program, str(folder / "bpf" / "relay"),
+            ],
+            cwd=ROOT, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    finally:
+        os.chown(links, 0, 0)
+    assert done.returncode == 0, done.stderr
 
 
 def test_what_was_taken_away_is_not_said_to_carry(three: Network, folder: Path, loader: Process):

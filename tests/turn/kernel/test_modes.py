@@ -45,13 +45,17 @@ def test_nothing_is_left_behind(three):
 
 
 def run_with_rights(tmp_path, plane, *rights):
+    return run_within(tmp_path, plane, *with_rights(*rights))
+
+
+def run_within(tmp_path, plane, *wrapper):
     file = tmp_path / "icebroker.toml"
     file.write_text(
         f'[turn]\nlisten = ["127.0.0.1:0"]\ndata_plane = "{plane}"\n[turn.users]\nu = "p"\n'
         '[admin]\nlisten = "127.0.0.1:0"\n[log]\nformat = "json"\n'
     )
     return subprocess.Popen(
-        [*with_rights(*rights), sys.executable, "-m", "icebroker", "turn", "-c", str(file)],
+        [*wrapper, sys.executable, "-m", "icebroker", "turn", "-c", str(file)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -66,6 +70,26 @@ def test_without_rights_user_space_carries_and_says_why(need_kernel, tmp_path):
     process.communicate(timeout=PATIENCE)
     assert '"plane": "userspace"' in line
     assert "CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN" in line
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        ("EPERM", "are there, but bpf(2) is refused: by the seccomp profile or the user namespace"),
+        ("ENOSYS", "there is no bpf(2)"),
+    ],
+)
+def test_with_all_rights_it_says_what_else_refuses(need_kernel, tmp_path, error, why):
+    wrapper = [sys.executable, "-m", "tests.turn.kernel.without_bpf", error]
+    process = run_within(tmp_path, "auto", *wrapper)
+    line = next(line for line in process.stdout if '"data plane"' in line)
+    process.terminate()
+    process.communicate(timeout=PATIENCE)
+    assert '"plane": "userspace"' in line
+    assert why in line
+    output, _ = run_within(tmp_path, "kernel", *wrapper).communicate(timeout=PATIENCE)
+    assert "turn.data_plane" in output
+    assert why in output
 
 
 def test_three_rights_are_enough(need_kernel, tmp_path):

@@ -34,13 +34,12 @@ export async function ask(path, { method = "GET", body, query = {} } = {}) {
   return answer;
 }
 
-/** Events as they happen, until `signal`; after a lost connection it goes on where it was. */
+/** The last events and then those that happen, until `signal`; after a lost connection it goes on where it was. */
 export async function* events(signal) {
-  let last = "";
+  let last = "0";
   while (!signal.aborted) {
     try {
-      const resume = last ? { "Last-Event-ID": last } : {};
-      const response = await fetch("api/v1/events", { headers: { ...headers(), ...resume }, signal, cache: "no-store" });
+      const response = await fetch("api/v1/events", { headers: { ...headers(), "Last-Event-ID": last }, signal, cache: "no-store" });
       if (!response.ok) throw new ApiError(response.status, await response.json());
       for await (const block of blocks(response.body)) {
         const event = parse(block);

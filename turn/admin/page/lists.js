@@ -9,6 +9,7 @@ const PAGE = 12;
 const cursors = { allocations: "", rooms: "", peers: "" };
 const following = { allocations: null, rooms: null, peers: null };
 const recent = [];
+let drawn = null;  // many events come at once, and are drawn once
 
 /** What a table's buttons do: `end(kind, id, question)` asks first, `look(kind, id)` shows all of one. */
 export function makeLists({ look, end, restore, failed }) {
@@ -73,6 +74,8 @@ export function makeLists({ look, end, restore, failed }) {
     const page = await ask(kind, { query: { ...filters, limit: PAGE, after: cursors[kind] } });
     following[kind] = page.next;
     $(`n-${kind}`).textContent = scaled(page.total);
+    const part = $(`p-${kind}`);
+    if (part) part.textContent = page.part ?? "";
     fill($(`t-${kind}`), columns[kind], page[kind], page.total ? "none that the filter lets through" : "none now");
     document.querySelector(`[data-next=${kind}]`).disabled = page.next === null;
     document.querySelector(`[data-first=${kind}]`).disabled = !cursors[kind];
@@ -101,21 +104,33 @@ export function makeLists({ look, end, restore, failed }) {
     });
   }
 
-  return {
+  $("why").addEventListener("submit", (event) => {
+    event.preventDefault();
+    returned.history().catch(failed);
+  });
+  document.querySelector("select[name=sort]").onchange = (event) => event.target.form.requestSubmit();
+
+  const returned = {
     list,
     async history() {
-      const [refused, wrong, revoked] = await Promise.all([ask("refusals"), ask("errors"), ask("revocations")]);
-      fill($("t-refusals"), refusals, refused.refusals.slice(0, MOST_EVENTS), "nothing was refused");
+      const query = Object.fromEntries(new FormData($("why")));
+      const [refused, wrong, revoked] = await Promise.all([ask("refusals", { query }), ask("errors"), ask("revocations")]);
+      const empty = Object.values(query).some(Boolean) ? "nothing of that was refused lately" : "nothing was refused";
+      fill($("t-refusals"), refusals, refused.refusals.slice(0, MOST_EVENTS), empty);
       fill($("t-errors"), errors, wrong.errors, "none");
       fill($("t-revocations"), revocations, revoked.revocations, "nobody is revoked");
     },
     happened(event) {
       recent.unshift(event);
       recent.splice(MOST_EVENTS);
-      fill($("t-events"), events, recent, "nothing yet");
+      drawn ??= requestAnimationFrame(() => {
+        drawn = null;
+        fill($("t-events"), events, recent, "nothing yet");
+      });
     },
     nothingYet: () => fill($("t-events"), events, recent, "nothing yet"),
   };
+  return returned;
 }
 
 const who = (facts) => [facts.user || facts.name, facts.client].filter(Boolean).join(" · ");

@@ -30,27 +30,32 @@ function relay(turn, since) {
   const whole = bits.reduce((sum, each) => sum + each, 0);
   const inKernel = whole ? Math.round((100 * bits[planes.indexOf("kernel")]) / whole) : 0;
   const free = turn.ports ? turn.ports_free / turn.ports : 1;
-  const refused = since((status) => total(status.services.turn.responses, ([code]) => code !== "200" && code !== "401" && code !== "438"));
-  const dropped = since((status) => total(status.services.turn.dropped));
+  const refused = most(turn.responses, (code) => since((status) => status.services.turn.responses[code] ?? 0), ["200", "401", "438"]);
+  const dropped = most(turn.dropped, (reason) => since((status) => status.services.turn.dropped[reason] ?? 0));
   return [
     tile({ name: "Allocations", value: scaled(turn.allocations), note: `${scaled(turn.created)} since the start`, history: remember("allocations", turn.allocations) }),
     tile({ name: "Relayed", value: scaled(whole, "bit/s"), note: `${scaled(packets)} packets/s`, history: remember("bits", whole) }),
     tile({ name: "Data plane", value: turn.plane, note: turn.plane === "kernel" ? `carries ${inKernel} % now; ${turn.plane_reason}` : turn.plane_reason }),
     tile({ name: "Relay ports free", value: `${Math.floor(100 * free)} %`, note: `${turn.ports_free} of ${turn.ports}`, mood: free < 0.05 ? "bad" : free < 0.2 ? "warn" : "" }),
-    tile({ name: "Refused", value: `${refused.toFixed(1)} /s`, note: "requests", mood: refused > 5 ? "warn" : "" }),
-    tile({ name: "Dropped", value: `${dropped.toFixed(1)} /s`, note: "packets", mood: dropped > 50 ? "warn" : "" }),
-    certificate(turn.certificate_not_after),
+    tile({ name: "Refused", value: `${refused.rate.toFixed(1)} /s`, note: `requests${refused.mostly}`, mood: refused.rate > 5 ? "warn" : "" }),
+    tile({ name: "Dropped", value: `${dropped.rate.toFixed(1)} /s`, note: `packets${dropped.mostly}`, mood: dropped.rate > 50 ? "warn" : "" }),
+    certificate("Certificate", turn.certificate_not_after),
   ];
 }
 
-const total = (counts, which = () => true) => Object.entries(counts).filter(which).reduce((sum, [, count]) => sum + count, 0);
+/** How fast counts grow together, and which of them grows most. */
+function most(counts, rateOf, without = []) {
+  const rates = Object.keys(counts).filter((name) => !without.includes(name)).map((name) => [name, rateOf(name)]);
+  const [name, top] = rates.reduce((one, other) => (other[1] > one[1] ? other : one), ["", 0]);
+  return { rate: rates.reduce((sum, [, rate]) => sum + rate, 0), mostly: top ? `, mostly ${name.replaceAll("_", " ")}` : "" };
+}
 
-function certificate(notAfter) {
-  if (notAfter === null) return tile({ name: "Certificate", value: "none", note: "the relay has no TLS" });
+function certificate(name, notAfter) {
+  if (notAfter === null) return tile({ name, value: "none", note: "the relay has no TLS" });
   const days = Math.floor((notAfter * 1000 - Date.now()) / 86_400_000);
   const note = new Date(notAfter * 1000).toLocaleDateString();
   const mood = days < 7 ? "bad" : days < 21 ? "warn" : "";
-  return tile({ name: "Certificate", value: days < 0 ? "expired" : `${days} days`, note, mood });
+  return tile({ name, value: days < 0 ? "expired" : `${days} days`, note, mood });
 }
 
 function rooms(signaling) {
@@ -64,6 +69,7 @@ function rooms(signaling) {
       name: "Direct, not relayed", value: all ? `${Math.round((100 * direct) / all)} %` : "–", share: [direct, relayed],
       note: all ? `of ${scaled(all)} calls told of` : "no call told of yet",
     }),
+    ...(signaling.certificate_not_after === null ? [] : [certificate("Certificate of the pages", signaling.certificate_not_after)]),
     tile({ name: "Broker", value: signaling.broker_up ? "up" : "away", note: signaling.broker, mood: signaling.broker_up ? "" : "bad" }),
   ];
 }

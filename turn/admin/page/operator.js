@@ -14,8 +14,8 @@ let status;
 const lists = makeLists({
   failed: tell,
   look: (kind, id) => inspect(kind, id).catch(tell),
-  end: (kind, id, question) => act(question, () => ask(`${kind}/${encodeURIComponent(id)}`, { method: "DELETE" })),
-  restore: (user) => act(`Let ${user} begin again?`, () => ask(`revocations/${encodeURIComponent(user)}`, { method: "DELETE" })),
+  end: (kind, id, question) => act(question, () => ask(kind.slice(0, -1), { method: "DELETE", query: { id } })),
+  restore: (user) => act(`Let ${user} begin again?`, () => ask("revocation", { method: "DELETE", query: { user } })),
 });
 
 async function look() {
@@ -80,7 +80,7 @@ function tell(error, lost = false) {
 }
 
 async function inspect(kind, id) {
-  const found = await ask(`${kind}/${encodeURIComponent(id)}`);
+  const found = await ask(kind.slice(0, -1), { query: { id } });
   $("details-name").textContent = `${kind.slice(0, -1)} ${id}`;
   $("details-text").textContent = JSON.stringify(found, null, 2);
   $("details").showModal();
@@ -142,7 +142,7 @@ $("revoke").addEventListener("submit", (event) => {
   event.preventDefault();
   const { user, seconds } = Object.fromEntries(new FormData(event.target));
   act(`End everything of ${user}, and refuse it anything new?`, async () => {
-    await ask(`revocations/${encodeURIComponent(user)}`, { method: "PUT", body: { seconds: Number(seconds) } });
+    await ask("revocation", { method: "PUT", query: { user }, body: { seconds: Number(seconds) } });
     event.target.reset();
   });
 });

@@ -73,7 +73,8 @@ readinessProbe:
 - name: POD_IP
   valueFrom: {fieldRef: {fieldPath: status.podIP}}
 - name: ICEBROKER_ADMIN__LISTEN
-  value: "$(POD_IP):{{ .Values.metrics.port }}"
+  # Brackets are for IPv6 and harm no other; `kubectl port-forward` comes to 127.0.0.1.
+  value: "[$(POD_IP)]:{{ .Values.metrics.port }}, 127.0.0.1:{{ .Values.metrics.port }}"
 - name: ICEBROKER_TURN__SECRET_FILE
   value: /run/secrets/icebroker/turn
 {{- if .Values.admin.enabled }}

@@ -16,6 +16,7 @@ const MEANINGS = {
   replaced: "the session goes on over another connection",
   flood: "too many messages: the server cut the connection",
   removed: "an operator has ended the session",
+  too_many_connections: "the token's user has as many connections open as it may",
   refused: "the server closed the connection for good",
 };
 
@@ -27,6 +28,7 @@ const CLOSE_CODES = {
   4505: "too_large",
   4506: "bad_frame",
   4507: "removed",
+  4508: "too_many_connections",
 };
 
 /** An error with a stable `code`; `retryable` tells whether the same may succeed a little later. */

@@ -1,6 +1,10 @@
 import { Connection } from "./connection.js";
 import { IcebrokerError } from "./errors.js";
 
+const REACH_TIMEOUT = 20_000;
+/** Parts of the negotiation that wait for the handler. */
+const MOST_WAITING = 1024;
+
 /**
  * The signaling channel between two peers, in the shape of the W3C perfect-negotiation sample: `send`,
  * `onmessage`, and this side's `polite`. For applications that keep the RTCPeerConnection to themselves.
@@ -9,29 +13,44 @@ export class Signaler {
   /** Called when the other side has gone; `pair` again for the next one. */
   onclose = null;
   onerror = null;
+  /** Called with fresh `iceServers`, before the old ones end: `pc.setConfiguration({ iceServers })`. */
+  oniceservers = null;
   iceServers = [];
   peer = null;
   #connection;
+  #timeout;
   #onmessage = null;
   #waiting = [];
+  #handing = false;
+  #unload = () => this.close();
 
   /** Use `pair()`. */
-  constructor(options) {
+  constructor({ timeout = REACH_TIMEOUT, ...options }) {
     this.#connection = new Connection(options);
+    this.#timeout = timeout;
   }
 
   /** Enter the room and wait for somebody to be there too. Rejects with IcebrokerError. */
   open(room, { meta } = {}) {
     return new Promise((resolve, reject) => {
+      const fail = (error) => {
+        reject(error);
+        this.close();
+      };
+      const late = setTimeout(() => fail(new IcebrokerError("unreachable", { retryable: true })), this.#timeout);
+      globalThis.addEventListener?.("pagehide", this.#unload);
       this.#connection.on("message", (message) => this.#receive(message, resolve));
       this.#connection.on("error", (error) => this.onerror?.(error));
       this.#connection.on("welcome", ({ resumed }) => this.peer && !resumed && this.close());
-      this.#connection.on("close", (error) => this.#closed(error, reject));
+      this.#connection.on("close", (error) => this.#closed(error, reject, late));
       this.#connection.open();
       this.#connection.request({ type: "join", room, meta }).then((joined) => {
+        clearTimeout(late);
         this.iceServers = joined.iceServers;
-        if (joined.peers.length) this.#meet(joined.peers[0], resolve);
-      }, reject);
+        // Whoever is suspended may never come back: a page that was reloaded, and is here anew.
+        const there = joined.peers.find(({ state }) => state === "present");
+        if (there) this.#meet(there, resolve);
+      }, fail);
     });
   }
 
@@ -40,10 +59,13 @@ export class Signaler {
     return this.peer?.polite ?? null;
   }
 
-  /** Called with `{data: {description}}` or `{data: {candidate}}`; what came before it was set is kept for it. */
+  /**
+   * Called with `{data: {description}}` or `{data: {candidate}}`, one after the other: the next once a promise that the
+   * handler returns has settled. What came before it was set is kept for it.
+   */
   set onmessage(handler) {
     this.#onmessage = handler;
-    while (handler && this.#waiting.length) handler(this.#waiting.shift());
+    this.#handOn();
   }
 
   get onmessage() {
@@ -66,8 +88,12 @@ export class Signaler {
   }
 
   #receive(message, resolve) {
-    if (message.type === "ice") this.iceServers = message.iceServers;
-    if (message.type === "peer" && message.event === "join" && !this.peer) this.#meet(message, resolve);
+    if (message.type === "ice") {
+      this.iceServers = message.iceServers;
+      this.oniceservers?.(this.iceServers);
+    }
+    const comes = message.event === "join" || message.event === "resumed";
+    if (message.type === "peer" && comes && !this.peer) this.#meet(message, resolve);
     if (message.type === "peer" && message.event === "leave" && message.id === this.peer?.id) this.close();
     if (message.type !== "signal" || message.from !== this.peer?.id) return;
     const { description, candidate, candidates } = message;
@@ -76,11 +102,27 @@ export class Signaler {
   }
 
   #hand(event) {
-    if (this.#onmessage) this.#onmessage(event);
-    else this.#waiting.push(event);
+    if (this.#waiting.length >= MOST_WAITING) return this.onerror?.(new IcebrokerError("queue_full"));
+    this.#waiting.push(event);
+    return this.#handOn();
   }
 
-  #closed(error, reject) {
+  async #handOn() {
+    if (this.#handing) return;
+    this.#handing = true;
+    while (this.#onmessage && this.#waiting.length) {
+      try {
+        await this.#onmessage(this.#waiting.shift());
+      } catch (error) {
+        (globalThis.reportError ?? console.error)(error);
+      }
+    }
+    this.#handing = false;
+  }
+
+  #closed(error, reject, late) {
+    clearTimeout(late);
+    globalThis.removeEventListener?.("pagehide", this.#unload);
     reject(error ?? new IcebrokerError("closed"));
     this.onclose?.(error);
   }
