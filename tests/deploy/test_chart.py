@@ -50,7 +50,7 @@ LARGEST: dict[str, Any] = {
                     "tlsSecret": "web-tls", "annotations": {"e": "f"}},
         "podAnnotations": {"a": "b"},
     },
-    "redis": {"enabled": True},
+    "redis": {"enabled": True, "authority": True, "certificate": True},
     "admin": {"enabled": True},
     "metrics": {
         "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
@@ -152,7 +152,7 @@ def test_the_pods_start_with_settings_that_are_good(render, changes, tmp_path):
         if manifest["kind"] == "ConfigMap" and "ICEBROKER_TURN__LISTEN" in manifest["data"]
     )
     (tmp_path / "secret").write_text("a secret that is long enough")
-    (tmp_path / "url").write_text("redis://redis.example.org:6379/0")
+    (tmp_path / "url").write_text("rediss://redis.example.org:6379/0")
     for service, template in pods(manifests).items():
         container = template["spec"]["containers"][0]
         environment = dict(configured) | {
@@ -175,6 +175,15 @@ def test_the_pods_start_with_settings_that_are_good(render, changes, tmp_path):
         ipv6 = load(None, environment | {"ICEBROKER_ADMIN__LISTEN": listen.replace(POD, "fd00::5")})
         assert ipv6.admin.listen[0] == ("fd00::5", 9641)
         assert bool(settings.admin.token) == (changes is LARGEST)
+        # Relays too, or nobody would tell them whom an operator has revoked.
+        assert bool(settings.redis.url) == (changes is LARGEST)
+        assert all(settings.redis.tls()) == (changes is LARGEST)
+        (volume,) = [one for one in template["spec"]["volumes"] if one["name"] == "secrets"]
+        taken = {item["path"] for item in volume["secret"]["items"]}
+        named = [entry.get("value", "") for entry in container["env"]]
+        assert {Path(one).name for one in named if one.startswith("/run/secrets/icebroker/")} == (
+            taken
+        )
         (secret,) = (v["secret"] for v in template["spec"]["volumes"] if v["name"] == "secrets")
         keys = {item["key"] for item in secret["items"]}
         assert ("admin" in keys) == (changes is LARGEST)

@@ -81,4 +81,37 @@ readinessProbe:
 - name: ICEBROKER_ADMIN__TOKEN_FILE
   value: /run/secrets/icebroker/admin
 {{- end }}
+{{- if .Values.redis.enabled }}
+# Relays have it too: by it they hear whom an operator has revoked.
+- name: ICEBROKER_REDIS__URL_FILE
+  value: /run/secrets/icebroker/redis
+{{- if .Values.redis.authority }}
+- name: ICEBROKER_REDIS__CA_CERTIFICATE
+  value: /run/secrets/icebroker/redis-authority
+{{- end }}
+{{- if .Values.redis.certificate }}
+- name: ICEBROKER_REDIS__TLS_CERTIFICATE
+  value: /run/secrets/icebroker/redis-certificate
+- name: ICEBROKER_REDIS__TLS_KEY
+  value: /run/secrets/icebroker/redis-key
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* What both kinds of pods take from the Secret. */}}
+{{- define "icebroker.secretItems" -}}
+- {key: turn, path: turn}
+{{- if .Values.admin.enabled }}
+- {key: admin, path: admin}
+{{- end }}
+{{- if .Values.redis.enabled }}
+- {key: redis, path: redis}
+{{- if .Values.redis.authority }}
+- {key: redis-authority, path: redis-authority}
+{{- end }}
+{{- if .Values.redis.certificate }}
+- {key: redis-certificate, path: redis-certificate}
+- {key: redis-key, path: redis-key}
+{{- end }}
+{{- end }}
 {{- end -}}
