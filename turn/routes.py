@@ -32,7 +32,10 @@ class Transport(StrEnum):
     @property
     def is_stream(self) -> bool:
         """Whether it brings bytes in order, and the client's going ends its connection."""
-        return self in {Transport.TCP, Transport.TLS}
+        return self in STREAMS
+
+
+STREAMS = frozenset({Transport.TCP, Transport.TLS})
 
 
 class ThroughProxy:
@@ -125,6 +128,9 @@ class Carried(NamedTuple):
         return Carried(*(one + another for one, another in zip(self, other, strict=True)))
 
 
+NOTHING = Carried()
+
+
 class Ends(NamedTuple):
     """What all routes of one allocated relay address have in common."""
 
@@ -145,7 +151,7 @@ class ClientRoutes:
 
     def __init__(self, client: FiveTuple) -> None:
         self.client = client
-        self.carried = Carried()
+        self.carried = NOTHING
         """What went by those that have ended, by whichever plane."""
         self.channels: dict[int, Route] = {}
         """By channel number: from the client, ChannelData."""

@@ -70,18 +70,22 @@ class Request:
     @property
     def owner(self) -> Owner:
         """Whose what it begins is, and what it asks for has to be."""
-        return Owner(self.proved.username, self.proved.user)
+        proved = self.proved
+        return Owner(proved.username, proved.user)
 
 
 def allocation_of(allocator: Allocator, request: Request) -> Allocation:
     """The live allocation that a request is about. :raises StunError: 437, 441."""
     now = request.now.monotonic
     allocation = allocator.table.get(request.client)
-    if allocation is None or allocation.expires <= now:
+    if allocation is None:
+        raise StunError(437)
+    ends = [relayed.expires for relayed in allocation.relayed.values()]
+    if max(ends) <= now:
         raise StunError(437)
     if allocation.owner.username != request.proved.username:
         raise StunError(441)
-    if any(relayed.expires <= now for relayed in allocation.relayed.values()):
+    if min(ends) <= now:
         allocator.expire_parts(allocation, now)  # of two, one is over and not swept up yet
     return allocation
 

@@ -103,8 +103,8 @@ class AllocationTable:
         over = self.books.take(wants)
         if over:
             raise self.exceeded(over, 508 if over == "total" else 486)
-        for want in wants:
-            self._aside[want.key] = self._aside.get(want.key, 0) + want.amount
+        for key, amount, _ in wants:
+            self._aside[key] = self._aside.get(key, 0) + amount
 
     def settle(self) -> None:
         """Give back what was set aside for a request and not used by it."""
@@ -114,6 +114,9 @@ class AllocationTable:
 
     def _count(self, amounts: Mapping[Key, int]) -> None:
         """Count in: of what was set aside, or else whatever the limit is."""
+        if amounts == self._aside:  # as it mostly is
+            self._aside.clear()
+            return
         for key, amount in amounts.items():
             left = self._aside.pop(key, 0) - amount
             if left > 0:

@@ -36,7 +36,9 @@ class Nonces:
     def __init__(self, key: bytes, lifetime: float, features: Feature) -> None:
         self._lifetime = lifetime
         self._cookie = COOKIE + b2a_base64(features.to_bytes(3), newline=False).decode()
-        self._key = hashlib.sha256(f"icebroker nonce {self._cookie}".encode() + key).digest()
+        own = hashlib.sha256(f"icebroker nonce {self._cookie}".encode() + key).digest()
+        self._begun = hashlib.blake2s(key=own, digest_size=MAC_BYTES)
+        """With the key in it, and nothing else yet."""
 
     def make(self, host: str, port: int, wall: float) -> str:
         """A fresh nonce for a client; ``wall`` is Unix time in seconds.
@@ -65,8 +67,9 @@ class Nonces:
         )
 
     def _mac(self, head: bytes, host: str) -> bytes:
-        covered = head + host.encode()
-        return hashlib.blake2s(covered, key=self._key, digest_size=MAC_BYTES).digest()
+        mac = self._begun.copy()
+        mac.update(head + host.encode())
+        return mac.digest()
 
 
 def has_password_algorithms(nonce: str) -> bool:

@@ -167,18 +167,19 @@ def build(
         size = len(encoded)
         parts += ATTRIBUTE_HEAD.pack(attribute.number, size), encoded, PADDING[size & 3]
     body = b"".join(parts)
-    if integrity is not Integrity.NONE:
+    # What protects a message covers a header that counts it already, and so does it go out.
+    protection = integrity.size + ATTRIBUTE_HEAD.size if integrity.size else 0
+    message = HEADER.pack(kind, len(body) + protection, MAGIC_COOKIE, transaction_id) + body
+    if protection:
         if key is None:
             raise ValueError("an integrity attribute needs a key")
-        size = integrity.size
-        covered = HEADER.pack(kind, len(body) + 4 + size, MAGIC_COOKIE, transaction_id) + body
         number = SHA1 if integrity is Integrity.SHA1 else SHA256
-        body += ATTRIBUTE_HEAD.pack(number, size) + digest(integrity, key, covered)
+        message += ATTRIBUTE_HEAD.pack(number, integrity.size) + digest(integrity, key, message)
     if fingerprint:
-        size = FINGERPRINT_ATTRIBUTE.size
-        covered = HEADER.pack(kind, len(body) + size, MAGIC_COOKIE, transaction_id) + body
-        body += FINGERPRINT_ATTRIBUTE.pack(FINGERPRINT, 4, fingerprint_of(covered))
-    return HEADER.pack(kind, len(body), MAGIC_COOKIE, transaction_id) + body
+        length = len(message) - HEADER_BYTES + FINGERPRINT_ATTRIBUTE.size
+        message = message[:2] + length.to_bytes(2) + message[4:]
+        message += FINGERPRINT_ATTRIBUTE.pack(FINGERPRINT, 4, fingerprint_of(message))
+    return message
 
 
 def _type_of(method: int, message_class: MessageClass) -> int:

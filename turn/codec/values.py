@@ -274,6 +274,7 @@ class Algorithm(NamedTuple):
     parameters: bytes = b""
 
 
+@lru_cache(maxsize=16)  # every challenge has the same
 def _encode_algorithms(value: tuple[Algorithm, ...], _: bytes) -> bytes:
     encoded = b""
     for number, parameters in value:

@@ -12,8 +12,8 @@ import structlog
 
 from turn.codec.values import Address
 from turn.kernel.carrier import GONE, KernelPlane
-from turn.kernel.plane import NOTHING, NullPlane, Unavailable
-from turn.routes import Carried, FiveTuple, Route
+from turn.kernel.plane import NullPlane, Unavailable
+from turn.routes import NOTHING, Carried, FiveTuple, Route
 from turn.stats import DropReason
 
 log = structlog.get_logger("turn")

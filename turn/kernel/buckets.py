@@ -98,6 +98,8 @@ class Buckets:
         :param ways: what packets have to pass that go one way, and the other. ``take_back`` them
             when a route is over.
         """
+        if not any(ways):
+            return [()] * len(ways)
         budgets = of_bytes(ways)
         if budgets is None or not all(self._keep(budget) for budget in budgets):
             self._release(budgets or ())
@@ -108,6 +110,8 @@ class Buckets:
 
     def take_back(self, *ways: Budgets | None) -> None:
         """A route has ended that had these."""
+        if not any(ways):
+            return
         budgets = of_bytes(ways) or ()
         for budget in budgets:
             self._kept[budget].users -= 1

@@ -24,10 +24,10 @@ from turn.kernel.inherited import Inherited
 from turn.kernel.layout import INDEX, PORTS_PER_WORD, WORD, Way
 from turn.kernel.loader import Lent, attach, borrow, explained
 from turn.kernel.meters import Meters
-from turn.kernel.plane import NOTHING, Unavailable
+from turn.kernel.plane import Unavailable
 from turn.kernel.rtnetlink import Netlink, News
 from turn.kernel.xdp import Hook
-from turn.routes import Carried, FiveTuple, Route, ThroughProxy, Transport
+from turn.routes import NOTHING, Carried, FiveTuple, Route, ThroughProxy, Transport
 from turn.stats import DropReason
 
 log = structlog.get_logger("turn")

@@ -15,6 +15,7 @@ from turn.kernel.layout import (
     EXPIRES,
     FRAMES,
     LIMITS,
+    METER,
     METER_WORDS,
     MOST_LIMITS,
     MOST_WAYS,
@@ -24,6 +25,8 @@ from turn.kernel.layout import (
 from turn.routes import Carried
 
 TWO_WORDS = struct.Struct("=QQ")
+BLANK = bytes(2 * METER.size)
+"""The meters of a route that nothing went by: it has ended, and no bucket bounds it."""
 COARSE = 0.02
 """Seconds that the program's clock may be behind ours: it is read a tick at a time, 10 ms at most.
 A route closes so much earlier there; its last packets go through user space, which is exact."""
@@ -57,17 +60,19 @@ class Meters:
         if number is None and self._freed:
             number = self._freed.popleft()
         if number is not None:
-            for meter in (2 * number, 2 * number + 1):
-                for word in (PACKETS, BYTES, SPOILED, FRAMES):
-                    self._words[meter * METER_WORDS + word] = 0
+            start = number * len(BLANK)
+            self._memory[start : start + len(BLANK)] = BLANK
         return number
 
     def limit(self, number: int, sending: tuple[int, ...], receiving: tuple[int, ...]) -> None:
         """Have a route's packets pass these buckets."""
         for meter, buckets in ((2 * number, sending), (2 * number + 1, receiving)):
-            padded = buckets + (0,) * (MOST_LIMITS - len(buckets))
+            words = 0, 0
+            if buckets:
+                padded = buckets + (0,) * (MOST_LIMITS - len(buckets))
+                words = TWO_WORDS.unpack(BUCKETS_OF_METER.pack(*padded))
             at = meter * METER_WORDS + LIMITS
-            self._words[at], self._words[at + 1] = TWO_WORDS.unpack(BUCKETS_OF_METER.pack(*padded))
+            self._words[at], self._words[at + 1] = words
 
     def limits(self, number: int) -> set[int]:
         """The buckets of a route's packets."""

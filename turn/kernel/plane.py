@@ -5,10 +5,9 @@ from collections import Counter
 from typing import Protocol
 
 from turn.codec.values import Address
-from turn.routes import Carried, FiveTuple, Route, RouteObserver
+from turn.routes import NOTHING, Carried, FiveTuple, Route, RouteObserver
 from turn.stats import DropReason
 
-NOTHING = Carried()
 HELD = "another process has"
 """How the reason begins where another relay writes the routes already."""
 

@@ -21,6 +21,7 @@ RANDOM_TRIES = 16
 KIND = "relay"
 """What the names of its sockets begin with on a shelf."""
 SOCKET_FAMILIES = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
+DATAGRAMS = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
 NOT_THIS_PORT = {errno.EADDRINUSE, errno.EACCES}
 
 
@@ -165,14 +166,15 @@ class RelayPorts:
     def _relay(self, sock: socket.socket, ours: Address) -> RelaySocket:
         host, port = ours
         self._used[host].add(port)
-        self.shelf.put(name_of(KIND, host, port), sock)
+        if self.shelf is not NO_SHELF:
+            self.shelf.put(name_of(KIND, host, port), sock)
         public = self._public_of.get(host)
         ends = ours, (Address(public, port) if public else ours)
         return RelaySocket(sock, ends, self._poller, self._forwarder, self._closed)
 
     def _closed(self, relay: RelaySocket | TcpRelaySocket) -> None:
         self._used[relay.address.host].discard(relay.address.port)
-        if not relay.is_tcp:
+        if not relay.is_tcp and self.shelf is not NO_SHELF:
             self.shelf.drop(name_of(KIND, *relay.address))
 
 
@@ -187,7 +189,7 @@ def random_below(limit: int) -> int:
 def _socket(family: Family) -> socket.socket:
     """An unbound socket. :raises NoPort: the process has no descriptors left."""
     try:
-        sock = socket.socket(SOCKET_FAMILIES[family], socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        sock = socket.socket(SOCKET_FAMILIES[family], DATAGRAMS)
     except OSError:
         raise NoPort from None
     if family is Family.IPV6:

@@ -4,9 +4,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from turn.kernel.plane import NOTHING
 from turn.metrics import Collector, Gauges, Metric, TurnCollector, WorkerRow, worker_metrics
-from turn.routes import Carried, RouteTable
+from turn.routes import NOTHING, Carried, RouteTable
 from turn.stats import Stats
 from turn.workers.messages import Counts, Snapshot
 

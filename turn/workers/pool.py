@@ -16,9 +16,8 @@ from turn import assemble
 from turn.admin.journal import Journal
 from turn.admin.relay import RelayFigures, figures_of
 from turn.codec.values import Address
-from turn.kernel.plane import NOTHING
 from turn.revoked import RevokedFile
-from turn.routes import RouteTable
+from turn.routes import NOTHING, RouteTable
 from turn.telling import Facts
 from turn.transport.addresses import AddressWatch, local_addresses
 from turn.transport.listeners import Listening

@@ -6,12 +6,17 @@ import time
 from contextlib import suppress
 
 from tests.patience import PATIENCE
-from tests.turn.live import UDP, port_of, relay
+from tests.turn.live import UDP, port_of, relay, settings
+from tests.turn.workers.live import send_indication
 from turn.codec import registry
 from turn.codec.message import parse_untrusted
 from turn.codec.registry import MessageClass, Method
 from turn.codec.values import Address
+from turn.common import alone
+from turn.server import TurnService
 from turn.stats import DropReason
+from turn.transport.listeners import Bind
+from turn.transport.queues import queue_beside
 
 
 async def test_a_client_and_a_peer_exchange_packets_through_a_channel(connect):
@@ -51,6 +56,32 @@ async def test_indications_carry_any_length_and_are_padded(connect):
                 assert message.message_class == MessageClass.INDICATION
                 assert message.get(registry.XOR_PEER_ADDRESS) == address
                 assert message.get(registry.DATA) == payload[:size]
+
+
+def unsorted(sock: socket.socket) -> socket.socket:
+    """A second queue that the kernel has not been told of: it deals the clients between the two."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    return queue_beside(sock)
+
+
+async def test_either_queue_serves_whatever_comes_before_the_kernel_sorts(connect):
+    """As for a moment at each start, and of workers until the last one is there."""
+    service = TurnService(settings(), common=alone()._replace(bind=Bind(requests=unsorted)))
+    await service.start()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        peer.bind(("127.0.0.1", 0))
+        peer.setblocking(False)
+        address = Address(*peer.getsockname())
+        for _ in range(16):  # one in 32,768 times all of them come in by the same
+            client = await connect(port_of(service))
+            relayed = await client.allocate()
+            channel = (registry.CHANNEL_NUMBER, 0x4000), (registry.XOR_PEER_ADDRESS, address)
+            await client.request(Method.CHANNEL_BIND, *channel)
+            for packet in (b"\x40\x00\x00\x04ping", send_indication(address, b"ping")):
+                await client.send(packet)
+                receiving = asyncio.get_running_loop().sock_recvfrom(peer, 100)
+                assert await asyncio.wait_for(receiving, PATIENCE) == (b"ping", tuple(relayed))
+    await service.stop()
 
 
 async def test_what_is_not_ours_is_counted_and_gets_no_answer(connect):
