@@ -257,16 +257,21 @@ class Client:
         request = _Request(frame, asyncio.get_running_loop().create_future())
         self._waiting[request_id] = request
         try:
-            await self._send(frame)
+            await self._send(frame, request)
             return await request.answer
         finally:
             self._waiting.pop(request_id, None)
 
-    async def _send(self, frame: dict[str, Any]) -> None:
-        """Write, where there is a connection; what has an id is sent again otherwise."""
+    async def _send(self, frame: dict[str, Any], request: _Request | None = None) -> None:
+        """Write, where there is a connection; what has an id is sent again otherwise.
+
+        :param request: whose frame it is: one that has ended meanwhile, and whose caller has gone
+            on since, is not sent any more.
+        """
         async with self._turn:  # one after the other, so that pacing keeps the order
             await self._pacer.wait()
-            if self._connected.is_set():
+            ended = request is not None and request.answer.done()
+            if self._connected.is_set() and not ended:
                 await self._write(frame)
 
     async def _write(self, frame: dict[str, Any]) -> None:
@@ -380,7 +385,8 @@ class Client:
         async with self._turn:
             for request in list(self._waiting.values()):
                 await self._pacer.wait()
-                if self._ws is ws:  # else it was lost again, and the next one begins anew
+                # Where it was lost again, the next one begins anew.
+                if self._ws is ws and not request.answer.done():
                     await self._write(request.frame)
             if self._ws is ws:
                 self._connected.set()
@@ -405,7 +411,7 @@ class Client:
             return
         request.refusals += 1
         if message.get("retryable") and request.refusals < MOST_REFUSALS:
-            self._later(0.2 * request.refusals, partial(self._send, request.frame))
+            self._later(0.2 * request.refusals, partial(self._send, request.frame, request))
             return
         error = SignalingError(message["code"], message["message"], retryable=message["retryable"])
         request.answer.set_exception(error)
