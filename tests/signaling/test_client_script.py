@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from signaling.client import Client, SignalingError
-from tests.patience import until
+from tests.patience import PATIENCE, until
 
 Socket = web.WebSocketResponse
 Part = Callable[[Socket], Awaitable[None]]
@@ -101,3 +101,76 @@ async def test_what_nobody_waits_for_any_more_is_not_sent_again():
         await until(lambda: not client._tasks)
         await client.message("third")
         assert heard == ["first", "second", "third"]
+
+
+ROOM = {"type": "joined", "room": "r", "iceServers": [], "iceExpiresAt": ""}
+
+
+def peer(event: str, name: str) -> dict[str, Any]:
+    """What became of somebody."""
+    return {"type": "peer", "event": event, "room": "r", "id": name, "name": name, "meta": None,
+            "polite": True, "reason": ""}  # fmt: skip
+
+
+async def loses_the_session(ws: Socket) -> None:
+    """A session in which a room is joined, and its end."""
+    await welcome(ws, "one")
+    await ws.send_json({**ROOM, "id": (await ws.receive_json())["id"], "peers": []})
+    await ws.close(code=4003)
+
+
+async def test_what_comes_after_the_new_roster_is_told_after_it():
+    """Else an application that goes by the roster would keep who left at once, for ever."""
+
+    async def says_much_at_once(ws: Socket) -> None:
+        await welcome(ws, "two")
+        asked = await ws.receive_json()
+        await ws.send_json({**ROOM, "id": asked["id"], "peers": [{"id": "bob"}]})
+        await ws.send_json(peer("leave", "bob"))
+        await ws.send_json(peer("join", "eve"))
+        async for _ in ws:
+            pass
+
+    async with serving(loses_the_session, says_much_at_once) as address, Client(address) as client:
+        await client.join("r")
+        events = client.events()
+        first = await anext(events)
+        assert first["type"] == "restarted"
+        assert first["joined"][0]["peers"] == [{"id": "bob"}]
+        heard = [await anext(events) for _ in range(2)]
+        assert [(each["event"], each["id"]) for each in heard] == [
+            ("leave", "bob"),
+            ("join", "eve"),
+        ]
+
+
+async def test_what_is_sent_in_a_new_session_waits_until_its_rooms_are_joined():
+    """Else a message to all would be answered, and reach nobody."""
+    joining, go = asyncio.Event(), asyncio.Event()
+    order: list[str] = []
+
+    async def joins_late(ws: Socket) -> None:
+        await welcome(ws, "two")
+        asked = await ws.receive_json()
+        joining.set()
+
+        async def answer() -> None:
+            await go.wait()
+            order.append("joined")
+            await ws.send_json({**ROOM, "id": asked["id"], "peers": []})
+
+        answering = asyncio.ensure_future(answer())
+        async for frame in ws:
+            message = json.loads(frame.data)
+            order.append(message["data"])
+            await ws.send_json({"type": "ok", "id": message["id"], "status": "delivered"})
+        await answering
+
+    async with serving(loses_the_session, joins_late) as address, Client(address) as client:
+        await client.join("r")
+        await asyncio.wait_for(joining.wait(), PATIENCE)
+        saying = asyncio.ensure_future(client.message("hello"))
+        await asyncio.wait({saying}, timeout=0.2)  # it would be answered by now
+        go.set()
+        assert await saying == "delivered"
+        assert order == ["joined", "hello"]
