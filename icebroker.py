@@ -73,6 +73,7 @@ def serve(
     journal = _journal()
     turn_service, signaling_service = _turn(settings, journal), _signaling(settings, journal)
     signaling_service.on_revoked(turn_service.heed)
+    turn_service.on_remembered = signaling_service.remember  # it starts first
 
     def ready(admin: tuple[str, int]) -> None:
         if Supervisor.of(os.environ).listens:
@@ -242,7 +243,7 @@ def doctor(
         _fail(*getattr(error, "problems", [str(error)]), code=EXIT_NOT_TRIED)
     set_up(LogSettings(level="error"))
     known = Credentials(username, password) if password else _credentials(settings, username)
-    options = Options(known, ca, load, timeout)
+    options = Options(known, ca, load, patience=timeout)
 
     async def examine() -> list[Any]:
         sections = [] if urls else await _examine_here(settings)

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 from msgspec import Struct
 
 from signaling.broker.base import Unavailable
-from signaling.hub import Hub, Session
+from signaling.connection import Session
+from signaling.hub import Hub
 
 MOST_NAMED = 20
 """Other nodes that a list names."""

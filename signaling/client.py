@@ -143,6 +143,8 @@ class Client:
         """Not set from the beginning of another session until its rooms are joined again."""
         self._in_rooms.set()
         self._rejoining: asyncio.Task[None] | None = None
+        self._is_away = False
+        """Whether it was told that there is no connection."""
         self._ack_timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._failure: SignalingError | None = None
@@ -155,7 +157,10 @@ class Client:
     # Life ----------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        """Connect. :raises SignalingError: the server refuses us for good."""
+        """Connect, however long it takes; bound it by ``asyncio.timeout``, if it is not to.
+
+        :raises SignalingError: the server refuses us for good.
+        """
         self._task = asyncio.create_task(self._run())
         waiter = asyncio.create_task(self._connected.wait())
         try:
@@ -302,12 +307,20 @@ class Client:
                     self._end(error)
                     return
                 except (aiohttp.ClientError, OSError, TimeoutError) as error:
-                    log.debug("no connection", error=str(error))
+                    self._tell_away(error)
                     welcomed = False
                 if self._close_code == LEAVE:
                     return
                 delay = FIRST_DELAY if welcomed else min(delay * 2, LONGEST_DELAY)
                 await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load
+
+    def _tell_away(self, error: Exception) -> None:
+        """Once an absence: whoever waits for us should not have to guess why."""
+        if not self._is_away:
+            self._is_away = True
+            status = getattr(error, "status", None)  # what else is said of it has the URL
+            reason = f"HTTP status {status}" if status else str(error) or type(error).__name__
+            log.warning("no connection to signaling; trying on", reason=reason)
 
     async def _connect_once(self, http: aiohttp.ClientSession) -> bool:
         """One socket from beginning to end; True where the server welcomed us."""
@@ -372,6 +385,9 @@ class Client:
             self._event(message, size)
 
     async def _welcome(self, message: dict[str, Any]) -> None:
+        if self._is_away:
+            self._is_away = False
+            log.info("connected to signaling")
         restarted = self._session is not None and not message["resumed"]
         resumed = self._session is not None and message["resumed"]
         self._session = {"session": message["session"], "secret": message["secret"]}

@@ -29,7 +29,8 @@ from signaling.broker.base import (
     Taken,
     Unavailable,
 )
-from signaling.hub import CUTS, Hub, Session, hash_of
+from signaling.connection import Session
+from signaling.hub import Hub, hash_of
 from signaling.outbox import Socket
 from signaling.protocol import peerjs
 from signaling.protocol.errors import CloseCode, ErrorCode, ProtocolError
@@ -294,8 +295,7 @@ class PeerJsDialogue:
         except Later:
             pass  # it is with the recipient; nobody here waits for more
         except SessionOver:
-            if session.connection:
-                session.connection.close(CloseCode.SESSION_OVER, CUTS[CloseCode.SESSION_OVER])
+            session.cut(CloseCode.SESSION_OVER)
         return True
 
     def _expire(self, session: Session, to: str) -> None:

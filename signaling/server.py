@@ -236,6 +236,10 @@ class SignalingService:
         """Whether others share what is revoked here; ``revoke`` has told them of it."""
         return isinstance(self._broker, RedisBroker)
 
+    def remember(self, user: str, until: float) -> None:
+        """Let a user begin nothing until then, who was revoked before this process began."""
+        self._admission.revoke(user, until)
+
     def on_revoked(self, heed: Callable[[str, float, float], object]) -> None:
         """Have every revocation told, whichever node it began at: user, until, spent."""
 

@@ -4,6 +4,8 @@ The numbering is the recipient's own: 1, 2, 3, … whatever the senders. A clien
 says the last number it saw and gets everything after it, or learns that this cannot be had.
 """
 
+from collections.abc import Set
+
 from signaling.protocol.messages import Event, encode
 from signaling.protocol.peerjs import Forwarded
 from signaling.shelf import Shelf
@@ -85,7 +87,7 @@ class RecentRequests:
     def __init__(self) -> None:
         # Two generations: to forget the older one whole costs no request anything.
         self._latest: set[str] = set()
-        self._before: set[str] = set()
+        self._before: Set[str] = frozenset()
 
     def __contains__(self, request_id: str) -> bool:
         return request_id in self._latest or request_id in self._before

@@ -9,12 +9,14 @@ from typing import Protocol
 import structlog
 from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
-from signaling.hub import MOST_REFUSED, Hub, Session
+from signaling.connection import Session
+from signaling.hub import Hub
 from signaling.line import Line
 from signaling.outbox import Socket, SocketSettings
 from signaling.protocol import SUBPROTOCOL
 from signaling.protocol import messages as m
 from signaling.protocol.errors import CloseCode, ErrorCode, ProtocolError
+from signaling.requests import MOST_REFUSED
 from signaling.shelf import Shelf
 from signaling.stats import Stats
 
@@ -182,6 +184,7 @@ class Native:
     def __init__(self, hub: Hub, stats: Stats) -> None:
         self._hub = hub
         self._stats = stats
+        self._requests = hub.requests
         self._waits = hub.broker.waits
         self._line: Line | None = None
         """What waits for a broker that has to be waited for; silent sockets need none."""
@@ -226,13 +229,13 @@ class Native:
     async def receive(self, session: Session, text: str) -> None:
         """Handle a text frame. Who writes too many is read more slowly, until it is cut."""
         refused = session.rate.refused
-        message = self._hub.read(session, text, time.monotonic())
+        message = self._requests.read(session, text, time.monotonic())
         if message is not None:
             if not self._waits:
-                await self._hub.handle(session, message)
+                await self._requests.handle(session, message)
             else:
                 if self._line is None:
-                    self._line = Line(self._hub.handle)
+                    self._line = Line(self._requests.handle)
                 await self._line.put((session, message))
         if session.rate.refused > refused:
             await asyncio.sleep(FLOOD_PAUSE)

@@ -221,18 +221,21 @@ def sentinel_over_tls(folder: Path) -> Iterator[Site]:
     (port, options), (watcher_port, watcher_options) = made.options(), made.options()
     with ExitStack() as stack:
         site = One(_run(stack, folder / "one", "--tls-replication", "yes", *options))
-        watcher = folder / "sentinel"
-        watcher.mkdir()
         words = [*watcher_options, "--tls-replication", "yes"]
         pairs = zip(words[::2], words[1::2], strict=True)
-        lines = [f"{name[2:]} {value}" for name, value in pairs]
-        lines.append(f"sentinel monitor {KNOWN_AS} 127.0.0.1 {port} 1\n")
-        (watcher / "sentinel.conf").write_text("\n".join(lines))
-        server = RedisServer(watcher, sentinel=watcher / "sentinel.conf")
-        stack.callback(server.close)
-        server.start()
+        _watch(stack, folder, port, *(f"{name[2:]} {value}" for name, value in pairs))
         site.url = f"rediss+sentinel://{USER}@127.0.0.1:{watcher_port}/{KNOWN_AS}"
         site.tls = made.files
+        yield site
+
+
+@contextmanager
+def guarded_sentinel(folder: Path, *lines: str) -> Iterator[Site]:
+    """A primary and one Sentinel. :param lines: of its configuration: who may ask it."""
+    with ExitStack() as stack:
+        site = One(_run(stack, folder / "one"))
+        watcher = _watch(stack, folder, site.server.port, *lines)
+        site.url = f"redis+sentinel://{USER}@127.0.0.1:{watcher.port}/{KNOWN_AS}"
         yield site
 
 
@@ -302,6 +305,19 @@ def wait(condition: Callable[[], object]) -> None:
 def _run(stack: ExitStack, folder: Path, *options: str) -> RedisServer:
     server = RedisServer(folder, "--aclfile", str(users(folder)), *options)
     stack.callback(server.close)
+    server.start()
+    return server
+
+
+def _watch(stack: ExitStack, folder: Path, port: int, *lines: str) -> RedisServer:
+    """Run a Sentinel. :param port: the primary's."""
+    watcher = folder / "sentinel"
+    watcher.mkdir()
+    monitor = f"sentinel monitor {KNOWN_AS} 127.0.0.1 {port} 1"
+    (watcher / "sentinel.conf").write_text("\n".join((*lines, monitor, "")))
+    server = RedisServer(watcher, sentinel=watcher / "sentinel.conf")
+    stack.callback(server.close)
+    server.client = redis.Redis(port=server.port, password=PASSWORD, socket_timeout=PATIENCE)
     server.start()
     return server
 

@@ -127,3 +127,31 @@ def test_a_watched_stream_does_not_hold_the_stop_up(ports, running: Service):
     with urllib.request.urlopen(request, timeout=PATIENCE) as stream:
         assert stream.readline() == b": icebroker\n"
         assert running.end(signal.SIGTERM) < NO_DRAIN
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_who_was_revoked_stays_so_through_a_restart(shell, ports, workers):
+    more = f'workers = {workers}\nstate_directory = "state"\n'
+    shell.write(
+        configuration(ports, extra=more).replace(
+            "[admin]", 'token_secret = "a secret for tokens"\n[admin]'
+        )
+    )
+    token = shell.run("token", "demo", "--name", "mallory").out.strip()
+    pages = f"http://127.0.0.1:{ports.signaling}/ice?token={token}"
+
+    def status() -> int:
+        try:
+            return 200 if get(pages) else 0
+        except urllib.error.HTTPError as error:
+            error.close()
+            return error.code
+
+    base = f"http://127.0.0.1:{ports.admin}"
+    for before, method in ((200, "PUT"), (401, "DELETE"), (200, "")):
+        with shell.running("serve") as service:
+            service.banner()
+            assert status() == before
+            if method:
+                ask(base, "revocations/mallory", TOKEN, method)
+            assert service.end(signal.SIGTERM) < NO_DRAIN

@@ -26,7 +26,7 @@ from turn.codec.values import Address, Family
 from turn.kernel.plane import HELD, NullPlane, Plane, Unavailable
 from turn.revoked import RevokedFile
 from turn.state import State
-from turn.transport.addresses import relay_candidates
+from turn.transport.addresses import is_here, relay_candidates
 from turn.transport.stream import ALPN
 
 if TYPE_CHECKING:
@@ -218,6 +218,49 @@ def external_pairs(
         hosts = [local] if local else relays[family][:1]
         pairs += [(public, host) for host in hosts]
     return pairs
+
+
+def misplaced(settings: TurnSettings, own: list[str]) -> list[str]:
+    """Addresses to relay from that are not here, and what may be meant; a sentence each."""
+    relays = relay_addresses(settings, own)
+    hosts = {host for found in relays.values() for host in found}
+    found = [
+        f"turn.relay_addresses: this machine has no {host} (a public address behind 1:1 NAT goes "
+        "into turn.external_addresses)"
+        for host in settings.relay_addresses
+        if not is_here(host)
+    ]
+    found += [
+        f"turn.external_addresses: {public} is for {local}, from which nothing is relayed"
+        for public, local in settings.external_addresses
+        if local and local not in hosts
+    ]
+    return found
+
+
+def warn_misplaced(settings: TurnSettings, own: list[str]) -> None:
+    """Tell the log of them: they may come later, and until then nobody gets one."""
+    for text in misplaced(settings, own):
+        log.warning("nothing is relayed from there", problem=text)
+
+
+def refuse_misplaced(old: TurnSettings, new: TurnSettings, own: list[str]) -> None:
+    """See that a change names no address in vain. :raises StartError: it does.
+
+    What is misplaced already stays so: an address may be another node's for now (a virtual one).
+    """
+    before = misplaced(old, own)
+    added = [text for text in misplaced(new, own) if text not in before]
+    if added:
+        raise StartError("; ".join(added))
+
+
+def unplaced(settings: TurnSettings) -> list[str]:
+    """What keeps a relay from serving, of its addresses: that not one of them is here."""
+    asked = settings.relay_addresses
+    if not asked or any(map(is_here, asked)):
+        return []
+    return [f"this machine has no {', '.join(asked)} to relay from (turn.relay_addresses)"]
 
 
 def public_relay_addresses(settings: TurnSettings, own: list[str]) -> list[str]:

@@ -4,7 +4,7 @@ import asyncio
 import resource
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import structlog
 
@@ -137,6 +137,8 @@ class TurnService:
             ),
             common.bind,
         )
+        self.on_remembered: Callable[[str, float], None] = lambda *_: None
+        """Told at the start of each user that was revoked before, and until when (Unix time)."""
         self._watch = AddressWatch(self.follow_addresses)
         self._plane: Plane = NullPlane("not started")
         self._certificate: assemble.Certificate | None = None
@@ -206,6 +208,7 @@ class TurnService:
         settings = self._settings
         if not self._ports.families:
             raise StartError("turn.relay_addresses: this machine has no address to relay from")
+        assemble.warn_misplaced(settings, self._addresses)
         if settings.listen_tls or settings.listen_dtls:
             self._certificate = assemble.Certificate(settings)
         tls = self._certificate.context if self._certificate else None
@@ -217,6 +220,7 @@ class TurnService:
         if self._common.revoked is not None:
             for user, times in self._common.revoked.open().items():
                 self._engine.revoke(user, *times)
+                self.on_remembered(user, times[0])
         _raise_descriptor_limit()
         loop = asyncio.get_running_loop()
         self._plane = assemble.data_plane(settings, keep=self._state is not None)
@@ -249,8 +253,10 @@ class TurnService:
         Rates hold for allocations that begin from now on. What only a restart can change stays
         as it is (``TurnSettings.needs_restart``).
 
-        :raises StartError: the certificate is not usable; nothing has changed.
+        :raises StartError: the certificate is not usable, or an address to relay from is not here;
+            nothing has changed.
         """
+        assemble.refuse_misplaced(self._settings, settings, self._addresses)
         if self._certificate:
             self._certificate.load(settings)
         self._settings = settings
@@ -286,7 +292,7 @@ class TurnService:
             problems.append("not running")
         if self.draining:
             problems.append("draining")
-        return problems
+        return problems + assemble.unplaced(self._settings)
 
     async def faults(self) -> None:
         """Wait until it stops. :raises Exception: the fault of ours for which it ticks no more."""

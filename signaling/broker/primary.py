@@ -15,7 +15,7 @@ from redis.asyncio.connection import Connection, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
-from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from config.redis import RedisAddress, RedisHost, RedisTls
 
@@ -115,13 +115,19 @@ class Finder:
                 transport.abort()
 
     async def _ask_sentinel(self, host: RedisHost) -> RedisHost:
-        question = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._address.service)
-        try:
-            async with self._dial(host, "icebroker", {}) as sentinel:
-                answer = await ask(sentinel, *question)
-        except AuthenticationError:  # this Sentinel has a password too
-            async with self._dial(host, "icebroker", self._credentials()) as sentinel:
-                answer = await ask(sentinel, *question)
+        # Most let anybody ask; others know our user too, or have one password for all.
+        known_as: list[dict[str, Any]] = [{}]
+        if self._address.password:
+            known_as += [self._credentials(), {"password": self._address.password}]
+        for credentials in known_as[:-1]:
+            with contextlib.suppress(AuthenticationError, NoPermissionError):
+                return await self._ask_sentinel_as(host, credentials)
+        return await self._ask_sentinel_as(host, known_as[-1])
+
+    async def _ask_sentinel_as(self, host: RedisHost, credentials: dict[str, Any]) -> RedisHost:
+        async with self._dial(host, "icebroker", credentials) as sentinel:
+            question = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._address.service)
+            answer = await ask(sentinel, *question)
         if not answer:
             raise Unfit(f"the Sentinel {host} knows no primary named {self._address.service!r}")
         return RedisHost(answer[0].decode(), int(answer[1]))

@@ -4,15 +4,20 @@ They check what they get no further than counting needs; that it is right is the
 """
 
 import asyncio
+import gc
 import json
 import random
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
+import uvloop
+
 from signaling.client import LONGEST_DELAY
+from tests.bench.running import OURS, OURS_PEERJS, THEIRS
 
 CANDIDATE = {
     "candidate": "candidate:842163049 1 udp 1677729535 203.0.113.7 46154 typ srflx raddr 0.0.0.0 "
@@ -237,6 +242,44 @@ class PeerJsCaller(Caller):
             self.ready.set_result(True)
         else:
             assert b'"OPEN"' in frame, frame
+
+
+def url_of(port: int, name: str) -> str:
+    """Where a server is. :param name: what is spoken there."""
+    paths = {OURS: "/ws", OURS_PEERJS: "/peerjs/peerjs", THEIRS: "/peerjs"}
+    return f"ws://127.0.0.1:{port}{paths[name]}"
+
+
+async def open_pairs(name: str, port: int, pairs: int, tag: str = "p") -> list[Caller]:
+    """Callers of so many pairs, ready to talk."""
+    url = url_of(port, name)
+    callers: list[Caller] = []
+    for number in range(pairs):
+        if name == OURS:
+            callers += [IcebrokerCaller(url), IcebrokerCaller(url)]
+        else:
+            a, b = f"{tag}{number}a", f"{tag}{number}b"
+            callers += [PeerJsCaller(url, a, b), PeerJsCaller(url, b, a)]
+    await in_steps([partial(c.open, f"{tag}{n // 2}") for n, c in enumerate(callers)], 100)
+    return callers
+
+
+async def in_steps(jobs: Sequence[Callable[[], Any]], at_once: int) -> list[Any]:
+    """Do jobs, no more than so many at a time."""
+    slots = asyncio.Semaphore(at_once)
+
+    async def one(job: Callable[[], Any]) -> Any:
+        async with slots:
+            return await job()
+
+    return await asyncio.gather(*map(one, jobs))
+
+
+def run(work: Any) -> Any:
+    """Run a coroutine on a loop that costs little."""
+    gc.collect()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)
 
 
 _TAIL = json.dumps(CANDIDATE, separators=(",", ":")).encode()[1:]

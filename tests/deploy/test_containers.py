@@ -139,3 +139,29 @@ def test_what_is_mounted_is_there(compose: dict[str, Any]):
             source = volume["source"] if isinstance(volume, dict) else volume.split(":")[0]
             if "/" in source:
                 assert Path(source).exists(), f"{name}: {source}"
+
+
+def test_the_kernel_program_comes_with_a_third_file(compose: dict[str, Any]):
+    services = composed("compose.yaml", "compose.kernel.yaml")["services"]
+    loader, relay = services["icebroker-kernel"], services["icebroker"]
+    unit = (ROOT / "deploy/systemd/icebroker-kernel.service").read_text()
+    (rights,) = re.findall(r"^CapabilityBoundingSet=(.+)", unit, re.MULTILINE)
+    assert {f"CAP_{name}" for name in loader["cap_add"]} == set(rights.split())
+    user = next(step[1] for step in FINAL if step[0] == "USER").partition(":")[0]
+    assert loader["command"] == ["kernel", "--lend-to", user]
+    # Of what compose.yaml says for safety the relay keeps all; the right is for its seccomp profile.
+    assert "user" not in relay
+    assert relay["cap_add"] == ["BPF"]
+    for key in ("cap_drop", "security_opt", "read_only", "network_mode", "command"):
+        assert relay[key] == compose["services"]["icebroker"][key]
+    name = "ICEBROKER_TURN__STATE_DIRECTORY"
+    settings = load(None, {name: relay["environment"][name]})
+    mounted = dict(volume.split(":")[1::-1] for volume in map(_short, relay["volumes"]))
+    assert mounted[settings.turn.state_directory] == "state"
+    assert mounted[str(Path(settings.turn.kernel_directory).parent)] == "/run/icebroker"
+    assert set(mounted) == {_short(volume).split(":")[1] for volume in loader["volumes"]}
+
+
+def _short(volume: Any) -> str:
+    """A volume as ``source:target``, in whichever form compose gives it."""
+    return f"{volume['source']}:{volume['target']}" if isinstance(volume, dict) else volume

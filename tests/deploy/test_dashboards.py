@@ -1,21 +1,21 @@
 """Every query of the Grafana dashboards gives data while the services do something."""
 
-import asyncio
 import json
 import math
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from tests.deploy.watched import Prometheus, load, prometheus, served
+from tests.deploy.watched import Prometheus, busy, prometheus, served
 
 BOARDS = Path(__file__).parents[2] / "deploy/grafana"
 NAMES = ["relay", "signaling"]
 WATCHED_FOR = 4.0
-"""Seconds of load: enough scrapes for every rate."""
+"""Seconds of load before anything is asked: enough scrapes for every rate."""
 QUIET = {"Draining", "Dropped packets, by reason", "Ended allocations, by reason",
          "Refused for a quota", "Answered by an error, by reason", "Ended connections, by reason"}  # fmt: skip
 """Panels that are zero while all goes well; every other one has something to show."""
@@ -43,10 +43,10 @@ def queries(name: str) -> list[Query]:
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """A Prometheus that has seen both services under some load."""
+    """A Prometheus that sees both services under some load."""
     folder = tmp_path_factory.mktemp("watched")
-    with served(folder) as ports, prometheus(folder, ports.admin) as found:
-        asyncio.run(load(ports, WATCHED_FOR))
+    with served(folder) as ports, prometheus(folder, ports.admin) as found, busy(ports):
+        time.sleep(WATCHED_FOR)
         yield found
 
 

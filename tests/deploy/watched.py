@@ -3,6 +3,7 @@
 import asyncio
 import json
 import subprocess
+import threading
 import time
 import urllib.parse
 import urllib.request
@@ -19,6 +20,7 @@ from config.certificate import self_signed
 from signaling.client import Client
 from tests.conftest import need
 from tests.interop.process import free_port, icebroker
+from tests.namespaces import looping
 from tests.patience import PATIENCE, until
 
 RULES = Path(__file__).parents[2] / "deploy/prometheus"
@@ -130,7 +132,20 @@ class _Sink(asyncio.DatagramProtocol):
         self.received += 1
 
 
-async def load(ports: Served, seconds: float) -> None:
+@contextmanager
+def busy(ports: Served) -> Iterator[None]:
+    """Have the services do something meanwhile."""
+    enough = threading.Event()
+    with looping() as start:
+        work = start(_load(ports, enough))
+        try:
+            yield
+        finally:
+            enough.set()
+            work.result(PATIENCE)
+
+
+async def _load(ports: Served, enough: threading.Event) -> None:
     """Two relayed clients that talk, two people in a room, and one who guesses a password."""
     server = ("127.0.0.1", ports.turn)
     one, heard_by_one = await create_turn_endpoint(_Sink, server, USER, PASSWORD)
@@ -139,8 +154,7 @@ async def load(ports: Served, seconds: float) -> None:
     async with Client(url, name="Ann") as ann, Client(url, name="Bob") as bob:
         await ann.join("room")
         (other,) = (await bob.join("room"))["peers"]
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
+        while not enough.is_set():
             await bob.message("hello", to=other["id"])
             await bob.stats(other["id"], "relay", 0.02)
             await ann.ice_servers()

@@ -26,7 +26,7 @@ from tests.namespaces import run
 from tests.patience import PATIENCE
 from tests.turn.kernel.hosts import Host, Relay
 from turn.doctor.client import TurnClient
-from turn.doctor.examine import Options, examine
+from turn.doctor.examine import Options, examine, examine_all
 from turn.doctor.report import Section
 from turn.doctor.target import Credentials, parse_url
 from turn.doctor.wire import UdpWire
@@ -84,6 +84,12 @@ class Lab:
         wanted = Options(credentials, **{"load": False, "patience": ANSWERED_WITHIN, **options})
         with (self.server if at_server else self.client).inside():
             return asyncio.run(examine(parse_url(url), wanted))
+
+    def examine_all(self, *urls: str) -> list[Section]:
+        """The same for several servers in one run, without credentials."""
+        wanted = Options(load=False, patience=ANSWERED_WITHIN)
+        with self.client.inside():
+            return asyncio.run(examine_all([parse_url(url) for url in urls], wanted))
 
     @contextmanager
     def held(self, credentials: Credentials, count: int = 1) -> Iterator[None]:

@@ -290,6 +290,18 @@ def test_the_kind_of_nat(hosts: Lab, tmp_path: Path, server: str, *, symmetric: 
         assert (nat.status, "one mapping" in nat.says) == (Status.OK, True), tell(section)
 
 
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_two_servers_tell_the_kind_of_nat(hosts: Lab, tmp_path: Path, *, symmetric: bool) -> None:
+    if symmetric:
+        hosts.symmetric_nat()
+    with icebroker(hosts, tmp_path, listen=[f"{SERVER}:3478", f"{SECOND}:3478"]):
+        sections = hosts.examine_all(f"stun:{SERVER}", f"stun:{SECOND}")
+        (alone,) = hosts.examine_all(f"stun:{SERVER}")
+    kinds = [one.status for section in sections for one in section.findings if one.check == "nat"]
+    assert kinds == [W if symmetric else Status.OK] * 2, [tell(section) for section in sections]
+    assert [one.status for one in alone.findings if one.check == "nat"] == [Status.SKIP]
+
+
 def test_a_relay_of_ipv6_alone(hosts: Lab, tmp_path: Path) -> None:
     address = hosts.server.ipv6
     with icebroker(

@@ -185,6 +185,7 @@ def test_without_a_url_it_looks_at_our_own(shell: Shell) -> None:
     port = free_port()
     shell.write(
         f'[turn]\nlisten = ["127.0.0.1:{port}"]\nsecret = "a secret of this very test"\n'
+        'data_plane = "userspace"\n'
         f'[signaling]\nlisten = "127.0.0.1:{free_port()}"\n'
         f'[redis]\nurl = "redis://127.0.0.1:{free_port()}"\n'
     )

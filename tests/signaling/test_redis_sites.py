@@ -25,6 +25,7 @@ from tests.redis_sites import (
     PREFIX,
     cluster,
     cluster_over_tls,
+    guarded_sentinel,
     plain,
     sentinel_over_tls,
     sentinels,
@@ -210,6 +211,25 @@ async def test_sentinels_that_do_not_know_our_primary_are_told_of(tmp_path, caps
         assert not broker.is_up()
         await broker.stop()
     assert "knows no primary named 'another'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [f'requirepass "{PASSWORD}"'],
+        [
+            f"user default on >{PASSWORD} ~* &* +@all",
+            f"user icebroker on >{PASSWORD} -@all +client +sentinel|get-master-addr-by-name",
+        ],
+    ],
+    ids=["a password", "users"],
+)
+async def test_sentinels_may_have_the_same_password(tmp_path, lines):
+    with guarded_sentinel(tmp_path, *lines) as site:
+        broker = redis_broker(site, PREFIX)
+        await broker.start(Ear())
+        assert broker.is_up()
+        await broker.stop()
 
 
 async def test_a_dead_sentinel_or_node_is_passed_over(tmp_path):

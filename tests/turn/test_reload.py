@@ -1,6 +1,7 @@
 """Settings that change while clients are served: who notices, and what."""
 
 import asyncio
+import re
 import ssl
 import time
 
@@ -87,6 +88,35 @@ async def test_quotas_ports_and_the_external_address(connect):
         relayed = (await two.request(Method.ALLOCATE, UDP)).get(registry.XOR_RELAYED_ADDRESS)
         assert relayed.host == "203.0.113.9"
         assert 20000 <= relayed.port <= 20099
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"relay_addresses": ["192.0.2.7"]}, "this machine has no 192.0.2.7 (a public address"),
+        (
+            {"external_addresses": ["203.0.113.9/10.9.9.9"]},
+            "203.0.113.9 is for 10.9.9.9, from which nothing is relayed",
+        ),
+    ],
+)
+async def test_an_address_that_is_not_here_is_refused(connect, change, words):
+    async with relay() as service:
+        with pytest.raises(StartError, match=re.escape(words)):
+            service.reload(settings(**change))
+        assert not service.ready()
+        assert code_of(await (await connect(port_of(service))).request(Method.ALLOCATE, UDP)) == 0
+    # An address that may come later (another node has it now) keeps nothing else from changing.
+    async with relay(**{"relay_addresses": ["127.0.0.1"]} | change) as service:
+        service.reload(settings(**change, max_allocations_per_user=1))
+
+
+async def test_a_relay_without_its_address_is_not_sent_clients():
+    async with relay(relay_addresses=["192.0.2.7"]) as service:
+        (problem,) = service.ready()
+        assert "no 192.0.2.7 to relay from" in problem
+        service.reload(settings(relay_addresses=["192.0.2.7", "127.0.0.1"]))
+        assert service.ready() == []
 
 
 async def serial_of(port):

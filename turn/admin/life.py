@@ -15,6 +15,9 @@ from turn.admin.process import Process, Runs
 
 log = structlog.get_logger("icebroker")
 
+TELL_AFTER = 0.3
+"""Seconds after which somebody may wonder why it does not end."""
+
 
 @runtime_checkable
 class Leaves(Protocol):
@@ -70,7 +73,6 @@ async def live(process: Process, ready: Callable[[], None]) -> None:
         if not leaving:
             seconds = [process.drain_timeout(service) for service in started]
             supervisor.stopping(max(seconds))
-            await _tell_what_is_left(started, seconds)
             await _drain(started, seconds, signals)
     finally:
         for service in reversed(started):
@@ -109,6 +111,10 @@ async def _drain(
     ]
     second = asyncio.ensure_future(signals.get())
     drained = asyncio.ensure_future(asyncio.wait(draining))
-    await asyncio.wait({drained, second}, return_when=asyncio.FIRST_COMPLETED)
+    ends = {drained, second}
+    await asyncio.wait(ends, timeout=TELL_AFTER, return_when=asyncio.FIRST_COMPLETED)
+    if not (drained.done() or second.done()):
+        await _tell_what_is_left(services, seconds)
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     for task in (*draining, drained, second):
         task.cancel()

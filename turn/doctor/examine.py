@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from turn.codec.errors import Malformed
-from turn.codec.values import Family, family_of
+from turn.codec.values import Address, Family, family_of
 from turn.doctor import admission, certificate, ice, nat, outside, reach, relaying
 from turn.doctor.client import Forged, NotStun, Refused, Relayed, Silent, TurnClient
 from turn.doctor.report import Section
@@ -27,13 +27,20 @@ class Options(NamedTuple):
     """PEM file with an authority that is trusted beside the system's."""
     load: bool = True
     """Send a video call's packets through the relay for a second, and try more of its ports."""
+    beside: tuple[Target, ...] = ()
+    """Other servers, over UDP: two of them tell what NAT is before us."""
     patience: float = 4.0
     """Seconds that a port or an answer may take."""
 
 
 async def examine_all(targets: Sequence[Target], options: Options) -> list[Section]:
     """Try each server, one after the other: they must not take each other's quota or bandwidth."""
-    return [await examine(target, options) for target in targets]
+    over_udp = [target for target in targets if target.transport is Transport.UDP]
+    sections = []
+    for target in targets:
+        beside = tuple(other for other in over_udp if other.host != target.host)
+        sections.append(await examine(target, options._replace(beside=beside)))
+    return sections
 
 
 async def examine(target: Target, options: Options) -> Section:
@@ -72,11 +79,21 @@ async def _examine_address(section: Section, target: Target, host: str, options:
         if not await reach.answers(section, target, host, client):
             return
         if target.transport is Transport.UDP:
-            await nat.tell_kind(section, target, host)
+            another = await _another(options.beside, host)
+            await nat.tell_kind(section, target, host, another)
         if target.relays:
             await _Relay(section, target, host, options).examine(client)
     finally:
         await client.close()
+
+
+async def _another(beside: Sequence[Target], host: str) -> Address | None:
+    """Where another server is, in the same family of addresses; None where there is none."""
+    for target in beside:
+        for other in await reach.resolve(Section(target.url), target):
+            if other != host and (":" in other) == (":" in host):
+                return Address(other, target.port)
+    return None
 
 
 async def _judge_certificate(

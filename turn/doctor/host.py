@@ -1,8 +1,6 @@
 """What the relay will lack of this machine, before a client notices it."""
 
 import resource
-import socket
-from contextlib import closing
 from pathlib import Path
 
 from config.files import user
@@ -11,7 +9,7 @@ from config.turn import TurnSettings
 from turn import assemble
 from turn.doctor.report import Section
 from turn.kernel.plane import HELD
-from turn.transport.addresses import local_addresses
+from turn.transport.addresses import is_here, local_addresses
 
 FEW_PORTS = 1000
 DESCRIPTORS_BESIDE = 200
@@ -70,7 +68,7 @@ def _addresses(section: Section, settings: TurnSettings) -> None:
     own = local_addresses()
     families = assemble.relay_addresses(settings, own)
     hosts = [host for found in families.values() for host in found]
-    missing = [host for host in hosts if not _is_ours(host)]
+    missing = [host for host in hosts if not is_here(host)]
     if not hosts:
         section.fail("addresses", "this machine has no address to relay from",
                      "bring its network up, or set turn.relay_addresses")  # fmt: skip
@@ -82,16 +80,6 @@ def _addresses(section: Section, settings: TurnSettings) -> None:
         )
     else:
         section.ok("addresses", f"relays from {', '.join(hosts)}")
-
-
-def _is_ours(host: str) -> bool:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with closing(socket.socket(family, socket.SOCK_DGRAM)) as sock:
-        try:
-            sock.bind((host, 0))
-        except OSError:
-            return False
-    return True
 
 
 def _rights(section: Section, settings: TurnSettings) -> None:

@@ -11,8 +11,13 @@ from turn.doctor.target import Target
 from turn.doctor.wire import Inbox
 
 
-async def tell_kind(section: Section, target: Target, host: str) -> None:
-    """Ask two addresses of the server where they see one socket."""
+async def tell_kind(
+    section: Section, target: Target, host: str, another: Address | None = None
+) -> None:
+    """Ask two addresses where they see one socket.
+
+    :param another: of another server, for one that has no second address of its own.
+    """
     loop = asyncio.get_running_loop()
     transport, inbox = await loop.create_datagram_endpoint(
         Inbox, family=socket.AF_INET6 if ":" in host else socket.AF_INET,
@@ -22,11 +27,12 @@ async def tell_kind(section: Section, target: Target, host: str) -> None:
         first, other = await _mapping(transport, inbox, Address(host, target.port))
         if first is None:
             return
+        other = other or another
         if other is None:
             section.skip(
                 "nat",
                 "this server has one address, so the NAT's kind cannot be told",
-                "try a server with RFC 5780, or two servers",
+                "try two servers at once (icebroker doctor URL URL), or one with RFC 5780",
             )
             return
         second, _ = await _mapping(transport, inbox, other)
@@ -35,8 +41,8 @@ async def tell_kind(section: Section, target: Target, host: str) -> None:
     if second is None:
         section.skip(
             "nat",
-            f"the server's other address {other} does not answer",
-            "open it in the firewall, or take it out of the server's settings",
+            f"the other address, {other}, does not answer",
+            "open it in the firewall, or take it out of the server's settings (turn.nat_discovery)",
         )
     elif first == second:
         section.ok("nat", "keeps one mapping for all destinations: direct paths are likely")

@@ -31,6 +31,17 @@ def local_addresses() -> list[str]:
     return sorted(set(found), key=found.index)
 
 
+def is_here(host: str) -> bool:
+    """Whether this machine can send from an address, now."""
+    kind = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(kind, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.bind((host, 0))
+        except OSError:
+            return False
+    return True
+
+
 def relay_candidates(addresses: list[str]) -> dict[Family, list[str]]:
     """The addresses that peers may reach us at, the one of the default route first.
 

@@ -5,7 +5,7 @@ Settings, drains and revocations go to all of its workers, and what they report 
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 from msgspec import Struct
@@ -73,6 +73,8 @@ class WorkerPool:
         self._journal = journal or Journal()
         self._revoked: dict[str, tuple[float, float]] = {}
         self._file = revoked
+        self.on_remembered: Callable[[str, float], None] = lambda *_: None
+        """As of ``TurnService``."""
         self._state = assemble.state_folder(settings)
         self._settings = settings
         self._logs = logs
@@ -128,6 +130,8 @@ class WorkerPool:
         """
         self._frozen = self._freeze(self._settings, self._logs)
         self._revoked = self._file.open() if self._file else {}
+        for user, (until, _) in self._revoked.items():
+            self.on_remembered(user, until)
         log.info("data plane", plane=self.plane, reason=self.plane_reason)
         await self._crew.start(self._addresses)
         self._watch.start()
@@ -141,13 +145,17 @@ class WorkerPool:
         if not self._crew.running:
             return ["not running"]
         problems = [f"worker {number} is being replaced" for number in self._crew.missing]
-        return [*problems, "draining"] if self.draining else problems
+        if self.draining:
+            problems.append("draining")
+        return problems + assemble.unplaced(self._settings)
 
     def reload(self, settings: TurnSettings, logs: LogSettings | None = None) -> None:
         """Go on with other settings, all workers or none.
 
-        :raises StartError: the certificate is not usable; nothing has changed.
+        :raises StartError: the certificate is not usable, or an address to relay from is not here;
+            nothing has changed.
         """
+        assemble.refuse_misplaced(self._settings, settings, self._addresses)
         logs = logs or self._logs
         self._frozen = self._freeze(settings, logs)
         self._settings, self._logs = settings, logs

@@ -15,6 +15,8 @@ from tests.turn.kernel.script import (
     answers,
     body,
     fragments,
+    from_the_peer_in_pieces,
+    in_pieces,
     sends,
 )
 from turn.codec import registry
@@ -158,6 +160,14 @@ def of_indications(*, ipv6: bool) -> list[Case]:
         Case("another peer", lambda s: to_another(s, host="fd92:2::9" if ipv6 else "10.92.2.9")),
         Case("a channel that is not bound", lambda s: s.send_raw(b"\x40\x01\0\4abcd")),
         Case("a wrong UDP checksum", lambda s: s.send_raw(s.wrapped(body(61)), {"checksum": 7}), 1),
+        *(
+            Case(f"in pieces of {size} to the peer", in_pieces(size), 1)
+            for size in (1, 20, 44, 500)
+        ),
+        *(
+            Case(f"in pieces of {size} to the client", from_the_peer_in_pieces(size), 1)
+            for size in (1, 500)
+        ),
         Case("fragments", fragments),
         *([Case("a hop", one_hop)] if ipv6 else []),
     ]

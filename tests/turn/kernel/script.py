@@ -252,6 +252,11 @@ def of_both_families(header: int, *, segmentation: bool) -> list[Case]:
         Case("from another address", lambda s: from_elsewhere(s, last="77")),
         Case("from another peer's port", another_peer),
         Case("a request of STUN's kind from the peer", lambda s: s.answer(b"\0\1" + body(30)), 1),
+        *(Case(f"in pieces of {size} to the peer", in_pieces(size), 1) for size in (1, 4, 8, 500)),
+        *(
+            Case(f"in pieces of {size} to the client", from_the_peer_in_pieces(size), 1)
+            for size in (1, 4, 500)
+        ),
         Case("fragments", fragments),
         Case("fragments from the peer", fragments_from_the_peer),
         Case("five packets in one", super_packets, 0 if segmentation else 5),
@@ -343,6 +348,25 @@ def another_peer(stage: Stage) -> None:
     host, port = stage.from_peer.source
     wire = stage.from_peer._replace(source=(host, port ^ 1))
     stage.answer_frames(frames.ip(wire, frames.udp(wire, body(30))))
+
+
+def in_pieces(size: int) -> Callable[[Stage], None]:
+    """A packet that its sender's kernel keeps in several places, where the cable takes it so."""
+    return lambda stage: corked(stage.client.sock, stage.wrapped(body(1000)), size)
+
+
+def from_the_peer_in_pieces(size: int) -> Callable[[Stage], None]:
+    """The same the other way."""
+    return lambda stage: corked(stage.peer, body(1000), size, stage.relayed)
+
+
+def corked(sock: socket.socket, data: bytes, size: int, *address: Any) -> None:
+    """Send a first piece of so many bytes, and the rest behind it in the same packet."""
+    for piece, flags in ((data[:size], socket.MSG_MORE), (data[size:], 0)):
+        if address:
+            sock.sendto(piece, flags, *address)
+        else:
+            sock.send(piece, flags)
 
 
 def super_packets(stage: Stage) -> None:
