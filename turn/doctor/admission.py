@@ -44,7 +44,7 @@ WHY: dict[int, tuple[str, str]] = {
     500: ("the server had an error of its own (500)", "look at its log"),
     508: (
         "the server has no relay port left, or drains (508)",
-        "widen turn.relay_ports, raise turn.max_allocations, or end the drain",
+        "see its /readyz; widen turn.relay_ports, raise turn.max_allocations, or end the drain",
     ),
 }
 """What an error code at Allocate means, and what to do."""
