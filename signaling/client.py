@@ -138,6 +138,11 @@ class Client:
         self._ws: aiohttp.ClientWebSocketResponse | None = None
         self._task: asyncio.Task[None] | None = None
         self._connected = asyncio.Event()
+        self._restarts = 0
+        self._in_rooms = asyncio.Event()
+        """Not set from the beginning of another session until its rooms are joined again."""
+        self._in_rooms.set()
+        self._rejoining: asyncio.Task[None] | None = None
         self._is_away = False
         """Whether it was told that there is no connection."""
         self._ack_timer: asyncio.TimerHandle | None = None
@@ -219,13 +224,13 @@ class Client:
         :returns: ``delivered``, or ``queued`` where its socket is lost and it may come back.
         :raises SignalingError: it was not, and will not be, delivered.
         """
-        answer = await self._request({"type": "signal", "to": to, **payload})
+        answer = await self._request_of_member({"type": "signal", "to": to, **payload})
         return str(answer["status"])
 
     async def message(self, data: Any, to: str | None = None) -> str:
         """Send application data to a peer, or to everyone in our rooms; as ``signal``."""
         frame = {"type": "message", "data": data} | ({"to": to} if to else {})
-        return str((await self._request(frame))["status"])
+        return str((await self._request_of_member(frame))["status"])
 
     async def ice_servers(self) -> dict[str, Any]:
         """Fresh ICE servers: ``iceServers`` and ``expiresAt``. :raises SignalingError:"""
@@ -252,6 +257,12 @@ class Client:
                 return
             yield event
 
+    async def _request_of_member(self, frame: dict[str, Any]) -> dict[str, Any]:
+        """One that has to be sent from within our rooms: else it would reach nobody."""
+        if asyncio.current_task() is not self._rejoining:  # before_rejoin may not wait for itself
+            await self._in_rooms.wait()
+        return await self._request(frame)
+
     async def _request(self, frame: dict[str, Any]) -> dict[str, Any]:
         if self._failure is not None:
             raise self._failure
@@ -262,16 +273,21 @@ class Client:
         request = _Request(frame, asyncio.get_running_loop().create_future())
         self._waiting[request_id] = request
         try:
-            await self._send(frame)
+            await self._send(frame, request)
             return await request.answer
         finally:
             self._waiting.pop(request_id, None)
 
-    async def _send(self, frame: dict[str, Any]) -> None:
-        """Write, where there is a connection; what has an id is sent again otherwise."""
+    async def _send(self, frame: dict[str, Any], request: _Request | None = None) -> None:
+        """Write, where there is a connection; what has an id is sent again otherwise.
+
+        :param request: whose frame it is: one that has ended meanwhile, and whose caller has gone
+            on since, is not sent any more.
+        """
         async with self._turn:  # one after the other, so that pacing keeps the order
             await self._pacer.wait()
-            if self._connected.is_set():
+            ended = request is not None and request.answer.done()
+            if self._connected.is_set() and not ended:
                 await self._write(frame)
 
     async def _write(self, frame: dict[str, Any]) -> None:
@@ -389,19 +405,26 @@ class Client:
         if resumed:
             self._events.put({"type": "resumed"})
         if restarted:
-            self._later(0, self._rejoin)
+            # What comes now is told after the roster that it changes.
+            self._events.hold()
+            self._in_rooms.clear()
+            self._restarts += 1
+            self._later(0, partial(self._rejoin, self._restarts))
 
     async def _send_again(self, ws: aiohttp.ClientWebSocketResponse | None) -> None:
         """What was asked before goes out before anything that is asked from now on."""
         async with self._turn:
             for request in list(self._waiting.values()):
                 await self._pacer.wait()
-                if self._ws is ws:  # else it was lost again, and the next one begins anew
+                # Where it was lost again, the next one begins anew.
+                if self._ws is ws and not request.answer.done():
                     await self._write(request.frame)
             if self._ws is ws:
                 self._connected.set()
 
-    async def _rejoin(self) -> None:
+    async def _rejoin(self, number: int) -> None:
+        """Join our rooms in a new session. :param number: which one; a later one has its own."""
+        self._rejoining = asyncio.current_task()
         if self._before_rejoin is not None:
             try:
                 await self._before_rejoin(self.peer)
@@ -411,7 +434,9 @@ class Client:
         for room, meta in list(self._rooms.items()):
             with contextlib.suppress(SignalingError):
                 joined.append(await self._request({"type": "join", "room": room, "meta": meta}))
-        self._events.put({"type": "restarted", "joined": joined})
+        if number == self._restarts:
+            self._events.release({"type": "restarted", "joined": joined})
+            self._in_rooms.set()
 
     def _settle(self, request: _Request, message: dict[str, Any]) -> None:
         if request.answer.done():
@@ -421,7 +446,7 @@ class Client:
             return
         request.refusals += 1
         if message.get("retryable") and request.refusals < MOST_REFUSALS:
-            self._later(0.2 * request.refusals, partial(self._send, request.frame))
+            self._later(0.2 * request.refusals, partial(self._send, request.frame, request))
             return
         error = SignalingError(message["code"], message["message"], retryable=message["retryable"])
         request.answer.set_exception(error)
@@ -479,6 +504,7 @@ class Client:
         for request in self._waiting.values():
             if not request.answer.done():
                 request.answer.set_exception(error)
+        self._in_rooms.set()
         self._events.end()
 
 

@@ -3,8 +3,6 @@
 import asyncio
 from contextlib import suppress
 
-SLOW_PIECE = 4096
-"""Bytes that a slow connection passes on at a time."""
 TURNS = 5
 """Of the event loop, in which a connection goes from accepted to served."""
 
@@ -15,8 +13,6 @@ class Wire:
     def __init__(self, target: int) -> None:
         """Prepare. :param target: the port on loopback that it leads to."""
         self.port = 0
-        self.rate = 0.0
-        """Bytes a second of each direction of a connection; 0: as fast as it goes."""
         self._target = target
         self._server: asyncio.Server | None = None
         self._whole = True
@@ -92,9 +88,7 @@ class Wire:
             await asyncio.gather(*ways, return_exceptions=True)
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(SLOW_PIECE if self.rate else 1 << 16):
+        while data := await reader.read(1 << 16):
             await self._passing.wait()
-            if self.rate:
-                await asyncio.sleep(len(data) / self.rate)
             writer.write(data)
             await writer.drain()

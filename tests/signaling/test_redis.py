@@ -1,26 +1,26 @@
 """What only a broker with a network has to stand: nodes and a Redis that die, sleep and return."""
 
 import asyncio
+import itertools
 import json
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import Any, NamedTuple
+from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
 from redis.asyncio.connection import Connection
 
-from config.redis import RedisTls, parse_redis_url
+from config.redis import parse_redis_url
 from config.schema import RedisSettings
 from signaling.broker import link
 from signaling.broker.base import NotThere, Revocation, SessionOver, Unavailable
 from signaling.broker.primary import Finder
-from signaling.broker.redis import RedisBroker
+from signaling.broker.redis import LOOKS, RedisBroker, _patiently
 from signaling.protocol.errors import CloseCode
 from signaling.protocol.messages import NULL
 from signaling.revocations import RevocationWatch
-from tests.chaos.wire import Wire
 from tests.patience import PATIENCE, until
 from tests.redis_server import RedisServer, redis_server
 from tests.signaling.live import on, signaling
@@ -59,13 +59,6 @@ async def own_world(own_server):
         yield made
 
 
-class Through(NamedTuple):
-    """Where a broker finds Redis by a wire."""
-
-    url: str
-    tls: RedisTls = RedisTls()
-
-
 def field(server: RedisServer, session: str, name: str) -> bytes:
     """A field of a session, as Redis has it."""
     (key,) = server.client.keys(f"*:s:{session}")
@@ -78,13 +71,6 @@ def expire_lease(server: RedisServer, node: str) -> None:
     for key in server.client.keys("*:n"):
         if server.client.zscore(key, node) is not None:
             server.client.zadd(key, {node: 1})
-
-
-def lease_left(server: RedisServer, node: str) -> float:
-    """Seconds."""
-    (key,) = server.client.keys("*:n")
-    end: Any = server.client.zscore(key, node)
-    return float(end) / 1000 - time.time()
 
 
 @asynccontextmanager
@@ -272,20 +258,21 @@ async def test_a_node_keeps_its_lease_while_it_puts_much_right(world, server):
     """Else others would take it for dead again, and it would never come to an end."""
     await begin(world.one, "a", "r")
     await begin(world.two, "b", "r")
-    call, left = world.one._link.call, []
+    call = world.one._link.call
+    renewals: list[str] = []
 
     async def slow(script, *arguments):
         if script == "attach":
-            await asyncio.sleep(1.5 * LEASE)
-            left.append(lease_left(server, world.one.node))
+            renewals.clear()
+            await until(lambda: len(renewals) > 2)
+        elif script == "enlist":
+            renewals.append(script)
         return await call(script, *arguments)
 
     async with taken_for_dead(server, world.one, world.two, "a"):
         pass
     world.one._link.call = slow
-    await until(lambda: left and world.one.is_up())
-    assert len(left) == 1
-    assert left[0] > 0
+    await until(lambda: world.one.is_up() and field(server, "a", "owner") != b"")
     assert await world.presence("b") == ["suspended", "resumed"]
 
 
@@ -539,31 +526,32 @@ async def test_redis_that_answers_nobody_is_away_and_comes_back_with_everything(
     assert await world.two.resume("a", b"a", 1) is not None
 
 
-async def test_a_node_with_much_to_ask_is_not_away_and_keeps_its_lease(server, monkeypatch):
-    """What it asks for takes longer than its lease, and than Redis has to answer."""
-    monkeypatch.setattr("signaling.broker.redis.ANSWER", 1.0)
+async def test_the_lease_is_not_behind_all_that_a_node_has_to_ask(world, monkeypatch):
     monkeypatch.setattr("signaling.broker.link.MOST_ON_THE_WAY", 32)
     monkeypatch.setattr("signaling.broker.link.MOST_AT_ONCE", 8)
-    server.client.flushdb()
-    async with AsyncExitStack() as stack:
-        wire = Wire(server.port)
-        await wire.start()
-        stack.push_async_callback(wire.stop)
-        one = redis_broker(Through(f"redis://127.0.0.1:{wire.port}"), "busy", lease=LEASE)
-        stack.push_async_callback(one.stop)
-        await one.start(Ear())
-        await begin(one, "a", "r")
-        wire.rate = 200_000.0
-        began = time.monotonic()
-        asked = [asyncio.ensure_future(one.quiet_names("r" * 64)) for _ in range(2500)]
-        left = []
-        while not all(each.done() for each in asked):
-            await asyncio.sleep(0.05)
-            left.append(lease_left(server, one.node))
-        assert time.monotonic() - began > LEASE  # or it shows nothing
-        assert {str(each.exception()) for each in asked} == {"None"}
-        assert min(left) > 0
-        wire.rate = 0
+    link = world.one._link
+    asked = [asyncio.ensure_future(world.one.quiet_names("r")) for _ in range(1000)]
+    await asyncio.sleep(0)
+    before = link.answers
+    assert await link.call("enlist", 8000, link.run) == 1
+    assert link.answers - before < 100
+    assert not asked[-1].done()
+    assert await asyncio.gather(*asked) == [[]] * 1000
+
+
+async def test_redis_is_away_when_nothing_comes_and_not_when_much_does(monkeypatch):
+    monkeypatch.setattr("signaling.broker.redis.ANSWER", LOOKS * 0.01)
+    looks, come = itertools.count(), asyncio.Event()
+
+    def more() -> int:
+        number = next(looks)
+        if number > 10 * LOOKS:
+            come.set()
+        return number
+
+    assert await _patiently(come.wait(), more) is True
+    with pytest.raises(TimeoutError):
+        await _patiently(asyncio.Event().wait(), lambda: 7)
 
 
 async def test_a_node_starts_while_redis_is_away_and_is_ready_when_it_comes(tmp_path):

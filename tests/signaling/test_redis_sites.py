@@ -1,7 +1,9 @@
 """Sentinels, a Cluster, TLS and least rights: what each kind of Redis is there for."""
 
 import asyncio
+import itertools
 import re
+from contextlib import suppress
 from functools import partial
 
 import pytest
@@ -191,13 +193,11 @@ async def test_what_cannot_be_done_where_a_slot_is_moving_is_tried_again(tmp_pat
         async with redis_world(site, PREFIX, lease=2.0) as world:
             await begin(world.one, "a", "r")
             asked = asyncio.create_task(asyncio.to_thread(site.change_servers))
-            refused = 0
+            numbers = itertools.count()
             while not asked.done() or not world.one.is_up():
-                try:
+                with suppress(Unavailable):
                     await world.one.reap(0)
-                    await begin(world.one, f"s{refused}")
-                except Unavailable:
-                    refused += 1
+                    await begin(world.one, f"s{next(numbers)}")
                 await asyncio.sleep(0.01)
             await asked
             await begin(world.one, "b", "r")

@@ -63,3 +63,26 @@ async def test_what_came_before_the_end_can_still_be_taken():
     unread.end()
     assert await taken(unread, 1) == [0]
     assert await unread.get() is None
+
+
+async def test_what_is_held_comes_after_what_it_is_released_with():
+    unread = Unread()
+    unread.put(event(0))
+    unread.hold()
+    unread.put(event(1), 10)
+    unread.put({"type": "peer", "data": "of a session that is lost again"}, 10)
+    unread.hold()
+    unread.put({"type": "peer", "data": 2}, 10)
+    assert await taken(unread, 1) == [0]
+    unread.release({"type": "restarted", "data": "first"})
+    unread.put(event(3))
+    assert await taken(unread, 4) == ["first", 1, 2, 3]
+
+
+async def test_what_is_held_at_the_end_is_not_lost():
+    unread = Unread()
+    unread.hold()
+    unread.put(event(0))
+    unread.end()
+    assert await taken(unread, 1) == [0]
+    assert await unread.get() is None
