@@ -83,7 +83,7 @@ async def test_the_specification_s_library_believes_it(back_end, prefix):
 
 async def test_what_becomes_of_a_room_is_told_in_order(broker, back_end):
     async with (
-        telling(broker, back_end, resume_window=0.5) as service,
+        telling(broker, back_end, resume_window=3) as service,
         sockets(service) as connect,
     ):
         one = await connect()
