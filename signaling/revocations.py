@@ -13,7 +13,9 @@ class RevocationWatch:
 
     def __init__(self, redis: RedisSettings, heed: Callable[[str, float, float], object]) -> None:
         """Prepare to listen. :param heed: takes user, until and spent of each revocation."""
-        self._broker = choose_broker(redis, 1, 1)
+        # What it tells the rooms of whom it revokes is for sessions whose limits it does not know,
+        # and for webhooks that nodes may have.
+        self._broker = choose_broker(redis, 1 << 20, 1 << 30, webhooks=None)
         self._heed = heed
 
     async def start(self) -> None:

@@ -8,12 +8,13 @@ from signaling.broker.waiting import WaitingEvents
 
 
 def choose_broker(
-    redis: RedisSettings, most_messages: int, most_bytes: int, *, webhooks: bool = False
+    redis: RedisSettings, most_messages: int, most_bytes: int, *, webhooks: bool | None = False
 ) -> MemoryBroker | RedisBroker:
     """The embedded broker, or Redis.
 
     :param most_messages: that a mailbox holds; ``most_bytes`` likewise.
-    :param webhooks: somebody is to be told what becomes of rooms and peers.
+    :param webhooks: somebody is to be told what becomes of rooms and peers; None: if other nodes
+        have it so.
     """
     address = redis.address()
     if address is None:

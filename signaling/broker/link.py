@@ -71,7 +71,7 @@ class Link:
         on_wake: Callable[[bytes], None],
         live: Callable[[], Awaitable[None]],
         *,
-        webhooks: bool = False,
+        webhooks: bool | None = False,
     ) -> None:
         """Prepare to connect.
 

@@ -80,7 +80,7 @@ class RedisBroker:
         most_bytes: int,
         *,
         lease: float,
-        webhooks: bool = False,
+        webhooks: bool | None = False,
     ) -> None:
         """Prepare to start.
 

@@ -9,15 +9,18 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from redis.asyncio.connection import Connection
 
 from config.redis import parse_redis_url
+from config.schema import RedisSettings
 from signaling.broker import link
 from signaling.broker.base import NotThere, Revocation, SessionOver, Unavailable
 from signaling.broker.primary import Finder
 from signaling.broker.redis import LOOKS, RedisBroker, _patiently
 from signaling.protocol.errors import CloseCode
 from signaling.protocol.messages import NULL
+from signaling.revocations import RevocationWatch
 from tests.patience import PATIENCE, until
 from tests.redis_server import RedisServer, redis_server
 from tests.signaling.live import on, signaling
@@ -637,3 +640,25 @@ async def test_signaling_that_cannot_listen_leaves_nothing_running(server):
             async with signaling(redis, listen=f"127.0.0.1:{first.addresses[0][1]}"):
                 pass
         assert asyncio.all_tasks() == before
+
+
+async def test_a_relay_that_revokes_tells_the_rooms_and_harms_nobody_in_them(server):
+    async with redis_world(server, webhooks=True) as world:
+        await begin(world.one, "a", "r")
+        await begin(world.two, "b", "r", subject="u")
+        await world.one.send("a", "peer-b", message("is in the mailbox"))
+        await world.two.suspend("b", world.now)
+        await world.settle()
+        world.forget()
+        heard: list[tuple[str, float, float]] = []
+        redis_settings = RedisSettings(url=SecretStr(server.url), prefix=world.prefix)
+        relay = RevocationWatch(redis_settings, lambda *told: heard.append(told))
+        await relay.start()
+        await relay.spread_revocation("u", time.time() + 60)
+        assert await world.presence("a") == ["leave"]
+        await until(lambda: heard)
+        await relay.stop()
+        assert world.ear.cuts == []
+        assert await world.two.resume("a", b"a", 0) is not None  # nothing of it was broken
+        events = [json.loads(one.event)["type"] for one in await world.one.take_events(99, 5)]
+        assert events[-2:] == ["peer.suspended", "peer.left"]
