@@ -42,6 +42,10 @@ MOST_DIGITS = 4000
 """Of an integer; Python reads none of more than 4,300."""
 LEAVE, COME_BACK = 1000, 4000
 """Close codes: the server ends our session, or keeps it for a resume."""
+REPLACED = 4501
+"""Close code: the session goes on over another socket."""
+LOST = 1006
+"""What a socket that ended without a close code has in its place (RFC 6455 §7.1.5)."""
 ANSWERS = frozenset({"ok", "joined", "ice", "error"})
 OUTLIVES_SESSION = frozenset({"join", "ice"})
 Token = str | Callable[[], Awaitable[str]]
@@ -138,7 +142,10 @@ class Client:
         self._ws: aiohttp.ClientWebSocketResponse | None = None
         self._task: asyncio.Task[None] | None = None
         self._connected = asyncio.Event()
-        self._restarts = 0
+        self._unheard = 0
+        """Hellos of sockets that ended without an answer: each may still be heard, by a node that
+        sleeps, and would take our session to a socket that is no more."""
+        self._welcomes = self._restarts = 0
         self._in_rooms = asyncio.Event()
         """Not set from the beginning of another session until its rooms are joined again."""
         self._in_rooms.set()
@@ -336,6 +343,8 @@ class Client:
         try:
             hello = {**self._hello, "token": token, "resume": self._resume()}
             await ws.send_str(json.dumps({k: v for k, v in hello.items() if v}))
+            self._unheard += 1
+            welcomes = self._welcomes
             async for frame in ws:
                 if frame.type is aiohttp.WSMsgType.TEXT:
                     await self._receive_untrusted(frame.data)
@@ -346,7 +355,13 @@ class Client:
             await ws.close(code=self._close_code)
             if transport is not None:
                 _abort(transport, sock)
-        code = ws.close_code or 1006
+        code = ws.close_code or LOST
+        if self._welcomes != welcomes or code != LOST:
+            self._unheard -= 1
+        if code == REPLACED and self._unheard:
+            self._unheard -= 1
+            log.debug("replaced by a socket of our own that is no more")
+            return welcomed
         if 3500 <= code <= 3999 or 4500 <= code <= 4999:
             raise SignalingError("refused", f"the server closed the connection ({code})")
         return welcomed
@@ -390,6 +405,7 @@ class Client:
             log.info("connected to signaling")
         restarted = self._session is not None and not message["resumed"]
         resumed = self._session is not None and message["resumed"]
+        self._welcomes += 1
         self._session = {"session": message["session"], "secret": message["secret"]}
         self.peer = message["peer"]
         if not message["resumed"]:

@@ -38,12 +38,12 @@ async def serving(*parts: Part) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-async def welcome(ws: Socket, session: str) -> None:
-    """Answer a hello: a session begins."""
+async def welcome(ws: Socket, session: str, *, resumed: bool = False) -> None:
+    """Answer a hello: a session begins, or goes on."""
     assert (await ws.receive_json())["type"] == "hello"
     await ws.send_json(
         {"type": "welcome", "session": session, "secret": "x", "peer": f"of {session}",
-         "resumed": False, "limits": {"messagesPerSecond": 50, "burst": 100}}
+         "resumed": resumed, "limits": {"messagesPerSecond": 50, "burst": 100}}
     )  # fmt: skip
 
 
@@ -174,3 +174,41 @@ async def test_what_is_sent_in_a_new_session_waits_until_its_rooms_are_joined():
         go.set()
         assert await saying == "delivered"
         assert order == ["joined", "hello"]
+
+
+async def is_replaced(ws: Socket) -> None:
+    """A session that goes on, until somebody else has it."""
+    await welcome(ws, "one", resumed=True)
+    await ws.close(code=4501)
+
+
+async def test_a_hello_of_its_own_that_is_heard_late_does_not_end_it():
+    """A node that slept takes the session over, for a socket that the client gave up long ago."""
+
+    async def begins(ws: Socket) -> None:
+        await welcome(ws, "one")
+        await ws.close(code=4000)
+
+    async def hears_nothing(ws: Socket) -> None:
+        transport = ws._req.transport if ws._req is not None else None
+        assert transport is not None
+        await ws.receive()
+        transport.abort()
+
+    async def goes_on(ws: Socket) -> None:
+        await welcome(ws, "one", resumed=True)
+        async for frame in ws:
+            answer = {"type": "ok", "id": json.loads(frame.data)["id"], "status": "delivered"}
+            await ws.send_json(answer)
+
+    async with (
+        serving(begins, hears_nothing, is_replaced, goes_on) as address,
+        Client(address) as client,
+    ):
+        assert await client.message("still here") == "delivered"
+
+    async with serving(begins, is_replaced) as address, Client(address) as client:
+        with pytest.raises(SignalingError) as refused:  # by somebody else
+            async for _ in client.events():
+                pass
+        assert refused.value.code == "refused"
