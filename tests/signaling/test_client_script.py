@@ -2,49 +2,13 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from aiohttp import web
 
 from signaling.client import Client, SignalingError
 from tests.patience import PATIENCE, until
-
-Socket = web.WebSocketResponse
-Part = Callable[[Socket], Awaitable[None]]
-
-
-@asynccontextmanager
-async def serving(*parts: Part) -> AsyncIterator[str]:
-    """A server that plays one part for each connection; its address."""
-    left = iter(parts)
-
-    async def serve(request: web.Request) -> Socket:
-        ws = web.WebSocketResponse(protocols=("icebroker.v1",))
-        await ws.prepare(request)
-        await next(left)(ws)
-        return ws
-
-    app = web.Application()
-    app.router.add_get("/ws", serve)
-    runner = web.AppRunner(app, shutdown_timeout=0)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"ws://127.0.0.1:{runner.addresses[0][1]}/ws"
-    finally:
-        await runner.cleanup()
-
-
-async def welcome(ws: Socket, session: str, *, resumed: bool = False) -> None:
-    """Answer a hello: a session begins, or goes on."""
-    assert (await ws.receive_json())["type"] == "hello"
-    await ws.send_json(
-        {"type": "welcome", "session": session, "secret": "x", "peer": f"of {session}",
-         "resumed": resumed, "limits": {"messagesPerSecond": 50, "burst": 100}}
-    )  # fmt: skip
+from tests.signaling.scripted import Socket, begins, hears_nothing, is_replaced, serving, welcome
 
 
 async def test_what_was_given_up_with_its_session_is_not_sent_in_the_next_one():
@@ -176,24 +140,8 @@ async def test_what_is_sent_in_a_new_session_waits_until_its_rooms_are_joined():
         assert order == ["joined", "hello"]
 
 
-async def is_replaced(ws: Socket) -> None:
-    """A session that goes on, until somebody else has it."""
-    await welcome(ws, "one", resumed=True)
-    await ws.close(code=4501)
-
-
 async def test_a_hello_of_its_own_that_is_heard_late_does_not_end_it():
     """A node that slept takes the session over, for a socket that the client gave up long ago."""
-
-    async def begins(ws: Socket) -> None:
-        await welcome(ws, "one")
-        await ws.close(code=4000)
-
-    async def hears_nothing(ws: Socket) -> None:
-        transport = ws._req.transport if ws._req is not None else None
-        assert transport is not None
-        await ws.receive()
-        transport.abort()
 
     async def goes_on(ws: Socket) -> None:
         await welcome(ws, "one", resumed=True)

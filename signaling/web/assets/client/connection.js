@@ -8,6 +8,9 @@ const LEAVE_FOR_GOOD = 1000;
 const RECONNECT = 4000;
 const DIAL_TIMEOUT = 10_000;
 const PROBE_TIMEOUT = 4_000;
+/** Close codes: the session goes on over another socket; and of a socket that ended without one. */
+const REPLACED = 4501;
+const WITHOUT_A_WORD = 1006;
 const ACK_DELAY = 200;
 const MOST_UNACKNOWLEDGED = 32;
 const MOST_REFUSALS = 8;
@@ -32,6 +35,12 @@ export class Connection extends Emitter {
   #timers = new Map();
   #queue = [];
   #pacer = new Pacer();
+  #asked = false;
+  /**
+   * Hellos of sockets that ended without an answer. Each may still be heard, by a node that sleeps, and would
+   * take the session to a socket that is no more.
+   */
+  #unheard = 0;
   #heartbeat = 25_000;
   #mostBytes = 65_536;
   #unlisten = () => {};
@@ -109,7 +118,10 @@ export class Connection extends Emitter {
     this.#socket = socket;
     const ours = (handler) => (event) => socket === this.#socket && handler(event);
     const hello = { token, name: this.#options.name, room: this.#options.room };
-    socket.onopen = ours(() => socket.send(JSON.stringify(this.#session.hello(hello))));
+    socket.onopen = ours(() => {
+      socket.send(JSON.stringify(this.#session.hello(hello)));
+      this.#asked = true;
+    });
     socket.onmessage = ours(({ data }) => this.#receive(data));
     socket.onclose = ours(({ code, reason }) => this.#closed(code, reason));
     return undefined;
@@ -133,6 +145,7 @@ export class Connection extends Emitter {
 
   #welcome(message) {
     this.#clear("dial");
+    this.#asked = false;
     this.#openedAt = performance.now();
     this.#heartbeat = message.heartbeat * 1000 || this.#heartbeat;
     const { messagesPerSecond, burst, messageBytes } = message.limits ?? {};
@@ -159,7 +172,10 @@ export class Connection extends Emitter {
   }
 
   #closed(code, reason) {
-    if (mayReconnect(code)) this.#lost();
+    if (code !== WITHOUT_A_WORD) this.#asked = false;
+    const byOurselves = code === REPLACED && this.#unheard > 0;
+    if (byOurselves) this.#unheard--;
+    if (byOurselves || mayReconnect(code)) this.#lost();
     else this.#end(closeError(code, reason));
   }
 
@@ -176,6 +192,8 @@ export class Connection extends Emitter {
   #drop(code) {
     const socket = this.#socket;
     this.#socket = null;
+    if (this.#asked) this.#unheard++;
+    this.#asked = false;
     this.#queue.length = 0;
     for (const name of [...this.#timers.keys()]) this.#clear(name);
     if (socket && socket.readyState < 2) socket.close(code);

@@ -1,0 +1,64 @@
+"""The browser client's connection against a server that follows a script."""
+
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+from playwright.async_api import Page
+
+from tests.interop.browser import chromium
+from tests.signaling.scripted import (
+    Part,
+    Socket,
+    begins,
+    hears_nothing,
+    is_replaced,
+    serving,
+    welcome,
+)
+
+ASK = """async (url) => {
+  const { Connection } = await import("/assets/client/connection.js");
+  const connection = new Connection({ url, random: () => 0 });
+  const begun = new Promise((resolve) => connection.once("welcome", resolve));
+  connection.open();
+  await begun;
+  return connection.request({ type: "message", data: 1 }).then(
+    (answer) => answer.status,
+    (error) => error.code,
+  );
+}"""
+
+
+@pytest.fixture(name="page")
+async def page_fixture() -> AsyncIterator[Page]:
+    async with chromium() as browser:
+        yield await browser.new_page()
+
+
+async def outcome(page: Page, *parts: Part) -> str:
+    """What becomes of a message to a server of these parts: its status, or why the end came."""
+    async with serving(*parts) as address:
+        home = address.replace("ws://", "http://").removesuffix("/ws")
+        await page.goto(f"{home}/assets/client/sdp.js")
+        found: str = await page.evaluate(ASK, address)
+        await page.goto("about:blank")
+        return found
+
+
+async def goes_on(ws: Socket) -> None:
+    await welcome(ws, "one", resumed=True)
+    async for frame in ws:
+        answer = {"type": "ok", "id": json.loads(frame.data)["id"], "status": "delivered"}
+        await ws.send_json(answer)
+
+
+async def test_a_hello_of_its_own_that_is_heard_late_does_not_end_it(page: Page):
+    """A node that slept takes the session over, for a socket that the page gave up long ago."""
+    assert await outcome(page, begins, hears_nothing, is_replaced, goes_on) == "delivered"
+
+
+async def test_a_session_that_somebody_else_has_is_not_fought_for(page: Page):
+    assert await outcome(page, begins, is_replaced) == "replaced"
+    # Each hello that was given up excuses one such end, and no more.
+    assert await outcome(page, begins, hears_nothing, is_replaced, is_replaced) == "replaced"
