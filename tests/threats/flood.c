@@ -4,10 +4,12 @@
 //
 // Each datagram has the next source address of FIRST_SOURCE … FIRST_SOURCE + SOURCES - 1, a source
 // port that changes with each, and the next payload; where a payload is a STUN message, bytes 8 to
-// 19 (its transaction id) change too. Sends COUNT of them; prints how many could be sent.
+// 19 (its transaction id) change too. Sends COUNT of them, or as many as it can until SIGTERM;
+// prints how many could be sent.
 #include <arpa/inet.h>
 #include <netinet/ip.h>
 #include <netinet/udp.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,6 +24,14 @@ struct packet {
     struct udphdr udp;
     uint8_t payload[MOST_BYTES];
 } __attribute__((packed));
+
+static volatile sig_atomic_t over;
+
+static void end(int number)
+{
+    (void)number;
+    over = 1;
+}
 
 static double seconds_now(void)
 {
@@ -63,7 +73,8 @@ int main(int count, char **words)
                .daddr = to.sin_addr.s_addr},
         .udp = {.dest = htons(atoi(words[2]))},
     };
-    while (number < wanted) {
+    signal(SIGTERM, end);
+    while (number < wanted && !over) {
         if (number >= (seconds_now() - begin) * rate) {
             nanosleep(&(struct timespec){.tv_nsec = 500000}, NULL);
             continue;
