@@ -8,7 +8,6 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +47,16 @@ class RevokedFile:
             log.warning("revocations of the last process are not known",
                         file=str(self._file), reason=error.strerror)  # fmt: skip
             return {}
-        for line in lines:
-            with suppress(msgspec.DecodeError):
+        unreadable = 0
+        for number, line in enumerate(lines, 1):
+            try:
                 user, until, spent = msgspec.json.decode(line, type=tuple[str, float, float])
                 self._of[user] = until, spent
+            except msgspec.DecodeError:
+                unreadable += number < len(lines)  # the last was being written, or is empty
+        if unreadable:
+            log.warning("some revocations of the last process cannot be read; make them again",
+                        file=str(self._file), lines=unreadable)  # fmt: skip
         self._lines = FULL  # whatever its last line ends with
         self._prune()
         if self._of:

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.turn.live import UDP, Client, port_of, settings
 from tests.turn.workers.live import LOGS
@@ -47,6 +48,18 @@ def test_a_line_that_was_being_written_costs_no_other(file: Path):
     assert record.open() == {"anna": (NOW + 100, 0)}
     record.put("carl", NOW + 100, 0)
     assert again(file) == {"anna": (NOW + 100, 0), "carl": (NOW + 100, 0)}
+
+
+def test_what_cannot_be_read_is_told_and_costs_nothing_else(file: Path):
+    record = RevokedFile(file)
+    record.put("anna", NOW + 100, 0)
+    with file.open("ab") as opened:
+        opened.write(b'{"x": 1}\n\xff\xfe\n["bert", "soon", 0]\n')
+    record.put("carl", NOW + 100, 0)
+    with capture_logs() as told:
+        assert again(file) == {"anna": (NOW + 100, 0), "carl": (NOW + 100, 0)}
+    warnings = [line for line in told if line["log_level"] == "warning"]
+    assert [(line["file"], line["lines"]) for line in warnings] == [(str(file), 3)]
 
 
 def test_the_file_does_not_grow_with_what_is_over(file: Path):
