@@ -155,7 +155,7 @@ class Actions:
             Operation("PUT", f"{v1}/log", "setLogLevel", "Log more or less, until a reload.",
                       self._put_log, LogLevel, body=LogLevel, refusals=(400,)),
             Operation("GET", f"{v1}/revocations", "revocations",
-                      "Users that may begin nothing new.", self._get_revocations, Revocations),
+                      "Users revoked here since the start.", self._get_revocations, Revocations),
             *of_user,
             *(operation.by_query("revocation") for operation in of_user),
         ]  # fmt: skip
