@@ -1,6 +1,7 @@
 """TCP allocations on the wire: relayed addresses that listen, and connections with peers."""
 
 import asyncio
+import os
 import socket
 import time
 from collections.abc import Callable, Coroutine
@@ -111,6 +112,32 @@ class PeerStream(asyncio.Protocol):
         for transport in (self._transport, self._client):
             if transport is not None:
                 transport.abort()
+
+    def detach(self) -> tuple[socket.socket, bytes]:
+        """Let go of a connection that carries nothing yet: its socket, and what was read of it.
+
+        :raises OSError: it is over, or no descriptors are left.
+        """
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            raise OSError("the peer is gone")
+        descriptor = os.dup(transport.get_extra_info("socket").fileno())
+        self.on_end = lambda: None
+        transport.abort()  # closes this process's descriptor; the connection has another one
+        return socket.socket(fileno=descriptor), self._early
+
+    async def attach(self, sock: socket.socket, early: bytes) -> None:
+        """Go on with a connection that another process let go of; owns the socket from then on.
+
+        :raises OSError: it is over, or no descriptors are left.
+        """
+        self._early = early
+        try:
+            sock.setblocking(False)
+            await asyncio.get_running_loop().create_connection(lambda: self, sock=sock)
+        except BaseException:
+            sock.close()
+            raise
 
     def client_is_slow(self, slow: bool) -> None:
         """Stop reading from the peer until the client has taken what waits."""
