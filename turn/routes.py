@@ -34,8 +34,14 @@ class Transport(StrEnum):
         """Whether it brings bytes in order, and the client's going ends its connection."""
         return self in STREAMS
 
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether nobody on the way reads what passes."""
+        return self in ENCRYPTED
+
 
 STREAMS = frozenset({Transport.TCP, Transport.TLS})
+ENCRYPTED = frozenset({Transport.TLS, Transport.DTLS})
 
 
 class ThroughProxy:
