@@ -57,8 +57,8 @@ class Admin:
             lambda: any(service.draining for service in services),
             lambda: control.reloaded,
         )
-        self._is_loopback = all(endpoint.is_loopback for endpoint in settings.listen)
-        self._guard = Guard("", is_loopback=self._is_loopback)
+        loopback = {endpoint.host for endpoint in settings.listen if endpoint.is_loopback}
+        self._guard = Guard("", loopback)
         self._drain = Drain(services)
         self._kinds = sorted({*OF_THE_PROCESS, *(it for each in services for it in each.events)})
         self._stream = EventStream(journal)
@@ -103,9 +103,10 @@ class Admin:
                 raise OSError(
                     error.errno, f"metrics cannot listen on {endpoint}: {error.strerror}"
                 ) from None
-        if self._guard.on and not self._is_loopback:
+        open_to_others = [str(place) for place in self._listen if not place.is_loopback]
+        if self._guard.on and open_to_others:
             log.warning("admin.token travels in clear text; keep this network to yourself",
-                        listen=", ".join(map(str, self._listen)))  # fmt: skip
+                        listen=", ".join(open_to_others))  # fmt: skip
 
     def reload(self, settings: AdminSettings) -> None:
         """Go on with another token, and other targets to probe."""
