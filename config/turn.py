@@ -198,8 +198,8 @@ class TurnSettings(Section):
     """The same for STUN Binding responses."""
 
     max_tls_handshakes_per_second: Positive = 50
-    """TLS handshakes of one address (an IPv6 /64); a connection over it is closed before it costs
-    one. More may be needed where many clients share an address, as behind a load balancer."""
+    """TLS and DTLS handshakes of one address (an IPv6 /64); over it one is closed before it costs
+    that. More may be needed where many clients share an address, as behind a load balancer."""
 
     first_request_timeout: Duration = 10
     """A TCP or TLS connection that has sent no valid request by then is closed, in seconds."""

@@ -11,7 +11,7 @@ import structlog
 from config.section import StartError
 from config.turn import TurnSettings
 from turn import assemble
-from turn.admin.relay import Allocations, RelayFigures, figures_of
+from turn.admin.relay import RELAY_EVENTS, Allocations, RelayFigures, figures_of
 from turn.allocation.allocator import Parts
 from turn.allocation.engine import Engine
 from turn.allocation.policy import PeerPolicy
@@ -53,6 +53,7 @@ class TurnService:
 
     name = "turn"
     figures_type = RelayFigures
+    events = RELAY_EVENTS
 
     def __init__(
         self,

@@ -24,6 +24,8 @@ class Shown(NamedTuple):
     owner: Owner
     host: str
     """The client's address now."""
+    is_encrypted: bool
+    """Whether nobody on the way sees it being shown."""
 
 
 Arrived = Callable[[Moved | int], None]

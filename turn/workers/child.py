@@ -262,7 +262,7 @@ class Child:
 
     def _let_go(self, service: TurnService, take: Take) -> None:
         owner = Owner(take.username, take.user)
-        shown = Shown(take.ticket, owner, take.host)
+        shown = Shown(take.ticket, owner, take.host, take.is_encrypted)
         try:
             record, socks = service.handover.release_allocation(shown)
         except StunError as error:

@@ -259,6 +259,7 @@ class Take(Struct, tag=True, frozen=True, kw_only=True):
     username: str
     user: str
     host: str
+    is_encrypted: bool
 
 
 class Taken(Struct, tag=True, frozen=True):

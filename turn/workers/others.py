@@ -86,11 +86,11 @@ class Others:
         self._books.take((Want(user, MOST_ADDRESSES), Want(ALL, 1)))
         timer = asyncio.get_running_loop().call_later(PATIENCE, self.taken, number, 508)
         self._moving[number] = (done, user, timer)
-        ticket, owner, host = shown
+        ticket, owner, host, is_encrypted = shown
         self._send(
             Take(
                 number=number, asking=self._worker, holding=_maker_of(ticket) or 0, ticket=ticket,
-                username=owner.username, user=owner.user, host=host,
+                username=owner.username, user=owner.user, host=host, is_encrypted=is_encrypted,
             )
         )  # fmt: skip
 

@@ -343,7 +343,7 @@ def test_where_there_are_no_others_nothing_is_to_be_had():
     assert not NOWHERE.holds(b"12345678")
     assert not NOWHERE.holds_ticket(b"12345678")
     NOWHERE.fetch(b"12345678", Owner("alice", "alice"), said.append)
-    shown = Shown(b"12345678", Owner("alice", "alice"), "192.0.2.7")
+    shown = Shown(b"12345678", Owner("alice", "alice"), "192.0.2.7", is_encrypted=True)
     NOWHERE.fetch_allocation(shown, said.append)
     assert said == [None, 400]
     assert not NOWHERE.holds_connection(1)

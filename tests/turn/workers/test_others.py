@@ -32,7 +32,9 @@ async def test_a_user_asks_for_so_much_at_once_and_no_more(what: str) -> None:
 
     def ask(owner: Owner) -> None:
         if what == "an allocation":
-            others.fetch_allocation(Shown(TICKET, owner, "192.0.2.7"), said.append)
+            others.fetch_allocation(
+                Shown(TICKET, owner, "192.0.2.7", is_encrypted=False), said.append
+            )
         else:
             others.fetch(TOKEN, owner, said.append)
 
