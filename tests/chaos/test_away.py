@@ -1,5 +1,5 @@
-"""Redis is away for long: sockets stay open, whoever is at one node goes on talking, to one or to all
-of a room, joins are told to try again, and all returns by itself.
+"""Redis is away for long: sockets stay open, whoever is at one node goes on talking, to one or to
+all of a room, joins are told to try again, and all returns by itself.
 """
 
 import asyncio
