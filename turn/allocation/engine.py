@@ -247,6 +247,7 @@ class Engine:
         allocation = self.table.get(client)
         if allocation is not None and (for_good or not allocation.ticket):
             self._allocator.close(allocation, CloseReason.DISCONNECTED)
+        self._allocator.disconnected(client)
 
     def rerouted(self, client: FiveTuple, send: Send) -> None:
         """A client is reached in another way from now on: its proxy has another port for it."""
