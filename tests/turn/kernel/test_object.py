@@ -91,7 +91,7 @@ def test_the_maps_hold_what_is_written_to_them():
         size, entries = layout.WAY[family].size, layout.MOST_WAYS[family]
         assert maps[f"ways{family}"][1:4] == (layout.INDEX.size, size, entries)
         assert 8 * layout.PARTS[family].size == size
-        # All that ChannelData needs is side by side.
+        # All that ChannelData needs and counts is in as few cache lines as can be.
         assert 8 * layout.PARTS[family].frames + 8 <= (64 if family == 4 else 128)
         assert size % 64 == 0
     assert maps["seeds"][1:4] == (layout.INDEX.size, layout.SEED.size, 1)
