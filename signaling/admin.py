@@ -24,6 +24,13 @@ class NodeEntry(Struct, frozen=True):
     """Whose sockets it holds."""
 
 
+SIGNALING_EVENTS = (
+    "session_opened", "session_closed", "session_refused", "message_refused", "room_joined",
+    "room_left",
+)  # fmt: skip
+"""Kinds of events that signaling tells of."""
+
+
 class SignalingFigures(Struct, frozen=True, kw_only=True):
     """How signaling goes. Counts are since the start."""
 

@@ -15,7 +15,7 @@ from config.schema import RedisSettings
 from config.section import StartError
 from config.signaling import SignalingSettings
 from config.tls import expiry, server_context
-from signaling.admin import NodeEntry, Peers, Rooms, SignalingFigures
+from signaling.admin import SIGNALING_EVENTS, NodeEntry, Peers, Rooms, SignalingFigures
 from signaling.admission import Admission, JoinWebhook
 from signaling.auth import Tokens
 from signaling.broker.base import Node, Revocation, Unavailable
@@ -49,6 +49,7 @@ class SignalingService:
 
     name = "signaling"
     figures_type = SignalingFigures
+    events = SIGNALING_EVENTS
 
     def __init__(
         self,

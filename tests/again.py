@@ -15,6 +15,7 @@ from pathlib import Path
 # Most of the time a test waits. Each file stays whole: what it starts, its tests share.
 TOGETHER = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder", "--cache-clear")
 COVERAGE = ("--cov", "--cov-report=")
+SLOWEST = ("--durations=30", "--durations-min=5")
 FAILED_BEFORE = Path(".pytest_cache/v/cache/lastfailed")
 MOST_AGAIN = 5
 FIRST_TIME_COUNTS = ("tests/chaos/", "tests/fuzz/", "tests/property/")
@@ -22,7 +23,7 @@ FIRST_TIME_COUNTS = ("tests/chaos/", "tests/fuzz/", "tests/property/")
 
 def main(arguments: Sequence[str]) -> int:
     """Run them; gives pytest's exit code."""
-    code = _pytest(*TOGETHER, *COVERAGE, *arguments)
+    code = _pytest(*TOGETHER, *COVERAGE, *SLOWEST, *arguments)
     if code != 1:  # tests have failed; anything else is no matter of tests
         return code
     failed = sorted(json.loads(FAILED_BEFORE.read_text()))

@@ -90,17 +90,19 @@ def options(settings: TurnSettings, external: Sequence[tuple[str, str]]) -> Opti
     return Options(
         mobility=settings.mobility,
         discovery=_discovery(settings, external),
-        alternates=_alternates(settings),
+        alternates=_alternates(settings, external),
     )
 
 
-def _alternates(settings: TurnSettings) -> Alternates | None:
+def _alternates(settings: TurnSettings, external: Sequence[tuple[str, str]]) -> Alternates | None:
     plain = [Address(*place) for place in settings.alternate_servers]
     secure = [Address(*place) for place in settings.alternate_servers_tls]
     if not plain and not secure:
         return None
-    always = settings.redirect == "always"
-    return Alternates(plain, secure, settings.alternate_domain, always=always)
+    return Alternates(
+        plain, secure, settings.alternate_domain, always=settings.redirect == "always",
+        public_of={local: public for public, local in external},
+    )  # fmt: skip
 
 
 def _discovery(settings: TurnSettings, external: Sequence[tuple[str, str]]) -> Discovery | None:

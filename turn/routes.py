@@ -34,8 +34,14 @@ class Transport(StrEnum):
         """Whether it brings bytes in order, and the client's going ends its connection."""
         return self in STREAMS
 
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether nobody on the way reads what passes."""
+        return self in ENCRYPTED
+
 
 STREAMS = frozenset({Transport.TCP, Transport.TLS})
+ENCRYPTED = frozenset({Transport.TLS, Transport.DTLS})
 
 
 class ThroughProxy:
@@ -60,6 +66,12 @@ class FiveTuple(NamedTuple):
     server: Address
 
 
+ONE_PACKET = 1 << 64
+"""What a packet adds to a route's count of a direction, beside its bytes: packets stand above this
+bit, bytes below. With thousands of routes each object that a packet touches is far from the
+processor, so one number is half the way of two."""
+
+
 class Route:
     """One client, one peer: who they are, how each is reached, and what went through."""
 
@@ -70,13 +82,11 @@ class Route:
         "expires",
         "header",
         "peer",
-        "received_bytes",
-        "received_packets",
+        "received",
         "receiving",
         "relayed",
         "sending",
-        "sent_bytes",
-        "sent_packets",
+        "sent",
         "to_client",
         "to_peer",
         "to_peer_unfragmented",
@@ -105,10 +115,13 @@ class Route:
         """Monotonic time; not one packet passes from then on."""
         self.header = b""
         """What stands before the payload of a Data indication; the plane's to fill."""
-        self.sent_packets = 0
-        self.sent_bytes = 0
-        self.received_packets = 0
-        self.received_bytes = 0
+        self.sent = self.received = 0
+        """To the peer and from it, in user space: packets and bytes (``ONE_PACKET``)."""
+
+    @property
+    def carried(self) -> "Carried":
+        """What went through, in user space."""
+        return Carried(*divmod(self.sent, ONE_PACKET), *divmod(self.received, ONE_PACKET))
 
 
 class Carried(NamedTuple):
@@ -147,7 +160,7 @@ class Ends(NamedTuple):
 class ClientRoutes:
     """The routes of one allocation, as its packets look them up."""
 
-    __slots__ = ("carried", "channels", "client", "peers")
+    __slots__ = ("carried", "channels", "client", "latest", "peers")
 
     def __init__(self, client: FiveTuple) -> None:
         self.client = client
@@ -157,6 +170,8 @@ class ClientRoutes:
         """By channel number: from the client, ChannelData."""
         self.peers: dict[Endpoint, Route] = {}
         """By the peer's address: from the client, Send indications; from the peer, packets."""
+        self.latest: Route | None = None
+        """Of the last packet, and mostly of the next one: then nothing else has to be looked up."""
 
 
 class RouteObserver(Protocol):
@@ -183,6 +198,7 @@ class RouteTable:
         self._observers = list(observers)
         self._listeners: dict[tuple[Transport, Address], dict[Endpoint, ClientRoutes]] = {}
         self._to_peer: dict[Address, dict[int, tuple[ClientRoutes, Route]]] = {}
+        self._channels: dict[int, int] = {}
 
     def observe(self, observer: RouteObserver) -> None:
         """Tell an observer of every change from now on; to be called before there are routes."""
@@ -227,10 +243,12 @@ class RouteTable:
         previous = routes.peers.get(route.wire_peer)
         if previous is not None:
             self.remove(routes, previous)
+        same_peer = self._to_peer.setdefault(route.wire_peer, {})
+        self._share(route, next(iter(same_peer.values()))[1] if same_peer else route)
         routes.peers[route.peer] = routes.peers[route.wire_peer] = route
         if route.channel:
             routes.channels[route.channel] = route
-        self._to_peer.setdefault(route.wire_peer, {})[id(route)] = (routes, route)
+        same_peer[id(route)] = (routes, route)
         for observer in self._observers:
             observer.added(route)
 
@@ -246,6 +264,8 @@ class RouteTable:
         routes.carried = routes.carried.plus(self.carried_by(route))
         for observer in self._observers:
             observer.removed(route)
+        if routes.latest is route:
+            routes.latest = None
         if routes.channels.get(route.channel) is route:
             del routes.channels[route.channel]
         for peer in {route.peer, route.wire_peer}:
@@ -276,12 +296,12 @@ class RouteTable:
             stats.sent_packets, stats.sent_bytes, stats.received_packets, stats.received_bytes
         )
         for route in self.all():
-            total = total.plus(_in_user_space(route))
+            total = total.plus(route.carried)
         return total
 
     def carried_by(self, route: Route) -> Carried:
         """What went by a live route, in user space and in other planes."""
-        carried = _in_user_space(route)
+        carried = route.carried
         for observer in self._observers:
             carried = carried.plus(observer.carried_by(route))
         return carried
@@ -293,14 +313,17 @@ class RouteTable:
             total = total.plus(self.carried_by(route))
         return total
 
+    def _share(self, route: Route, other: Route) -> None:
+        """Have equal values of routes be the same objects: with thousands, fewer are far away.
+
+        :param other: one that leads to the same peer, as all do that talk to one media server.
+        """
+        route.wire_peer = other.wire_peer
+        route.channel = self._channels.setdefault(route.channel, route.channel)
+
     def _retire(self, route: Route) -> None:
-        self._stats.sent_packets += route.sent_packets
-        self._stats.sent_bytes += route.sent_bytes
-        self._stats.received_packets += route.received_packets
-        self._stats.received_bytes += route.received_bytes
-
-
-def _in_user_space(route: Route) -> Carried:
-    return Carried(
-        route.sent_packets, route.sent_bytes, route.received_packets, route.received_bytes
-    )
+        carried = route.carried
+        self._stats.sent_packets += carried.sent_packets
+        self._stats.sent_bytes += carried.sent_bytes
+        self._stats.received_packets += carried.received_packets
+        self._stats.received_bytes += carried.received_bytes

@@ -11,7 +11,7 @@ import structlog
 from config.section import StartError
 from config.turn import TurnSettings
 from turn import assemble
-from turn.admin.relay import Allocations, RelayFigures, figures_of
+from turn.admin.relay import RELAY_EVENTS, Allocations, RelayFigures, figures_of
 from turn.allocation.allocator import Parts
 from turn.allocation.engine import Engine
 from turn.allocation.policy import PeerPolicy
@@ -22,6 +22,7 @@ from turn.common import Common, alone
 from turn.handover import Handover
 from turn.idle import FEW, Idle
 from turn.kernel.plane import NullPlane, Plane
+from turn.lending import Lending
 from turn.metrics import Gauges, TurnCollector
 from turn.relay.forward import Forwarder
 from turn.relay.poll import Poller
@@ -52,6 +53,7 @@ class TurnService:
 
     name = "turn"
     figures_type = RelayFigures
+    events = RELAY_EVENTS
 
     def __init__(
         self,
@@ -110,7 +112,8 @@ class TurnService:
         )
         self._engine = Engine(assemble.authenticator(settings, common.key), parts)
         self.handover = Handover(self._engine, self._ports, self._routes, self.policy)
-        """Where there are workers beside it."""
+        self.lending = Lending(self._engine, stats)
+        """Both where there are workers beside it."""
         self.collections: tuple[Allocations, ...] = (Allocations(self._engine, self._routes),)
         proxies = Proxies(settings.proxy_protocol_from)
         wired = (self._engine, self._forwarder, self._routes, stats)

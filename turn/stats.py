@@ -31,7 +31,7 @@ class DropReason(StrEnum):
     TOO_MANY_CONNECTIONS = "too_many_connections"
     """A connection over its address's share of those that proved nothing."""
     TOO_MANY_HANDSHAKES = "too_many_handshakes"
-    """A TLS connection over its address's rate of handshakes."""
+    """A TLS or DTLS connection over its address's rate of handshakes."""
     NO_PROXY_HEADER = "no_proxy_header"
     """From a proxy that is trusted, but does not say whom it speaks for."""
     CLIENT_BACKLOG = "client_backlog"

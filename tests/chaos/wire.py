@@ -63,11 +63,15 @@ class Wire:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError, asyncio.CancelledError):
-            far = await asyncio.open_connection("127.0.0.1", self._target)
+            far = await self._connect()
             try:
                 await self._both(reader, writer, *far)
             finally:
                 far[1].transport.abort()
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Reach the other end. :raises OSError: it is not there."""
+        return await asyncio.open_connection("127.0.0.1", self._target)
 
     async def _both(
         self,

@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import need, need_root
 from tests.interop import uclient
-from tests.interop.uclient import LINES, SECRET, Bench, all_came_back
+from tests.interop.uclient import BY_THE_DIE, DICE, LINES, SECRET, Bench, all_came_back
 from tests.patience import PATIENCE
 
 # The keys that the client has in it for its -J.
@@ -58,11 +58,9 @@ def run(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Run every line under one capture."""
     capture = Capture(tmp_path_factory.mktemp("capture") / "lo.pcap", bench.server.port)
     outputs = bench.at_once(LINES, 9)
-    # With -Z the client throws a die for the family of each Refresh, and gives up where it asked
-    # for the family that its allocation does not have (coturn's own relay is refused as well).
-    for _ in range(12):
-        if not all_came_back(outputs["udp-dual"]):
-            outputs["udp-dual"] = bench.uclient(LINES["udp-dual"])[1]
+    for name in BY_THE_DIE * DICE:
+        if not all_came_back(outputs[name]):
+            outputs[name] = bench.uclient(LINES[name])[1]
     capture.stop()
     return Run(outputs, capture.count(), capture.complaints())
 
@@ -136,6 +134,16 @@ def test_wrong_credentials_are_refused(bench: Bench, line: str) -> None:
     code, _ = bench.uclient(line)
     assert code == 255
     assert bench.server.metrics()["icebroker_turn_allocations_created_total" + UDP_IPV4] == before
+
+
+@pytest.mark.parametrize("over", ["", "-t"], ids=["udp", "tcp"])
+def test_a_ticket_that_others_may_have_seen_is_not_good_with_another_token(
+    bench: Bench, over: str
+) -> None:
+    """The client makes itself a new token, with another key, for each Refresh: so may a thief."""
+    code, output = bench.uclient(f"-M -J {over} -e 127.0.0.1 127.0.0.1")
+    assert code == 255
+    assert "error 441 (Wrong Credentials)" in output
 
 
 UDP_IPV4 = '{family="ipv4",transport="udp"}'

@@ -33,6 +33,12 @@ LINES = {
     "mobility": "-M -e 127.0.0.1 USER 127.0.0.1",
     "mobility-send": "-M -s -e 127.0.0.1 USER 127.0.0.1",
     "mobility-tcp": "-M -t -e 127.0.0.1 USER 127.0.0.1",
+    "mobility-pair": "-M -y USER 127.0.0.1",
+    "mobility-ipv6": "-M -x -e ::1 USER ::1",
+    "mobility-tls": "-M -t -S -c -e 127.0.0.1 USER 127.0.0.1",
+    "mobility-dtls": "-M -S -c -e 127.0.0.1 USER 127.0.0.1",
+    "mobility-third-party-tls": "-M -J -t -S -c -e 127.0.0.1 127.0.0.1",
+    "mobility-third-party-dtls": "-M -J -S -c -e 127.0.0.1 127.0.0.1",
     "third-party": "-J -e 127.0.0.1 127.0.0.1",
     "third-party-tcp": "-J -t -e 127.0.0.1 127.0.0.1",
     "third-party-pair": "-J -y 127.0.0.1",
@@ -54,12 +60,23 @@ LINES = {
     "ipv6-client": "-X -e 127.0.0.1 USER ::1",
     "ipv6-tcp": "-t -x -e ::1 USER ::1",
     "rfc6062": "-T USER 127.0.0.1",
+    "rfc6062-many": "-T -m 8 USER 127.0.0.1",
     "rfc6062-tls": "-T -S USER 127.0.0.1",
     "rfc6062-ipv6": "-T -x USER ::1",
     "secret-udp": "-W SECRET -u bob -e 127.0.0.1 127.0.0.1",
     "secret-tcp": "-t -W SECRET -u bob -e 127.0.0.1 127.0.0.1",
     "secret-tls": "-t -S -W SECRET -u bob -e 127.0.0.1 127.0.0.1",
 }
+
+BY_THE_DIE = (
+    "udp-dual",
+    *(name for name in LINES if name.startswith("mobility-") and "-S" in LINES[name]),
+)
+"""Lines in which the client throws a die, and gives up by itself where it falls badly. With -Z that
+is the family of each Refresh: it may ask for one that its allocation does not have (coturn's own
+relay refuses that as well). With -M over TLS it is how it leaves its old connection: one way in
+four frees it twice, and ends the new one with it."""
+DICE = 20
 
 
 def all_came_back(output: str) -> bool:

@@ -6,7 +6,7 @@ There is no cookie and so no CSRF: what a browser adds by itself proves nothing 
 import hashlib
 import hmac
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from http import HTTPStatus
 from ipaddress import ip_address
 from urllib.parse import SplitResult, urlsplit
@@ -64,9 +64,9 @@ class ApiError(Exception):
 class Guard:
     """Holds the token; stands before every request."""
 
-    def __init__(self, token: str, *, is_loopback: bool) -> None:
-        """Prepare. :param is_loopback: only this machine can reach the listener."""
-        self._is_loopback = is_loopback
+    def __init__(self, token: str, loopback: Collection[str] = ()) -> None:
+        """Prepare. :param loopback: the listener's addresses that only this machine can reach."""
+        self._loopback = loopback
         self._wrong = 0
         self._told = -TELL_EVERY
         self.set_token(token)
@@ -110,7 +110,8 @@ class Guard:
         for as its own: the metrics, say, which need no token.
         """
         name = _split(f"//{request.host}").hostname or ""
-        if self._is_loopback and name != "localhost" and not _is_address(name):
+        here = request.transport.get_extra_info("sockname") if request.transport else None
+        if here and here[0] in self._loopback and name != "localhost" and not _is_address(name):
             raise ApiError(421, "use http://127.0.0.1 or http://localhost here")
 
     def _admit(self, request: web.Request) -> None:

@@ -20,6 +20,8 @@ MOST_REASONS = 64
 MOST_OF_A_REASON = 32
 MOST_WAITING = 256
 """Events that wait for a watcher who reads slowly; the oldest make room, and are counted."""
+OF_THE_PROCESS = ("operator", "log")
+"""Kinds of events that no service tells of: what an operator does, what the log warns of."""
 REFUSALS = frozenset({"request_refused", "session_refused", "message_refused"})
 
 

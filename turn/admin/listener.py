@@ -11,11 +11,11 @@ import structlog
 from aiohttp import web
 
 from config.schema import AdminSettings
-from turn.admin.actions import Actions
+from turn.admin.actions import Actions, only
 from turn.admin.document import document
 from turn.admin.drain import Drain
-from turn.admin.guard import OFF, Guard
-from turn.admin.journal import Journal
+from turn.admin.guard import OFF, ApiError, Guard
+from turn.admin.journal import OF_THE_PROCESS, Journal
 from turn.admin.lists import Lists
 from turn.admin.operation import Handler, Operation, Parameter
 from turn.admin.probing import Probe, Probing
@@ -57,9 +57,10 @@ class Admin:
             lambda: any(service.draining for service in services),
             lambda: control.reloaded,
         )
-        self._is_loopback = all(endpoint.is_loopback for endpoint in settings.listen)
-        self._guard = Guard("", is_loopback=self._is_loopback)
+        loopback = {endpoint.host for endpoint in settings.listen if endpoint.is_loopback}
+        self._guard = Guard("", loopback)
         self._drain = Drain(services)
+        self._kinds = sorted({*OF_THE_PROCESS, *(it for each in services for it in each.events)})
         self._stream = EventStream(journal)
         self._probing = Probing(settings.probe_targets, probe)
         actions = Actions(services, journal, control, self._drain)
@@ -102,9 +103,10 @@ class Admin:
                 raise OSError(
                     error.errno, f"metrics cannot listen on {endpoint}: {error.strerror}"
                 ) from None
-        if self._guard.on and not self._is_loopback:
+        open_to_others = [str(place) for place in self._listen if not place.is_loopback]
+        if self._guard.on and open_to_others:
             log.warning("admin.token travels in clear text; keep this network to yourself",
-                        listen=", ".join(map(str, self._listen)))  # fmt: skip
+                        listen=", ".join(open_to_others))  # fmt: skip
 
     def reload(self, settings: AdminSettings) -> None:
         """Go on with another token, and other targets to probe."""
@@ -122,16 +124,20 @@ class Admin:
         await self._runner.cleanup()
 
     def _events(self) -> Operation:
-        kinds = Parameter("kinds", "Only these kinds of events, with commas between.")
+        about = f"Only these kinds of events, with commas between: {', '.join(self._kinds)}."
+        kinds = Parameter("kinds", about)
         return Operation(
             "GET", "/api/v1/events", "events",
             "Events as they happen (Server-Sent Events); Last-Event-ID continues a stream.",
-            self._get_events, None, (kinds,), refusals=(429,),
+            self._get_events, None, (kinds,), refusals=(400, 429),
         )  # fmt: skip
 
     async def _get_events(self, request: web.Request) -> web.StreamResponse:
-        kinds = request.query.get("kinds", "")
-        return await self._stream.serve(request, frozenset(filter(None, kinds.split(","))))
+        wanted = only(request, "kinds").get("kinds", "").split(",")
+        kinds = frozenset(filter(None, map(str.strip, wanted)))
+        for kind in kinds.difference(self._kinds):
+            raise ApiError(400, f"no kind {kind!r}; there are {', '.join(self._kinds)}")
+        return await self._stream.serve(request, kinds)
 
     async def _openapi(self, _: web.Request) -> web.Response:
         return web.Response(body=self._document, content_type="application/json")

@@ -34,14 +34,16 @@ class Lists:
                 (name, list[collection.summary]),  # type: ignore[name-defined] # known only here
                 ("next", str | None),
                 ("total", int),
+                ("unfiltered", int),
                 ("part", str | None),
             ],
             frozen=True,
         )
         self._page.__doc__ = (
             "A page of them: `next` goes into `after` for the page behind it, and is null on the "
-            "last one, and where they are sorted; `total` counts all, filtered or not; `part` says "
-            "of what it is a part only, and where the rest is."
+            "last one, and where they are sorted; `total` counts those that the filters let "
+            "through, on all pages, `unfiltered` all that there are; `part` says of what it is a "
+            "part only, and where the rest is."
         )
 
     def operations(self) -> list[Operation]:

@@ -5,10 +5,11 @@ Or by size: the few that have most of something, which is what one looks for in 
 
 import asyncio
 import time
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from heapq import nlargest
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -66,25 +67,57 @@ def parse_query(collection: Collection, query: Mapping[str, str]) -> Query:
     return Query(int(limit), after, sort, filters)
 
 
-async def page(collection: Collection, query: Query) -> tuple[list[Struct], str | None, int]:
-    """One page: its entries, what to continue after (None: it is the last), and how many exist."""
+class Page(NamedTuple):
+    """A part of a list."""
+
+    entries: list[Struct]
+    following: str | None
+    """What to continue after; None: it is the last page."""
+    total: int
+    """How many the filters let through, on all pages."""
+    unfiltered: int
+    """How many there are."""
+
+
+async def page(collection: Collection, query: Query) -> Page:
+    """One page of a list."""
     things = await collection.snapshot()
-    found: list[Struct] = []
-    start = _order(query.after)
-    limit = len(things) if query.sort else query.limit
-    for count, name in enumerate(sorted(things, key=_order)):
+    names = sorted(things, key=_order)
+    if not query.filters and not query.sort:  # then only those of the page are looked at
+        rest = names[bisect_right(names, _order(query.after), key=_order) :]
+        entries = await _summaries(collection, things, rest[: query.limit])
+        return _first(entries, len(rest), len(things), len(things))
+    entries = [
+        entry
+        for entry in await _summaries(collection, things, names)
+        if all(_says(getattr(entry, field), text) for field, text in query.filters.items())
+    ]
+    if query.sort:
+        some = nlargest(query.limit, entries, key=attrgetter(query.sort))
+        return Page(some, None, len(entries), len(things))
+    behind = entries[bisect_right(entries, _order(query.after), key=_order_of) :]
+    return _first(behind[: query.limit], len(behind), len(entries), len(things))
+
+
+def _first(entries: list[Struct], of: int, total: int, unfiltered: int) -> Page:
+    """A page that begins with the first of so many."""
+    following = entries[-1].id if len(entries) < of else None  # type: ignore[attr-defined] # all have one
+    return Page(entries, following, total, unfiltered)
+
+
+async def _summaries(
+    collection: Collection, things: Mapping[str, Any], names: Sequence[str]
+) -> list[Struct]:
+    entries = []
+    for count, name in enumerate(names):
         if count % BREATH == BREATH - 1:
             await asyncio.sleep(0)
-        if query.after and _order(name) <= start:
-            continue
-        entry = collection.summarize(things[name], time.monotonic())
-        if all(_says(getattr(entry, field), text) for field, text in query.filters.items()):
-            if len(found) == limit:
-                return found, found[-1].id, len(things)  # type: ignore[attr-defined] # all have one
-            found.append(entry)
-    if query.sort:
-        found = nlargest(query.limit, found, key=attrgetter(query.sort))
-    return found, None, len(things)
+        entries.append(collection.summarize(things[name], time.monotonic()))
+    return entries
+
+
+def _order_of(entry: Struct) -> tuple[int, str]:
+    return _order(entry.id)  # type: ignore[attr-defined] # all have one
 
 
 def _order(name: str) -> tuple[int, str]:

@@ -20,6 +20,10 @@ class Traffic(Struct, frozen=True):
     bytes: int
 
 
+RELAY_EVENTS = ("allocation_created", "allocation_closed", "request_refused")
+"""Kinds of events that a relay tells of."""
+
+
 class RelayFigures(Struct, frozen=True, kw_only=True):
     """How the relay goes. Counts are since the start."""
 

@@ -1,5 +1,6 @@
 """What the admin listener asks of a service; ``turn`` and ``signaling`` each have one."""
 
+from collections.abc import Collection as Names
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -45,6 +46,8 @@ class Service(Protocol):
     collector: Collector
     draining: bool
     figures_type: type[Struct]
+    events: Names[str]
+    """The kinds of events that it tells of (``turn.telling``)."""
     collections: Sequence[Collection]
 
     def ready(self) -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from turn.allocation.allocator import Allocator
 from turn.allocation.elsewhere import Moved, Shown
-from turn.allocation.model import Allocation
+from turn.allocation.model import Allocation, Owner
 from turn.allocation.request import Request
 from turn.allocation.restore import Kept, restore
 from turn.codec import registry
@@ -36,10 +36,13 @@ def check_asked(request: Request) -> None:
 def holder(allocator: Allocator, request: Request) -> Allocation | None:
     """The allocation of the ticket that a Refresh shows; None: it shows none (RFC 8016 §3.2.2).
 
-    :raises StunError: 400 for a ticket of nobody's, or from where its allocation is already; 437
-        where there is another allocation; 441 where the ticket is somebody else's.
+    :raises StunError: 400 for a ticket of nobody's (or of another relay: the client begins anew),
+        or from where its allocation is already; 405 where nobody may move any more; 437 where
+        there is another allocation; 441 where the ticket is somebody else's.
     """
     ticket = request.message.get(registry.MOBILITY_TICKET)
+    if ticket and not allocator.options.mobility:
+        raise StunError(405)
     if ticket is None or not allocator.options.mobility:
         return None
     allocation = allocator.of_ticket(ticket)
@@ -48,11 +51,25 @@ def holder(allocator: Allocator, request: Request) -> Allocation | None:
         raise StunError(400)
     if here is not None or allocation.expires <= request.now.monotonic:
         raise StunError(437)
-    if not allocation.is_held_by(request.owner):
+    if not _may_have(allocation, request.owner, request.client.transport.is_encrypted):
         raise StunError(441)
     if allocation.is_tcp and not request.client.transport.is_stream:
         raise StunError(400)
     return allocation
+
+
+def _may_have(allocation: Allocation, owner: Owner, is_encrypted: bool) -> bool:
+    """Whether somebody may have the allocation whose ticket they show.
+
+    A token says nothing of its holder but a key (RFC 7635), and the holder's next token has another
+    one: then the ticket has to say who it is, and it does where nobody else can have seen it.
+    """
+    if allocation.is_held_by(owner):
+        return True
+    is_secret = is_encrypted and allocation.client.transport.is_encrypted
+    return (
+        is_secret and allocation.grant is not None and owner.username == allocation.owner.username
+    )
 
 
 def is_elsewhere(allocator: Allocator, request: Request) -> bool:
@@ -86,7 +103,8 @@ def fetch(allocator: Allocator, request: Request, go_on: GoOn) -> None:
             request.answer(error)
 
     ticket = request.message.get(registry.MOBILITY_TICKET) or b""
-    shown = Shown(ticket, request.owner, request.client.client.host)
+    client = request.client
+    shown = Shown(ticket, request.owner, client.client.host, client.transport.is_encrypted)
     allocator.elsewhere.fetch_allocation(shown, arrived)
 
 
@@ -112,7 +130,7 @@ def shown_elsewhere(allocator: Allocator, shown: Shown, now: float) -> Allocatio
         raise StunError(400)
     if allocation.expires <= now:
         raise StunError(437)
-    if not allocation.is_held_by(shown.owner):
+    if not _may_have(allocation, shown.owner, shown.is_encrypted):
         raise StunError(441)
     if allocation.is_tcp:
         raise StunError(400)

@@ -27,7 +27,7 @@ from turn.kernel.plane import Unavailable
 from turn.kernel.rtnetlink import Netlink, News
 from turn.kernel.ways import Table, Ways
 from turn.kernel.xdp import Hook
-from turn.routes import NOTHING, Carried, FiveTuple, Route, ThroughProxy, Transport
+from turn.routes import NOTHING, ONE_PACKET, Carried, FiveTuple, Route, ThroughProxy, Transport
 from turn.stats import DropReason
 
 log = structlog.get_logger("turn")
@@ -201,7 +201,7 @@ class KernelPlane:
 
     def _look(self) -> None:
         del self._timers["look"]
-        for route in [r for r in self._waiting if r.sent_packets + r.received_packets >= WORTH]:
+        for route in [r for r in self._waiting if r.sent + r.received >= WORTH * ONE_PACKET]:
             self._waiting.discard(route)
             self._offload(route)
         if self._waiting:

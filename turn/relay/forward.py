@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from turn.codec.indication import data_indication_header, parse_send_indication
 from turn.codec.values import Address
-from turn.routes import ClientRoutes, FiveTuple, Route, Send
+from turn.routes import ONE_PACKET, ClientRoutes, FiveTuple, Route, Send
 from turn.stats import DropReason, Stats
 
 HEADROOM = 48
@@ -53,9 +53,12 @@ class Forwarder:
             return self._drop(DropReason.MALFORMED)
         if routes is None:
             return self._drop(DropReason.NO_ALLOCATION)
-        route = routes.channels.get(channel)
-        if route is None or route.expires <= now:
-            return self._drop(DropReason.NO_CHANNEL)
+        route = routes.latest
+        if route is None or route.channel != channel or route.expires <= now:
+            route = routes.channels.get(channel)
+            if route is None or route.expires <= now:
+                return self._drop(DropReason.NO_CHANNEL)
+            routes.latest = route
         return self._send(route, route.to_peer, message[4:end], length, now)
 
     def send_indication(self, routes: ClientRoutes | None, message: memoryview, now: float) -> None:
@@ -83,8 +86,7 @@ class Forwarder:
         except OSError as error:  # no route, too long for a datagram, buffers full
             if error.errno not in OF_ICMP or not _sends(send, payload, route.wire_peer):
                 return self._drop(DropReason.SEND_FAILED)
-        route.sent_packets += 1
-        route.sent_bytes += length
+        route.sent += ONE_PACKET + length
         return None
 
     def peer_to_client(self, route: Route, size: int, now: float) -> None:
@@ -114,8 +116,7 @@ class Forwarder:
             return self._drop(DropReason.CLIENT_BACKLOG)
         except OSError:
             return self._drop(DropReason.SEND_FAILED)
-        route.received_packets += 1
-        route.received_bytes += size
+        route.received += ONE_PACKET + size
         return None
 
     @staticmethod

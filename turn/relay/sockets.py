@@ -82,16 +82,20 @@ class RelaySocket:
             size, source = self._sock.recvfrom_into(self._forwarder.room)
         except OSError:  # nothing there after all, or the ICMP error of an earlier packet
             return self._read_errors()
-        if self._routes is None or self._gate is None:
+        routes = self._routes
+        if routes is None or self._gate is None:
             return 1
         if len(source) > ENDPOINT_FIELDS:
             source = source[:ENDPOINT_FIELDS]
         now = self._poller.now
-        route = self._routes.peers.get(source)
-        if route is None or route.expires <= now:
-            route = self._gate.admit(Address(*source), now)
-            if route is None:
-                return 1
+        route = routes.latest
+        if route is None or route.wire_peer != source or route.expires <= now:
+            route = routes.peers.get(source)
+            if route is None or route.expires <= now:
+                route = self._gate.admit(Address(*source), now)
+                if route is None:
+                    return 1
+            routes.latest = route
         self._forwarder.peer_to_client(route, size, now)
         return 1
 

@@ -10,7 +10,9 @@ import secrets
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from OpenSSL import SSL
 
@@ -21,7 +23,7 @@ from turn.codec.errors import Malformed
 from turn.codec.values import Address
 from turn.routes import Buffer, ClientRoutes, Endpoint, FiveTuple, Transport
 from turn.stats import DropReason
-from turn.transport.limits import ConnectionLimit
+from turn.transport.limits import ConnectionLimit, ReplyLimit
 from turn.transport.stream import ALPN
 from turn.transport.udp import READS_PER_EVENT, SEND_INDICATION, Shared
 
@@ -37,6 +39,9 @@ LONGEST_RECORD = RECORD_HEAD + (1 << 14)
 """Bytes (RFC 6347 §4.1). OpenSSL reads as many of a first flight, and no more."""
 HANDSHAKE, CLIENT_HELLO = 22, 1
 VERIFY_COOKIE_BYTES = 32
+COOKIE_LIFETIME = 60.0
+"""Seconds that a cookie is made for, and good for as many more: who has had an address for a while
+must not keep what draws handshakes to the next who has it (RFC 6347 §4.2.1)."""
 
 
 class DtlsContext:
@@ -59,7 +64,7 @@ class DtlsContext:
             context.set_options(option or 0)  # None: an OpenSSL without it
         context.set_min_proto_version(DTLS_1_2)
         context.set_cipher_list(CIPHERS.encode())
-        context.set_cookie_generate_callback(self._cookie)
+        context.set_cookie_generate_callback(lambda connection: self._cookie(connection, 0))
         context.set_cookie_verify_callback(self._is_ours)
         # The first that a client offers and we speak; where there is none it is served too.
         context.set_alpn_select_callback(
@@ -76,12 +81,13 @@ class DtlsContext:
             raise OSError(f"{certificate}, {key}: not usable for DTLS: {error}") from None
         return context
 
-    def _cookie(self, connection: SSL.Connection) -> bytes:
-        source = repr(connection.get_app_data()).encode()
-        return hmac.digest(self._secret, source, hashlib.sha256)[:VERIFY_COOKIE_BYTES]
+    def _cookie(self, connection: SSL.Connection, age: int) -> bytes:
+        made = int(time.monotonic() // COOKIE_LIFETIME) - age
+        proved = repr((made, connection.get_app_data())).encode()
+        return hmac.digest(self._secret, proved, hashlib.sha256)[:VERIFY_COOKIE_BYTES]
 
     def _is_ours(self, connection: SSL.Connection, cookie: bytes) -> bool:
-        return hmac.compare_digest(cookie, self._cookie(connection))
+        return any(hmac.compare_digest(cookie, self._cookie(connection, age)) for age in (0, 1))
 
     def connection(self) -> SSL.Connection:
         """A server's side without a socket: bytes go in and out by hand."""
@@ -116,7 +122,7 @@ class Session:
         except SSL.WantReadError:
             pass
         finally:
-            self.flush()
+            self._answer()
 
     def send(self, data: Buffer, _: Endpoint) -> None:
         """Send one message. :raises OSError: it is too long for a record, or is not to be sent."""
@@ -124,26 +130,36 @@ class Session:
             self._connection.send(bytes(data))
         except SSL.Error as error:
             raise OSError(str(error)) from None
-        self.flush()
+        self._flush()
 
     def retransmit(self) -> None:
         """Send the last flight of the handshake again where its time is over."""
         if not self.established:
             self._connection.DTLSv1_handle_timeout()
-            self.flush()
+            self._answer()
 
     def close(self) -> None:
         """Tell the client that it is over."""
-        try:
+        with suppress(SSL.Error):
             self._connection.shutdown()
-            self.flush()
-        except (SSL.Error, OSError):
-            return
+            self._answer()
 
-    def flush(self) -> None:
-        """Send what OpenSSL has written."""
+    def _answer(self) -> None:
+        """Send what OpenSSL has to say; what the kernel does not take is lost, as on the way."""
+        with suppress(OSError):
+            self._flush()
+
+    def _flush(self) -> None:
+        """Send what OpenSSL has written. :raises OSError: the kernel does not take it."""
         for datagram in datagrams_of(self._connection):
             self._sock.sendto(datagram, self.client.client)
+
+
+class Limits(NamedTuple):
+    """What clients by DTLS share with those by TLS."""
+
+    strangers: ConnectionLimit
+    handshakes: ReplyLimit
 
 
 class DtlsListener:
@@ -155,12 +171,12 @@ class DtlsListener:
         self,
         sock: socket.socket,
         shared: Shared,
-        strangers: ConnectionLimit,
+        limits: Limits,
         context: DtlsContext,
     ) -> None:
         self._sock = sock
         self._shared = shared
-        self._strangers = strangers
+        self._strangers, self._handshakes = limits
         self._context = context
         self._waiting = context.connection()
         self._sessions: dict[Endpoint, Session] = {}
@@ -190,7 +206,7 @@ class DtlsListener:
             since = session.seen if session.established else session.created
             try:
                 session.retransmit()
-            except (SSL.Error, OSError):
+            except SSL.Error:
                 self._end(session)
             else:
                 overdue = now - since > patience
@@ -253,6 +269,9 @@ class DtlsListener:
                 self._shared.stats.drop(DropReason.SEND_FAILED)
 
     def _begin(self, connection: SSL.Connection, source: Endpoint) -> None:
+        if not self._handshakes.allow(source[0], time.monotonic()):
+            self._shared.stats.drop(DropReason.TOO_MANY_HANDSHAKES)
+            return
         previous = self._sessions.get(source)
         if previous is not None:  # the client has begun anew on the same port (RFC 6347 §4.2.8)
             self._end(previous)
@@ -269,7 +288,7 @@ class DtlsListener:
                 self._handle(session, memoryview(message))
                 if self._sessions.get(session.client.client) is not session:
                     break
-        except (SSL.Error, OSError) as error:
+        except SSL.Error as error:
             if not isinstance(error, SSL.ZeroReturnError):
                 self._shared.stats.drop(DropReason.MALFORMED)
             self._end(session)
@@ -297,7 +316,10 @@ class DtlsListener:
         if has_allocation:
             self._acquaint(session)
         if reply is not None:
-            session.send(reply.data, session.client.client)
+            try:
+                session.send(reply.data, session.client.client)
+            except OSError:  # the client asks again
+                self._shared.stats.drop(DropReason.SEND_FAILED)
         if not has_allocation and not self._may_stay(session):
             session.close()
             self._end(session)

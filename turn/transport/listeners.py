@@ -84,10 +84,12 @@ class Listeners:
 
     def add_dtls(self, dtls: Sequence[tuple[str, int]], context: "DtlsContext") -> None:
         """Have ``open_datagram`` listen for DTLS here too."""
-        from turn.transport.dtls import DtlsListener  # noqa: PLC0415 - an extra, as OpenSSL is
+        from turn.transport.dtls import DtlsListener, Limits  # noqa: PLC0415 - an extra, as OpenSSL
+
+        limits = Limits(self._stream_shared.strangers, self._stream_shared.handshakes)
 
         def listen(sock: socket.socket) -> DatagramListener:
-            return DtlsListener(sock, self._shared, self._stream_shared.strangers, context)
+            return DtlsListener(sock, self._shared, limits, context)
 
         self._datagram_endpoints += [(Listening("dtls", *place), listen) for place in dtls]
 

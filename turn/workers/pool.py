@@ -14,7 +14,7 @@ from config.schema import LogSettings
 from config.turn import TurnSettings
 from turn import assemble
 from turn.admin.journal import Journal
-from turn.admin.relay import RelayFigures, figures_of
+from turn.admin.relay import RELAY_EVENTS, RelayFigures, figures_of
 from turn.codec.values import Address
 from turn.revoked import RevokedFile
 from turn.routes import NOTHING, RouteTable
@@ -54,6 +54,7 @@ class WorkerPool:
     name = "turn"
     plane = "userspace"
     figures_type = RelayFigures
+    events = (*RELAY_EVENTS, "events_lost")
 
     def __init__(
         self,

@@ -2,20 +2,28 @@
 
 import asyncio
 import json
+import re
 from typing import Any
 from urllib.parse import quote
 
 import aiohttp
 import pytest
 
+from signaling.server import SignalingService
+from tests.interop.process import ROOT
 from tests.operator_api import TOKEN, operator
 from tests.patience import PATIENCE, until
 from tests.signaling.live import signaling, sockets
 from tests.turn.live import UDP, port_of, relay
-from turn.admin.journal import Journal
+from turn.admin.journal import OF_THE_PROCESS, Journal
 from turn.admin.stream import MOST_WATCHERS
 from turn.codec import registry
 from turn.codec.registry import Method
+from turn.server import TurnService
+from turn.workers.pool import WorkerPool
+
+TOLD = re.compile(r"""\b_?tell(?:_operators)?\(\s*"(\w+)",""")
+"""Where the journal is told of an event."""
 
 
 @pytest.fixture
@@ -149,6 +157,25 @@ async def test_events_as_they_happen(stage, connect):
     async with api.http.get(url, headers=missed) as answer:
         stream = Stream(answer)
         assert [(await stream.next())[1] for _ in range(2)] == ["room_joined", "session_closed"]
+
+
+@pytest.mark.parametrize("query", ["kinds=allocation_created,rom_joined", "kind=log"])
+async def test_events_that_there_are_none_of_are_told_from_those_that_do_not_happen(stage, query):
+    _, _, api = stage
+    refused = await api.ask(f"events?{query}")
+    assert refused.status == 400
+    for name in ("rom_joined", "room_joined") if "rom" in query else ("'kind'", "kinds"):
+        assert name in refused.body["message"]
+
+
+def test_every_kind_of_event_has_its_name_where_they_are_listed():
+    known = {*OF_THE_PROCESS, *WorkerPool.events, *SignalingService.events}
+    assert set(TurnService.events) < set(WorkerPool.events)
+    told = set()
+    for package in ("turn", "signaling"):
+        for file in (ROOT / package).rglob("*.py"):
+            told |= {name for call in TOLD.finditer(file.read_text()) for name in call.groups()}
+    assert told == known
 
 
 async def test_streams_are_bounded_and_their_places_come_free(stage):

@@ -144,3 +144,21 @@ async def test_it_answers_at_each_of_its_addresses(ask):
             assert (await http.get(f"http://127.0.0.2:{port}/healthz")).status == 200
     finally:
         await admin.stop()
+
+
+async def test_another_address_does_not_open_the_one_on_loopback_to_other_names():
+    """DNS rebinding: the metrics need no token, and pages elsewhere may not read them."""
+    settings = AdminSettings.model_validate({"listen": "127.0.0.1:0, 0.0.0.0:0"})
+    admin = Admin(settings, [], Journal(), FakeControl())
+    await admin.start()
+    try:
+        async with aiohttp.ClientSession() as http:
+            statuses = []
+            (_, one), (_, every) = (address[:2] for address in admin._runner.addresses)
+            for place in (f"127.0.0.1:{one}", f"127.0.0.2:{every}"):
+                url = f"http://{place}/metrics"
+                async with http.get(url, headers={"Host": "relay.example"}) as answer:
+                    statuses.append(answer.status)
+        assert statuses == [421, 200]
+    finally:
+        await admin.stop()

@@ -93,6 +93,25 @@ async def test_lists_are_filtered(stage, clients):
     assert await ids("relayed_hosts=127.0.0.1&user=alice") == ["1"]
 
 
+async def test_a_list_says_how_many_there_are_of_what_is_asked_for(stage, clients):
+    _, api = stage
+    for user in ("alice", "bob", "bob", "alice", "bob"):
+        await clients(user)
+
+    async def counts(query: str) -> tuple[list[str], str | None, int, int]:
+        page = await api.get(f"allocations?{query}")
+        ids = [entry["id"] for entry in page["allocations"]]
+        return ids, page["next"], page["total"], page["unfiltered"]
+
+    assert await counts("limit=2") == (["1", "2"], "2", 5, 5)
+    assert await counts("limit=2&after=4") == (["5"], None, 5, 5)
+    assert await counts("user=bob&limit=2") == (["2", "3"], "3", 3, 5)
+    assert await counts("user=bob&limit=2&after=3") == (["5"], None, 3, 5)
+    assert await counts("user=bob&limit=3") == (["2", "3", "5"], None, 3, 5)
+    assert await counts("user=bob&sort=sent_bytes&limit=1") == (["2"], None, 3, 5)
+    assert await counts("user=carol") == ([], None, 0, 5)
+
+
 async def test_what_there_is_most_of_comes_first(stage, clients):
     _, api = stage
     peer = Address("127.0.0.1", 9)

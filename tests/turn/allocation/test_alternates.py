@@ -2,13 +2,14 @@
 
 import pytest
 
-from tests.turn.world import World, code_of
+from tests.turn.world import SERVER, World, code_of
 from turn.allocation.alternates import Alternates
 from turn.allocation.model import Limits
 from turn.allocation.options import Options
 from turn.codec import registry
 from turn.codec.integrity import Integrity
 from turn.codec.message import Message
+from turn.codec.registry import Method
 from turn.codec.values import Address
 from turn.routes import Transport
 
@@ -105,3 +106,28 @@ def test_without_other_servers_there_is_no_room() -> None:
     here = World(limits=Limits(allocations=1))
     here.client().allocate()
     assert code_of(here.client().allocate()) == 508
+
+
+@pytest.mark.parametrize("public_of", [{}, {SERVER.host: "203.0.113.77"}], ids=["itself", "NAT"])
+def test_nobody_is_sent_to_where_it_is(public_of: dict[str, str]) -> None:
+    """All relays may have one list, each of them among the others; a client would go round."""
+    here = Address(public_of.get(SERVER.host, SERVER.host), SERVER.port)
+    alternates = Alternates([here, *PLAIN], [], always=True, public_of=public_of)
+    relay = World(options=Options(alternates=alternates))
+    places = {place_of(relay.client().allocate()) for _ in range(6)}
+    assert places == set(PLAIN[:2])
+    alone = Alternates([here], [], always=True, public_of=public_of)
+    assert code_of(World(options=Options(alternates=alone)).client().allocate()) == 508
+
+
+@pytest.mark.parametrize(("mobility", "code"), [(True, 400), (False, 405)])
+def test_a_ticket_of_another_relay_is_no_reason_to_go_elsewhere(mobility: bool, code: int) -> None:
+    """It may be the other one's, but who comes with it begins anew (RFC 8016 §3.2.2)."""
+    alternates = Alternates(PLAIN, SECURE, always=True)
+    there = World(options=Options(mobility=True))
+    here = World(options=Options(mobility=mobility, alternates=alternates))
+    reply = there.client().allocate((registry.MOBILITY_TICKET, b""))
+    shown = (registry.MOBILITY_TICKET, reply.get(registry.MOBILITY_TICKET))
+    refused = here.client().request(Method.REFRESH, shown)
+    assert code_of(refused) == code
+    assert refused.get(registry.ALTERNATE_SERVER) is None

@@ -163,12 +163,23 @@ def test_who_asks_for_none_gets_none(world: World) -> None:
     assert client.refresh().get(registry.MOBILITY_TICKET) is None
 
 
-def test_it_is_ignored_where_it_is_off() -> None:
+def test_where_it_is_off_none_is_given_and_none_is_good() -> None:
     world = World()
     client = world.client()
-    assert client.allocate(ASKED).get(registry.MOBILITY_TICKET) is None
-    _, reply = come(world, b"ticket")
-    assert code_of(reply) == 437
+    reply = client.allocate(ASKED)
+    assert code_of(reply) == 0, "a client that could move has its call all the same"
+    assert reply.get(registry.MOBILITY_TICKET) is None
+    assert code_of(come(world, b"ticket")[1]) == 405
+    assert code_of(client.refresh(ASKED)) == 0
+
+
+def test_who_has_a_ticket_when_it_is_switched_off_begins_anew(world: World) -> None:
+    before, ticket = allocated(world)
+    world.engine.reload(world.engine._authenticator, Limits(), Options())
+    after, reply = come(world, ticket)
+    assert code_of(reply) == 405
+    assert code_of(after.allocate()) == 0
+    assert code_of(before.refresh()) == 0, "it has not moved"
 
 
 def test_an_expired_allocation_does_not_move(world: World) -> None:

@@ -18,6 +18,7 @@ from turn.codec import registry
 from turn.codec.integrity import Integrity
 from turn.codec.message import build, parse_untrusted
 from turn.codec.registry import MessageClass, Method
+from turn.routes import Transport
 
 NAME = "turn.example.org"
 KEYS = {"kid-256": bytes(range(32)), "kid-128": bytes(range(16))}
@@ -114,8 +115,14 @@ class TestToken:
 class Holder(Client):
     """A client that has a token instead of a password."""
 
-    def __init__(self, world: World, token: bytes | None, key: bytes = HELD) -> None:
-        like = world.client()
+    def __init__(
+        self,
+        world: World,
+        token: bytes | None,
+        key: bytes = HELD,
+        transport: Transport = Transport.UDP,
+    ) -> None:
+        like = world.client(transport=transport)
         super().__init__(world, like.five_tuple, "kid-256", "")
         self.key = key
         self.token = token
@@ -206,6 +213,44 @@ class TestHolder:
         assert code_of(thief.request(Method.REFRESH, shown)) == 441
         away = Holder(world, holder.token, holder.key)
         assert code_of(away.request(Method.REFRESH, shown)) == 0
+
+    @pytest.mark.parametrize(
+        ("before", "after", "code"),
+        [
+            (Transport.TLS, Transport.TLS, 0),
+            (Transport.DTLS, Transport.TLS, 0),
+            (Transport.TCP, Transport.TCP, 441),
+            (Transport.UDP, Transport.TLS, 441),
+            (Transport.TLS, Transport.UDP, 441),
+        ],
+    )
+    def test_with_another_key_a_ticket_is_good_where_nobody_else_can_have_seen_it(
+        self, before: Transport, after: Transport, code: int
+    ) -> None:
+        world = World(options=Options(mobility=True), third_party=THIRD_PARTY)
+        holder = Holder(world, seal(), transport=before)
+        ticket = holder.allocate((registry.MOBILITY_TICKET, b"")).get(registry.MOBILITY_TICKET)
+        away = Holder(world, seal("kid-128", key=b"new"), b"new", after)
+        away.username = "kid-128"
+        shown = (registry.MOBILITY_TICKET, ticket)
+        reply = away.request(Method.REFRESH, shown)
+        assert code_of(reply) == code
+        if code == 0:
+            away.token = None
+            assert code_of(away.permit(PEER)) == 0, "its key goes on"
+            assert code_of(holder.refresh()) == 437
+
+    def test_a_ticket_over_tls_is_no_users_and_a_users_no_holders(self) -> None:
+        world = World(options=Options(mobility=True), third_party=THIRD_PARTY)
+        asked, tls = (registry.MOBILITY_TICKET, b""), Transport.TLS
+        holder, user = Holder(world, seal(), transport=tls), world.client(transport=tls)
+        of_holder, of_user = (
+            (registry.MOBILITY_TICKET, each.allocate(asked).get(registry.MOBILITY_TICKET))
+            for each in (holder, user)
+        )
+        assert code_of(world.client(transport=tls).request(Method.REFRESH, of_holder)) == 441
+        thief = Holder(world, seal(), transport=tls)
+        assert code_of(thief.request(Method.REFRESH, of_user)) == 441
 
     def test_a_reserved_port_may_be_had_with_the_next_token(self, world: World) -> None:
         holder, later = Holder(world, seal()), Holder(world, seal(key=b"other"), b"other")

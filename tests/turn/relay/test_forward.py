@@ -11,7 +11,7 @@ from turn.codec.message import build, parse_untrusted
 from turn.codec.registry import MessageClass, Method
 from turn.codec.values import Address
 from turn.relay.forward import HEADROOM, Forwarder
-from turn.routes import ClientRoutes, Ends, FiveTuple, Route, Transport
+from turn.routes import NOTHING, ClientRoutes, Ends, FiveTuple, Route, Transport
 from turn.stats import DropReason, Stats
 
 NOW = 1000.0
@@ -96,8 +96,23 @@ class TestChannelData:
         route = path.route(channel=0x4000)
         path.channel_data(b"\x40\x00\x00\x05hello")
         assert path.wire.to_peer == [(b"hello", PEER)]
-        assert (route.sent_packets, route.sent_bytes) == (1, 5)
+        assert route.carried == (1, 5, 0, 0, 0)
         assert path.drops == {}
+
+    def test_two_channels_in_turns_lead_to_two_peers(self, path):
+        one, other = path.route(channel=0x4000), path.route(PEER_IPV6, channel=0x4001)
+        for data in (b"\x40\x00\x00\x01a", b"\x40\x01\x00\x01b", b"\x40\x00\x00\x01c"):
+            path.channel_data(data)
+        assert path.wire.to_peer == [(b"a", PEER), (b"b", PEER_IPV6), (b"c", PEER)]
+        assert (one.carried[:2], other.carried[:2]) == ((2, 2), (1, 1))
+
+    def test_a_channel_that_was_bound_anew_leads_to_its_new_peer(self, path):
+        path.route(channel=0x4000)
+        path.channel_data(b"\x40\x00\x00\x01a")
+        path.routes.channels[0x4000].expires = 0.0
+        path.route(PEER_IPV6, channel=0x4000)
+        path.channel_data(b"\x40\x00\x00\x01b")
+        assert path.wire.to_peer == [(b"a", PEER), (b"b", PEER_IPV6)]
 
     def test_an_empty_payload_is_an_empty_packet(self, path):
         path.route(channel=0x4000)
@@ -146,7 +161,7 @@ class TestChannelData:
         path.wire.error = OSError(number, "no")
         path.channel_data(b"\x40\x00\x00\x01x")
         assert path.drops == {DropReason.SEND_FAILED: 1}
-        assert route.sent_packets == route.sent_bytes == 0
+        assert route.carried == NOTHING
 
 
 class TestSendIndication:
@@ -185,7 +200,7 @@ class TestToTheClient:
         path.arrives(route, payload[:size])
         header = b"\x40\x01" + size.to_bytes(2)
         assert path.wire.to_client == [(header + payload[:size], CLIENT.client)]
-        assert (route.received_packets, route.received_bytes) == (1, size)
+        assert route.carried == (0, 0, 1, size, 0)
 
     @pytest.mark.parametrize("peer", [PEER, PEER_IPV6])
     @pytest.mark.parametrize("size", [0, 1, 2, 3, 4, 1201, 65000])
@@ -218,7 +233,7 @@ class TestToTheClient:
         path.arrives(route, bytes(size))
         assert len(path.wire.to_client) == fits
         assert path.drops == ({} if fits else {DropReason.SEND_FAILED: 1})
-        assert route.received_packets == fits
+        assert route.carried.received_packets == fits
 
     def test_two_routes_have_two_transaction_ids(self, path):
         for peer in (PEER, PEER_IPV6):
@@ -244,4 +259,4 @@ class TestToTheClient:
         path.wire.error = error
         path.arrives(route, b"x")
         assert path.drops == {reason: 1}
-        assert route.received_packets == route.received_bytes == 0
+        assert route.carried == NOTHING

@@ -113,6 +113,21 @@ async def test_a_source_that_is_admitted_is_served_at_once(bench):
     assert bench.received == [b"\x40\x00\x00\x01x"]
 
 
+async def test_two_peers_in_turns_take_their_own_routes(bench):
+    with socket.socket(bench.peer.family, socket.SOCK_DGRAM) as second:
+        second.bind((bench.relay.address.host, 0))
+        bench.routes.peers[bench.peer_address] = bench.route()
+        bench.peer, first = second, bench.peer
+        bench.routes.peers[bench.peer_address] = other = bench.route()
+        other.channel = 0x4001
+        bench.relay.start(bench.routes, bench)
+        for sock in (first, second, first):
+            sock.sendto(b"", tuple(bench.relay.address))
+        await until(lambda: len(bench.received) == 3)
+        bench.peer = first
+    assert [data[:2] for data in bench.received] == [b"\x40\x00", b"\x40\x01", b"\x40\x00"]
+
+
 async def test_an_expired_route_lets_nothing_in(bench):
     bench.routes.peers[bench.peer_address] = bench.route(expires=time.monotonic())
     bench.relay.start(bench.routes, bench)

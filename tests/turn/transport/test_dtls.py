@@ -2,6 +2,8 @@
 
 import asyncio
 import socket
+import time
+from types import SimpleNamespace
 
 import pytest
 from OpenSSL import SSL
@@ -16,7 +18,8 @@ from turn.codec.message import parse_untrusted
 from turn.codec.registry import Method
 from turn.codec.values import Address
 from turn.stats import DropReason
-from turn.transport.dtls import datagrams_of
+from turn.transport.dtls import COOKIE_LIFETIME, datagrams_of
+from turn.transport.limits import ReplyLimit
 from turn.transport.listeners import ListenError
 
 
@@ -103,6 +106,59 @@ async def test_a_cookie_is_good_for_one_address(clients, dtls):
         await until(lambda: len(sessions_of(service)) == 1)
 
 
+async def test_a_cookie_is_good_for_a_while(clients, dtls):
+    """Else who once had an address, or many, could have us shake hands with who has it now."""
+    clock = time.monotonic()
+    with pytest.MonkeyPatch.context() as stopped:
+        stopped.setattr("turn.transport.dtls.time", SimpleNamespace(monotonic=lambda: clock))
+        async with relay(**dtls) as service:
+            for later, is_good in ((0.9 * COOKIE_LIFETIME, True), (2.1 * COOKIE_LIFETIME, False)):
+                client = await clients(service)
+                await Client.send(client, first_flight(client))
+                client.connection.bio_write(await Client.receive(client))
+                clock += later
+                await Client.send(client, first_flight(client))
+                kind = (await Client.receive(client))[13]
+                assert kind == (2 if is_good else 3), "ServerHello, or another cookie"
+            assert len(sessions_of(service)) == 1
+
+
+async def test_one_address_makes_us_shake_so_many_hands_a_second(clients, dtls):
+    """With a cookie each costs as much as over TLS, and a port may begin anew again and again."""
+    async with relay(**dtls, max_tls_handshakes_per_second=3) as service:
+        limit, clock, sessions = (
+            service._listeners._stream_shared.handshakes, 1000.0, sessions_of(service)._sessions,
+        )  # fmt: skip
+        client = await clients(service)
+        await Client.send(client, first_flight(client))
+        client.connection.bio_write(await Client.receive(client))
+        hello = first_flight(client)
+        source = client.sock.getsockname()
+
+        async def begins_anew() -> bool:
+            before = sessions.get(source)
+            refused = service.stats.drops[DropReason.TOO_MANY_HANDSHAKES]
+            if before:
+                before.established = True  # as if it had ended the handshake
+            await Client.send(client, hello)
+            now = service.stats.drops
+            await until(
+                lambda: (
+                    sessions.get(source) is not before
+                    or now[DropReason.TOO_MANY_HANDSHAKES] > refused
+                )
+            )
+            return sessions.get(source) is not before
+
+        with pytest.MonkeyPatch.context() as stopped:
+            allow = ReplyLimit.allow
+            stopped.setattr(ReplyLimit, "allow", lambda each, host, _: allow(each, host, clock))
+            assert limit.cost == 1 / 3
+            assert [await begins_anew() for _ in range(5)] == [True] * 3 + [False] * 2
+            clock += 0.34
+            assert [await begins_anew() for _ in range(2)] == [True, False]
+
+
 async def test_the_cookies_are_within_the_share_of_strangers(clients, dtls):
     async with relay(**dtls, max_unproved_replies_per_second=3) as service:
         client = await clients(service)
@@ -165,6 +221,53 @@ async def test_who_has_let_go_of_an_allocation_is_a_stranger_again(clients, dtls
         sessions_of(service).tick()
         assert len(sessions_of(service)) == 2
         assert service._listeners._stream_shared.strangers.open == 2
+
+
+class Full:
+    """A socket whose buffer is full."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def sendto(self, _: bytes, __: object) -> int:
+        raise BlockingIOError
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._sock, name)
+
+
+async def test_a_reply_that_the_kernel_does_not_take_ends_no_session(clients, dtls):
+    """A full buffer of the socket, which all clients share, would end calls at the worst moment."""
+    async with relay(**dtls) as service:
+        client = await (await clients(service)).shake()
+        await client.allocate()
+        (session,) = sessions_of(service)._sessions.values()
+        sock, session._sock = session._sock, Full(session._sock)
+        again = client.encode(Method.REFRESH)
+        await client.send(again)
+        await until(lambda: service.stats.drops == {DropReason.SEND_FAILED: 1})
+        session._sock = sock
+        await client.send(again)
+        assert not parse_untrusted(await client.receive()).has(registry.ERROR_CODE)
+        assert service.ports_in_use == 1
+
+
+async def test_a_handshake_goes_on_where_a_flight_of_ours_is_lost(clients, dtls):
+    async with relay(**dtls) as service:
+        client = await clients(service)
+        await Client.send(client, first_flight(client))
+        client.connection.bio_write(await Client.receive(client))
+        listener = sessions_of(service)
+        sock, listener._sock = listener._sock, Full(listener._sock)
+        await Client.send(client, first_flight(client))
+        await until(lambda: len(listener) == 1)
+        listener._sock = sock
+        (session,) = listener._sessions.values()
+        session._sock = sock
+        await asyncio.sleep(1.1)  # OpenSSL waits so long before it sends a flight again
+        listener.tick()
+        await client.shake()
+        await client.allocate()
 
 
 async def test_a_client_that_says_goodbye_takes_its_allocation_with_it(clients, dtls):

@@ -73,10 +73,11 @@ export function makeLists({ look, end, restore, failed }) {
     const filters = form ? Object.fromEntries(new FormData(form)) : {};
     const page = await ask(kind, { query: { ...filters, limit: PAGE, after: cursors[kind] } });
     following[kind] = page.next;
-    $(`n-${kind}`).textContent = scaled(page.total);
+    $(`n-${kind}`).textContent =
+      page.total === page.unfiltered ? scaled(page.total) : `${scaled(page.total)} of ${scaled(page.unfiltered)}`;
     const part = $(`p-${kind}`);
     if (part) part.textContent = page.part ?? "";
-    fill($(`t-${kind}`), columns[kind], page[kind], page.total ? "none that the filter lets through" : "none now");
+    fill($(`t-${kind}`), columns[kind], page[kind], page.unfiltered ? "none that the filter lets through" : "none now");
     document.querySelector(`[data-next=${kind}]`).disabled = page.next === null;
     document.querySelector(`[data-first=${kind}]`).disabled = !cursors[kind];
     document.querySelector(`[data-next=${kind}]`).parentElement.hidden = page.next === null && !cursors[kind];
