@@ -255,22 +255,13 @@ class TurnSettings(Section):
 
     def _not_with_workers(self) -> list[Problem]:
         """What several processes cannot do together."""
-        if self.workers == 1:
+        if self.workers == 1 or self.data_plane != "kernel":
             return []
-        found = []
-        if self.data_plane == "kernel":
-            text = (
-                "the kernel relays UDP on all cores by itself, for one process; set workers = 1, "
-                'or data_plane = "auto" where most clients come over TCP and TLS'
-            )
-            found.append(Problem("data_plane", text))
-        if self.tcp_allocations:
-            text = (
-                "the connections of a TCP allocation would come to different workers; "
-                "set workers = 1, or give them by another relay with relay_ports of its own"
-            )
-            found.append(Problem("tcp_allocations", text))
-        return found
+        text = (
+            "the kernel relays UDP on all cores by itself, for one process; set workers = 1, "
+            'or data_plane = "auto" where most clients come over TCP and TLS'
+        )
+        return [Problem("data_plane", text)]
 
     def _third_party_problems(self) -> list[Problem]:
         found = [

@@ -46,6 +46,8 @@ REPLACED = 4501
 """Close code: the session goes on over another socket."""
 LOST = 1006
 """What a socket that ended without a close code has in its place (RFC 6455 §7.1.5)."""
+JUMP = "jump"
+"""An event with a number and nothing else: it is acknowledged, and nobody is told."""
 ANSWERS = frozenset({"ok", "joined", "ice", "error"})
 OUTLIVES_SESSION = frozenset({"join", "ice"})
 Token = str | Callable[[], Awaitable[str]]
@@ -474,7 +476,8 @@ class Client:
                 return  # replayed, and handled before
             self._seen = seq
             self._acknowledge_soon()
-        self._events.put(message, size)
+        if message.get("type") != JUMP:
+            self._events.put(message, size)
 
     def _acknowledge_soon(self) -> None:
         if self._seen - self._acknowledged >= ACK_EVERY:

@@ -13,6 +13,8 @@ from turn.stats import DropReason
 class Budget(Protocol):
     """A token bucket over bytes."""
 
+    rate: int
+    """Bytes a second."""
     reason: DropReason
     """What a packet is counted under that it does not let pass."""
 

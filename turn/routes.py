@@ -162,10 +162,12 @@ class Ends(NamedTuple):
 class ClientRoutes:
     """The routes of one allocation, as its packets look them up."""
 
-    __slots__ = ("carried", "channels", "client", "latest", "peers")
+    __slots__ = ("before", "carried", "channels", "client", "latest", "peers")
 
     def __init__(self, client: FiveTuple) -> None:
         self.client = client
+        self.before: FiveTuple | None = None
+        """Where the client was: its packets are let in from there too, for a moment."""
         self.carried = NOTHING
         """What went by those that have ended, by whichever plane."""
         self.channels: dict[int, Route] = {}
@@ -230,15 +232,19 @@ class RouteTable:
         """Remove every route of an allocation and its room."""
         for route in set(routes.channels.values()) | set(routes.peers.values()):
             self.remove(routes, route)
-        self.of_listener(client.transport, client.server).pop(key_of(client.client), None)
+        self.leave(routes)
+        self.cut(client)
 
     def move(self, before: FiveTuple, routes: ClientRoutes, ends: "Ends") -> None:
         """Let a client go on with its routes at another five-tuple.
 
+        What it has sent from where it was is still let in, until ``leave``.
+
         :param ends: of any of its relayed addresses: who it is now, how it is reached, its budgets.
         """
         after = ends.client
-        self.of_listener(before.transport, before.server).pop(key_of(before.client), None)
+        self.leave(routes)
+        routes.before = before if self.of(before) is routes else None
         self.of_listener(after.transport, after.server)[key_of(after.client)] = routes
         routes.client = after
         for route in set(routes.channels.values()) | set(routes.peers.values()):
@@ -249,6 +255,16 @@ class RouteTable:
             route.sending, route.receiving = ends.sending, ends.receiving
             for observer in self._observers:
                 observer.added(route)
+
+    def leave(self, routes: ClientRoutes) -> None:
+        """Let nothing more in from where a client was before."""
+        before, routes.before = routes.before, None
+        if before is not None and before != routes.client and self.of(before) is routes:
+            self.cut(before)
+
+    def cut(self, client: FiveTuple) -> None:
+        """Let nothing more in from there: whoever comes next may be somebody else."""
+        self.of_listener(client.transport, client.server).pop(key_of(client.client), None)
 
     def add(self, routes: ClientRoutes, route: Route) -> None:
         """Let packets take a route. One that the peer had already gives way."""

@@ -22,6 +22,7 @@ from turn.common import Common, alone
 from turn.handover import Handover
 from turn.idle import FEW, Idle
 from turn.kernel.plane import NullPlane, Plane
+from turn.lending import Lending
 from turn.metrics import Gauges, TurnCollector
 from turn.relay.forward import Forwarder
 from turn.relay.poll import Poller
@@ -111,7 +112,8 @@ class TurnService:
         )
         self._engine = Engine(assemble.authenticator(settings, common.key), parts)
         self.handover = Handover(self._engine, self._ports, self._routes, self.policy)
-        """Where there are workers beside it."""
+        self.lending = Lending(self._engine, stats)
+        """Both where there are workers beside it."""
         self.collections: tuple[Allocations, ...] = (Allocations(self._engine, self._routes),)
         proxies = Proxies(settings.proxy_protocol_from)
         wired = (self._engine, self._forwarder, self._routes, stats)

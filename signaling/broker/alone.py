@@ -1,25 +1,35 @@
-"""What a node does by itself while Redis is away: hand messages from one of its sockets to another.
+"""What a node does by itself while Redis is away: hand messages from its sockets to its sockets.
 
-Only between two sessions that it holds and knows to share a room, and only where nothing that the
+Only between sessions that it holds and knows to share a room, and only where nothing that the
 sender did before may be on its way to the recipient through Redis. The sender is answered when the
-recipient has acknowledged, or when Redis is back and the mailbox has the message: so nothing that
-was answered for is lost, whoever moves to another node meanwhile.
+recipients have acknowledged, or when Redis is back and the mailboxes have the message: so nothing
+that was answered for is lost, whoever moves to another node meanwhile.
+
+A message to all goes to those who are here; the others, whom the node knows of, get it when Redis
+is back. Before that nobody else may do it: at another node it would reach those of the recipients
+again who have begun new sessions there. So its sender is first handed a number of ours (``jump``):
+once it has acknowledged one, it resumes nowhere else, and cannot ask there again.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from enum import Enum
+from typing import TypeVar
 
+from signaling.broker import wire
 from signaling.broker.attached import Attached, Deliver
-from signaling.broker.base import Later, Unavailable
-from signaling.broker.ledger import MOST_REQUESTS, Entry, Ledger, Outgoing
+from signaling.broker.base import Later, MailboxFull, Unavailable
+from signaling.broker.ledger import MOST_REQUESTS, Asked, Ledger, Outgoing
 from signaling.protocol import peerjs
+from signaling.protocol.messages import Jump
 
 GRACE = 1.0
 """Seconds that Redis is away before a node goes on alone: most absences are over by then."""
 SETTLED = 30.0
 """Seconds after a resume in which a client asks again what may have been done at another node."""
+JUMP_TAG = "jump"
+Found = TypeVar("Found")
 
 
 class State(Enum):
@@ -42,6 +52,8 @@ class Alone:
         self._limits = most_messages, most_bytes
         self._absence = 0
         self._peers: dict[str, Attached] | None = None
+        self._late: set[str] = set()
+        """Peers who get something when Redis is back, which nothing may overtake."""
         self._began: float | None = None
         """Monotonic time at which Redis went away; set until all is right again."""
         self._state = State.RIGHT
@@ -57,6 +69,7 @@ class Alone:
     def all_right(self) -> None:
         """Everything goes by Redis again."""
         self._began = None
+        self._late.clear()
         self._change(State.RIGHT)
 
     def away(self) -> None:
@@ -79,29 +92,56 @@ class Alone:
 
         :raises Unavailable: the message has to wait for Redis.
         """
+
+        def find(began: float) -> Attached | None:
+            # A message of its own to all that waits must not be overtaken.
+            may = not sender.waiting and self._may_send(sender, request, began)
+            return self._who_takes(sender, to) if may else None
+
+        return await self._once_away(find)
+
+    async def may_broadcast(self, sender: Attached, request: str) -> bool:
+        """Whether a message to all goes without Redis, once that has been away for a while; False:
+        it is back.
+
+        :raises Unavailable: the message has to wait for Redis.
+        """
+
+        def find(began: float) -> Attached | None:
+            may = not is_quiet(sender) and self._may_send(sender, request, began)
+            return sender if may else None
+
+        return await self._once_away(find) is not None
+
+    async def _once_away(self, find: Callable[[float], Found | None]) -> Found | None:
+        """What is found when Redis has been away for a while; None: it is back.
+
+        :param find: told since when; what it gives None for has to wait. :raises Unavailable:
+        """
         while self._state is not State.RIGHT:
             left = None
             if self._began is not None and self._state is State.AWAY:
-                other = self._may(sender, to, request, self._began)
-                if other is None:
+                found = find(self._began)
+                if found is None:
                     raise Unavailable("Redis is away")
                 left = self._began + GRACE - asyncio.get_running_loop().time()
                 if left <= 0:
-                    return other
+                    return found
             with suppress(TimeoutError):
                 async with asyncio.timeout(left):
                     await self._turn.wait()
         return None
 
-    def _may(self, sender: Attached, to: str, request: str, began: float) -> Attached | None:
+    def _may_send(self, sender: Attached, request: str, began: float) -> bool:
         if sender.unsure or sender.doubts(request):
-            return None
-        if sender.resumed_at is not None and began - sender.resumed_at < SETTLED:
-            return None
+            return False
+        return sender.resumed_at is None or began - sender.resumed_at >= SETTLED
+
+    def _who_takes(self, sender: Attached, to: str) -> Attached | None:
         if self._peers is None:
             self._peers = {each.record.peer: each for each in self._attached.values()}
         other = self._peers.get(to)
-        if other is None or other is sender:
+        if other is None or other is sender or to in self._late:
             return None
         if self._attached.get(other.record.session) is not other:
             return None
@@ -109,28 +149,100 @@ class Alone:
             return None
         return other if sender.rooms & other.rooms else None
 
+    # To one --------------------------------------------------------------------------------
+
     def send(self, sender: Attached, other: Attached, what: Outgoing, deliver: Deliver) -> None:
         """Hand an event to a recipient that was found just now.
 
         :raises Later: it will be answered; without a request there is nothing to answer.
         :raises MailboxFull: nothing was handed on.
         """
-        request = what.request
+        self._raise_known(sender, what.request)
+        asked = Asked(sender.record.session, what, [other.record.peer])
+        handed = self._room_for(sender) if what.request else None
+        self._hand(sender, other, asked, deliver)
+        if handed is not None:
+            handed[asked.request] = asked
+            raise Later(asked.answer)
+
+    # To all --------------------------------------------------------------------------------
+
+    def broadcast(
+        self, sender: Attached, peers: Iterable[str], what: Outgoing, deliver: Deliver
+    ) -> None:
+        """Hand an event to all of these peers who are here, as soon as the sender is ours alone.
+
+        :raises Later: it will be answered; where there is nobody, it is done.
+        :raises MailboxFull: too much of this sender waits for Redis; nothing was handed on.
+        """
+        self._raise_known(sender, what.request)
+        asked = Asked(sender.record.session, what, sorted(peers), to_all=True)
+        if not asked.peers:
+            return
+        handed = self._room_for(sender)
+        waiting = sum(len(each.body) for each in handed.values() if each.to_all)
+        if waiting + len(asked.body) > self._limits[1]:
+            raise MailboxFull
+        handed[asked.request] = asked
+        sender.waiting = [*(sender.waiting or ()), asked]
+        self.go_on(sender, deliver)
+        raise Later(asked.answer)
+
+    def go_on(self, sender: Attached, deliver: Deliver) -> None:
+        """Hand on what a sender has said to all, if it has acknowledged a number of ours."""
+        if not sender.waiting or self._state is not State.AWAY:
+            return
+        if any(asked.repeated for asked in sender.waiting):
+            return  # who is here may have it by Redis, or get it so, before what comes next
+        ledger = sender.ledger
+        if ledger is None or not ledger.has_numbers_of(self._absence):
+            what = Outgoing(wire.body_of(Jump()), "", JUMP_TAG, doubtful=False)
+            with suppress(MailboxFull):  # it has enough of ours to acknowledge
+                asked = Asked(sender.record.session, what, ())
+                self._hand(sender, sender, asked, deliver)
+        elif ledger.is_seen(self._absence):
+            waiting, sender.waiting = sender.waiting, None
+            for asked in waiting:
+                if not asked.answer.done():
+                    self._hand_to_all(sender, asked, deliver)
+
+    def _hand_to_all(self, sender: Attached, asked: Asked, deliver: Deliver) -> None:
+        for peer in list(asked.peers):
+            other = self._who_takes(sender, peer)
+            with suppress(MailboxFull):
+                if other is not None:
+                    self._hand(sender, other, asked, deliver)
+                    continue
+            self._late.add(peer)
+
+    # Inside --------------------------------------------------------------------------------
+
+    def _hand(self, sender: Attached, other: Attached, asked: Asked, deliver: Deliver) -> None:
+        """:raises MailboxFull:"""
+        ledger = other.ledger = other.ledger or Ledger(other.last)
+        entry = ledger.append(asked, other.record.peer, self._absence, *self._limits)
+        if sender.handed is not None:
+            ledger.of(asked.sender, sender.handed)
+        other.hand(entry.seq, entry.frame, deliver)
+
+    def _raise_known(self, sender: Attached, request: str) -> None:
         known = sender.handed.get(request) if sender.handed and request else None
         if known is not None:
             raise Later(known.answer)
-        answer = asyncio.get_running_loop().create_future()
-        entry = Entry(sender.record.session, other.record.peer, what, answer)
-        ledger = other.ledger = other.ledger or Ledger(other.last)
-        ledger.append(entry, self._absence, *self._limits)
-        other.hand(entry.seq, entry.frame, deliver)
-        if request:
-            handed = sender.handed = {} if sender.handed is None else sender.handed
-            handed[request] = entry
-            ledger.of(entry.sender, handed)
-            if len(handed) > MOST_REQUESTS:
-                del handed[next(iter(handed))]
-            raise Later(answer)
+
+    def _room_for(self, sender: Attached) -> dict[str, Asked]:
+        """What is remembered of a sender, with a place for one more.
+
+        :raises MailboxFull: all of it is to be answered yet.
+        """
+        handed = sender.handed = {} if sender.handed is None else sender.handed
+        if len(handed) >= MOST_REQUESTS:
+            answered = (name for name, asked in handed.items() if asked.answer.done())
+            oldest = next(answered, None)
+            if oldest is None:
+                raise MailboxFull
+            del handed[oldest]
+        return handed
 
 
 def is_quiet(attached: Attached) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 
 from signaling.broker.base import SessionRecord
-from signaling.broker.ledger import MOST_REQUESTS, Entry, Ledger
+from signaling.broker.ledger import MOST_REQUESTS, Asked, Ledger
 
 Deliver = Callable[[str, int, bytes], None]
 """As ``Listener.deliver``."""
@@ -14,7 +14,7 @@ class Attached:
 
     __slots__ = (
         "_doubts", "_held", "behind", "end", "epoch", "handed", "joining", "last", "ledger",
-        "node", "reading", "record", "resumed_at", "rooms", "unsure",
+        "node", "reading", "record", "resumed_at", "rooms", "unsure", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -44,8 +44,10 @@ class Attached:
         """Set where the socket ended while Redis was away: "" lost, else the reason of a leave."""
         self.ledger: Ledger | None = None
         """What it was handed while Redis is away."""
-        self.handed: dict[str, Entry] | None = None
-        """What others were handed of it then, by the ids of its requests."""
+        self.handed: dict[str, Asked] | None = None
+        """What others were, or will be, handed of it then, by the ids of its requests."""
+        self.waiting: list[Asked] | None = None
+        """Those of them, to all of its rooms, that are not to be handed on yet."""
         self.unsure = False
         """Whether something that it did before may show only when Redis is back."""
         self._doubts: dict[str, None] | None = None

@@ -5,9 +5,9 @@ beyond any that a mailbox may come to meanwhile: a client that has seen one of t
 for one that has seen another event, whichever node it goes to.
 """
 
-from asyncio import Future
+from asyncio import Future, get_running_loop
 from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from signaling.broker.base import MailboxFull
@@ -31,27 +31,33 @@ class Outgoing(NamedTuple):
     """Whether Redis was asked and has not answered: it may be done yet."""
 
 
-class Entry:
-    """An event that was handed on, and is in no mailbox as far as this node knows."""
+class Asked:
+    """What a sender was not answered yet: an event, and the peers who may not have it."""
 
-    __slots__ = ("answer", "body", "doubtful", "request", "sender", "seq", "tag", "to")
+    __slots__ = (
+        "answer", "body", "doubtful", "peers", "repeated", "request", "sender", "tag", "to_all",
+    )  # fmt: skip
 
-    def __init__(self, sender: str, to: str, what: Outgoing, answer: "Future[bool]") -> None:
-        """Describe it.
-
-        :param sender: a session. :param to: a peer.
-        :param answer: is set when it is certain to be the recipient's.
-        """
+    def __init__(
+        self, sender: str, what: Outgoing, peers: Iterable[str], *, to_all: bool = False
+    ) -> None:
+        """Describe it. :param sender: a session. :param peers: whom it is for."""
         self.sender = sender
-        self.to = to
         self.body, self.request, self.tag, self.doubtful = what
-        self.answer = answer
-        self.seq = 0
+        self.to_all = to_all
+        self.repeated = False
+        """Whether Redis was asked for it once more."""
+        self.peers: dict[str, Ledger | None] = dict.fromkeys(peers)
+        """Whoever has not acknowledged it; with it the ledger of who was handed it."""
+        self.answer: Future[bool] = get_running_loop().create_future()
+        """Set when it is certain to be everyone's."""
 
-    @property
-    def frame(self) -> bytes:
-        """The text frame."""
-        return b"%b%d}" % (self.body, self.seq)
+    def arrived(self, peer: str) -> None:
+        """A peer has acknowledged it."""
+        self.peers.pop(peer, None)
+        if not self.peers:
+            self.settle()
+            self.body = b""  # no ledger has it any more
 
     def settle(self) -> None:
         """It has arrived, or is kept where it cannot be lost."""
@@ -64,12 +70,33 @@ class Entry:
             self.answer.set_exception(error)
             self.answer.exception()  # whether somebody waits for it or not
 
+    def doubt(self) -> None:
+        """Redis is asked for it: until it answers, it may be done or not."""
+        self.doubtful = self.repeated = True
+        for ledger in self.peers.values():
+            if ledger is not None:
+                ledger.doubt(self.tag)
+
+
+class Entry(NamedTuple):
+    """An event that was handed to one peer, and is in no mailbox as far as this node knows."""
+
+    asked: Asked
+    to: str
+    seq: int
+
+    @property
+    def frame(self) -> bytes:
+        """The text frame."""
+        return b"%b%d}" % (self.asked.body, self.seq)
+
 
 class Ledger:
     """Of one recipient, in the order of its events."""
 
     __slots__ = (
         "_absence",
+        "_begun",
         "_bytes",
         "_doubtful",
         "_recent",
@@ -89,46 +116,69 @@ class Ledger:
         """What the client has not acknowledged."""
         self._bytes = 0
         self._absence = -1
-        self._doubtful: list[str] = []
+        self._begun = 0
+        """The first number of that absence."""
+        self._doubtful: dict[str, None] = {}
         """Tags of what Redis may do, or have done: few, and none of them may be forgotten."""
         self._tags: defaultdict[str, deque[tuple[str, str]]] = defaultdict(
             lambda: deque(maxlen=MOST_REQUESTS)
         )
         """By sender: (tag, request) of what it was handed."""
-        self._recent: dict[str, Mapping[str, Entry]] = {}
+        self._recent: dict[str, Mapping[str, Asked]] = {}
         """By sender: its last requests, whomever they were for. It asks again for no others."""
 
-    def of(self, sender: str, recent: Mapping[str, Entry]) -> None:
+    def of(self, sender: str, recent: Mapping[str, Asked]) -> None:
         """Know the last requests of a sender."""
         self._recent[sender] = recent
 
-    def append(self, entry: Entry, absence: int, most_messages: int, most_bytes: int) -> None:
-        """Number an event and keep it.
+    def append(
+        self, asked: Asked, to: str, absence: int, most_messages: int, most_bytes: int
+    ) -> Entry:
+        """Number an event and keep it. :param to: the peer whose ledger this is.
 
         :param absence: which one of Redis it is. After each try to come back the numbers jump:
             the mailbox may have taken over, and gone on from, those of the last absence.
         :raises MailboxFull: the client has not acknowledged for so long that no more is kept.
         """
-        size = self._bytes + len(entry.body)
+        size = self._bytes + len(asked.body)
         if len(self.entries) >= most_messages or size > most_bytes:
             raise MailboxFull
-        self.top += 1 if absence == self._absence else JUMP
-        self._absence = absence
-        self._bytes = size
-        entry.seq = self.top
-        self.entries.append(entry)
-        if entry.doubtful:
-            self._doubtful.append(entry.tag)
+        if absence != self._absence:
+            self._absence, self._begun = absence, self.top + JUMP
+            self.top = self._begun
         else:
-            self._tags[entry.sender].append((entry.tag, entry.request))
+            self.top += 1
+        self._bytes = size
+        entry = Entry(asked, to, self.top)
+        self.entries.append(entry)
+        asked.peers[to] = self
+        if asked.doubtful:
+            self.doubt(asked.tag)
+        else:
+            self._tags[asked.sender].append((asked.tag, asked.request))
+        return entry
+
+    def doubt(self, tag: str) -> None:
+        """Redis may have, or get, an event that is known here: it must not be forgotten."""
+        self._doubtful[tag] = None
+
+    def has_numbers_of(self, absence: int) -> bool:
+        """Whether anything was handed on in this absence."""
+        return self._absence == absence
+
+    def is_seen(self, absence: int) -> bool:
+        """Whether the client has acknowledged a number of this absence: it resumes nowhere else
+        until the mailbox has taken over.
+        """
+        return self._absence == absence and self.acknowledged >= self._begun
 
     def acknowledge(self, seq: int) -> None:
         """The client has everything up to ``seq``."""
         self.acknowledged = max(self.acknowledged, min(seq, self.top))
         while self.entries and self.entries[0].seq <= seq:
-            entry = self.entries.pop(0)
-            self._bytes -= len(entry.body)
-            entry.settle()
+            asked, to, _ = self.entries.pop(0)
+            self._bytes -= len(asked.body)
+            asked.arrived(to)
 
     def arguments(self) -> Iterator[object]:
         """What ``reconcile.lua`` is told: entries, then the tags of all that was handed on.
@@ -136,11 +186,10 @@ class Ledger:
         First, and in their order, those that their senders may ask for again: Redis remembers
         as many of a sender as it may ask for, and no more.
         """
-        yield len(self.entries)
         unanswered = set()
-        for entry in self.entries:
-            yield from (entry.seq, entry.body, entry.tag)
-            unanswered.add(entry.tag)
+        for asked, _, seq in self.entries:
+            yield from (seq, asked.body, asked.tag)
+            unanswered.add(asked.tag)
         again: list[str] = list(self._doubtful)
         never: list[str] = []
         for sender, tags in self._tags.items():

@@ -1,10 +1,17 @@
-"""Redis is back: what a node handed on alone becomes a part of the mailboxes, or is sent anew."""
+"""Redis is back: what a node was asked to hand on alone becomes a part of the mailboxes.
+
+First Redis is asked for all that was not answered, as if it had been there (``replay``); and when
+that is done for every sender, each mailbox takes over what its session was handed (``reconcile``),
+which drops the copies of the first step by their tags. A session that moved to another node, and
+has not seen what it was handed here, has the copy; one that has seen it has been told that it
+could not go on.
+"""
 
 from collections.abc import Mapping
 
 from signaling.broker.attached import Attached
 from signaling.broker.base import MailboxFull, NotThere, SessionOver
-from signaling.broker.ledger import Entry
+from signaling.broker.ledger import Asked
 from signaling.broker.link import Link
 
 
@@ -15,61 +22,58 @@ class Reconciler:
         """Prepare. :param attached: the sessions of this node, by their ids."""
         self._link = link
         self._attached = attached
-        self._undelivered: list[Entry] = []
-        """Handed to sessions that are not ours any more; their senders wait for an answer."""
 
-    async def reconcile(self, attached: Attached) -> None:
-        """Have the mailbox take over what its session was handed by us. :raises Unavailable:"""
-        ledger, record = attached.ledger, attached.record
-        if ledger is None:
-            return
-        ours = await self._link.call(
-            "reconcile", record.session, record.secret_hash.hex(), attached.epoch, ledger.base,
-            ledger.acknowledged, ledger.top, *ledger.arguments(),
-        )  # fmt: skip
-        if ours:
-            attached.ledger = None
-            for entry in ledger.entries:
-                entry.settle()
-        else:
-            self.close(attached)
-
-    def close(self, attached: Attached) -> None:
-        """A session is not ours: nobody knows what its client has seen of the last entries."""
-        if attached.ledger is not None:
-            self._undelivered += [entry for entry in attached.ledger.entries if entry.request]
-            attached.ledger = None
-
-    async def deliver_again(self) -> None:
-        """Send anew what may not have arrived. Who has seen it has begun a new session since, or
-        will, and nobody gets it twice: an old number of ours resumes nothing elsewhere.
+    async def replay(self, sender: Attached) -> None:
+        """Have Redis do what a session asked for meanwhile and was not answered, in its order.
 
         :raises Unavailable:
         """
-        while self._undelivered:
-            entry = self._undelivered[0]
-            sender = self._attached.get(entry.sender)
-            try:
-                if sender is None or sender.end is not None:
-                    raise SessionOver
-                outcome_of(
-                    await self._link.call(
-                        "send", sender.owner, entry.sender, entry.to, entry.request, entry.body,
-                        "", "", entry.tag,
-                    )
-                )  # fmt: skip
-                entry.settle()
-            except (SessionOver, NotThere, MailboxFull) as error:
-                entry.give_up(error)
-            del self._undelivered[0]
+        for asked in list((sender.handed or {}).values()):
+            if not asked.answer.done():
+                await self._replay(sender, asked)
+
+    async def _replay(self, sender: Attached, asked: Asked) -> None:
+        asked.doubt()
+        peers = ((peer, "" if ledger is None else "handed") for peer, ledger in asked.peers.items())
+        record = sender.record
+        reply = await self._link.call(
+            "again", record.session, record.secret_hash.hex(), sender.epoch, asked.request,
+            asked.body, asked.tag, *(part for each in peers for part in each),
+        )  # fmt: skip
+        try:
+            outcome_of(b"sent" if reply == b"absent" and asked.to_all else reply)
+            asked.settle()
+        except (SessionOver, NotThere, MailboxFull) as error:
+            asked.give_up(error)
+
+    async def reconcile(self, attached: Attached) -> None:
+        """Have the mailbox take over what its session was handed by us. :raises Unavailable:
+
+        From then on its client may go to another node. What it has said to all is remembered in
+        the same step, so that it is not done again there. Where the session is not ours any
+        more nothing happens, and nothing has to.
+        """
+        ledger, record = attached.ledger, attached.record
+        if ledger is None:
+            return
+        own = [asked.request for asked in (attached.handed or {}).values() if asked.to_all]
+        await self._link.call(
+            "reconcile", record.session, record.secret_hash.hex(), attached.epoch, ledger.base,
+            ledger.acknowledged, ledger.top, len(ledger.entries), len(own), *own,
+            *ledger.arguments(),
+        )  # fmt: skip
+        attached.ledger = None
+
+    def close(self, attached: Attached) -> None:
+        """A session is not ours any more: whoever waits for an answer asks again elsewhere."""
+        for asked in (attached.handed or {}).values():
+            asked.give_up(SessionOver())
+        attached.ledger = attached.handed = attached.waiting = None
 
     def give_up(self) -> None:
-        """The node stops: whoever waits asks again elsewhere."""
+        """The node stops."""
         for attached in self._attached.values():
             self.close(attached)
-        for entry in self._undelivered:
-            entry.give_up(SessionOver())
-        self._undelivered.clear()
 
 
 def outcome_of(reply: bytes) -> bool:

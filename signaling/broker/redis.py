@@ -11,7 +11,7 @@ import random
 import secrets
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -23,6 +23,7 @@ from signaling.broker.alone import Alone
 from signaling.broker.attached import Attached
 from signaling.broker.base import (
     Directed,
+    Later,
     Listener,
     Node,
     NotThere,
@@ -41,6 +42,7 @@ from signaling.broker.ledger import Outgoing
 from signaling.broker.link import Link
 from signaling.broker.primary import Finder
 from signaling.broker.reconcile import Reconciler, outcome_of
+from signaling.broker.rosters import Rosters
 from signaling.protocol.errors import CloseCode
 from signaling.protocol.messages import PeerEntry
 
@@ -101,6 +103,7 @@ class RedisBroker:
         self._resuming: dict[str, list[list[tuple[int, bytes]]]] = {}
         """Wake-ups for sessions that are on their way to this node, one list an attempt."""
         self._coming = Coming()
+        self._rosters = Rosters()
         self._doubtful: set[str] = set()
         """Sessions that may be ours without our knowing: the answer did not come."""
         self._up = False
@@ -169,12 +172,17 @@ class RedisBroker:
         if reply is None:
             return None
         # Nothing is awaited from here until the hub has the socket: no wake-up comes between.
-        data, epoch, identities, missed, seq = reply
+        data, epoch, identities, missed, seq, peers = reply
         attached = Attached(wire.parse_record(data), self.node, epoch, seq, time.monotonic())
-        attached.rooms = {wire.room_of(identity) for identity in identities}
+        before = self._attached.get(session)
+        if before is not None:
+            self._rosters.leave(before.rooms)
+        for identity, there in zip(identities, peers, strict=True):
+            self._enter(attached, wire.room_of(identity), (peer.decode() for peer in there))
         found: list[tuple[int, bytes]] = []
 
         def find(_: str, number: int, frame: bytes) -> None:
+            self._rosters.hear(frame)
             found.append((number, frame))
 
         attached.catch_up(wire.entries(missed), find)
@@ -231,12 +239,17 @@ class RedisBroker:
             raise RoomFull
         if reply == b"gone":
             raise self._gone(attached)
+        others = wire.roster(reply[0], reply[1])
+        if room not in attached.rooms:
+            self._enter(attached, room, (other.id for other in others))
+        return others
+
+    def _enter(self, attached: Attached, room: str, others: Iterable[str]) -> None:
         attached.rooms.add(room)
-        return wire.roster(reply[0], reply[1])
+        self._rosters.enter(room, [attached.record.peer, *others])
 
     def _joined(self, attached: Attached) -> None:
-        if self._listener is not None:
-            attached.joined(self._listener.deliver)
+        attached.joined(self._deliver)
 
     async def leave(self, session: str, room: str, reason: str, request: str = "") -> None:
         """Leave a room."""
@@ -249,7 +262,9 @@ class RedisBroker:
             raise self._gone(attached)
         if reply == b"absent":
             raise NotThere
-        attached.rooms.discard(room)
+        if room in attached.rooms:
+            attached.rooms.discard(room)
+            self._rosters.leave([room])
 
     async def rooms_of(self, session: str) -> list[str]:
         """The rooms that a session is in: only its own node changes them."""
@@ -303,9 +318,9 @@ class RedisBroker:
                     recipient = await self._recipient(attached, to, request, doubtful=doubtful)
                     if recipient is None and doubtful and not request:
                         raise  # nobody can tell whether it was done
-                    if recipient is not None and self._listener is not None:
+                    if recipient is not None:
                         what = Outgoing(body, request, tag, doubtful)
-                        self._alone.send(attached, recipient, what, self._listener.deliver)
+                        self._alone.send(attached, recipient, what, self._deliver)
                         return True
 
     async def _ask_to_send(
@@ -330,15 +345,51 @@ class RedisBroker:
 
     async def broadcast(self, session: str, event: Directed, request: str = "") -> bool:
         """Put an event into the mailbox of everyone who shares a room."""
-        attached = self._of(session)
-        with self._echoes.expect() as echo, self._in_doubt(attached, request):
-            reply = await self._call(
-                "broadcast", attached.owner, session, request, wire.body_of(event), echo.ticket
-            )
-            if isinstance(reply, list):
-                await echo.all(reply[1])
-                reply = reply[0]
+        body, doubtful = wire.body_of(event), False
+        with self._echoes.expect() as echo:
+            # One that is not answered has a name, too, by which it is done once.
+            name = request or f"{self.node}:{echo.ticket}"
+            tag = f"{session} {name}"
+            while True:
+                attached, asked = self._of(session), self._up
+                try:
+                    return await self._ask_to_broadcast(attached, echo, (name, body, tag))
+                except Unavailable:
+                    doubtful = doubtful or asked
+                    if self._up:
+                        raise  # refused by a Redis that is there
+                    if echo.heard:  # done: only the answer was lost, and who has heard of it
+                        attached.unsure = True
+                        return False
+                    if await self._may_broadcast(attached, name, doubtful=doubtful):
+                        peers = self._rosters.others(attached.rooms, attached.record.peer)
+                        what = Outgoing(body, name, tag, doubtful)
+                        with _unanswered(request):
+                            self._alone.broadcast(attached, peers, what, self._deliver)
+                        return True
+
+    async def _ask_to_broadcast(
+        self, attached: Attached, echo: Echo, message: tuple[str, bytes, str]
+    ) -> bool:
+        """By Redis; returns when all recipients of this node have been handed it."""
+        request, body, tag = message
+        reply = await self._call(
+            "broadcast", attached.owner, attached.record.session, request, body, echo.ticket, tag
+        )
+        if isinstance(reply, list):
+            await echo.all(reply[1])
+            reply = reply[0]
+        attached.believe(request)
         return self._sent(attached, reply)
+
+    async def _may_broadcast(self, attached: Attached, request: str, *, doubtful: bool) -> bool:
+        try:
+            return await self._alone.may_broadcast(attached, request)
+        except Unavailable:
+            if doubtful:
+                attached.unsure = True
+                attached.doubt(request)
+            raise
 
     @contextmanager
     def _in_doubt(self, attached: Attached, request: str = "") -> Iterator[None]:
@@ -359,6 +410,7 @@ class RedisBroker:
         if attached is not None and seq <= attached.last:
             if attached.ledger is not None:
                 attached.ledger.acknowledge(seq)
+                self._alone.go_on(attached, self._deliver)
             with suppress(Unavailable):
                 await self._call("acknowledge", attached.owner, session, seq)
 
@@ -425,9 +477,14 @@ class RedisBroker:
         for woken in self._resuming.get(session, ()):
             woken.append((seq, frame))
         attached = self._attached.get(session)
-        if attached is not None and self._listener is not None:
-            attached.take(seq, frame, self._listener.deliver)
+        if attached is not None:
+            attached.take(seq, frame, self._deliver)
             self._mind_gap(attached)
+
+    def _deliver(self, session: str, seq: int, frame: bytes) -> None:
+        self._rosters.hear(frame)
+        if self._listener is not None:
+            self._listener.deliver(session, seq, frame)
 
     def _mind_gap(self, attached: Attached) -> None:
         """Where something was missed, have it read; one reader at a time keeps the order."""
@@ -444,8 +501,8 @@ class RedisBroker:
             while attached.has_gap and self._attached.get(session) is attached:
                 before, owner = attached.last, attached.owner
                 reply = await self._call("missed", owner, session, before)
-                if self._listener is not None and self._attached.get(session) is attached:
-                    attached.catch_up(wire.entries(reply), self._listener.deliver)
+                if self._attached.get(session) is attached:
+                    attached.catch_up(wire.entries(reply), self._deliver)
                 if (attached.last, attached.owner) == (before, owner):
                     self._cut(attached, CloseCode.SESSION_OVER)
         except Unavailable:
@@ -521,8 +578,9 @@ class RedisBroker:
         return held
 
     async def _put_all_right(self) -> None:
-        kept = [attached for attached in self._attached.values() if attached.ledger is not None]
-        await asyncio.gather(*map(self._reconciler.reconcile, kept))
+        ours = list(self._attached.values())
+        await asyncio.gather(*map(self._reconciler.replay, ours))
+        await asyncio.gather(*map(self._reconciler.reconcile, ours))
         await self._make_up()
         outcomes = await asyncio.gather(*map(self._take_back, list(self._attached.values())))
         lost = [attached for attached in outcomes if attached is not None]
@@ -533,7 +591,6 @@ class RedisBroker:
                 random.uniform(0, spread),  # noqa: S311 - spreads load, no secret
                 self._cut, attached, CloseCode.SESSION_OVER,
             )  # fmt: skip
-        await self._reconciler.deliver_again()
         for text in await self._link.call("revocations", time.time()):
             self._revoked(text)
 
@@ -556,9 +613,9 @@ class RedisBroker:
             self._cut(attached, code)
         elif attached.end is not None:  # its socket was lost meanwhile
             await self._tell_end(attached)
-        elif self._listener is not None:
-            attached.catch_up(wire.entries(reply[3]), self._listener.deliver)
-        attached.unsure, attached.handed = False, None
+        else:
+            attached.catch_up(wire.entries(reply[3]), self._deliver)
+        attached.unsure, attached.handed, attached.waiting = False, None, None
         return None
 
     async def _make_up(self) -> None:
@@ -614,6 +671,7 @@ class RedisBroker:
         self._reconciler.close(attached)
         if self._attached.get(session) is attached:
             del self._attached[session]
+            self._rosters.leave(attached.rooms)
 
     def _gone(self, attached: Attached) -> SessionOver:
         """What a script says of a session that is another's."""
@@ -627,6 +685,16 @@ class RedisBroker:
             return
         if self._listener is not None:
             self._listener.cut(attached.record.session, code)
+
+
+@contextmanager
+def _unanswered(request: str) -> Iterator[None]:
+    """Where no request was named, nothing is answered later."""
+    try:
+        yield
+    except Later:
+        if request:
+            raise
 
 
 async def _patiently(coming: Awaitable[Any], heard: Callable[[], int]) -> Any:

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Raw
 
 from signaling.broker.base import Directed, Revocation, SessionRecord
-from signaling.protocol.messages import PeerEntry, encode
+from signaling.protocol.messages import Jump, PeerEntry, encode
 from signaling.room import PRESENT, SUSPENDED
 
 TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -75,7 +75,7 @@ def name_of(identity: bytes) -> str:
     return _parse_identity(identity).name
 
 
-def body_of(event: Directed) -> bytes:
+def body_of(event: Directed | Jump) -> bytes:
     """An event's JSON up to where its number goes; ``seq`` is the last field of each."""
     event.seq = 1
     return encode(event)[: -len("1}")]

@@ -203,6 +203,12 @@ class ByeOut(msgspec.Struct, tag="bye"):
     seq: int = 0
 
 
+class Jump(msgspec.Struct, tag="jump"):
+    """Nothing has happened: the numbers jump here. It is acknowledged as every event is."""
+
+    seq: int = 0
+
+
 class Ok(msgspec.Struct, tag="ok", gc=False):
     """A request is done; ``status`` of a signal or message: delivered or queued."""
 
@@ -240,7 +246,7 @@ class Pong(msgspec.Struct, tag="pong"):
     t: float
 
 
-Event = PeerEvent | SignalOut | MessageOut | ByeOut
+Event = PeerEvent | SignalOut | MessageOut | ByeOut | Jump
 """What goes through mailboxes: numbered, acknowledged, replayed."""
 ServerMessage = Event | Welcome | Joined | Ok | Error | IceOut | Goaway | Pong
 

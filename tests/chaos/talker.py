@@ -22,8 +22,10 @@ SILENCE = 1.5
 """Seconds without a word after which a node counts as dead for a client: quicker than any real
 one, so that they move a lot."""
 FAULTS = (aiohttp.ClientError, OSError, TimeoutError, ConnectionError)
-TO_ALL = 0.1
+TO_ALL = 0.2
 """The share of messages that are for everyone."""
+MOST_OPEN = 50
+"""Messages for everyone that are not answered."""
 JUMP = 1_000_000
 """By which the numbers of events may jump, after Redis was away."""
 
@@ -40,7 +42,7 @@ class Talker:
         self.talking = True
         self.patience = SILENCE
         self.partners: set[str] | None = None
-        """Peers whom it writes to, one at a time; None: everyone, now and then all at once."""
+        """Peers whom it writes to; None: everyone. What is for all is waited for only with None."""
         self.welcomes = 0
         self._room = room
         self._urls = urls
@@ -53,6 +55,10 @@ class Talker:
         """The request that has no answer yet."""
         self._for: set[str] = set()
         """Peers that it is for."""
+        self._open: dict[str, tuple[dict[str, Any], set[str]]] = {}
+        """The same of those that are not waited for."""
+        self.told_all = 0
+        """Messages for everyone that the server has answered for."""
         self.at = ""
         """The URL that it connected to last."""
         self._ws: aiohttp.ClientWebSocketResponse | None = None
@@ -79,7 +85,7 @@ class Talker:
     @property
     def idle(self) -> bool:
         """Whether it is in the room, and waits for no answer."""
-        return self.joined and self._frame is None
+        return self.joined and self._frame is None and not self._open
 
     @property
     def sessions(self) -> int:
@@ -175,11 +181,13 @@ class Talker:
     ) -> None:
         data = {"sender": self.name, "number": number}
         frame: dict[str, Any] = {"type": "message", "id": f"n{number}", "data": data}
-        self._for = set(self._others)
-        if self.partners is not None or self._dice.random() > TO_ALL:
-            frame["to"] = self._dice.choice(sorted(listeners))
-            self._for = {frame["to"]}
-        self._frame = frame
+        to_all = self._dice.random() < TO_ALL and len(self._open) < MOST_OPEN
+        if to_all and self.partners is not None:
+            self._open[frame["id"]] = frame, set(self._others)
+        else:
+            if not to_all:
+                frame["to"] = self._dice.choice(sorted(listeners))
+            self._frame, self._for = frame, set(self._others) if to_all else {frame["to"]}
         await ws.send_json(frame)
 
     # What arrives --------------------------------------------------------------------------
@@ -205,6 +213,9 @@ class Talker:
         elif kind == "message":
             data = message["data"]
             self.log.append(Line("got", message["from"], data["sender"], data["number"]))
+        elif kind in {"ok", "error"} and message["id"] in self._open:
+            assert kind == "ok", message
+            self._sent(*self._open.pop(message["id"]))
         elif kind in {"ok", "error"} and self._frame and message["id"] == self._frame["id"]:
             await self._answered(ws, message)
 
@@ -215,10 +226,12 @@ class Talker:
             self._session = {"session": message["session"], "secret": message["secret"]}
             self.peer, self._seen, self._acknowledged = message["peer"], 0, 0
             self._others.clear()
+            self._open.clear()
             self.log.append(Line("began", self.peer))
             self._frame = {"type": "join", "id": f"join {self.peer}", "room": self._room}
-        if self._frame is not None:
-            await ws.send_json(self._frame)
+        for frame in [*(frame for frame, _ in self._open.values()), self._frame]:
+            if frame is not None:
+                await ws.send_json(frame)
 
     async def _answered(self, ws: aiohttp.ClientWebSocketResponse, message: dict[str, Any]) -> None:
         assert self._frame is not None
@@ -228,12 +241,15 @@ class Talker:
             await ws.send_json(self._frame)
             return
         if message["type"] == "ok":
-            data = self._frame["data"]
-            for to in self._for:
-                self.log.append(Line("sent", to, data["sender"], data["number"]))
+            self._sent(self._frame, self._for)
         else:  # whom it was for has left meanwhile
             assert message["code"] == "not_found", message
         self._frame = None
+
+    def _sent(self, frame: dict[str, Any], to: set[str]) -> None:
+        data = frame["data"]
+        self.told_all += "to" not in frame
+        self.log += [Line("sent", peer, data["sender"], data["number"]) for peer in to]
 
     def _note(self, what: Any, peer: str) -> None:
         self.log.append(Line(what, peer))
@@ -241,7 +257,8 @@ class Talker:
             self._others.add(peer)
         elif what == "leave":
             self._others.discard(peer)
-            self._for.discard(peer)
+            for waited_for in [self._for, *(peers for _, peers in self._open.values())]:
+                waited_for.discard(peer)
 
 
 def _abort(ws: aiohttp.ClientWebSocketResponse) -> None:

@@ -143,13 +143,7 @@ class World:
 
     def story(self) -> str:
         """Who is where, and whom each believes to be there."""
-        return "\n".join(
-            f"{c.name} {c.peer} {'gone from' if c.gone else 'at' if c.joined else 'not in at'} "
-            f"{c.at}: frame {c.waits_for}, "
-            f"{c.welcomes} welcomes, refused {c.refusals[-3:]}, sees {sorted(present(c.log))}, "
-            f"ends with {c.log[-3:]}"
-            for c in [*self.clients, *self.doomed]
-        )
+        return story([*self.clients, *self.doomed])
 
     async def nobody_is_left(self) -> None:
         """When all have vanished, nothing of a session, a room or a mailbox stays."""
@@ -195,6 +189,17 @@ async def _in_thread(stack: AsyncExitStack, folder: Path, urls: Sequence[str]) -
     nodes = await asyncio.to_thread(running.__enter__)
     stack.push(running.__exit__)
     return nodes
+
+
+def story(clients: Sequence[Talker]) -> str:
+    """Who is where, and whom each believes to be there."""
+    return "\n".join(
+        f"{c.name} {c.peer} {'gone from' if c.gone else 'at' if c.joined else 'not in at'} "
+        f"{c.at}: frame {c.waits_for}, "
+        f"{c.welcomes} welcomes, refused {c.refusals[-3:]}, sees {sorted(present(c.log))}, "
+        f"ends with {c.log[-3:]}"
+        for c in clients
+    )
 
 
 async def until(

@@ -32,17 +32,12 @@ OPEN_ROOMS = (
             [f"icebroker.toml:2: turn.listen_dtls: DTLS {NEEDS_FILES}"],
         ),
         (
-            '[turn]\nworkers = 2\ndata_plane = "kernel"\ntcp_allocations = true',
+            '[turn]\nworkers = 2\ndata_plane = "kernel"',
             [
                 (
                     "icebroker.toml:3: turn.data_plane: the kernel relays UDP on all cores by "
                     'itself, for one process; set workers = 1, or data_plane = "auto" where most '
                     "clients come over TCP and TLS"
-                ),
-                (
-                    "icebroker.toml:4: turn.tcp_allocations: the connections of a TCP allocation "
-                    "would come to different workers; set workers = 1, or give them by another "
-                    "relay with relay_ports of its own"
                 ),
             ],
         ),

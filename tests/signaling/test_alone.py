@@ -1,31 +1,21 @@
-"""A node that is cut off from Redis goes on with its own rooms, and nothing is lost or doubled.
-
-Node ``one`` reaches Redis by a wire of its own; node ``two`` always reaches it. Sessions ``a``,
-``b`` and ``c`` are at ``one`` and share a room.
-"""
+"""A node that is cut off from Redis goes on with its own sockets; nothing is lost or doubled."""
 
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
-from config.redis import RedisTls
 from signaling.broker import alone
 from signaling.broker.base import Later, MailboxFull, NotThere, Unavailable
 from signaling.broker.ledger import JUMP, MOST_REQUESTS
-from signaling.broker.redis import RedisBroker
 from signaling.protocol.errors import CloseCode
 from signaling.protocol.messages import NULL
-from tests.chaos.wire import Wire
 from tests.redis_server import RedisServer, redis_server
-from tests.signaling.worlds import MOST_MESSAGES, Ear, begin, message, redis_broker
-
-WITHIN = 30.0
-"""Seconds; bounds waiting alone."""
+from tests.signaling.torn import WITHIN, Torn, torn_world, until
+from tests.signaling.worlds import MOST_MESSAGES, begin, message
 
 
 @pytest.fixture(scope="module")
@@ -35,80 +25,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
         yield running
 
 
-class Site(NamedTuple):
-    """Where a broker finds Redis."""
-
-    url: str
-    tls: RedisTls = RedisTls()
-
-
-class Torn:
-    """Two nodes, one of which may be cut off."""
-
-    def __init__(self, one: RedisBroker, two: RedisBroker, wire: Wire) -> None:
-        self.one = one
-        self.two = two
-        self.wire = wire
-        self.ears: dict[RedisBroker, Ear] = {one: Ear(), two: Ear()}
-
-    async def cut(self) -> None:
-        """Part node one from Redis."""
-        self.wire.cut()
-        await until(lambda: not self.one.is_up())
-
-    async def mend(self) -> None:
-        """Have it back, and everything put right and handed on."""
-        self.wire.mend()
-        for node in (self.one, self.two):
-            await until(node.is_up)
-        await self.one.renew()
-        await self.two.renew()
-
-    def heard(self, broker: RedisBroker, session: str) -> list[Any]:
-        """The data of the messages that a session was handed at a node."""
-        events = [json.loads(t) for name, _, t in self.ears[broker].delivered if name == session]
-        return [event["data"] for event in events if event["type"] == "message"]
-
-    def last(self, session: str) -> int:
-        """The number of the last event that a session was handed at node one."""
-        return max(seq for name, seq, _ in self.ears[self.one].delivered if name == session)
-
-    async def tell(self, data: Any, request: str = "") -> "asyncio.Future[bool]":
-        """``a`` tells ``b`` something, which goes without Redis; when it is certain."""
-        with pytest.raises(Later) as later:
-            await self.one.send("a", "peer-b", message(data), request or f"id {data}")
-        return asyncio.ensure_future(later.value.answer)
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(WITHIN):
-        while not condition():  # noqa: ASYNC110 - another process is waited for
-            await asyncio.sleep(0.02)
-
-
 @pytest.fixture
 async def torn(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Torn]:
     monkeypatch.setattr(alone, "GRACE", 0.05)
     server.client.flushdb()
     async with torn_world(server) as made:
-        yield made
-
-
-@asynccontextmanager
-async def torn_world(server: RedisServer) -> AsyncIterator[Torn]:
-    async with AsyncExitStack() as stack:
-        wire = Wire(server.port)
-        await wire.start()
-        stack.push_async_callback(wire.stop)
-        # Nobody reaps here; a short lease is soon found to be over.
-        one = redis_broker(Site(f"redis://127.0.0.1:{wire.port}"), "torn", lease=2.0)
-        two = redis_broker(server, "torn", lease=2.0)
-        made = Torn(one, two, wire)
-        for broker in (one, two):
-            await broker.start(made.ears[broker])
-            stack.push_async_callback(broker.stop)
-        for name in "abc":
-            await begin(one, name, "room")
         yield made
 
 
@@ -328,26 +249,10 @@ async def test_only_what_is_sure_goes_without_redis(torn: Torn):
         with pytest.raises(Unavailable):
             await torn.one.send(sender, recipient, message(1), "id 1")
     with pytest.raises(Unavailable):
-        await torn.one.broadcast("a", message(1), "id 2")
+        await torn.one.broadcast("c", message(1), "id 2")
     with pytest.raises(Unavailable):
         await torn.one.join("a", "another", NULL, 8)
     await torn.tell("b hears of nothing else")
-
-
-async def test_nothing_overtakes_a_broadcast_whose_answer_did_not_come(tmp_path: Path):
-    with redis_server(tmp_path / "redis") as server:
-        async with torn_world(server) as torn:
-            server.sleep()
-            with pytest.raises(Unavailable):
-                await torn.one.broadcast("a", message(1), "id 1")
-            with pytest.raises(Unavailable):
-                await torn.one.send("a", "peer-b", message(2), "id 2")
-            server.wake()
-            await torn.mend()
-            assert await torn.one.broadcast("a", message(1), "id 1") is not None
-            await torn.one.send("a", "peer-b", message(2), "id 2")
-            await torn.one.renew()
-            assert torn.heard(torn.one, "b") == [1, 2]
 
 
 async def test_what_is_not_acknowledged_is_bounded(torn: Torn):

@@ -41,6 +41,23 @@ async def test_what_was_given_up_with_its_session_is_not_sent_in_the_next_one():
         assert heard == ["second", "third"]
 
 
+async def test_a_jump_is_acknowledged_and_nobody_is_told():
+    acknowledged: list[Any] = []
+
+    async def jumps(ws: Socket) -> None:
+        await welcome(ws, "one")
+        await ws.send_json({"type": "jump", "seq": 1_000_000})
+        acknowledged.append(await ws.receive_json())
+        await ws.send_json({"type": "message", "from": "x", "data": 1, "seq": 1_000_001})
+        await ws.receive()
+
+    async with serving(jumps) as address, Client(address) as client:
+        async for event in client.events():
+            assert event["type"] == "message"
+            break
+    assert acknowledged == [{"type": "ack", "seq": 1_000_000}]
+
+
 async def test_what_nobody_waits_for_any_more_is_not_sent_again():
     heard: list[Any] = []
 

@@ -5,7 +5,6 @@ import json
 from contextlib import asynccontextmanager
 
 import pytest
-from aiohttp import web
 
 from signaling.client import Client, SignalingError
 from signaling.protocol import messages as m
@@ -14,6 +13,7 @@ from signaling.protocol.errors import ProtocolError
 from tests.patience import PATIENCE
 from tests.redis_server import redis_server
 from tests.signaling.live import on, signaling, sockets, url
+from tests.signaling.scripted import serving
 
 
 @pytest.fixture(params=["memory", "redis"])
@@ -36,25 +36,15 @@ WELCOME = json.dumps(
 async def saying(*texts):
     """A server that says these, whatever it is told; its address."""
 
-    async def serve(request):
-        ws = web.WebSocketResponse(protocols=("icebroker.v1",))
-        await ws.prepare(request)
+    async def says(ws):
         await ws.receive()
         for text in texts:
             await ws.send_str(text)
         async for _ in ws:
             pass
-        return ws
 
-    app = web.Application()
-    app.router.add_get("/ws", serve)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"ws://127.0.0.1:{runner.addresses[0][1]}/ws"
-    finally:
-        await runner.cleanup()
+    async with serving(says) as address:
+        yield address
 
 
 def nested(depth, inner=""):

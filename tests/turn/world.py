@@ -1,6 +1,7 @@
 """A whole engine without a socket: time stands still until a test moves it."""
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,7 @@ from turn.allocation.table import AllocationTable
 from turn.auth.authenticate import Authenticator, Now
 from turn.auth.credentials import Credentials, long_term_key
 from turn.auth.third_party import ThirdParty
+from turn.bandwidth import Budgets
 from turn.codec import registry
 from turn.codec.integrity import Integrity, verify
 from turn.codec.message import Message, build, parse_untrusted
@@ -90,6 +92,20 @@ class FakeTcpRelay(FakeRelay):
 
     def connect(self, peer: Address, done: Connected) -> None:
         self.dialled.append((peer, done))
+
+
+class FakeStream:
+    """A connection with a peer, as far as the core knows it."""
+
+    def __init__(self) -> None:
+        self.on_end: Callable[[], None] = lambda: None
+        self.sending: Budgets | None = None
+        self.receiving: Budgets | None = None
+        self.aborted = False
+
+    def abort(self) -> None:
+        self.aborted = True
+        self.on_end()
 
 
 class FakeOpener:

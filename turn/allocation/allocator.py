@@ -31,11 +31,14 @@ from turn.codec.errors import StunError
 from turn.codec.message import build
 from turn.codec.registry import Attributes, MessageClass, Method
 from turn.codec.values import FAMILY_NAMES, Address, Family, Icmp, family_of
-from turn.routes import Ends, FiveTuple, Route, RouteTable, Send
+from turn.routes import ClientRoutes, Ends, FiveTuple, Route, RouteTable, Send
 from turn.stats import DropReason, Stats
 from turn.telling import Facts, Tell, to_nobody
 
 TICKET_BYTES = 16
+LINGER = 2.0
+"""Seconds that what a client has sent from where it was before is still let in: it goes on sending
+there until it hears that it has moved (RFC 8016 §3.2.2)."""
 MOST_INDICATION_ROUTES = 128
 """Routes without a channel that an allocation keeps; a further peer takes the place of the
 oldest, which gets a new route with its next packet."""
@@ -91,6 +94,8 @@ class Allocator:
         self.revocations = Revocations()
         self.journal = parts.journal
         self._by_ticket: dict[bytes, Allocation] = {}
+        self._moved: dict[ClientRoutes, float] = {}
+        """Until when packets are let in from where their clients were."""
 
     # Allocations ---------------------------------------------------------------------------
 
@@ -233,6 +238,11 @@ class Allocator:
         if place_of(previous) != place_of(client) and self._bandwidth.is_by_address:
             budgets = self._bandwidth.of(allocation.owner.user, place_of(client), now)
         self._reach(allocation, previous, send, budgets)
+        self._moved[allocation.routes] = now + LINGER
+
+    def disconnected(self, client: FiveTuple) -> None:
+        """A client's connection is gone: the next one from there proves nothing by that."""
+        self._routes.cut(client)
 
     def reroute(self, allocation: Allocation, send: Send) -> None:
         """Reach a client in another way from now on, at the five-tuple that it has."""
@@ -361,8 +371,14 @@ class Allocator:
         return True
 
     def forget(self, now: float) -> None:
-        """Let go of what was kept for users that are gone, and of connections nobody claims."""
+        """Let go of what was kept for users that are gone, and of connections nobody claims.
+
+        And of where clients were before they moved.
+        """
         self.connections.expire(now)
+        for routes in [routes for routes, until in self._moved.items() if until <= now]:
+            del self._moved[routes]
+            self._routes.leave(routes)
         self._bandwidth.forget(self.table.books.has, now)
 
     def report_icmp(self, allocation: Allocation, peer: Address, icmp: Icmp, now: float) -> None:

@@ -37,16 +37,19 @@ class Books(Protocol):
     def has(self, key: Key) -> bool:
         """Whether this process has anything of it."""
 
-    def opened(self, relayed: Address) -> None:
-        """An allocation relays from this address now."""
+    def opened(self, relayed: Address, *, is_tcp: bool = False) -> None:
+        """An allocation relays from this address now.
 
-    def closed(self, relayed: Address) -> None:
+        :param is_tcp: connections (RFC 6062); the same port for packets is another one's.
+        """
+
+    def closed(self, relayed: Address, *, is_tcp: bool = False) -> None:
         """It does no more."""
 
     def handed_over(self, relayed: Address) -> None:
         """Another worker goes on with it: it stays a peer of whoever sends there."""
 
-    def is_live(self, relayed: Address) -> bool:
+    def is_live(self, relayed: Address, *, is_tcp: bool = False) -> bool:
         """Whether another worker has an allocation that relays from this address."""
 
     def ports_in_use(self, host: str) -> int:
@@ -54,6 +57,11 @@ class Books(Protocol):
 
     def budgets(self, key: Key, rate: int, reason: DropReason) -> Twins | None:
         """The byte budgets of something that is counted here, each way, where they are shared."""
+
+
+def key_of_relay(relayed: Address, *, is_tcp: bool) -> Key:
+    """What counts a relayed address."""
+    return "tcp_relay" if is_tcp else "relay", f"{relayed.host} {relayed.port}"
 
 
 class OwnBooks:
@@ -83,16 +91,16 @@ class OwnBooks:
         """Whether there is anything of it."""
         return key in self._counts
 
-    def opened(self, relayed: Address) -> None:
+    def opened(self, relayed: Address, *, is_tcp: bool = False) -> None:
         """Nobody else has to know."""
 
-    def closed(self, relayed: Address) -> None:
+    def closed(self, relayed: Address, *, is_tcp: bool = False) -> None:
         """Nobody else has to know."""
 
     def handed_over(self, relayed: Address) -> None:
         """There is no other worker."""
 
-    def is_live(self, relayed: Address) -> bool:
+    def is_live(self, relayed: Address, *, is_tcp: bool = False) -> bool:
         """There is no other worker."""
         return False
 

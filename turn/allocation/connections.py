@@ -102,6 +102,19 @@ class Connections:
         connection.expires = float("inf")
         return connection.stream
 
+    def lend(self, number: int, owner: Owner, far: PeerStream) -> tuple[Allocation, PeerStream]:
+        """Hand a connection to its client at another worker; it counts here until ``far`` ends.
+
+        :param far: what ends it there.
+        :returns: whose it is, and what that worker is to have.
+        :raises StunError: as ``claim``.
+        """
+        stream = self.claim(number, owner)
+        connection = self._by_number[number]
+        connection.stream = far
+        far.on_end = lambda: self.drop(connection)
+        return connection.allocation, stream
+
     def drop(self, connection: Connection) -> None:
         """Forget a connection that is over, or was not made."""
         if self._by_number.pop(connection.number, None) is None:

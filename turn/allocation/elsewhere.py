@@ -1,10 +1,12 @@
-"""What another worker holds, and its client came to this one: reserved ports, allocations."""
+"""What another worker holds, and its client came to this one: ports, allocations, connections."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
+from turn.allocation.connections import PeerStream
 from turn.allocation.model import Owner, Relay
 from turn.allocation.record import Record
+from turn.codec.errors import StunError
 
 
 class Moved(NamedTuple):
@@ -30,6 +32,9 @@ Arrived = Callable[[Moved | int], None]
 """Told of an allocation, or of the error code of the reply."""
 Fetched = Callable[[Relay | None], None]
 """Told of a port that is ours from now on; None: it was not to be had."""
+Lent = Callable[[PeerStream | int], None]
+"""Told of a connection with a peer that this worker passes on for another one, or of the error code
+of the reply."""
 
 
 class Tickets(Protocol):
@@ -42,7 +47,20 @@ class Tickets(Protocol):
         """Have an allocation handed over. ``done`` is called once."""
 
 
-class Elsewhere(Tickets, Protocol):
+class Streams(Protocol):
+    """The same for connections with peers (RFC 6062)."""
+
+    def holds_connection(self, number: int) -> bool:
+        """Whether one of the other workers made this CONNECTION-ID."""
+
+    def borrow_connection(self, number: int, owner: Owner, done: Lent) -> None:
+        """Have a connection lent. ``done`` is called once, and not at once.
+
+        :raises StunError: 508, the user waits for too many already.
+        """
+
+
+class Elsewhere(Tickets, Streams, Protocol):
     """The other workers."""
 
     def holds(self, token: bytes) -> bool:
@@ -70,6 +88,14 @@ class Nowhere:
     def fetch_allocation(self, shown: Shown, done: Arrived) -> None:
         """There is nothing to fetch."""
         done(400)
+
+    def holds_connection(self, number: int) -> bool:
+        """Nobody did."""
+        return False
+
+    def borrow_connection(self, number: int, owner: Owner, done: Lent) -> None:
+        """There is nothing to borrow."""
+        raise StunError(400)
 
 
 NOWHERE = Nowhere()

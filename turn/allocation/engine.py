@@ -14,11 +14,11 @@ from turn.allocation.allocator import Allocator, CloseReason, Parts
 from turn.allocation.connections import PeerStream
 from turn.allocation.elsewhere import Shown
 from turn.allocation.handlers import HANDLERS, known
-from turn.allocation.model import Allocation, Limits
+from turn.allocation.model import Allocation, Limits, Owner
 from turn.allocation.options import Options
 from turn.allocation.refusals import facts_of, is_first_step
 from turn.allocation.replies import RecentReplies
-from turn.allocation.request import Outcome, Request, unknown_attributes
+from turn.allocation.request import Outcome, Request, Waiting, unknown_attributes
 from turn.allocation.restore import Kept, restore
 from turn.auth.authenticate import Authenticator, Identity, Now
 from turn.auth.ephemeral import expiry_of
@@ -32,9 +32,10 @@ from turn.codec.values import Address
 from turn.routes import Buffer, FiveTuple, Route, Send
 from turn.stats import DropReason
 
-REPEATABLE = frozenset({Method.CREATE_PERMISSION, Method.CHANNEL_BIND})
+REPEATABLE = frozenset({Method.CREATE_PERMISSION, Method.CHANNEL_BIND, Method.CONNECTION_BIND})
 """A retransmission of these is handled again, and does no more than refresh what is there
-(RFC 8656 §10.2, §12.2)."""
+(RFC 8656 §10.2, §12.2). A ConnectionBind that comes again comes over another connection, which
+its success would not be true of."""
 UNPROTECTED = Integrity.NONE
 """Here, because an enum's own lookup costs as much as reading an attribute; so the next ones."""
 REQUEST, SUCCESS, ERROR = MessageClass.REQUEST, MessageClass.SUCCESS, MessageClass.ERROR
@@ -55,6 +56,8 @@ class Reply(NamedTuple):
     """Which of our UDP addresses it leaves from, if not the one that was asked (RFC 5780)."""
     destination: Address | None = None
     """Where it goes, if not to where the message came from (RFC 5780, RESPONSE-PORT)."""
+    waiting: Waiting | None = None
+    """No reply yet, and nothing else of the connection is to be handled before it (RFC 6062)."""
 
 
 class Engine:
@@ -141,7 +144,11 @@ class Engine:
             reply = self._reject(request, outcome)
         else:
             reply = self._reply(request, SUCCESS, outcome, 200)
-            self._replies.put(client, raw, reply.data, request.now.monotonic)
+            if request.message.method not in REPEATABLE:
+                self._replies.put(client, raw, reply.data, request.now.monotonic)
+        if request.waiting is not None:
+            request.waiting.arrived(reply.data, reply.stream)
+            return
         with suppress(OSError):  # the client is gone
             request.send(reply.data, request.client.client)
 
@@ -167,7 +174,7 @@ class Engine:
     def _succeed(self, request: Request) -> Reply | None:
         attributes = HANDLERS[request.message.method](self._allocator, request)
         if attributes is None:
-            return None
+            return Reply(b"", True, waiting=request.waiting) if request.waiting else None
         return self._reply(request, SUCCESS, attributes, 200)
 
     def _takes_in(self) -> bool:
@@ -240,6 +247,7 @@ class Engine:
         allocation = self.table.get(client)
         if allocation is not None and (for_good or not allocation.ticket):
             self._allocator.close(allocation, CloseReason.DISCONNECTED)
+        self._allocator.disconnected(client)
 
     def rerouted(self, client: FiveTuple, send: Send) -> None:
         """A client is reached in another way from now on: its proxy has another port for it."""
@@ -273,6 +281,13 @@ class Engine:
         held = self.table.make_room(allocation, shown.host)
         self._allocator.hand_over(allocation)
         return allocation, held
+
+    def lend(self, number: int, owner: Owner, far: PeerStream) -> tuple[Allocation, PeerStream]:
+        """Let another worker pass on what a connection with a peer carries (``Connections.lend``).
+
+        :raises StunError: 400, 441.
+        """
+        return self._allocator.connections.lend(number, owner, far)
 
     def restore_route(self, client: FiveTuple, peer: Address, now: float) -> None:
         """Write the route of indications again, if the client still has the permission."""

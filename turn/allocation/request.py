@@ -19,6 +19,16 @@ MOST_UNKNOWN = 64
 """What a 420 lists at most, so that it fits into any network's datagrams (RFC 8489 §6.1)."""
 
 
+class Waiting:
+    """A connection that goes on when the reply is there: what follows depends on what it says."""
+
+    __slots__ = ("arrived",)
+
+    def __init__(self) -> None:
+        self.arrived: Callable[[bytes, PeerStream | None], None] = lambda *_: None
+        """Takes the reply, and what the connection carries after it. For the transport to set."""
+
+
 class Request:
     """A request: what it says, where it came from, and what is found out about it."""
 
@@ -32,6 +42,7 @@ class Request:
         "origin",
         "send",
         "stream",
+        "waiting",
     )
 
     def __init__(
@@ -51,6 +62,8 @@ class Request:
         """Set once authenticated."""
         self.stream: PeerStream | None = None
         """What the client's connection carries from now on (ConnectionBind)."""
+        self.waiting: Waiting | None = None
+        """Set where the reply is still to come, and the rest of the connection waits for it."""
         self.origin: Address | None = None
         """Which of our addresses the reply has to leave from, if not the one that was asked."""
         self.destination: Address | None = None

@@ -72,7 +72,7 @@ class AllocationTable:
 
     def is_live_tcp_relay(self, address: Address) -> bool:
         """The same for TCP allocations (RFC 6062)."""
-        return address in self._by_tcp_relayed
+        return address in self._by_tcp_relayed or self.books.is_live(address, is_tcp=True)
 
     def set_limits(self, limits: Limits) -> None:
         """Hold new allocations to these from now on."""
@@ -139,7 +139,7 @@ class AllocationTable:
         self._count({ALL: 1, **shares_of(allocation, len(allocation.relayed))})
         for relayed in allocation.relayed.values():
             self._index(allocation)[relayed.relay.address] = allocation
-            self.books.opened(relayed.relay.address)
+            self.books.opened(relayed.relay.address, is_tcp=allocation.is_tcp)
 
     def remove(self, allocation: Allocation, *, handed_over: bool = False) -> None:
         """Give back everything that ``insert`` took.
@@ -165,7 +165,7 @@ class AllocationTable:
         if handed_over:
             self.books.handed_over(relay.address)
         else:
-            self.books.closed(relay.address)
+            self.books.closed(relay.address, is_tcp=allocation.is_tcp)
 
     def make_room(self, allocation: Allocation, host: str) -> Mapping[Key, int]:
         """Count an allocation at its client's other address, before it is anywhere there.

@@ -1,11 +1,12 @@
 """The methods of TCP allocations (RFC 6062 §5): Connect and ConnectionBind."""
 
+from functools import partial
 from typing import cast
 
 from turn.allocation.allocator import Allocator
 from turn.allocation.connections import Connection, PeerStream
 from turn.allocation.model import TcpRelay
-from turn.allocation.request import Request, allocation_of, check_family
+from turn.allocation.request import Request, Waiting, allocation_of, check_family
 from turn.codec import registry
 from turn.codec.errors import StunError
 from turn.codec.registry import Attributes
@@ -46,11 +47,27 @@ def _connected(
     request.answer(((registry.CONNECTION_ID, connection.number),))
 
 
-def connection_bind(allocator: Allocator, request: Request) -> Attributes:
-    """Make the client's connection the other half of one with a peer (RFC 6062 §5.4)."""
+def connection_bind(allocator: Allocator, request: Request) -> Attributes | None:
+    """Make the client's connection the other half of one with a peer (RFC 6062 §5.4).
+
+    The client's new connection may have come to another worker than its first one: then the peer's
+    is lent to where the client is.
+    """
     number = request.message.get(registry.CONNECTION_ID)
     is_stream = request.client.transport.is_stream
     if number is None or not is_stream or allocator.table.get(request.client) is not None:
         raise StunError(400)
+    if allocator.elsewhere.holds_connection(number):
+        allocator.elsewhere.borrow_connection(number, request.owner, partial(_lent, request))
+        request.waiting = Waiting()
+        return None
     request.stream = allocator.connections.claim(number, request.owner)
     return ()
+
+
+def _lent(request: Request, found: PeerStream | int) -> None:
+    if isinstance(found, int):
+        request.answer(StunError(found))
+        return
+    request.stream = found
+    request.answer(())

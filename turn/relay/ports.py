@@ -14,7 +14,7 @@ from turn.relay.icmp import prepare
 from turn.relay.poll import Poller
 from turn.relay.shelf import NO_SHELF, Shelf, name_of
 from turn.relay.sockets import RelaySocket
-from turn.relay.tcp import TcpRelaySocket, tcp_socket
+from turn.relay.tcp import TcpRelaySocket, listening_socket
 
 RANDOM_TRIES = 16
 """Ports to try at random before the whole range is searched from a random place."""
@@ -125,16 +125,16 @@ class RelayPorts:
     def open_tcp(self, family: Family, server: str) -> TcpRelaySocket:
         """Open one that peers connect to (RFC 6062). :raises NoPort: none is free."""
         host = self._host(family, server)
-        try:
-            sock = tcp_socket(SOCKET_FAMILIES[family])
-        except OSError:
-            raise NoPort from None
         for port in self._candidates(host, step=1):
-            if _bind(sock, host, port):
-                self._used[host].add(port)
-                public = Address(self._public_of.get(host, host), port)
-                return TcpRelaySocket(sock, public, self._forwarder.stats, self._closed)
-        sock.close()
+            try:
+                sock = listening_socket(SOCKET_FAMILIES[family], host, port)
+            except OSError as error:
+                if error.errno in NOT_THIS_PORT:
+                    continue
+                break  # no descriptors left, or the address itself is gone
+            self._used[host].add(port)
+            public = Address(self._public_of.get(host, host), port)
+            return TcpRelaySocket(sock, public, self._forwarder.stats, self._closed)
         raise NoPort
 
     def adopt(self, sock: socket.socket) -> RelaySocket:

@@ -1,6 +1,7 @@
 """TCP allocations on the wire: relayed addresses that listen, and connections with peers."""
 
 import asyncio
+import os
 import socket
 import time
 from collections.abc import Callable, Coroutine
@@ -112,6 +113,32 @@ class PeerStream(asyncio.Protocol):
             if transport is not None:
                 transport.abort()
 
+    def detach(self) -> tuple[socket.socket, bytes]:
+        """Let go of a connection that carries nothing yet: its socket, and what was read of it.
+
+        :raises OSError: it is over, or no descriptors are left.
+        """
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            raise OSError("the peer is gone")
+        descriptor = os.dup(transport.get_extra_info("socket").fileno())
+        self.on_end = lambda: None
+        transport.abort()  # closes this process's descriptor; the connection has another one
+        return socket.socket(fileno=descriptor), self._early
+
+    async def attach(self, sock: socket.socket, early: bytes) -> None:
+        """Go on with a connection that another process let go of; owns the socket from then on.
+
+        :raises OSError: it is over, or no descriptors are left.
+        """
+        self._early = early
+        try:
+            sock.setblocking(False)
+            await asyncio.get_running_loop().create_connection(lambda: self, sock=sock)
+        except BaseException:
+            sock.close()
+            raise
+
     def client_is_slow(self, slow: bool) -> None:
         """Stop reading from the peer until the client has taken what waits."""
         if self._from_peer is not None:
@@ -164,7 +191,7 @@ class PeerStream(asyncio.Protocol):
 
 
 class TcpRelaySocket:
-    """A relayed transport address that peers connect to."""
+    """A relayed transport address that peers connect to; its socket listens already."""
 
     is_tcp = True
 
@@ -194,7 +221,6 @@ class TcpRelaySocket:
     def start(self, _: ClientRoutes, gate: Gate) -> None:
         """Begin to accept peers."""
         self._gate = gate
-        self._sock.listen(BACKLOG)
         self._listen()
 
     def close(self) -> None:
@@ -224,8 +250,11 @@ class TcpRelaySocket:
     async def _dial(self, peer: Endpoint) -> PeerStream:
         """Connect. :raises OSError: nobody takes it, or no descriptors are left."""
         loop = asyncio.get_running_loop()
-        sock = tcp_socket(self._sock.family)
+        sock = _socket(self._sock.family)
         try:
+            sock.setsockopt(
+                socket.SOL_SOCKET, socket.SO_REUSEPORT, 1
+            )  # beside the one that listens
             sock.bind(tuple(self.address))
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 await loop.sock_connect(sock, tuple(peer))
@@ -271,11 +300,28 @@ class TcpRelaySocket:
         task.add_done_callback(self._tasks.discard)
 
 
-def tcp_socket(family: int) -> socket.socket:
-    """An unbound socket that may share its address with the one that listens there."""
+def listening_socket(family: int, host: str, port: int) -> socket.socket:
+    """A socket that listens at a relayed address, and no other does: of no process.
+
+    :raises OSError: with the kernel's reason.
+    """
+    sock = _socket(family)
+    try:
+        sock.bind((host, port))
+        sock.listen(BACKLOG)  # where two have bound it, the second one fails here
+        # Only now: connections to peers leave from the same address; but with this a process of
+        # the same user could listen there too, and get half of the peers.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _socket(family: int) -> socket.socket:
+    """An unbound socket; connections that are over and linger do not keep it from an address."""
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     if family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     return sock

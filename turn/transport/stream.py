@@ -6,6 +6,7 @@ the point; its allocation goes with it (RFC 8656 §4).
 
 import asyncio
 import contextlib
+import functools
 import socket
 import ssl
 import time
@@ -13,6 +14,7 @@ from collections.abc import Coroutine
 from typing import NamedTuple, cast
 
 from turn.allocation.engine import Engine
+from turn.allocation.request import Waiting
 from turn.auth.authenticate import Now
 from turn.codec.errors import Malformed
 from turn.codec.framing import StreamFramer
@@ -80,6 +82,8 @@ class StreamConnection(asyncio.BufferedProtocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._peer: PeerStream | None = None
         """Where bytes go as they are, once the client has claimed it (RFC 6062 §5.4)."""
+        self._held: bytearray | None = None
+        """What came while the reply is waited for that says whether it is bytes or messages."""
 
     # asyncio.BufferedProtocol --------------------------------------------------------------
 
@@ -104,7 +108,9 @@ class StreamConnection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, size: int) -> None:
         """Use up what was read."""
-        data = self.buffer[:size]
+        self._use_up(self.buffer[:size])
+
+    def _use_up(self, data: memoryview) -> None:
         if self._client is None or self._pass_on(data):
             return
         try:
@@ -141,10 +147,13 @@ class StreamConnection(asyncio.BufferedProtocol):
             self._peer.client_is_slow(False)
 
     def _pass_on(self, data: memoryview) -> bool:
-        """Hand bytes to the peer that this connection is spliced with; False: there is none."""
-        if self._peer is None:
+        """Take bytes that are no messages, or not known to be any; False: messages."""
+        if self._peer is not None:
+            self._peer.write(bytes(data))
+        elif self._held is not None:
+            self._held += data
+        else:
             return False
-        self._peer.write(bytes(data))
         return True
 
     @property
@@ -167,24 +176,53 @@ class StreamConnection(asyncio.BufferedProtocol):
     def _request(self, client: FiveTuple, view: memoryview, now: float) -> None:
         engine = self._shared.engine
         reply = engine.handle(view, client, self.send, Now(now, time.time()))
-        if reply is None or self._transport is None:
+        if reply is None:
             return
-        has_purpose = engine.table.get(client) is not None or reply.stream is not None
+        if reply.waiting is None:
+            self._answered(client, reply.data, reply.stream)
+        else:
+            self._wait(client, reply.waiting)
+
+    def _answered(self, client: FiveTuple, data: bytes, stream: object) -> None:
+        """Send a reply, and go on with what it says that the connection carries."""
+        if self._transport is None:
+            return
+        has_purpose = self._shared.engine.table.get(client) is not None or stream is not None
         if not has_purpose and self._transport.get_write_buffer_size() > MOST_UNSENT_REPLIES:
             self._shared.stats.drop(DropReason.CLIENT_BACKLOG)
             self.abort()
             return
         with contextlib.suppress(OSError):
-            self.send(reply.data, client.client)
+            self.send(data, client.client)
         if not has_purpose:
             self._be_stranger()
         elif self._deadline:
             self._deadline.cancel()
             self._deadline = None
             self._leave_strangers()
-        if reply.stream is not None:
-            self._peer = cast("PeerStream", reply.stream)
+        if stream is not None:
+            self._peer = cast("PeerStream", stream)
             self._peer.splice(self._transport)
+
+    def _wait(self, client: FiveTuple, waiting: Waiting) -> None:
+        """Handle nothing more before the reply is there."""
+        self._held = bytearray()
+        if self._transport is not None:
+            self._transport.pause_reading()
+        self._close_in(IDLE_TIMEOUT)
+        waiting.arrived = functools.partial(self._arrived, client)
+
+    def _arrived(self, client: FiveTuple, data: bytes, stream: object) -> None:
+        """Go on, with what was held first."""
+        held, self._held = self._held or bytearray(), None
+        if self._transport is None or self._transport.is_closing():  # it did not wait
+            if stream is not None:
+                cast("PeerStream", stream).abort()
+            return
+        self._transport.resume_reading()
+        self._answered(client, data, stream)
+        if held and not self._transport.is_closing():
+            self._use_up(memoryview(held))
 
     def _routes(self, client: FiveTuple) -> ClientRoutes | None:
         return self._shared.routes.of(client)

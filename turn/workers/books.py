@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from turn.allocation.books import Want
+from turn.allocation.books import Want, key_of_relay
 from turn.bandwidth import Key, Twins
 from turn.codec.values import Address
 from turn.stats import DropReason
@@ -65,24 +65,25 @@ class SharedBooks:
 
     # Relayed addresses ----------------------------------------------------------------------
 
-    def opened(self, relayed: Address) -> None:
+    def opened(self, relayed: Address, *, is_tcp: bool = False) -> None:
         """Say that this worker relays from there."""
         ledger = self._ledger
         ledger.lock()
         try:
-            ledger.set(ledger.find_or_make(_relay(relayed)), self._worker, RELAYS)
+            place = ledger.find_or_make(key_of_relay(relayed, is_tcp=is_tcp))
+            ledger.set(place, self._worker, RELAYS)
             ledger.add(ledger.find_or_make(ports_of(relayed.host)), self._worker, 1)
         except Full:
             return  # other workers' clients cannot send there, that is all
         finally:
             ledger.unlock()
 
-    def closed(self, relayed: Address) -> None:
+    def closed(self, relayed: Address, *, is_tcp: bool = False) -> None:
         """Say that it is over, to all who asked for it too: their clients may be sending."""
         ledger = self._ledger
         ledger.lock()
         try:
-            place = ledger.find(_relay(relayed))
+            place = ledger.find(key_of_relay(relayed, is_tcp=is_tcp))
             if place is None:
                 return
             counts = ledger.counts(place)
@@ -103,7 +104,7 @@ class SharedBooks:
         ledger = self._ledger
         ledger.lock()
         try:
-            place = ledger.find(_relay(relayed))
+            place = ledger.find(key_of_relay(relayed, is_tcp=False))
             if place is not None:
                 ledger.set(place, self._worker, ASKED)
             ports = ledger.find(ports_of(relayed.host))
@@ -112,9 +113,12 @@ class SharedBooks:
         finally:
             ledger.unlock()
 
-    def is_live(self, relayed: Address) -> bool:
-        """Whether another worker relays from there; if so, it tells us when that ends."""
-        ledger, key = self._ledger, _relay(relayed)
+    def is_live(self, relayed: Address, *, is_tcp: bool = False) -> bool:
+        """Whether another worker relays from there; if so, it tells us when that ends.
+
+        With TCP nobody has to be told: the end of a connection is seen by both of its sides.
+        """
+        ledger, key = self._ledger, key_of_relay(relayed, is_tcp=is_tcp)
         if ledger.find(key) is None:  # the usual case needs no lock
             return False
         ledger.lock()
@@ -122,7 +126,7 @@ class SharedBooks:
             place = ledger.find(key)
             if place is None or RELAYS not in ledger.counts(place):
                 return False
-            if not ledger.counts(place)[self._worker]:
+            if not is_tcp and not ledger.counts(place)[self._worker]:
                 ledger.set(place, self._worker, ASKED)
             return True
         finally:
@@ -208,7 +212,3 @@ def forget_strangers(memory: Memory, worker: int) -> None:
 def ports_of(host: str) -> Key:
     """What counts the ports of a relay address."""
     return "ports", host
-
-
-def _relay(relayed: Address) -> Key:
-    return "relay", f"{relayed.host} {relayed.port}"

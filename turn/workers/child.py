@@ -31,23 +31,29 @@ from turn.workers.books import SharedBooks, SharedPlaces
 from turn.workers.frozen import thawed
 from turn.workers.ledger import Ledger
 from turn.workers.link import Link
+from turn.workers.loans import Borrower, Lender
 from turn.workers.memory import Memory
 from turn.workers.messages import (
     STEP,
     TO_WORKER,
     Addresses,
+    Borrow,
     Claim,
     Claimed,
+    Died,
     Drain,
     Drained,
     End,
+    Ended,
     Failed,
     Gone,
     Inspect,
+    Lent,
     Level,
     List,
     Lost,
     Place,
+    Recall,
     Reload,
     Report,
     Resume,
@@ -87,6 +93,7 @@ class Child:
         self._common: Common
         self._others: Others
         self._answers: Answers
+        self._lender: Lender
         self._service: TurnService | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.failure: BaseException | None = None
@@ -150,6 +157,8 @@ class Child:
             case Taken(number, _, code, record):
                 relays = [service.handover.adopt(sock) for sock in as_sockets(descriptors)]
                 self._others.taken(number, Moved(record, relays) if record else code)
+            case Borrow() | Lent() | Recall() | Ended() | Died():
+                self._lend(service, message, descriptors)
             case Lost():
                 service.handover.worker_gone()
             case Addresses(addresses):
@@ -160,6 +169,22 @@ class Child:
             case Drain(seconds):
                 self._spawn(self._drain(service, seconds))
 
+    def _lend(self, service: TurnService, message: Struct, descriptors: list[int]) -> None:
+        """Do what concerns connections with peers that one worker lends to another."""
+        borrower, lender = self._others.borrower, self._lender
+        match message:
+            case Borrow():
+                lender.asked(message)
+            case Lent():
+                borrower.answered(message, as_sockets(descriptors), service.lending)
+            case Recall(number):
+                borrower.recalled(number)
+            case Ended():
+                lender.ended(message)
+            case Died(worker):
+                lender.worker_gone(worker)
+                borrower.worker_gone(worker)
+
     # Beginning ------------------------------------------------------------------------------
 
     def _set_up(self, setup: Setup, descriptors: list[int]) -> None:
@@ -168,7 +193,9 @@ class Child:
         books = SharedBooks(ledger, setup.worker, self._tell_gone)
         self._setup = setup
         self._addresses = setup.addresses
-        self._others = Others(setup.worker, setup.workers, books, self._link.send)
+        numbers, send = itertools.count(setup.first_number), self._link.send
+        borrower = Borrower(setup.worker, setup.workers, numbers, send, self._spawn)
+        self._others = Others(setup.worker, setup.workers, books, numbers, send, borrower)
         self._common = Common(
             setup.key,
             books,
@@ -203,6 +230,7 @@ class Child:
             return
         self._service = service
         self._answers = Answers(service, self._link.send)
+        self._lender = Lender(service.lending, self._link.send)
         self._spawn(service.faults())
         if setup.draining:
             await service.drain(0)

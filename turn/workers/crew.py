@@ -19,10 +19,15 @@ from turn.workers.ledger import Ledger
 from turn.workers.memory import Memory
 from turn.workers.messages import (
     Addresses,
+    Borrow,
     Claim,
     Claimed,
+    Died,
+    Ended,
     Gone,
+    Lent,
     Lost,
+    Recall,
     Socket,
     Start,
     Started,
@@ -163,8 +168,9 @@ class Crew:
             if self._stopping:
                 return
             self._bury(worker)
+            self._tell_others(worker, Died(worker.number))
             if not self._lasting:
-                self._tell_lost(worker)
+                self._tell_others(worker, Lost())
             if time.monotonic() - worker.began > STEADY:
                 pause = FIRST_PAUSE
             log.error(
@@ -180,11 +186,10 @@ class Crew:
         self._ledger.clear(worker.number)
         forget_strangers(self._memory, worker.number)
 
-    def _tell_lost(self, worker: Worker) -> None:
-        """Have the others send nothing more to relayed addresses that a worker has lost."""
+    def _tell_others(self, worker: Worker, message: Struct) -> None:
         for other in self.workers:
             if other is not worker:
-                other.send(Lost())
+                other.send(message)
 
     # Between workers ------------------------------------------------------------------------
 
@@ -209,7 +214,7 @@ class Crew:
         """Take what a worker says that is not for its ``Worker`` alone."""
         if isinstance(message, Started):
             if worker.tally.restarts and self._lasting:  # what it could not go on with is lost
-                self._tell_lost(worker)
+                self._tell_others(worker, Lost())
         else:
             self._pass_on(message, descriptors)
 
@@ -225,8 +230,13 @@ class Crew:
             case Take(number=number, asking=asking, holding=holding):
                 if not self._send(holding, message):
                     self._send(asking, Taken(number, asking, 400))
-            case Claimed(asking=asking) | Taken(asking=asking):
+            case Borrow(number, asking, holding):
+                if not self._send(holding, message):
+                    self._send(asking, Lent(number, asking, holding, 400))
+            case Claimed(asking=asking) | Taken(asking=asking) | Lent(asking=asking):
                 self._send(asking, message, descriptors)
+            case Recall(asking=number) | Ended(holding=number):
+                self._send(number, message)
         for descriptor in descriptors:
             os.close(descriptor)
 

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from turn.admin.relay import AllocationDetails, AllocationEntry
 from turn.allocation.record import Record
+from turn.lending import Bucket
 
 STEP = 64
 """Between the numbers of a worker's allocations: the rest of a division by it is the worker."""
@@ -136,6 +137,12 @@ class Lost(Struct, tag=True, frozen=True):
     """A worker has died: relayed addresses that it had are no more."""
 
 
+class Died(Struct, tag=True, frozen=True):
+    """A worker has died: what it lent is over, and so is what it borrowed."""
+
+    worker: int
+
+
 # From a worker --------------------------------------------------------------------------------
 
 
@@ -226,7 +233,8 @@ class Claim(Struct, tag=True, frozen=True):
     """A client of ``asking`` shows a token that ``holding`` made (RFC 8656 §7.2)."""
 
     number: int
-    """By which the one who asks knows the answer."""
+    """By which the one who asks knows the answer; it gives none twice, nor does whoever follows it
+    when it has died."""
     asking: int
     holding: int
     token: bytes
@@ -264,12 +272,57 @@ class Taken(Struct, tag=True, frozen=True):
     record: Record | None = None
 
 
+class Borrow(Struct, tag=True, frozen=True):
+    """A client of ``asking`` shows a CONNECTION-ID that ``holding`` made (RFC 6062 §5.4)."""
+
+    number: int
+    """By which both know what is lent."""
+    asking: int
+    holding: int
+    connection: int
+    username: str
+    user: str
+
+
+class Lent(Struct, tag=True, frozen=True):
+    """The answer. Brings the descriptor of the connection with the peer, if it is lent."""
+
+    number: int
+    asking: int
+    holding: int
+    code: int
+    """Of the error, or 0."""
+    early: bytes = b""
+    """What the peer has sent already."""
+    buckets: list[Bucket] = []
+    """What bounds it."""
+
+
+class Recall(Struct, tag=True, frozen=True):
+    """What was lent has to end: its allocation has, or the peer is refused now."""
+
+    number: int
+    asking: int
+
+
+class Ended(Struct, tag=True, frozen=True):
+    """What was lent is over."""
+
+    number: int
+    asking: int
+    holding: int
+
+
 Answer = Snapshot | Listed | Inspected | Done
 """What brings the number of a question."""
 ToWorker = (
     Setup | Socket | Start | Addresses | Reload | Drain | Resume | Stop | Report | List | Inspect
-    | End | Revoke | Watch | Level | Lost | Gone | Claim | Claimed | Take | Taken
+    | End | Revoke | Watch | Level | Lost | Died | Gone | Claim | Claimed | Take | Taken
+    | Borrow | Lent | Recall | Ended
 )  # fmt: skip
-FromWorker = Started | Failed | Drained | Told | Answer | Gone | Claim | Claimed | Take | Taken
+FromWorker = (
+    Started | Failed | Drained | Told | Answer | Gone | Claim | Claimed | Take | Taken
+    | Borrow | Lent | Recall | Ended
+)  # fmt: skip
 TO_WORKER = msgspec.msgpack.Decoder(ToWorker)
 FROM_WORKER = msgspec.msgpack.Decoder(FromWorker)

@@ -1,17 +1,15 @@
-"""The other workers, as one of them sees them: ports that they hold for clients who came here."""
+"""The other workers, as one of them sees them: what they hold for clients who came here."""
 
 import asyncio
-import itertools
 import socket
-from collections.abc import Callable
+from collections.abc import Iterator
 from itertools import chain
 
-from msgspec import Struct
-
 from turn.allocation.books import Books, Want
-from turn.allocation.elsewhere import Arrived, Fetched, Moved, Shown
+from turn.allocation.elsewhere import Arrived, Fetched, Lent, Moved, Shown
 from turn.allocation.model import Owner, Relay
 from turn.bandwidth import ALL, Key
+from turn.workers.loans import Borrower, Send
 from turn.workers.messages import Claim, Take
 
 MOST_ADDRESSES = 2
@@ -27,13 +25,25 @@ class Others:
     """Asks them (``Elsewhere``)."""
 
     def __init__(
-        self, worker: int, workers: int, books: Books, send: Callable[[Struct], None]
+        self,
+        worker: int,
+        workers: int,
+        books: Books,
+        numbers: Iterator[int],
+        send: Send,
+        borrower: Borrower,
     ) -> None:
+        """Prepare to ask.
+
+        :param numbers: of questions. None of a dead worker's comes again with the one that follows
+            it: an answer that is still on its way would be taken for another one's.
+        """
         self._worker = worker
         self._workers = workers
         self._books = books
         self._send = send
-        self._numbers = itertools.count(1)
+        self._numbers = numbers
+        self.borrower = borrower
         self._moving: dict[int, tuple[Arrived, Key, asyncio.TimerHandle]] = {}
         self._waiting: dict[int, tuple[Fetched, Key, asyncio.TimerHandle]] = {}
 
@@ -111,6 +121,16 @@ class Others:
         timer.cancel()
         done(relay)
         self._books.give({user: 1, ALL: 1})
+
+    # Connections with peers (RFC 6062) ------------------------------------------------------
+
+    def holds_connection(self, number: int) -> bool:
+        """Whether one of them made this CONNECTION-ID."""
+        return self.borrower.holds(number)
+
+    def borrow_connection(self, number: int, owner: Owner, done: Lent) -> None:
+        """Have a connection lent. :raises StunError: 508."""
+        self.borrower.ask(number, owner, done)
 
 
 def as_sockets(descriptors: list[int]) -> list[socket.socket]:

@@ -17,15 +17,19 @@ from turn.workers.figures import Tally
 from turn.workers.link import Link
 from turn.workers.messages import (
     FROM_WORKER,
+    Borrow,
     Claim,
     Claimed,
     Done,
     Drained,
+    Ended,
     Failed,
     Gone,
     Inspected,
+    Lent,
     Listed,
     Place,
+    Recall,
     Report,
     Snapshot,
     Started,
@@ -175,7 +179,10 @@ class Worker:
                 self._answered(number, message)
             case Told(kind, facts, lost):
                 self._told(self.number, kind, facts, lost)
-            case Gone() | Claim() | Claimed() | Take() | Taken():
+            case (
+                Gone() | Claim() | Claimed() | Take() | Taken()
+                | Borrow() | Lent() | Recall() | Ended()
+            ):  # fmt: skip
                 self._pass_on(self, message, descriptors)
                 return
         for descriptor in descriptors:

@@ -4,7 +4,8 @@
 -- not know, and goes on after what was acknowledged. A node that was
 -- cut off names the epoch it held, and takes back only what nobody took over since; what it
 -- handed to the socket is not yet acknowledged.
--- Gives {record, epoch, memberships, {seq, text, …}, seq}, or nothing where it cannot go on.
+-- Gives {record, epoch, memberships, {seq, text, …}, seq, the peers in each of its rooms}, or nothing
+-- where it cannot go on. A node that takes back knows the peers.
 local session, secret, seq, held = ARGV[5], ARGV[6], tonumber(ARGV[7]), ARGV[8]
 local key, mailbox = P .. 's:' .. session, P .. 'm:' .. session
 local found = redis.call('HMGET', key, 'secret', 'owner', 'epoch', 'seq', 'acked', 'broken', 'rec')
@@ -32,6 +33,18 @@ redis.call('ZREM', P .. 'x', session)
 redis.call('SADD', P .. 'o:' .. NODE, session)
 keep(P .. 'o:' .. NODE, LIFE)
 keep_session(session, LIFE)
+-- Whom a member sees in a room, and itself; a quiet one sees nobody.
+local function peers_in(room, member)
+  local members, peers = redis.call('HGETALL', P .. 'r:' .. room), {}
+  for i = 1, #members, 2 do
+    if members[i] ~= '#' and not is_quiet(members[i + 1]) then
+      peers[#peers + 1] = redis.call('HGET', P .. 's:' .. members[i], 'peer') or nil
+    elseif members[i] == member then
+      return {}
+    end
+  end
+  return peers
+end
 local missed = {}
 for _, entry in ipairs(redis.call('XRANGE', mailbox, (seq + 1) .. '-0', '+')) do
   missed[#missed + 1] = string.match(entry[1], '^%d+')
@@ -40,4 +53,8 @@ end
 if before == '' then
   tell_rooms(session, 'resumed')
 end
-return { found[7], epoch, redis.call('HVALS', P .. 'j:' .. session), missed, seq }
+local peers = {} -- in the order of HVALS
+for _, room in ipairs(held == '' and redis.call('HKEYS', P .. 'j:' .. session) or {}) do
+  peers[#peers + 1] = peers_in(room, session)
+end
+return { found[7], epoch, redis.call('HVALS', P .. 'j:' .. session), missed, seq, peers }

@@ -1,5 +1,5 @@
 -- An event for everyone who shares a room with the sender, once each.
--- ARGV: owner, session, request, body, ticket.
+-- ARGV: owner, session, request, body, ticket, tag.
 -- Gives {'sent' or 'kept' (somebody is suspended), wake-ups of the caller's node}, or 'gone'.
 local owner, session, request, body = unpack(ARGV, 5, 8)
 ticket = ARGV[9]
@@ -16,7 +16,7 @@ for _, room in ipairs(rooms_of(session)) do
     local other = members[i]
     if not told[other] and not is_quiet(members[i + 1]) then
       told[other] = true
-      if post_or_break(other, body) ~= 'sent' then
+      if post_or_break(other, body, ARGV[10]) ~= 'sent' then
         outcome = 'kept'
       end
     end

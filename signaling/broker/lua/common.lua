@@ -77,9 +77,9 @@ local function owned(session, owner)
 end
 
 -- Number an event, keep it, wake the recipient's node.
--- ``tag``: what the sender's node knows it by, or nothing.
+-- ``tag``: what the sender's node knows it by, or nothing. ``whatever``: keep it, however much is there.
 -- Gives 'sent', 'kept' (suspended), 'full' (nothing was kept) or 'absent'.
-local function post(session, body, tag)
+local function post(session, body, tag, whatever)
   local key, mailbox = P .. 's:' .. session, P .. 'm:' .. session
   local found = redis.call('HMGET', key, 'owner', 'seq', 'bytes')
   if not found[1] then
@@ -88,7 +88,7 @@ local function post(session, body, tag)
   local seq = found[2] + 1
   local text = body .. seq .. '}'
   local bytes = found[3] + #text
-  if redis.call('XLEN', mailbox) >= MOST_MESSAGES or bytes > MOST_BYTES then
+  if not whatever and (redis.call('XLEN', mailbox) >= MOST_MESSAGES or bytes > MOST_BYTES) then
     return 'full'
   end
   if tag then
@@ -113,8 +113,8 @@ local function post(session, body, tag)
 end
 
 -- Post, or remember that a resume would hide a loss, and have a reader that is this slow cut.
-local function post_or_break(session, body)
-  local outcome = post(session, body)
+local function post_or_break(session, body, tag)
+  local outcome = post(session, body, tag)
   if outcome == 'full' then
     local owner = redis.call('HGET', P .. 's:' .. session, 'owner')
     redis.call('HSET', P .. 's:' .. session, 'broken', 1)
@@ -159,6 +159,17 @@ local PAST = {
 -- Whether an order is that of a quiet member: nobody is told of it, nor it of anybody.
 local function is_quiet(order)
   return string.sub(order, -1) == 'q'
+end
+
+-- Whether two sessions see one another in a room: both quiet there, or neither.
+local function share_room(session, other)
+  for _, room in ipairs(redis.call('HKEYS', P .. 'j:' .. session)) do
+    local orders = redis.call('HMGET', P .. 'r:' .. room, session, other)
+    if orders[1] and orders[2] and is_quiet(orders[1]) == is_quiet(orders[2]) then
+      return true
+    end
+  end
+  return false
 end
 
 -- Tell everyone else in a room what became of a member.

@@ -2,10 +2,11 @@
 -- came there meanwhile, which nobody has seen yet and which gets other numbers. A message that is
 -- in both (its answer was lost, or the sender went to another node) is in it once.
 -- ARGV: session, secret's hash, epoch, last seq before, acknowledged, last seq handed on,
--- how many {seq, body, tag}, …, how many tags, those of what a sender may ask for again, oldest
--- first, and then those of all else that was handed on.
+-- how many {seq, body, tag}, how many requests of its own; these, oldest first, which are done; those;
+-- how many tags, those of what a sender may ask for again, oldest first, and then those of all
+-- else that was handed on.
 -- Gives 1, or 0 where the session is not this node's any more. Again: the same.
-local session, secret, held, base, acked, top, count = unpack(ARGV, 5, 11)
+local session, secret, held, base, acked, top, count, own = unpack(ARGV, 5, 12)
 local key, mailbox = P .. 's:' .. session, P .. 'm:' .. session
 local found = redis.call('HMGET', key, 'secret', 'epoch', 'seq', 'acked', 'broken')
 base = tonumber(base)
@@ -13,7 +14,8 @@ if found[1] ~= secret or found[2] ~= held or found[5]
     or base < tonumber(found[4]) or base > tonumber(found[3]) then
   return 0
 end
-local first, after = 12, 12 + 3 * count
+local first = 13 + own
+local after = first + 3 * count
 local handed = {}
 for i = first + 2, after - 1, 3 do
   handed[ARGV[i]] = true
@@ -45,6 +47,11 @@ for _, entry in ipairs(before) do
 end
 for i = first, after - 1, 3 do
   put(ARGV[i], ARGV[i + 1] .. ARGV[i] .. '}', ARGV[i + 2])
+end
+for i = 13, first - 1 do
+  if not done_before(session, ARGV[i]) then
+    remember(session, ARGV[i])
+  end
 end
 local seq = tonumber(top)
 for _, entry in ipairs(meanwhile) do

@@ -16,14 +16,11 @@ end
 if now_or_not == 'now' and redis.call('HGET', P .. 's:' .. recipient, 'owner') == '' then
   return 'absent'
 end
-for _, room in ipairs(redis.call('HKEYS', P .. 'j:' .. session)) do
-  local orders = redis.call('HMGET', P .. 'r:' .. room, session, recipient)
-  if orders[1] and orders[2] and is_quiet(orders[1]) == is_quiet(orders[2]) then
-    local outcome = post(recipient, body, ARGV[12])
-    if outcome ~= 'full' then
-      remember(session, request)
-    end
-    return here > 0 and 'here' or outcome
-  end
+if not share_room(session, recipient) then
+  return 'absent'
 end
-return 'absent'
+local outcome = post(recipient, body, ARGV[12])
+if outcome ~= 'full' then
+  remember(session, request)
+end
+return here > 0 and 'here' or outcome

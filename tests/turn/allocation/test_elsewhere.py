@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from tests.turn.world import PEER, World, code_of
+from tests.turn.world import PEER, FakeStream, World, code_of
 from turn.allocation.books import OwnBooks
 from turn.allocation.elsewhere import NOWHERE, Moved, Shown
 from turn.allocation.model import Limits, Owner
@@ -15,6 +15,7 @@ from turn.codec import registry
 from turn.codec.errors import StunError
 from turn.codec.message import parse_untrusted
 from turn.codec.registry import Method
+from turn.routes import Transport
 from turn.stats import DropReason
 
 EVEN_PORT = (registry.EVEN_PORT, True)
@@ -29,6 +30,7 @@ class There:
         self.world: World
         self.waiting: list[Callable[[], None]] = []
         self.held: list[Mapping[Key, int]] = []
+        self.far = FakeStream()
 
     def holds(self, token):
         return token in self.world.engine.table._reservations or token == b"none there"[:8]
@@ -55,6 +57,18 @@ class There:
             self.held.append(held)
             relays = [relayed.relay for relayed in allocation.relayed.values()]
             done(Moved(record_of(allocation), relays))
+
+        self.waiting.append(answer)
+
+    def holds_connection(self, number):
+        return number in self.world.engine._allocator.connections._by_number
+
+    def borrow_connection(self, number, owner, done):
+        def answer():
+            try:
+                done(self.world.engine.lend(number, owner, self.far)[1])
+            except StunError as error:
+                done(error.code)
 
         self.waiting.append(answer)
 
@@ -249,6 +263,81 @@ class TestMovedAllocations:
         assert len(here.engine.table) == len(there.world.engine.table) == 0
 
 
+class TestConnections:
+    """RFC 6062: ConnectionBind."""
+
+    def begin(self, there, username="alice", password="pw"):
+        """A connection there, and its CONNECTION-ID."""
+        there.world.opener.tcp = True
+        client = there.world.client(username, password, transport=Transport.TCP)
+        assert code_of(client.request(Method.ALLOCATE, (registry.REQUESTED_TRANSPORT, 6))) == 0
+        assert client.raw(client.encode(Method.CONNECT, (registry.XOR_PEER_ADDRESS, PEER))) is None
+        stream = FakeStream()
+        client.relay.dialled.pop()[1](stream, there.world.monotonic)
+        number = parse_untrusted(client.received.pop()).get(registry.CONNECTION_ID)
+        return client, stream, (registry.CONNECTION_ID, number)
+
+    def bind(self, there, here, number, username="alice", password="pw"):
+        """Claim it here; gives the reply, and what the connection carries after it."""
+        client = here.client(username, password, transport=Transport.TCP)
+        client.nonce = client.once(Method.REFRESH).get(registry.NONCE)
+        data = client.encode(Method.CONNECTION_BIND, number)
+        reply = here.engine.handle(memoryview(data), client.five_tuple, client.send, here.now)
+        arrived: list[tuple[bytes, object]] = []
+        reply.waiting.arrived = lambda *what: arrived.append(what)
+        assert reply.data == b""
+        there.answer()
+        assert client.received == []
+        (found,) = arrived
+        return code_of(parse_untrusted(found[0])), found[1]
+
+    def test_it_is_lent_and_stays_the_allocations(self):
+        there, here = two_worlds()
+        client, stream, number = self.begin(there)
+        assert self.bind(there, here, number) == (0, stream)
+        peer = (registry.XOR_PEER_ADDRESS, PEER)
+        assert code_of(client.request(Method.CONNECT, peer)) == 446
+        client.refresh((registry.LIFETIME, 0))
+        assert there.far.aborted
+        assert not stream.aborted, "it has gone"
+
+    def test_its_end_there_frees_its_number_and_its_peer(self):
+        there, here = two_worlds()
+        client, _, number = self.begin(there)
+        self.bind(there, here, number)
+        there.world.sleep(31)
+        assert not there.far.aborted, "it was claimed"
+        there.far.on_end()
+        assert client.raw(client.encode(Method.CONNECT, (registry.XOR_PEER_ADDRESS, PEER))) is None
+
+    def test_nobody_else_gets_it_and_nobody_twice(self):
+        there, here = two_worlds()
+        _, stream, number = self.begin(there)
+        assert self.bind(there, here, number, "bob", "pw2") == (441, None)
+        assert self.bind(there, here, number) == (0, stream)
+        assert self.bind(there, here, number) == (400, None)
+
+    def test_it_waits_half_a_minute(self):
+        there, here = two_worlds()
+        _, stream, number = self.begin(there)
+        client = here.client(transport=Transport.TCP)
+        client.nonce = client.once(Method.REFRESH).get(registry.NONCE)
+        data = memoryview(client.encode(Method.CONNECTION_BIND, number))
+        reply = here.engine.handle(data, client.five_tuple, client.send, here.now)
+        arrived: list[bytes] = []
+        reply.waiting.arrived = lambda data, stream: arrived.append(data)
+        there.world.sleep(31)
+        there.answer()
+        assert stream.aborted
+        assert code_of(parse_untrusted(arrived[0])) == 400
+
+    def test_over_packets_it_is_not_even_asked_for(self):
+        there, here = two_worlds()
+        _, _, number = self.begin(there)
+        assert code_of(at(here).request(Method.CONNECTION_BIND, number)) == 400
+        assert there.waiting == []
+
+
 def test_where_there_are_no_others_nothing_is_to_be_had():
     said: list[object] = []
     assert not NOWHERE.holds(b"12345678")
@@ -257,3 +346,6 @@ def test_where_there_are_no_others_nothing_is_to_be_had():
     shown = Shown(b"12345678", Owner("alice", "alice"), "192.0.2.7", is_encrypted=True)
     NOWHERE.fetch_allocation(shown, said.append)
     assert said == [None, 400]
+    assert not NOWHERE.holds_connection(1)
+    with pytest.raises(StunError):
+        NOWHERE.borrow_connection(1, Owner("alice", "alice"), said.append)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.turn.world import PEER, World, code_of
+from tests.turn.world import PEER, FakeStream, World, code_of
 from turn.allocation.model import Limits
 from turn.codec import registry
 from turn.codec.message import parse_untrusted
@@ -11,19 +11,6 @@ from turn.codec.values import Address, Family
 from turn.routes import Transport
 
 TCP = (registry.REQUESTED_TRANSPORT, 6)
-
-
-class Stream:
-    """A connection with a peer, as far as the core knows it."""
-
-    def __init__(self):
-        self.on_end = lambda: None
-        self.sending = self.receiving = None
-        self.aborted = False
-
-    def abort(self):
-        self.aborted = True
-        self.on_end()
 
 
 @pytest.fixture
@@ -54,7 +41,7 @@ def told(client):
 
 
 def connected(client, world):
-    stream = Stream()
+    stream = FakeStream()
     connect(client)(stream, world.monotonic)
     return stream, told(client).get(registry.CONNECTION_ID)
 
@@ -112,7 +99,7 @@ def test_a_second_connection_to_the_same_peer_gets_446(world, client):
     done = connect(client)
     again = client.request(Method.CONNECT, (registry.XOR_PEER_ADDRESS, PEER))
     assert code_of(again) == 446
-    done(Stream(), world.monotonic)
+    done(FakeStream(), world.monotonic)
     again = client.request(Method.CONNECT, (registry.XOR_PEER_ADDRESS, PEER))
     assert code_of(again) == 446
 
@@ -164,7 +151,7 @@ def test_what_is_claimed_goes_on(world, client):
 
 
 def test_a_peer_may_connect_with_permission_only(world, client):
-    stranger, friend = Stream(), Stream()
+    stranger, friend = FakeStream(), FakeStream()
     assert not client.relay.gate.connected(PEER, stranger, world.monotonic)
     client.permit(PEER)
     client.received.clear()
@@ -182,7 +169,7 @@ def test_the_end_of_the_allocation_ends_every_connection(world, client):
     bind(world, number)
     client.permit(PEER)
     other_peer = Address(PEER.host, 9)
-    two = Stream()
+    two = FakeStream()
     client.relay.gate.connected(other_peer, two, world.monotonic)
     client.refresh((registry.LIFETIME, 0))
     assert one.aborted
@@ -200,7 +187,7 @@ def test_there_is_a_bound():
     reply = client.request(Method.CONNECT, (registry.XOR_PEER_ADDRESS, Address(PEER.host, 3)))
     assert code_of(reply) == 508
     client.permit(PEER)
-    assert not client.relay.gate.connected(Address(PEER.host, 4), Stream(), world.monotonic)
+    assert not client.relay.gate.connected(Address(PEER.host, 4), FakeStream(), world.monotonic)
 
 
 def test_no_packet_passes(world, client):

@@ -236,6 +236,7 @@ def test_shared_memory_keeps_a_bucket_by_the_same_rule(
 
 def test_a_bucket_that_workers_share_stays_in_user_space(memory: Map):
     class Shared:
+        rate = 1000
         reason = DropReason.USER_BANDWIDTH
 
         def holds(self, size: int, now: float) -> bool:

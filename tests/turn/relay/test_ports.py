@@ -209,3 +209,13 @@ async def test_the_port_is_what_chance_says_and_follows_from_no_other(make):
     steps = {after - before for before, after in itertools.pairwise(found)}
     assert len(steps) > 50
     assert max(found) - min(found) > 4000
+
+
+async def test_nobody_else_listens_at_a_relayed_address_for_tcp(make):
+    """Neither another worker nor another relay of this user: both may try the same port."""
+    one, other = make(ports=(21042, 21042)), make(ports=(21042, 21042))
+    relay = one.open_tcp(Family.IPV4, "")
+    with pytest.raises(NoPort):
+        other.open_tcp(Family.IPV4, "")
+    relay.close()
+    other.open_tcp(Family.IPV4, "").close()

@@ -11,38 +11,14 @@ import pytest
 
 from tests.patience import PATIENCE, until
 from tests.turn.live import port_of, relay
+from tests.turn.peers import TCP, listening, receive
 from turn.codec import registry
 from turn.codec.message import parse_untrusted
 from turn.codec.registry import Method
 from turn.codec.values import Address
 from turn.relay.tcp import TcpRelaySocket
 
-TCP = (registry.REQUESTED_TRANSPORT, 6)
 MEGABYTE = 1 << 20
-
-
-class Peer:
-    """A TCP server that keeps its connections."""
-
-    address: Address
-
-    def __init__(self):
-        self.streams: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
-        self.streams = asyncio.Queue()
-
-    async def accept(self, reader, writer):
-        await self.streams.put((reader, writer))
-
-
-@asynccontextmanager
-async def listening():
-    peer = Peer()
-    server = await asyncio.start_server(peer.accept, "127.0.0.1", 0)
-    peer.address = Address(*server.sockets[0].getsockname())
-    try:
-        yield peer
-    finally:
-        server.close()
 
 
 @asynccontextmanager
@@ -61,17 +37,6 @@ async def splice(connect, peer, **changes):
             yield service, control, data.sock, reader, writer
         finally:
             writer.close()
-
-
-async def receive(sock, size):
-    loop, received = asyncio.get_running_loop(), bytearray()
-    async with asyncio.timeout(PATIENCE):
-        while len(received) < size:
-            part = await loop.sock_recv(sock, 65536)
-            if not part:
-                break
-            received += part
-    return received
 
 
 async def test_bytes_pass_as_they_are_both_ways(connect):

@@ -34,6 +34,8 @@ async def stage(running, connect):
     made, fixed = running
     stage = Stage(made, fixed, connect)
     yield stage
+    for client in stage.closing:
+        client.close()
     for user in ("alice", "bob"):
         await made.revoke(user, time.time() + 1)
         await made.restore(user)

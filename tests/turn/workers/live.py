@@ -27,6 +27,8 @@ class Stage:
         self.pool = pool
         self._fixed = fixed
         self._connect = connect
+        self.closing: list[Client] = []
+        """Clients that are closed in the end, however they came."""
 
     def reload(self, **changes: Any) -> None:
         """Change settings."""

@@ -217,6 +217,19 @@ class TestRelayedAddresses:
         two.closed(RELAYED)
         assert told == [(RELAYED, [0, 2])]
 
+    def test_for_tcp_and_for_packets_a_port_is_two(self, books, told):
+        """What listens for connections is no peer for packets, nor the other way round."""
+        one, two, _ = books
+        one.opened(RELAYED, is_tcp=True)
+        assert two.is_live(RELAYED, is_tcp=True)
+        assert not two.is_live(RELAYED)
+        two.opened(RELAYED)
+        assert two.ports_in_use("192.0.2.1") == 2
+        one.closed(RELAYED, is_tcp=True)
+        assert one.is_live(RELAYED)
+        assert not two.is_live(RELAYED, is_tcp=True)
+        assert told == [], "both ends of a connection see that it is over"
+
     def test_a_dead_workers_are_nobodys(self, books, ledger):
         books[0].opened(RELAYED)
         assert books[1].is_live(RELAYED)

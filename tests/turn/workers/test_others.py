@@ -1,5 +1,8 @@
 """What one worker asks the others for, and how much of that at a time."""
 
+from collections.abc import Sequence
+from itertools import count
+
 import pytest
 from msgspec import Struct
 
@@ -7,6 +10,7 @@ from turn.allocation.books import OwnBooks
 from turn.allocation.elsewhere import Shown
 from turn.allocation.model import Owner
 from turn.bandwidth import ALL
+from turn.workers.loans import Borrower
 from turn.workers.messages import Claim, Take
 from turn.workers.others import MOST_AT_ONCE, Others
 
@@ -18,7 +22,12 @@ TOKEN, TICKET = b"\x01" + bytes(7), b"01" + bytes(30)
 async def test_a_user_asks_for_so_much_at_once_and_no_more(what: str) -> None:
     """Else it takes what all have together, a share for each question that waits."""
     books, sent = OwnBooks(), list[Struct]()
-    others = Others(0, 2, books, sent.append)
+
+    def send(message: Struct, descriptors: Sequence[int] = ()) -> None:
+        sent.append(message)
+
+    borrower = Borrower(0, 2, count(), send, lambda _: None)
+    others = Others(0, 2, books, count(), send, borrower)
     said: list[object] = []
 
     def ask(owner: Owner) -> None:

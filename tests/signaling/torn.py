@@ -1,0 +1,104 @@
+"""Two nodes, one of which may be cut off from Redis, and three sessions that share a room there.
+
+Node ``one`` reaches Redis by a wire of its own; node ``two`` always reaches it. Sessions ``a``,
+``b`` and ``c`` are at ``one``.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, NamedTuple
+
+import pytest
+
+from config.redis import RedisTls
+from signaling.broker.base import Later
+from signaling.broker.ledger import JUMP
+from signaling.broker.redis import RedisBroker
+from tests.chaos.wire import Wire
+from tests.redis_server import RedisServer
+from tests.signaling.worlds import Ear, begin, message, redis_broker
+
+WITHIN = 30.0
+"""Seconds; bounds waiting alone."""
+
+
+class Site(NamedTuple):
+    """Where a broker finds Redis."""
+
+    url: str
+    tls: RedisTls = RedisTls()
+
+
+class Torn:
+    """Two nodes, one of which may be cut off."""
+
+    def __init__(self, one: RedisBroker, two: RedisBroker, wire: Wire) -> None:
+        self.one = one
+        self.two = two
+        self.wire = wire
+        self.ears: dict[RedisBroker, Ear] = {one: Ear(), two: Ear()}
+
+    async def cut(self) -> None:
+        """Part node one from Redis."""
+        self.wire.cut()
+        await until(lambda: not self.one.is_up())
+
+    async def mend(self) -> None:
+        """Have it back, and everything put right and handed on."""
+        self.wire.mend()
+        for node in (self.one, self.two):
+            await until(node.is_up)
+        await self.one.renew()
+        await self.two.renew()
+
+    def heard(self, broker: RedisBroker, session: str) -> list[Any]:
+        """The data of the messages that a session was handed at a node."""
+        events = [json.loads(t) for name, _, t in self.ears[broker].delivered if name == session]
+        return [event["data"] for event in events if event["type"] == "message"]
+
+    def last(self, session: str) -> int:
+        """The number of the last event that a session was handed at node one."""
+        return max(seq for name, seq, _ in self.ears[self.one].delivered if name == session)
+
+    async def tell_all(self, data: Any, request: str = "") -> "asyncio.Future[bool]":
+        """``a`` tells its room something, which goes without Redis; when it is certain."""
+        with pytest.raises(Later) as later:
+            await self.one.broadcast("a", message(data), request or f"id {data}")
+        return asyncio.ensure_future(later.value.answer)
+
+    async def bind(self) -> None:
+        """Have ``a`` acknowledge a number of node one's own: it resumes nowhere else then."""
+        assert self.last("a") > JUMP
+        await self.one.acknowledge("a", self.last("a"))
+
+    async def tell(self, data: Any, request: str = "") -> "asyncio.Future[bool]":
+        """``a`` tells ``b`` something, which goes without Redis; when it is certain."""
+        with pytest.raises(Later) as later:
+            await self.one.send("a", "peer-b", message(data), request or f"id {data}")
+        return asyncio.ensure_future(later.value.answer)
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(WITHIN):
+        while not condition():  # noqa: ASYNC110 - another process is waited for
+            await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def torn_world(server: RedisServer) -> AsyncIterator[Torn]:
+    async with AsyncExitStack() as stack:
+        wire = Wire(server.port)
+        await wire.start()
+        stack.push_async_callback(wire.stop)
+        # Nobody reaps here; a short lease is soon found to be over.
+        one = redis_broker(Site(f"redis://127.0.0.1:{wire.port}"), "torn", lease=2.0)
+        two = redis_broker(server, "torn", lease=2.0)
+        made = Torn(one, two, wire)
+        for broker in (one, two):
+            await broker.start(made.ears[broker])
+            stack.push_async_callback(broker.stop)
+        for name in "abc":
+            await begin(one, name, "room")
+        yield made

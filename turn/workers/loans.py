@@ -1,0 +1,197 @@
+"""Connections with peers (RFC 6062) that this worker has lent to others, or borrowed of them.
+
+The number of a loan is the borrower's. Either side ends it, by ``Recall`` or ``Ended``; ``Died``
+ends all loans of a worker, which can say nothing any more.
+"""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+from msgspec import Struct
+
+from turn.allocation.elsewhere import Lent as Done
+from turn.allocation.model import Owner
+from turn.bandwidth import Budgets
+from turn.codec.errors import StunError
+from turn.lending import Lending, Loan
+from turn.relay.tcp import PeerStream
+from turn.workers.messages import Borrow, Ended, Lent, Recall
+
+MOST_AT_ONCE = 16
+"""Questions of one user that wait for an answer; each takes the time of three processes."""
+PATIENCE = 5.0
+"""Seconds; far longer than an answer takes, shorter than a client waits."""
+
+Spawn = Callable[[Coroutine[None, None, None]], None]
+"""Does something that takes a while."""
+
+
+class Send(Protocol):
+    """Tells the pool."""
+
+    def __call__(self, message: Struct, descriptors: Sequence[int] = ()) -> None:
+        """Send a message, with copies of descriptors."""
+
+
+class Far:
+    """A connection whose bytes another worker passes on (``connections.PeerStream``)."""
+
+    def __init__(self, recall: Callable[[], None]) -> None:
+        self.on_end: Callable[[], None] = lambda: None
+        self.sending: Budgets | None = None
+        self.receiving: Budgets | None = None
+        self.abort = recall
+
+
+class Lender:
+    """What this worker has lent."""
+
+    def __init__(self, lending: Lending, send: Send) -> None:
+        self._lending = lending
+        self._send = send
+        self._lent: dict[tuple[int, int], Far] = {}
+        """By borrower and number."""
+
+    def __len__(self) -> int:
+        return len(self._lent)
+
+    def asked(self, question: Borrow) -> None:
+        """Lend a connection, or say why not."""
+        number, asking, holding = question.number, question.asking, question.holding
+        far = Far(lambda: self._recall(asking, number))
+        owner = Owner(question.username, question.user)
+        try:
+            sock, early, buckets = self._lending.lend(question.connection, owner, far)
+        except StunError as error:
+            self._send(Lent(number, asking, holding, error.code))
+            return
+        self._lent[asking, number] = far
+        try:
+            answer = Lent(number, asking, holding, 0, early, buckets)
+            self._send(answer, [sock.fileno()])
+        except OSError:  # no descriptors are left
+            self._end(asking, number)
+            self._send(Lent(number, asking, holding, 447))
+        finally:
+            sock.close()
+
+    def ended(self, message: Ended) -> None:
+        """A loan is over: its connection counts no more."""
+        self._end(message.asking, message.number)
+
+    def worker_gone(self, worker: int) -> None:
+        """All that a worker had borrowed has ended with it."""
+        for asking, number in [loan for loan in self._lent if loan[0] == worker]:
+            self._end(asking, number)
+
+    def _end(self, asking: int, number: int) -> None:
+        far = self._lent.pop((asking, number), None)
+        if far is not None:
+            far.on_end()
+
+    def _recall(self, asking: int, number: int) -> None:
+        if self._lent.pop((asking, number), None) is not None:
+            self._send(Recall(number, asking))
+
+
+class Asked(NamedTuple):
+    """A question that waits for its answer."""
+
+    holding: int
+    user: str
+    done: Done
+    patience: asyncio.TimerHandle
+
+
+class Borrower:
+    """What this worker has borrowed."""
+
+    def __init__(
+        self, worker: int, workers: int, numbers: Iterator[int], send: Send, spawn: Spawn
+    ) -> None:
+        self._worker = worker
+        self._workers = workers
+        self._numbers = numbers
+        self._send = send
+        self._spawn = spawn
+        self._asked: dict[int, Asked] = {}
+        self._borrowed: dict[int, tuple[int, PeerStream]] = {}
+        """By number: whose, and what goes on with it here."""
+
+    def __len__(self) -> int:
+        return len(self._borrowed)
+
+    def holds(self, connection: int) -> bool:
+        """Whether another worker made this CONNECTION-ID: it begins with the number of who did."""
+        maker = connection >> 24
+        return maker != self._worker and maker < self._workers
+
+    def ask(self, connection: int, owner: Owner, done: Done) -> None:
+        """Have a connection lent (``elsewhere.Streams``). :raises StunError: 508."""
+        waiting = sum(asked.user == owner.user for asked in self._asked.values())
+        if waiting >= MOST_AT_ONCE:
+            raise StunError(508)
+        number, holding = next(self._numbers), connection >> 24
+        timer = asyncio.get_running_loop().call_later(PATIENCE, self._refuse, number, 447)
+        self._asked[number] = Asked(holding, owner.user, done, timer)
+        self._send(Borrow(number, self._worker, holding, connection, *owner))
+
+    def answered(self, answer: Lent, socks: Sequence[socket.socket], lending: Lending) -> None:
+        """The answer has come, or comes too late."""
+        number, holding = answer.number, answer.holding
+        asked = self._asked.pop(number, None)
+        if asked is not None:
+            asked.patience.cancel()
+        if asked is not None and socks:
+            stream = lending.expect()
+            stream.on_end = lambda: self._over(number)
+            self._borrowed[number] = holding, stream
+            loan = Loan(socks[0], answer.early, answer.buckets)
+            self._spawn(self._go_on(number, stream, asked.done, lending.borrow(stream, loan)))
+        elif asked is not None:
+            asked.done(answer.code)
+        elif socks:
+            socks[0].close()
+            self._send(Ended(number, self._worker, holding))
+
+    async def _go_on(
+        self, number: int, stream: PeerStream, done: Done, borrowing: Awaitable[None]
+    ) -> None:
+        """Take a connection over, and have its client told."""
+        try:
+            await borrowing
+        except OSError:
+            self._over(number)
+            done(447)
+            return
+        if number in self._borrowed:
+            done(stream)
+        else:  # it has ended meanwhile, at either side
+            stream.abort()
+            done(400)
+
+    def recalled(self, number: int) -> None:
+        """What was lent has to end."""
+        _, stream = self._borrowed.pop(number, (0, None))
+        if stream is not None:
+            stream.abort()
+
+    def worker_gone(self, worker: int) -> None:
+        """What a worker has lent ends with it; what was asked of it, nobody has."""
+        for number in [n for n, (holding, _) in self._borrowed.items() if holding == worker]:
+            self.recalled(number)
+        for number in [n for n, asked in self._asked.items() if asked.holding == worker]:
+            self._refuse(number, 400)
+
+    def _refuse(self, number: int, code: int) -> None:
+        asked = self._asked.pop(number)
+        asked.patience.cancel()
+        asked.done(code)
+
+    def _over(self, number: int) -> None:
+        """A connection has ended here, or could not be gone on with."""
+        holding, stream = self._borrowed.pop(number, (0, None))
+        if stream is not None:
+            self._send(Ended(number, self._worker, holding))
