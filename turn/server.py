@@ -15,7 +15,7 @@ from turn.admin.relay import RELAY_EVENTS, Allocations, RelayFigures, figures_of
 from turn.allocation.allocator import Parts
 from turn.allocation.engine import Engine
 from turn.allocation.policy import PeerPolicy
-from turn.allocation.record import NoJournal
+from turn.allocation.record import NO_JOURNAL
 from turn.allocation.table import AllocationTable
 from turn.codec.values import Address
 from turn.common import Common, alone
@@ -107,7 +107,7 @@ class TurnService:
             common.random_bytes,
             assemble.options(settings, external),
             common.elsewhere,
-            self._state.journal if self._state else NoJournal(),
+            self._state.journal if self._state else NO_JOURNAL,
             tell,
         )
         self._engine = Engine(assemble.authenticator(settings, common.key), parts)

@@ -98,7 +98,7 @@ def allocation_of(allocator: Allocator, request: Request) -> Allocation:
         raise StunError(437)
     if allocation.owner.username != request.proved.username:
         raise StunError(441)
-    if min(ends) <= now:
+    if len(ends) > 1 and min(ends) <= now:
         allocator.expire_parts(allocation, now)  # of two, one is over and not swept up yet
     return allocation
 

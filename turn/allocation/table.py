@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from ipaddress import ip_network
 from typing import NamedTuple
 
-from turn.allocation.books import Books, OwnBooks, Want
+from turn.allocation.books import Books, Most, OwnBooks
 from turn.allocation.model import Allocation, Limits, Owner, Relay
 from turn.bandwidth import ALL, Key
 from turn.codec.errors import StunError
@@ -44,7 +44,7 @@ class AllocationTable:
         books: Books | None = None,
         numbers: Iterator[int] | None = None,
     ) -> None:
-        self._limits = limits
+        self.set_limits(limits)
         self._stats = stats
         self.books = books or OwnBooks()
         self._aside: dict[Key, int] = {}
@@ -76,7 +76,12 @@ class AllocationTable:
 
     def set_limits(self, limits: Limits) -> None:
         """Hold new allocations to these from now on."""
-        self._limits = limits
+        every = {
+            "user": limits.allocations_per_user,
+            "address": limits.allocations_per_address,
+            "total": limits.allocations,
+        }
+        self._most: Most = {kind: most for kind, most in every.items() if most}
 
     def check_quota(self, client: FiveTuple, owner: Owner, shares: int = 1) -> None:
         """Set aside what one more allocation takes, until ``settle``.
@@ -84,26 +89,20 @@ class AllocationTable:
         :param shares: relayed addresses that it takes, one that it reserves with them.
         :raises StunError: 486 (Allocation Quota Reached) or 508 (Insufficient Capacity).
         """
-        user = Want(("user", owner.user), shares, self._limits.allocations_per_user)
-        self._set_aside(user, *self._here(client, shares))
+        self._set_aside({("user", owner.user): shares, place_of(client): shares, ALL: 1})
 
     def check_claim(self, client: FiveTuple) -> None:
         """The same for a reserved port, whose share of the user's was taken with it.
 
         Its client may come from another address than the one that it was reserved from.
         """
-        self._set_aside(*self._here(client, 1))
+        self._set_aside({place_of(client): 1, ALL: 1})
 
-    def _here(self, client: FiveTuple, shares: int) -> tuple[Want, Want]:
-        limits = self._limits
-        place = Want(place_of(client), shares, limits.allocations_per_address)
-        return place, Want(ALL, 1, limits.allocations)
-
-    def _set_aside(self, *wants: Want) -> None:
-        over = self.books.take(wants)
+    def _set_aside(self, amounts: Mapping[Key, int]) -> None:
+        over = self.books.take(amounts, self._most)
         if over:
             raise self.exceeded(over, 508 if over == "total" else 486)
-        for key, amount, _ in wants:
+        for key, amount in amounts.items():
             self._aside[key] = self._aside.get(key, 0) + amount
 
     def settle(self) -> None:
@@ -122,7 +121,7 @@ class AllocationTable:
             if left > 0:
                 self._aside[key] = left
             elif left < 0:
-                self.books.take((Want(key, -left),))
+                self.books.take({key: -left})
 
     def exceeded(self, quota: str, code: int) -> StunError:
         """Count a refusal, and give the error that tells of it."""
@@ -136,9 +135,10 @@ class AllocationTable:
         """
         allocation.number = next(self._numbers)
         self._by_client[allocation.client] = allocation
-        self._count({ALL: 1, **shares_of(allocation, len(allocation.relayed))})
+        self._count({ALL: 1} | shares_of(allocation, len(allocation.relayed)))
+        index = self._index(allocation)
         for relayed in allocation.relayed.values():
-            self._index(allocation)[relayed.relay.address] = allocation
+            index[relayed.relay.address] = allocation
             self.books.opened(relayed.relay.address, is_tcp=allocation.is_tcp)
 
     def remove(self, allocation: Allocation, *, handed_over: bool = False) -> None:
@@ -177,7 +177,7 @@ class AllocationTable:
         shares = len(allocation.relayed)
         if before == after:
             return {}
-        if self.books.take((Want(after, shares, self._limits.allocations_per_address),)):
+        if self.books.take({after: shares}, self._most):
             raise self.exceeded("address", 486)
         return {after: shares}
 
@@ -189,7 +189,7 @@ class AllocationTable:
         before, after = place_of(allocation.client), place_of(client)
         shares = len(allocation.relayed)
         if before != after:
-            if self.books.take((Want(after, shares, self._limits.allocations_per_address),)):
+            if self.books.take({after: shares}, self._most):
                 raise self.exceeded("address", 486)
             self.books.give({before: shares})
         del self._by_client[allocation.client]

@@ -5,7 +5,7 @@ import socket
 from collections.abc import Iterator
 from itertools import chain
 
-from turn.allocation.books import Books, Want
+from turn.allocation.books import Books
 from turn.allocation.elsewhere import Arrived, Fetched, Lent, Moved, Shown
 from turn.allocation.model import Owner, Relay
 from turn.bandwidth import ALL, Key
@@ -60,7 +60,7 @@ class Others:
         if not self._may_ask(user):
             done(None)
             return
-        self._books.take((Want(user, 1), Want(ALL, 1)))
+        self._books.take({user: 1, ALL: 1})
         timer = asyncio.get_running_loop().call_later(PATIENCE, self.answered, number, None)
         self._waiting[number] = (done, user, timer)
         self._send(Claim(number, self._worker, token[0], token, *owner))
@@ -83,7 +83,7 @@ class Others:
         if not self._may_ask(user):
             done(508)
             return
-        self._books.take((Want(user, MOST_ADDRESSES), Want(ALL, 1)))
+        self._books.take({user: MOST_ADDRESSES, ALL: 1})
         timer = asyncio.get_running_loop().call_later(PATIENCE, self.taken, number, 508)
         self._moving[number] = (done, user, timer)
         ticket, owner, host, is_encrypted = shown
