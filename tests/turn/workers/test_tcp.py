@@ -50,6 +50,12 @@ async def ends(reader):
             return b""
 
 
+async def exactly(reader, size):
+    """Read so many bytes."""
+    async with asyncio.timeout(PATIENCE):
+        return await reader.readexactly(size)
+
+
 async def ended(client):
     """Whether the client's connection comes to its end."""
     try:
@@ -87,7 +93,7 @@ class TestBytes:
         call = await calls.begin(tcp, peer, owner)
         data = await calls.splice(tcp, call)
         await data.send(b"GET / HTTP/1.1\r\n")  # what no framer would take
-        assert await call.reader.readexactly(16) == b"GET / HTTP/1.1\r\n"
+        assert await exactly(call.reader, 16) == b"GET / HTTP/1.1\r\n"
         call.writer.write(b"\xff" * 100)
         assert await receive(data.sock, 100) == b"\xff" * 100
         after = await tcp.samples()
@@ -102,7 +108,7 @@ class TestBytes:
         call.writer.write(sent)
         assert await receive(data.sock, len(sent)) == sent
         sending = asyncio.create_task(data.send(sent))
-        assert await call.reader.readexactly(len(sent)) == sent
+        assert await exactly(call.reader, len(sent)) == sent
         await sending
 
     async def test_over_tls(self, tcp, peer):
@@ -111,9 +117,9 @@ class TestBytes:
         data = await calls.splice(tcp, call, "tls")
         assert isinstance(data, TlsClient)
         await data.send(b"there")
-        assert await call.reader.readexactly(5) == b"there"
+        assert await exactly(call.reader, 5) == b"there"
         call.writer.write(b"and back")
-        assert await data._reader.readexactly(8) == b"and back"
+        assert await exactly(data._reader, 8) == b"and back"
 
     async def test_what_came_early_is_not_lost_on_either_side(self, tcp, peer):
         call = await calls.begin(tcp, peer)
@@ -125,9 +131,12 @@ class TestBytes:
         data.nonce = call.control.nonce
         number = (registry.CONNECTION_ID, call.number)
         await data.send(data.encode(Method.CONNECTION_BIND, number) + b"at once")
-        reply = await data.receive()
-        assert code_of(parse_untrusted(reply[: 20 + int.from_bytes(reply[2:4])])) == 0
-        assert await call.reader.readexactly(7) == b"at once"
+        reply = await receive(data.sock, 20)
+        size = 20 + int.from_bytes(reply[2:4])
+        reply += await receive(data.sock, size + 5 - len(reply))
+        assert code_of(parse_untrusted(reply[:size])) == 0
+        assert reply[size:] == b"early"
+        assert await exactly(call.reader, 7) == b"at once"
 
     async def test_a_peer_that_connects_is_had_from_elsewhere_too(self, tcp):
         control = await calls.at(tcp, 0)
@@ -139,7 +148,7 @@ class TestBytes:
         writer.write(b"hello")
         assert await receive(data.sock, 5) == b"hello"
         await data.send(b"and back")
-        assert await reader.readexactly(8) == b"and back"
+        assert await exactly(reader, 8) == b"and back"
         writer.close()
 
 
@@ -153,7 +162,7 @@ class TestClaims:
             assert sorted(codes) == [0, 400, 400, 400]
             (winner,) = [each for each, code in zip(clients, codes, strict=True) if not code]
             await winner.send(b"mine")
-            assert await call.reader.readexactly(4) == b"mine"
+            assert await exactly(call.reader, 4) == b"mine"
             for worker in (0, 1):
                 assert await calls.bind(await calls.at(tcp, worker), call.number) == 400
 
@@ -309,7 +318,7 @@ class TestDeath:
         call = calls.Call(call.control, number, *await peer.next())
         data = await calls.splice(tcp, call)
         await data.send(b"again")
-        assert await call.reader.readexactly(5) == b"again"
+        assert await exactly(call.reader, 5) == b"again"
 
     async def test_while_it_is_asked(self, tcp, peer):
         call = await calls.begin(tcp, peer)
