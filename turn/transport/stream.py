@@ -238,7 +238,7 @@ class StreamConnection(asyncio.BufferedProtocol):
             self._use_up(memoryview(held))
 
     def _routes(self, client: FiveTuple) -> ClientRoutes | None:
-        return self._shared.routes.of_listener(client.transport, client.server).get(client.client)
+        return self._shared.routes.of(client)
 
     def send(self, data: Buffer, _: Address) -> None:
         """Send a message; ChannelData is padded to four bytes on a stream (RFC 8656 §12.5).
