@@ -10,11 +10,13 @@ from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from turn.bandwidth import Budgets
-from turn.codec.values import Address
+from turn.codec.values import Address, pack_host
 from turn.stats import Stats
 
 Endpoint = tuple[str, int]
 """An address as the socket module gives it; equal to the ``Address`` of the same host and port."""
+NO_FLOW = bytes(4)
+"""The flow label between an IPv6 address and its port (``struct sockaddr_in6``)."""
 Buffer = bytes | bytearray | memoryview
 Send = Callable[[Buffer, Address], object]
 """Sends one packet to an address, as ``socket.sendto`` does; a stream ignores the address.
@@ -176,6 +178,12 @@ class ClientRoutes:
         """Of the last packet, and mostly of the next one: then nothing else has to be looked up."""
 
 
+def key_of(client: Address) -> bytes:
+    """What a client is looked up by: port and host as the kernel writes them for each packet."""
+    host = pack_host(client.host)
+    return client.port.to_bytes(2) + (host if len(host) == 4 else NO_FLOW + host)
+
+
 class RouteObserver(Protocol):
     """A data plane beside user space: told of every change, answering nothing."""
 
@@ -198,7 +206,7 @@ class RouteTable:
     def __init__(self, stats: Stats, observers: Iterable[RouteObserver] = ()) -> None:
         self._stats = stats
         self._observers = list(observers)
-        self._listeners: dict[tuple[Transport, Address], dict[Endpoint, ClientRoutes]] = {}
+        self._listeners: dict[tuple[Transport, Address], dict[bytes, ClientRoutes]] = {}
         self._to_peer: dict[Address, dict[int, tuple[ClientRoutes, Route]]] = {}
         self._channels: dict[int, int] = {}
 
@@ -206,14 +214,18 @@ class RouteTable:
         """Tell an observer of every change from now on; to be called before there are routes."""
         self._observers.append(observer)
 
-    def of_listener(self, transport: Transport, server: Address) -> dict[Endpoint, ClientRoutes]:
-        """The clients of one of our addresses: a live view that a listener keeps."""
+    def of_listener(self, transport: Transport, server: Address) -> dict[bytes, ClientRoutes]:
+        """The clients of one of our addresses (``key_of``): a live view that a listener keeps."""
         return self._listeners.setdefault((transport, server), {})
+
+    def of(self, client: FiveTuple) -> ClientRoutes | None:
+        """The routes of one client; None: it has no allocation."""
+        return self.of_listener(client.transport, client.server).get(key_of(client.client))
 
     def open(self, client: FiveTuple) -> ClientRoutes:
         """Make room for the routes of a new allocation."""
         routes = ClientRoutes(client)
-        self.of_listener(client.transport, client.server)[client.client] = routes
+        self.of_listener(client.transport, client.server)[key_of(client.client)] = routes
         return routes
 
     def close(self, client: FiveTuple, routes: ClientRoutes) -> None:
@@ -232,8 +244,8 @@ class RouteTable:
         """
         after = ends.client
         self.leave(routes)
-        routes.before = before if self._is_at(before, routes) else None
-        self.of_listener(after.transport, after.server)[after.client] = routes
+        routes.before = before if self.of(before) is routes else None
+        self.of_listener(after.transport, after.server)[key_of(after.client)] = routes
         routes.client = after
         for route in set(routes.channels.values()) | set(routes.peers.values()):
             for observer in self._observers:
@@ -247,16 +259,12 @@ class RouteTable:
     def leave(self, routes: ClientRoutes) -> None:
         """Let nothing more in from where a client was before."""
         before, routes.before = routes.before, None
-        if before is not None and before != routes.client and self._is_at(before, routes):
+        if before is not None and before != routes.client and self.of(before) is routes:
             self.cut(before)
-
-    def _is_at(self, client: FiveTuple, routes: ClientRoutes) -> bool:
-        clients = self.of_listener(client.transport, client.server)
-        return clients.get(client.client) is routes
 
     def cut(self, client: FiveTuple) -> None:
         """Let nothing more in from there: whoever comes next may be somebody else."""
-        self.of_listener(client.transport, client.server).pop(client.client, None)
+        self.of_listener(client.transport, client.server).pop(key_of(client.client), None)
 
     def add(self, routes: ClientRoutes, route: Route) -> None:
         """Let packets take a route. One that the peer had already gives way."""

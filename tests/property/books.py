@@ -7,7 +7,8 @@ from tests.turn.world import World
 from turn.allocation.model import Limits
 from turn.allocation.table import place_of
 from turn.bandwidth import ALL, Budgets
-from turn.codec.values import Address, family_of
+from turn.codec.values import family_of
+from turn.relay.batch import address_of
 from turn.routes import FiveTuple
 
 
@@ -63,7 +64,7 @@ def check_routes(world: World) -> None:
     rooms = {id(a.routes): a for a in table}
     for (transport, server), clients in world.routes._listeners.items():
         for client, room in clients.items():
-            place = FiveTuple(transport, Address(*client), server)
+            place = FiveTuple(transport, address_of(client), server)
             assert place in {rooms[id(room)].client, room.before}
     seen = set()
     for allocation in table:

@@ -109,6 +109,8 @@ class Engine:
             if kept is not None:
                 return Reply(kept, proved=True)
         request.identity = self._authenticate(request)
+        if (clients := self._allocator.options.clients) is not None:
+            clients.check(request.client.client.host)
         # Only now (RFC 8489 §6.3): a client discards a 420 that nothing protects (§9.2.5).
         self._check_known(request)
         if message.method == ALLOCATE:
@@ -117,7 +119,7 @@ class Engine:
             reply = self._succeed(request)
         finally:
             self.table.settle()
-        if reply is not None and remembered:
+        if reply is not None and remembered and reply.waiting is None:
             self._replies.put(request.client, message.raw, reply.data, now)
         return reply
 
@@ -149,7 +151,7 @@ class Engine:
             if request.message.method not in REPEATABLE:
                 self._replies.put(client, raw, reply.data, request.now.monotonic)
         if request.waiting is not None:
-            request.waiting.arrived(reply.data, reply.stream)
+            request.waiting.arrive(reply.data, reply.stream)
             return
         with suppress(OSError):  # the client is gone
             request.send(reply.data, request.client.client)
@@ -278,15 +280,20 @@ class Engine:
 
     def restore(self, kept: Sequence[Kept], now: float) -> list[Allocation]:
         """Go on with what another process began, before the first message is handled."""
-        return restore(self._allocator, kept, now)
+        restore(self._allocator, kept, now)
+        self._allocator.end_denied()
+        return list(self.table)
 
-    def hand_over(self, shown: Shown, now: float) -> tuple[Allocation, Mapping[Key, int]]:
+    def hand_over(self, shown: Shown, now: float) -> tuple[Allocation, Mapping[Key, int]] | None:
         """Let another worker go on with an allocation.
 
-        :returns: the allocation, and what is to be given back once it is there.
+        :returns: the allocation, and what is to be given back once it is there. None: it stays,
+            as it is for TCP, and the client's connection may come here.
         :raises StunError: it may not have it; 486, the client's new address has its share.
         """
         allocation = mobility.shown_elsewhere(self._allocator, shown, now)
+        if allocation.is_tcp:
+            return None
         held = self.table.make_room(allocation, shown.host)
         self._allocator.hand_over(allocation)
         return allocation, held

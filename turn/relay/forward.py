@@ -48,8 +48,25 @@ class Forwarder:
         if len(message) < 4:
             return self._drop(DropReason.MALFORMED)
         channel, length = CHANNEL_HEADER.unpack_from(message)
-        end = length + 4
-        if end > len(message):
+        return self.carry(routes, channel, message, 4, length, len(message), now)
+
+    def carry(
+        self,
+        routes: ClientRoutes | None,
+        channel: int,
+        view: memoryview,
+        start: int,
+        length: int,
+        most: int,
+        now: float,
+    ) -> None:
+        """The same where the header is read already.
+
+        :param start: where in ``view`` the payload begins.
+        :param most: where the message ends, and the payload at the latest.
+        """
+        end = start + length
+        if end > most:
             return self._drop(DropReason.MALFORMED)
         if routes is None:
             return self._drop(DropReason.NO_ALLOCATION)
@@ -59,7 +76,7 @@ class Forwarder:
             if route is None or route.expires <= now:
                 return self._drop(DropReason.NO_CHANNEL)
             routes.latest = route
-        return self._send(route, route.to_peer, message[4:end], length, now)
+        return self._send(route, route.to_peer, view[start:end], length, now)
 
     def send_indication(self, routes: ClientRoutes | None, message: memoryview, now: float) -> None:
         """Carry the payload of a Send indication (RFC 8656 §11.2): Firefox knows no other way."""
