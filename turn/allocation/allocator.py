@@ -331,8 +331,18 @@ class Allocator:
         if limits.rates != self._limits.rates:
             self._bandwidth = Bandwidth(limits.rates, self.table.books.budgets)
         self._limits = limits
+        self.end_denied()
         for allocation in self.table:
             self._end_refused(allocation)
+
+    def end_denied(self) -> None:
+        """End what clients have that are kept out now."""
+        clients = self.options.clients
+        if clients is None:
+            return
+        for allocation in self.table:
+            if not clients.admits(allocation.client.client.host):
+                self.close(allocation, CloseReason.OPERATOR)
 
     def _end_refused(self, allocation: Allocation) -> None:
         for number, channel in list(allocation.channels.items()):

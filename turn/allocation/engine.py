@@ -109,6 +109,8 @@ class Engine:
         if message.integrity is NONE:
             return self._challenge(request)
         request.identity = self._authenticate(request)
+        if (clients := self._allocator.options.clients) is not None:
+            clients.check(request.client.client.host)
         # Only now (RFC 8489 §6.3): a client discards a 420 that nothing protects (§9.2.5).
         self._check_known(request)
         if message.method == ALLOCATE:
@@ -277,7 +279,9 @@ class Engine:
 
     def restore(self, kept: Sequence[Kept], now: float) -> list[Allocation]:
         """Go on with what another process began, before the first message is handled."""
-        return restore(self._allocator, kept, now)
+        restore(self._allocator, kept, now)
+        self._allocator.end_denied()
+        return list(self.table)
 
     def hand_over(self, shown: Shown, now: float) -> tuple[Allocation, Mapping[Key, int]]:
         """Let another worker go on with an allocation.
