@@ -101,13 +101,13 @@ class Engine:
         if message.method == BINDING:
             self._check_known(request)
             return self._succeed(request)
+        if message.integrity is NONE:
+            return self._challenge(request)
         remembered = message.method not in REPEATABLE
-        if remembered and message.integrity is not NONE:
+        if remembered:
             kept = self._replies.get(request.client, message.raw, now)
             if kept is not None:
                 return Reply(kept, proved=True)
-        if message.integrity is NONE:
-            return self._challenge(request)
         request.identity = self._authenticate(request)
         if (clients := self._allocator.options.clients) is not None:
             clients.check(request.client.client.host)
@@ -212,14 +212,15 @@ class Engine:
         self, request: Request, message_class: MessageClass, attributes: Attributes, code: int
     ) -> Reply:
         message, identity = request.message, request.identity
+        key, integrity = (None, NONE) if identity is None else (identity.key, identity.integrity)
         self._stats.responses[METHOD_NAMES[message.method], code] += 1
         data = build(
             message.method,
             message_class,
             message.transaction_id,
             attributes,
-            key=identity.key if identity else None,
-            integrity=identity.integrity if identity else NONE,
+            key=key,
+            integrity=integrity,
             fingerprint=message.has(registry.FINGERPRINT),
         )
         proved = identity is not None
