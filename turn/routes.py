@@ -89,6 +89,7 @@ class Route:
         "relayed",
         "sending",
         "sent",
+        "source",
         "to_client",
         "to_peer",
         "to_peer_unfragmented",
@@ -111,6 +112,8 @@ class Route:
         """The peer as the client names it."""
         self.wire_peer = wire_peer
         """The peer as packets to it are addressed; another address only behind 1:1 NAT."""
+        self.source = key_of(wire_peer)
+        """The same as packets from it are known by."""
         self.channel = channel
         """The channel number, or 0: packets travel in Send and Data indications."""
         self.expires = expires
@@ -178,10 +181,10 @@ class ClientRoutes:
         """Of the last packet, and mostly of the next one: then nothing else has to be looked up."""
 
 
-def key_of(client: Address) -> bytes:
-    """What a client is looked up by: port and host as the kernel writes them for each packet."""
-    host = pack_host(client.host)
-    return client.port.to_bytes(2) + (host if len(host) == 4 else NO_FLOW + host)
+def key_of(source: Address) -> bytes:
+    """What a packet's sender is known by: port and host, as the kernel writes them."""
+    host = pack_host(source.host)
+    return source.port.to_bytes(2) + (host if len(host) == 4 else NO_FLOW + host)
 
 
 class RouteObserver(Protocol):
@@ -346,7 +349,7 @@ class RouteTable:
 
         :param other: one that leads to the same peer, as all do that talk to one media server.
         """
-        route.wire_peer = other.wire_peer
+        route.wire_peer, route.source = other.wire_peer, other.source
         route.channel = self._channels.setdefault(route.channel, route.channel)
 
     def _retire(self, route: Route) -> None:

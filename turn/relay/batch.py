@@ -7,12 +7,14 @@ else that user space does for a packet. Here the source stays the bytes that the
 import ctypes
 import socket
 import struct
+from functools import lru_cache
 
 from turn.codec.values import Address
 
 READS_PER_EVENT = 32
 """Datagrams in a row of one socket before the others' turn."""
 LARGEST_DATAGRAM = 65535
+DONT_WAIT = int(socket.MSG_DONTWAIT)
 LINE = 64
 """Bytes that a processor's cache takes in at a time."""
 
@@ -43,14 +45,9 @@ class Entry(ctypes.Structure):
     _fields_ = (("message", Message), ("size", ctypes.c_uint32))
 
 
-_receive = ctypes.CDLL(None, use_errno=True).recvmmsg
-_receive.argtypes = (
-    ctypes.c_int,
-    ctypes.c_void_p,
-    ctypes.c_uint,
-    ctypes.c_int,
-    ctypes.c_void_p,
-)
+# No argument types: to check them takes ctypes as long as the call. Pointers are made once.
+LIBC = ctypes.CDLL(None)
+receive_one, receive_many = LIBC.recvmsg, LIBC.recvmmsg
 
 # What lies at the start of a slot: struct sockaddr_in or sockaddr_in6 as the kernel fills it, of
 # which port and address are the source (``routes.key_of``), then the first four bytes of the
@@ -60,6 +57,8 @@ HEADS = {
     socket.AF_INET6: struct.Struct("!2x22s4xHH"),
 }
 FIRST_BYTES = 4
+NAMES = {socket.AF_INET: struct.Struct("2x6s8x"), socket.AF_INET6: struct.Struct("2x22s4x")}
+"""The source alone."""
 IPV4_KEY = 6
 """Bytes of an IPv4 source: port and host."""
 
@@ -82,6 +81,7 @@ class Inbox:
         self._entries = (Entry * READS_PER_EVENT).from_buffer(entries)
         self._parts = (Part * READS_PER_EVENT)()
         self._aim()
+        self._pointer = ctypes.byref(self._entries)
         self._sizes = memoryview(entries).cast("I")[
             Entry.size.offset // 4 :: ctypes.sizeof(Entry) // 4
         ]
@@ -100,8 +100,7 @@ class Inbox:
 
         None where nothing waits, or first the ICMP error of an earlier packet, which is read so.
         """
-        place = ctypes.addressof(self._entries)
-        count = _receive(sock.fileno(), place, READS_PER_EVENT, socket.MSG_DONTWAIT, None)
+        count = receive_many(sock.fileno(), self._pointer, READS_PER_EVENT, DONT_WAIT, None)
         sizes: list[int] = self._sizes[: max(count, 0)].tolist()
         return sizes
 
@@ -115,6 +114,25 @@ class Inbox:
         return found
 
 
+class Letter:
+    """Reads one datagram at a time: of sockets that seldom have two, to learn so costs as much."""
+
+    def __init__(self, family: socket.AddressFamily, buffer: bytearray, begin: int) -> None:
+        """Read to ``buffer``, from ``begin`` on."""
+        name = NAMES[family]
+        self.name = bytearray(name.size)
+        """What the kernel writes of the source."""
+        self.unpack = name.unpack
+        """Gives the source (``routes.key_of``) of a name, alone in a tuple."""
+        start = ctypes.addressof(ctypes.c_char.from_buffer(buffer, begin))
+        self._part = Part(start, LARGEST_DATAGRAM)
+        self._name = ctypes.c_char.from_buffer(self.name)
+        place = ctypes.addressof(self._name)
+        self.message = ctypes.byref(Message(place, name.size, ctypes.addressof(self._part), 1))
+        """For ``receive_one``, which gives the datagram's size, below 0 where there is none."""
+
+
+@lru_cache(maxsize=1024)  # of who sends by a route that is not the latest; 1 µs, or 0.1
 def address_of(key: bytes) -> Address:
     """The address that a client is looked up by (``routes.key_of``)."""
     family, host = (socket.AF_INET, 2) if len(key) == IPV4_KEY else (socket.AF_INET6, 6)

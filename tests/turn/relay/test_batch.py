@@ -6,7 +6,14 @@ import pytest
 
 from tests.patience import PATIENCE
 from turn.codec.values import Address
-from turn.relay.batch import LARGEST_DATAGRAM, READS_PER_EVENT, Inbox, address_of
+from turn.relay.batch import (
+    LARGEST_DATAGRAM,
+    READS_PER_EVENT,
+    Inbox,
+    Letter,
+    address_of,
+    receive_one,
+)
 from turn.routes import key_of
 
 LONGEST = 65507
@@ -89,6 +96,19 @@ def test_a_closed_socket_has_nothing(pair):
     one, _ = pair
     one.close()
     assert Inbox(socket.AF_INET).receive(one) == []
+
+
+def test_a_letter_is_read_behind_its_margin_with_its_source(pair):
+    one, other = pair
+    one.setblocking(False)
+    buffer = bytearray(10 + LARGEST_DATAGRAM)
+    letter = Letter(one.family, buffer, 10)
+    for payload in (b"", b"x", bytes(range(256)) * 200, bytes(LONGEST)):
+        other.send(payload)
+        size = receive_one(one.fileno(), letter.message, 0)
+        assert buffer[:10] + payload == bytes(10) + buffer[10 : 10 + size]
+        assert letter.unpack(letter.name) == (key_of(place_of(other)),)
+    assert receive_one(one.fileno(), letter.message, 0) < 0
 
 
 @pytest.mark.parametrize("host", ["192.0.2.7", "2001:db8::7", "::1"])
