@@ -2,6 +2,7 @@
 
 import asyncio
 import resource
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -287,6 +288,10 @@ class TurnService:
             assemble.limits(settings),
             assemble.options(settings, external),
         )
+
+    async def take_over(self, sock: socket.socket, client: FiveTuple) -> None:
+        """Serve a client whose TCP or TLS connection another worker has; ``sock`` leads there."""
+        await self._listeners.take_over(sock, client)
 
     def ready(self) -> list[str]:
         """What keeps the relay from being sent clients; empty: nothing."""

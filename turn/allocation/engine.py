@@ -101,13 +101,13 @@ class Engine:
         if message.method == BINDING:
             self._check_known(request)
             return self._succeed(request)
+        if message.integrity is NONE:
+            return self._challenge(request)
         remembered = message.method not in REPEATABLE
-        if remembered and message.integrity is not NONE:
+        if remembered:
             kept = self._replies.get(request.client, message.raw, now)
             if kept is not None:
                 return Reply(kept, proved=True)
-        if message.integrity is NONE:
-            return self._challenge(request)
         request.identity = self._authenticate(request)
         if (clients := self._allocator.options.clients) is not None:
             clients.check(request.client.client.host)
@@ -119,7 +119,7 @@ class Engine:
             reply = self._succeed(request)
         finally:
             self.table.settle()
-        if reply is not None and remembered:
+        if reply is not None and remembered and reply.waiting is None:
             self._replies.put(request.client, message.raw, reply.data, now)
         return reply
 
@@ -151,7 +151,7 @@ class Engine:
             if request.message.method not in REPEATABLE:
                 self._replies.put(client, raw, reply.data, request.now.monotonic)
         if request.waiting is not None:
-            request.waiting.arrived(reply.data, reply.stream)
+            request.waiting.arrive(reply.data, reply.stream)
             return
         with suppress(OSError):  # the client is gone
             request.send(reply.data, request.client.client)
@@ -212,14 +212,15 @@ class Engine:
         self, request: Request, message_class: MessageClass, attributes: Attributes, code: int
     ) -> Reply:
         message, identity = request.message, request.identity
+        key, integrity = (None, NONE) if identity is None else (identity.key, identity.integrity)
         self._stats.responses[METHOD_NAMES[message.method], code] += 1
         data = build(
             message.method,
             message_class,
             message.transaction_id,
             attributes,
-            key=identity.key if identity else None,
-            integrity=identity.integrity if identity else NONE,
+            key=key,
+            integrity=integrity,
             fingerprint=message.has(registry.FINGERPRINT),
         )
         proved = identity is not None
@@ -283,13 +284,16 @@ class Engine:
         self._allocator.end_denied()
         return list(self.table)
 
-    def hand_over(self, shown: Shown, now: float) -> tuple[Allocation, Mapping[Key, int]]:
+    def hand_over(self, shown: Shown, now: float) -> tuple[Allocation, Mapping[Key, int]] | None:
         """Let another worker go on with an allocation.
 
-        :returns: the allocation, and what is to be given back once it is there.
+        :returns: the allocation, and what is to be given back once it is there. None: it stays,
+            as it is for TCP, and the client's connection may come here.
         :raises StunError: it may not have it; 486, the client's new address has its share.
         """
         allocation = mobility.shown_elsewhere(self._allocator, shown, now)
+        if allocation.is_tcp:
+            return None
         held = self.table.make_room(allocation, shown.host)
         self._allocator.hand_over(allocation)
         return allocation, held

@@ -2,6 +2,7 @@
 
 import heapq
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_network
 from typing import NamedTuple
@@ -98,23 +99,24 @@ class AllocationTable:
         """
         self._set_aside({place_of(client): 1, ALL: 1})
 
-    def _set_aside(self, amounts: Mapping[Key, int]) -> None:
+    def _set_aside(self, amounts: dict[Key, int]) -> None:
         over = self.books.take(amounts, self._most)
         if over:
             raise self.exceeded(over, 508 if over == "total" else 486)
-        for key, amount in amounts.items():
-            self._aside[key] = self._aside.get(key, 0) + amount
+        if self._aside:
+            amounts = dict(Counter(self._aside) + Counter(amounts))
+        self._aside = amounts
 
     def settle(self) -> None:
         """Give back what was set aside for a request and not used by it."""
         if self._aside:
             self.books.give(self._aside)
-            self._aside.clear()
+            self._aside = {}
 
     def _count(self, amounts: Mapping[Key, int]) -> None:
         """Count in: of what was set aside, or else whatever the limit is."""
         if amounts == self._aside:  # as it mostly is
-            self._aside.clear()
+            self._aside = {}
             return
         for key, amount in amounts.items():
             left = self._aside.pop(key, 0) - amount

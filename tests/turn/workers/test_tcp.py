@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from tests.patience import PATIENCE, until
 from tests.turn.live import UDP, port_of, settings
-from tests.turn.peers import listening, receive
+from tests.turn.peers import TCP, listening, receive
 from tests.turn.secure import TlsClient
 from tests.turn.workers import calls
 from tests.turn.workers.live import LOGS, Stage, code_of, permit, refresh, together
@@ -25,6 +25,7 @@ from turn.workers.pool import WorkerPool
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 MEGABYTE = 1 << 20
+TICKET = (registry.MOBILITY_TICKET, b"")
 
 
 @pytest_asyncio.fixture(name="tcp", loop_scope="session")
@@ -235,6 +236,62 @@ class TestLimits:
         assert await refresh(other, 0) == 0
         assert await ended(ours)
         assert await calls.connect(one, at_other) == -403
+
+
+class TestMobility:
+    """RFC 8016: the allocation stays, and the client's new connection goes to it."""
+
+    @pytest.mark.parametrize("protocol", ["tcp", "tls"])
+    async def test_a_client_comes_back_over_any_connection(self, tcp, peer, protocol):
+        tcp.reload(tcp_allocations=True, mobility=True)
+        first = await calls.at(tcp, 0)
+        reply = await first.request(Method.ALLOCATE, TCP, TICKET)
+        relayed = reply.get(registry.XOR_RELAYED_ADDRESS)
+        ticket = reply.get(registry.MOBILITY_TICKET)
+        assert relayed is not None
+        number = await calls.connect(first, peer.address)
+        data = await calls.splice(tcp, calls.Call(first, number, *await peer.next()))
+        first.close()
+        client = first
+        for worker in (1, 0, 1):
+            client = await calls.at(tcp, worker, protocol=protocol)
+            await client.request(Method.REFRESH)
+            refresh_request = client.encode(Method.REFRESH, (registry.MOBILITY_TICKET, ticket))
+            # What follows in one segment is answered after it, wherever that is.
+            await client.send(refresh_request + client.encode(Method.BINDING))
+            moved, after = [parse_untrusted(await client.receive()) for _ in range(2)]
+            assert (code_of(moved), code_of(after), after.method) == (0, 0, Method.BINDING)
+            assert moved.get(registry.MOBILITY_TICKET) != ticket
+            ticket = moved.get(registry.MOBILITY_TICKET)
+            assert await tcp.allocations() == [1, 0]
+            await permit(client, Address("127.0.0.1", 0))
+            reader, writer = await asyncio.open_connection(*relayed)
+            call = calls.Call(client, await calls.attempt(client), reader, writer)
+            await (await calls.splice(tcp, call)).send(b"still here")
+            assert await exactly(reader, 10) == b"still here"
+            writer.close()
+        assert await calls.connect(client, peer.address) == -446
+        await data.send(b"and I")
+        assert await refresh(client, 0) == 0
+        assert await ended(data)
+
+    async def test_a_ticket_is_its_owners_and_the_worker_has_to_be_there(self, tcp):
+        users = {"alice": "pw", "bob": "pw"}
+        tcp.reload(tcp_allocations=True, mobility=True, users=users)
+        first = await calls.at(tcp, 0)
+        reply = await first.request(Method.ALLOCATE, TCP, TICKET)
+        ticket = (registry.MOBILITY_TICKET, reply.get(registry.MOBILITY_TICKET))
+        thief, over_udp = await calls.at(tcp, 1, "bob"), (await tcp.one_at_each())[1][0]
+        assert code_of(await thief.request(Method.REFRESH, ticket)) == 441
+        assert await refresh(over_udp, 0) == 0
+        assert code_of(await over_udp.request(Method.REFRESH, ticket)) == 400
+        client = await calls.at(tcp, 1)
+        assert code_of(await client.request(Method.REFRESH, ticket)) == 0
+        await tcp.kill(0)
+        assert await ended(client)
+        await tcp.settle()
+        again = await calls.at(tcp, 1)
+        assert code_of(await again.request(Method.REFRESH, ticket)) == 400
 
 
 class TestEnds:
