@@ -54,14 +54,14 @@ class Torn:
         await self.two.renew()
 
     async def comes_and_goes(
-        self, script: str, meanwhile: Callable[[], object] = lambda: True
+        self, lost: str, meanwhile: Callable[[], object] = lambda: True
     ) -> None:
-        """Have Redis come back, do a script, and be gone with its answer."""
+        """Have Redis come back, do one script, and be gone with its answer."""
         link, real = self.one._link, self.one._link.call
 
-        async def loses_the_answer(called: str, *arguments: Any) -> Any:
-            reply = await real(called, *arguments)
-            if called == script:
+        async def loses_the_answer(script: str, *arguments: Any) -> Any:
+            reply = await real(script, *arguments)
+            if script == lost:
                 await until(meanwhile)
                 self.wire.cut()
                 raise Unavailable("Redis went away")
