@@ -19,7 +19,7 @@ import structlog
 from msgspec import Raw
 
 from signaling.broker import wire
-from signaling.broker.alone import Alone
+from signaling.broker.alone import Alone, is_quiet
 from signaling.broker.attached import Attached
 from signaling.broker.base import (
     Directed,
@@ -246,7 +246,8 @@ class RedisBroker:
 
     def _enter(self, attached: Attached, room: str, others: Iterable[str]) -> None:
         attached.rooms.add(room)
-        self._rosters.enter(room, [attached.record.peer, *others])
+        # Nobody would hear that a quiet one has gone.
+        self._rosters.enter(room, [] if is_quiet(attached) else [attached.record.peer, *others])
 
     def _joined(self, attached: Attached) -> None:
         attached.joined(self._deliver)

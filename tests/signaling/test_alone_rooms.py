@@ -14,7 +14,9 @@ from signaling.broker import alone, ledger
 from signaling.broker.base import MailboxFull, SessionOver, Unavailable
 from signaling.broker.ledger import JUMP
 from signaling.broker.rosters import Rosters
+from signaling.protocol import peerjs
 from signaling.protocol.errors import CloseCode
+from signaling.protocol.messages import NULL
 from tests.redis_server import RedisServer, redis_server
 from tests.signaling.torn import WITHIN, Torn, torn_world, until
 from tests.signaling.worlds import MOST_BYTES, MOST_MESSAGES, begin, message
@@ -397,6 +399,18 @@ async def test_rosters_are_those_of_the_rooms_that_somebody_here_is_in(torn: Tor
     await torn.one.close("a", "left")
     await torn.one.leave("b", "room", "left")
     assert len(torn.one._rosters) == 0
+
+
+async def test_quiet_members_are_in_no_roster(torn: Torn):
+    name = f"{peerjs.NAME}x"
+    await begin(torn.one, name)
+    await torn.one.join(name, "room", NULL, 64, quiet=True)
+    assert torn.one._rosters.others(["room"], "peer-a") == {"peer-b", "peer-c"}
+    await torn.one.leave("b", "room", "left")
+    await torn.one.renew()
+    await torn.two.resume(name, name.encode(), 0)
+    await torn.one.resume(name, name.encode(), 0)
+    assert torn.one._rosters.others(["room"], "peer-a") == {"peer-c"}
 
 
 def test_who_is_not_there_is_no_fault():
