@@ -212,6 +212,32 @@ async def test_what_redis_was_asked_before_it_went_is_done_once(tmp_path: Path):
             assert torn.heard(torn.one, "c") == torn.heard(torn.two, "far") == [1, 3]
 
 
+@pytest.mark.parametrize("to", ["", "peer-b"])
+async def test_what_redis_may_do_yet_is_not_done_alone_after_a_refusal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
+):
+    with redis_server(tmp_path / "redis") as server:
+        async with torn_world(server) as torn:
+
+            async def ask() -> bool:
+                if to:
+                    return await torn.one.send("a", to, message(1), "id 1")
+                return await torn.one.broadcast("a", message(1), "id 1")
+
+            server.sleep()
+            with monkeypatch.context() as narrow:
+                narrow.setattr(alone, "MOST_REQUESTS", 0)
+                with pytest.raises(MailboxFull):
+                    await ask()
+            with pytest.raises(Unavailable):
+                await ask()
+            server.wake()
+            await torn.mend()
+            await ask()
+            await torn.one.renew()
+            assert torn.heard(torn.one, "b") == [1]
+
+
 async def test_nothing_overtakes_what_redis_did_before_it_went(torn: Torn):
     """The answer is lost on its way; what it caused here tells at least that it was done."""
     link, real = torn.one._link, torn.one._link.call
