@@ -130,6 +130,13 @@ class TurnSettings(Section):
     deny_peers: Networks = ()
     """Networks never to relay to; stronger than `allow_peers`."""
 
+    allow_clients: Networks = ()
+    """Networks that clients may come from; empty: every one."""
+
+    deny_clients: Networks = ()
+    """Networks that clients may not come from, whatever credentials they have; stronger than
+    `allow_clients`."""
+
     tcp_allocations: bool = False
     """Let users have relayed addresses that TCP peers connect with (RFC 6062). No browser asks."""
 

@@ -13,6 +13,7 @@ from config.section import StartError
 from config.tls import expiry, server_context
 from config.turn import TurnSettings
 from turn.allocation.alternates import Alternates
+from turn.allocation.clients import Clients
 from turn.allocation.discovery import Discovery
 from turn.allocation.model import Limits
 from turn.allocation.options import Options
@@ -91,7 +92,14 @@ def options(settings: TurnSettings, external: Sequence[tuple[str, str]]) -> Opti
         mobility=settings.mobility,
         discovery=_discovery(settings, external),
         alternates=_alternates(settings, external),
+        clients=_clients(settings),
     )
+
+
+def _clients(settings: TurnSettings) -> Clients | None:
+    if not settings.allow_clients and not settings.deny_clients:
+        return None
+    return Clients(settings.allow_clients, settings.deny_clients)
 
 
 def _alternates(settings: TurnSettings, external: Sequence[tuple[str, str]]) -> Alternates | None:

@@ -122,7 +122,8 @@ class Bandwidth:
 
     def __init__(self, rates: Rates, share: Share = nothing_shared) -> None:
         self._rates = rates
-        self._is_unlimited = not any(rates)
+        self.is_unlimited = not any(rates)
+        """Whether nobody gets any."""
         self._share = share
         self._held: dict[Key, tuple[ByteBudget, ByteBudget]] = {}
 
@@ -137,7 +138,7 @@ class Bandwidth:
         :param place: the client's address, as quotas count it.
         """
         rates = self._rates
-        if self._is_unlimited:
+        if self.is_unlimited:
             return None, None
         twins: list[Twins] = []
         if rates.allocation:

@@ -39,14 +39,18 @@ class Handover:
             return None
         return cast("RelaySocket", relay).detach()
 
-    def release_allocation(self, shown: Shown) -> tuple[Record, list[socket.socket]]:
+    def release_allocation(self, shown: Shown) -> tuple[Record, list[socket.socket]] | None:
         """Let go of an allocation that a client of another worker shows the ticket of.
 
         What its new address is counted for stays counted here for a moment: never by none.
 
+        :returns: None: it does not move, but the client's connection may come here.
         :raises StunError: it may not have it.
         """
-        allocation, held = self._engine.hand_over(shown, time.monotonic())
+        released = self._engine.hand_over(shown, time.monotonic())
+        if released is None:
+            return None
+        allocation, held = released
         relays = [relayed.relay for relayed in allocation.relayed.values()]
         record = record_of(allocation)
         asyncio.get_running_loop().call_later(GRACE, self._engine.table.books.give, held)

@@ -10,11 +10,13 @@ from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from turn.bandwidth import Budgets
-from turn.codec.values import Address
+from turn.codec.values import Address, pack_host
 from turn.stats import Stats
 
 Endpoint = tuple[str, int]
 """An address as the socket module gives it; equal to the ``Address`` of the same host and port."""
+NO_FLOW = bytes(4)
+"""The flow label between an IPv6 address and its port (``struct sockaddr_in6``)."""
 Buffer = bytes | bytearray | memoryview
 Send = Callable[[Buffer, Address], object]
 """Sends one packet to an address, as ``socket.sendto`` does; a stream ignores the address.
@@ -87,6 +89,7 @@ class Route:
         "relayed",
         "sending",
         "sent",
+        "source",
         "to_client",
         "to_peer",
         "to_peer_unfragmented",
@@ -109,6 +112,8 @@ class Route:
         """The peer as the client names it."""
         self.wire_peer = wire_peer
         """The peer as packets to it are addressed; another address only behind 1:1 NAT."""
+        self.source = key_of(wire_peer)
+        """The same as packets from it are known by."""
         self.channel = channel
         """The channel number, or 0: packets travel in Send and Data indications."""
         self.expires = expires
@@ -160,10 +165,12 @@ class Ends(NamedTuple):
 class ClientRoutes:
     """The routes of one allocation, as its packets look them up."""
 
-    __slots__ = ("carried", "channels", "client", "latest", "peers")
+    __slots__ = ("before", "carried", "channels", "client", "latest", "peers")
 
     def __init__(self, client: FiveTuple) -> None:
         self.client = client
+        self.before: FiveTuple | None = None
+        """Where the client was: its packets are let in from there too, for a moment."""
         self.carried = NOTHING
         """What went by those that have ended, by whichever plane."""
         self.channels: dict[int, Route] = {}
@@ -172,6 +179,12 @@ class ClientRoutes:
         """By the peer's address: from the client, Send indications; from the peer, packets."""
         self.latest: Route | None = None
         """Of the last packet, and mostly of the next one: then nothing else has to be looked up."""
+
+
+def key_of(source: Address) -> bytes:
+    """What a packet's sender is known by: port and host, as the kernel writes them."""
+    host = pack_host(source.host)
+    return source.port.to_bytes(2) + (host if len(host) == 4 else NO_FLOW + host)
 
 
 class RouteObserver(Protocol):
@@ -196,7 +209,7 @@ class RouteTable:
     def __init__(self, stats: Stats, observers: Iterable[RouteObserver] = ()) -> None:
         self._stats = stats
         self._observers = list(observers)
-        self._listeners: dict[tuple[Transport, Address], dict[Endpoint, ClientRoutes]] = {}
+        self._listeners: dict[tuple[Transport, Address], dict[bytes, ClientRoutes]] = {}
         self._to_peer: dict[Address, dict[int, tuple[ClientRoutes, Route]]] = {}
         self._channels: dict[int, int] = {}
 
@@ -204,30 +217,38 @@ class RouteTable:
         """Tell an observer of every change from now on; to be called before there are routes."""
         self._observers.append(observer)
 
-    def of_listener(self, transport: Transport, server: Address) -> dict[Endpoint, ClientRoutes]:
-        """The clients of one of our addresses: a live view that a listener keeps."""
+    def of_listener(self, transport: Transport, server: Address) -> dict[bytes, ClientRoutes]:
+        """The clients of one of our addresses (``key_of``): a live view that a listener keeps."""
         return self._listeners.setdefault((transport, server), {})
+
+    def of(self, client: FiveTuple) -> ClientRoutes | None:
+        """The routes of one client; None: it has no allocation."""
+        return self.of_listener(client.transport, client.server).get(key_of(client.client))
 
     def open(self, client: FiveTuple) -> ClientRoutes:
         """Make room for the routes of a new allocation."""
         routes = ClientRoutes(client)
-        self.of_listener(client.transport, client.server)[client.client] = routes
+        self.of_listener(client.transport, client.server)[key_of(client.client)] = routes
         return routes
 
     def close(self, client: FiveTuple, routes: ClientRoutes) -> None:
         """Remove every route of an allocation and its room."""
         for route in set(routes.channels.values()) | set(routes.peers.values()):
             self.remove(routes, route)
-        self.of_listener(client.transport, client.server).pop(client.client, None)
+        self.leave(routes)
+        self.cut(client)
 
     def move(self, before: FiveTuple, routes: ClientRoutes, ends: "Ends") -> None:
         """Let a client go on with its routes at another five-tuple.
 
+        What it has sent from where it was is still let in, until ``leave``.
+
         :param ends: of any of its relayed addresses: who it is now, how it is reached, its budgets.
         """
         after = ends.client
-        self.of_listener(before.transport, before.server).pop(before.client, None)
-        self.of_listener(after.transport, after.server)[after.client] = routes
+        self.leave(routes)
+        routes.before = before if self.of(before) is routes else None
+        self.of_listener(after.transport, after.server)[key_of(after.client)] = routes
         routes.client = after
         for route in set(routes.channels.values()) | set(routes.peers.values()):
             for observer in self._observers:
@@ -237,6 +258,16 @@ class RouteTable:
             route.sending, route.receiving = ends.sending, ends.receiving
             for observer in self._observers:
                 observer.added(route)
+
+    def leave(self, routes: ClientRoutes) -> None:
+        """Let nothing more in from where a client was before."""
+        before, routes.before = routes.before, None
+        if before is not None and before != routes.client and self.of(before) is routes:
+            self.cut(before)
+
+    def cut(self, client: FiveTuple) -> None:
+        """Let nothing more in from there: whoever comes next may be somebody else."""
+        self.of_listener(client.transport, client.server).pop(key_of(client.client), None)
 
     def add(self, routes: ClientRoutes, route: Route) -> None:
         """Let packets take a route. One that the peer had already gives way."""
@@ -318,7 +349,7 @@ class RouteTable:
 
         :param other: one that leads to the same peer, as all do that talk to one media server.
         """
-        route.wire_peer = other.wire_peer
+        route.wire_peer, route.source = other.wire_peer, other.source
         route.channel = self._channels.setdefault(route.channel, route.channel)
 
     def _retire(self, route: Route) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import resource
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -15,7 +16,7 @@ from turn.admin.relay import RELAY_EVENTS, Allocations, RelayFigures, figures_of
 from turn.allocation.allocator import Parts
 from turn.allocation.engine import Engine
 from turn.allocation.policy import PeerPolicy
-from turn.allocation.record import NoJournal
+from turn.allocation.record import NO_JOURNAL
 from turn.allocation.table import AllocationTable
 from turn.codec.values import Address
 from turn.common import Common, alone
@@ -107,7 +108,7 @@ class TurnService:
             common.random_bytes,
             assemble.options(settings, external),
             common.elsewhere,
-            self._state.journal if self._state else NoJournal(),
+            self._state.journal if self._state else NO_JOURNAL,
             tell,
         )
         self._engine = Engine(assemble.authenticator(settings, common.key), parts)
@@ -287,6 +288,10 @@ class TurnService:
             assemble.limits(settings),
             assemble.options(settings, external),
         )
+
+    async def take_over(self, sock: socket.socket, client: FiveTuple) -> None:
+        """Serve a client whose TCP or TLS connection another worker has; ``sock`` leads there."""
+        await self._listeners.take_over(sock, client)
 
     def ready(self) -> list[str]:
         """What keeps the relay from being sent clients; empty: nothing."""

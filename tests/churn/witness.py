@@ -13,7 +13,7 @@ import threading
 from collections import Counter, OrderedDict, defaultdict, deque
 
 from turn.allocation import replies
-from turn.kernel.meters import Meters
+from turn.kernel.ways import Table
 
 CONTAINERS = {dict, list, set, deque, OrderedDict, defaultdict, Counter}
 
@@ -28,8 +28,8 @@ def testify(listener: socket.socket) -> None:
             kinds = Counter(f"{type(each).__module__}.{type(each).__qualname__}" for each in alive)
             tasks = sum(isinstance(each, asyncio.Task) and not each.done() for each in alive)
             items = sum(len(each) for each in alive if type(each) in CONTAINERS)
-            # There are only so many numbers of meters; one is given again when all have been used.
-            items -= sum(len(each._freed) for each in alive if isinstance(each, Meters))
+            # The places of ways that ended last: there are never more than so many.
+            items -= sum(len(each._recent) for each in alive if isinstance(each, Table))
             del alive
             testimony = {
                 "tasks": tasks,

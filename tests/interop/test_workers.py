@@ -10,7 +10,7 @@ from tests.interop.uclient import all_came_back
 WANTED = (
     "udp", "udp-many", "udp-pair", "udp-pair-send", "udp-large", "tcp-pair", "tls", "tls-pair",
     "dtls-pair", "ipv6-pair", "ipv6-relay", "secret-tcp", "mobility", "mobility-tcp",
-    "rfc6062-many", "rfc6062-tls", "rfc6062-ipv6",
+    "rfc6062-many", "rfc6062-tls", "rfc6062-ipv6", "rfc6062-mobility",
 )  # fmt: skip
 
 

@@ -61,6 +61,7 @@ LINES = {
     "ipv6-tcp": "-t -x -e ::1 USER ::1",
     "rfc6062": "-T USER 127.0.0.1",
     "rfc6062-many": "-T -m 8 USER 127.0.0.1",
+    "rfc6062-mobility": "-M -T USER 127.0.0.1",
     "rfc6062-tls": "-T -S USER 127.0.0.1",
     "rfc6062-ipv6": "-T -x USER ::1",
     "secret-udp": "-W SECRET -u bob -e 127.0.0.1 127.0.0.1",

@@ -22,6 +22,7 @@ from hypothesis.stateful import (
 
 from tests.property.books import Stream, check_books, check_expiries, check_routes
 from tests.turn.world import Client, FakeTcpRelay, World, code_of
+from turn.allocation.allocator import LINGER
 from turn.allocation.connections import CLAIM_TIMEOUT
 from turn.allocation.model import Limits
 from turn.allocation.options import Options
@@ -81,6 +82,8 @@ class Told:
     is_tcp: bool
     ticket: bytes = b""
     """With one (RFC 8016) its connection may end, and it comes back by another."""
+    is_lost: bool = False
+    """Its connection has ended, and nothing comes from there any more."""
     permissions: dict[str, float] = field(default_factory=dict)
     channels: dict[int, tuple[Address, float]] = field(default_factory=dict)
 
@@ -107,6 +110,8 @@ class Machine(RuleBasedStateMachine):
         self.world = World(limits, options=Options(mobility=True))
         self.world.opener.tcp = True
         self.told: dict[Client, Told] = {}
+        self.left: dict[Client, tuple[Told, float]] = {}
+        """What is on its way from where a client was before it moved."""
         self.streams: list[Stream] = []
         self.claims: list[tuple[Client, int]] = []
 
@@ -124,6 +129,13 @@ class Machine(RuleBasedStateMachine):
             self.end(client, told, family)
         return told
 
+    def from_there(self, client: Client) -> Told:
+        """What packets from the client's place may use."""
+        told = self.of(client)
+        if not told.families and client in self.left:
+            told, _ = self.left[client]
+        return Told({}, is_tcp=False) if told.is_lost else told
+
     # Requests ------------------------------------------------------------------------------
 
     @rule(
@@ -138,6 +150,7 @@ class Machine(RuleBasedStateMachine):
     def took(self, client: Client, reply: Any, *, is_tcp: bool) -> None:
         ends = self.now + lifetime_of(reply)
         addresses = reply.get_all(registry.XOR_RELAYED_ADDRESS)
+        self.left.pop(client, None)
         self.told[client] = Told({family_of(one): ends for one in addresses}, is_tcp)
 
     @rule(target=tokens, client=clients, wish=st.sampled_from(WISHES), moves=st.booleans())
@@ -206,7 +219,12 @@ class Machine(RuleBasedStateMachine):
         assert not there.families
         assert before.username == after.username
         self.forget(before)
+        self.left = {c: left for c, left in self.left.items() if left[0] is not told}
+        if not told.is_lost:
+            self.left[before] = told, self.now + LINGER
+        self.left.pop(after, None)
         self.told[after] = told
+        told.is_lost = False
         told.ticket = reply.get(registry.MOBILITY_TICKET) or b""
         ends = self.now + lifetime_of(reply)
         told.families = dict.fromkeys(told.families, ends)
@@ -245,13 +263,13 @@ class Machine(RuleBasedStateMachine):
 
     @rule(client=clients, peer=st.sampled_from(PEERS))
     def send(self, client: Client, peer: Address) -> None:
-        may = self.of(client).may_pass(peer, self.now) and self.world.policy.allows(peer)
+        may = self.from_there(client).may_pass(peer, self.now) and self.world.policy.allows(peer)
         client.send_indication(peer, b"x")
         assert self.passed(client, peer) == may
 
     @rule(client=clients, number=st.sampled_from(NUMBERS))
     def send_channel_data(self, client: Client, number: int) -> None:
-        told = self.of(client)
+        told = self.from_there(client)
         peer, ends = told.channels.get(number, (PEERS[0], 0.0))
         may = ends > self.now and told.lives(peer, self.now) and self.world.policy.allows(peer)
         client.channel_data(number, b"x")
@@ -340,12 +358,15 @@ class Machine(RuleBasedStateMachine):
     def transport_is_lost(self, client: Client) -> None:
         if client.five_tuple.transport is not Transport.UDP:
             self.world.engine.disconnected(client.five_tuple)
+            self.left.pop(client, None)
+            self.of(client).is_lost = True
             if not self.of(client).ticket:
                 self.forget(client)
 
     @rule(seconds=st.sampled_from([0.5, 1, 29, 31, 60, 150, 299, 301, 599, 601, 3601]))
     def sleep(self, seconds: float) -> None:
         self.world.sleep(seconds)
+        self.left = {c: left for c, left in self.left.items() if left[1] > self.now}
         check_expiries(self.world)
 
     @rule(seconds=st.sampled_from([1, 31, 301, 601]))

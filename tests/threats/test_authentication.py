@@ -1,20 +1,21 @@
 """Authentication skipped, forged, replayed, outlived: every method, over real sockets."""
 
 import secrets
+import socket
 import time
 from typing import Any
 
 import pytest
 
 from tests.turn.live import UDP, Client, port_of, relay
-from turn.auth.credentials import long_term_key
+from turn.auth.credentials import PasswordAlgorithm, long_term_key
 from turn.auth.ephemeral import mint
 from turn.auth.nonce import Feature, Nonces
 from turn.codec import registry
 from turn.codec.integrity import Integrity
 from turn.codec.message import build, parse_untrusted
 from turn.codec.registry import MessageClass, Method
-from turn.codec.values import Address
+from turn.codec.values import Address, Algorithm
 
 SECRET = "a secret of thirty-two characters"
 FEATURES = Feature.PASSWORD_ALGORITHMS
@@ -24,20 +25,31 @@ REQUESTS: dict[Method, Any] = {
     Method.REFRESH: ((registry.LIFETIME, 0),),
     Method.CREATE_PERMISSION: (PEER,),
     Method.CHANNEL_BIND: ((registry.CHANNEL_NUMBER, 0x4000), PEER),
+    Method.CONNECT: (PEER,),
+    Method.CONNECTION_BIND: (),  # the number of a connection, once there is one
 }
 METHODS = list(REQUESTS)
+OF_TCP = {Method.CONNECT, Method.CONNECTION_BIND}
+"""Methods of TCP allocations (RFC 6062)."""
 
 
 def code_of(reply):
     return (reply.get(registry.ERROR_CODE) or (0, ""))[0]
 
 
-def signed(client, method, *, nonce=None, integrity=Integrity.SHA1, key=None):
+class Caller(Client):
+    """A client, and the number of the connection that it may claim."""
+
+    asks: Any = ()
+
+
+def signed(client, method, *more, nonce=None, integrity=Integrity.SHA1, key=None):
     """A request of ``client``, with what a test wants otherwise."""
     return build(
         method, MessageClass.REQUEST, secrets.token_bytes(12),
-        (*REQUESTS[method], (registry.USERNAME, client.username), (registry.REALM, "icebroker"),
-         (registry.NONCE, client.nonce if nonce is None else nonce)),
+        (*REQUESTS[method], *getattr(client, "asks", ()),
+         (registry.USERNAME, client.username), (registry.REALM, "icebroker"),
+         (registry.NONCE, client.nonce if nonce is None else nonce), *more),
         key=None if integrity is Integrity.NONE else key or client.key, integrity=integrity,
     )  # fmt: skip
 
@@ -50,16 +62,41 @@ async def ask(client, data):
 @pytest.fixture
 async def service():
     users = {"alice": "pw", "bob": "pw2"}
-    async with relay(secret=SECRET, users=users, nonce_lifetime=600) as running:
+    settings = {"secret": SECRET, "users": users, "nonce_lifetime": 600}
+    async with relay(**settings, tcp_allocations=True) as running:
         yield running
 
 
 @pytest.fixture
-async def alice(service, connect):
-    """A client with an allocation: what an attacker is after."""
-    client = await connect(port_of(service))
-    await client.allocate()
-    return client
+async def alice(request, service, connect):
+    """A client with an allocation: what an attacker is after.
+
+    For the methods of TCP allocations it has one of these; and for ConnectionBind a connection with
+    a peer that waits to be claimed: then this is the connection that would claim it.
+    """
+    callspec = getattr(request.node, "callspec", None)
+    method = callspec.params.get("method") if callspec else None
+    if method not in OF_TCP:
+        client = await connect(port_of(service))
+        await client.allocate()
+        yield client
+        return
+    port = port_of(service, "tcp")
+    client = await connect(port, tcp=True)
+    reply = await client.request(Method.ALLOCATE, (registry.REQUESTED_TRANSPORT, 6))
+    assert code_of(reply) == 0
+    if method == Method.CONNECT:
+        yield client
+        return
+    with socket.create_server(("127.0.0.1", 0)) as peer:
+        there = (registry.XOR_PEER_ADDRESS, Address(*peer.getsockname()))
+        reply = await client.request(Method.CONNECT, there)
+        second = Caller()
+        await second.connect(port, tcp=True)
+        second.nonce = client.nonce
+        second.asks = ((registry.CONNECTION_ID, reply.get(registry.CONNECTION_ID)),)
+        yield second
+        second.close()
 
 
 def assert_untouched(service):
@@ -69,6 +106,8 @@ def assert_untouched(service):
     assert not allocation.permissions
     assert not allocation.channels
     assert allocation.expires > time.monotonic()
+    waiting = service._engine._allocator.connections._by_number.values()
+    assert not any(connection.claimed or connection.stream is None for connection in waiting)
     assert service.ports_in_use == 1
 
 
@@ -110,22 +149,42 @@ async def test_attributes_behind_the_integrity_are_not_believed(service, alice, 
          (registry.NONCE, alice.nonce)),
         key=alice.key, integrity=Integrity.SHA1,
     )  # fmt: skip
-    added = build(method, MessageClass.REQUEST, bytes(12), REQUESTS[method])[20:]
+    wanted = (*REQUESTS[method], *getattr(alice, "asks", ()))
+    added = build(method, MessageClass.REQUEST, bytes(12), wanted)[20:]
     forged = bytearray(data + added)
     forged[2:4] = (len(forged) - 20).to_bytes(2)
     reply = await ask(alice, bytes(forged))
-    wanted = {Method.ALLOCATE: 437, Method.REFRESH: 0}
-    assert code_of(reply) == wanted.get(method, 400)
+    codes = {Method.ALLOCATE: 437, Method.REFRESH: 0}
+    assert code_of(reply) == codes.get(method, 400)
     assert_untouched(service)
 
 
 @pytest.mark.parametrize("method", METHODS)
 async def test_another_user_may_not_touch_an_allocation(service, alice, method):
     """Even from alice's own address and port: 441 (RFC 8656 §5), or 437 to a second Allocate."""
-    bob = Client("bob", "pw2")
-    bob.nonce = alice.nonce
+    bob = Caller("bob", "pw2")
+    bob.nonce, bob.asks = alice.nonce, getattr(alice, "asks", ())
     reply = await ask(alice, signed(bob, method))
     assert code_of(reply) == (437 if method == Method.ALLOCATE else 441)
+    assert_untouched(service)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kept", ["neither", "the choice", "the list", "another list"])
+async def test_nobody_on_the_path_talks_us_down_to_md5(service, alice, method, kept):
+    """Who strips the algorithms off a challenge, or off a request, gets 400 (RFC 8489 §9.2.1)."""
+    key = long_term_key("alice", "icebroker", "pw", PasswordAlgorithm.SHA256)
+    sha256, md5 = Algorithm(PasswordAlgorithm.SHA256), Algorithm(PasswordAlgorithm.MD5)
+    more = {
+        "neither": (),
+        "the choice": ((registry.PASSWORD_ALGORITHM, sha256),),
+        "the list": ((registry.PASSWORD_ALGORITHMS, (sha256, md5)),),
+        "another list": (
+            (registry.PASSWORD_ALGORITHMS, (md5,)), (registry.PASSWORD_ALGORITHM, md5),
+        ),
+    }[kept]  # fmt: skip
+    data = signed(alice, method, *more, key=key, integrity=Integrity.SHA256)
+    assert code_of(await ask(alice, data)) == (401 if kept == "neither" else 400)
     assert_untouched(service)
 
 

@@ -9,10 +9,12 @@ from ipaddress import IPv4Address, IPv6Address, ip_network
 
 import pytest
 
+from config.schema import LogSettings
 from tests.turn import everywhere
 from tests.turn.everywhere import PORT, Sinks, lonely_host
 from tests.turn.kernel.hosts import Host
 from tests.turn.live import UDP, Client, port_of, relay
+from tests.turn.live import settings as made_of
 from tests.turn.secure import connected
 from tests.turn.secure import everywhere as all_transports
 from turn.codec import registry
@@ -20,6 +22,7 @@ from turn.codec.message import Message, build
 from turn.codec.registry import MessageClass, Method
 from turn.codec.values import Address, Family, family_of
 from turn.routes import Transport
+from turn.workers.pool import WorkerPool
 
 TCP = (registry.REQUESTED_TRANSPORT, 6)
 BOTH = (registry.ADDITIONAL_ADDRESS_FAMILY, Family.IPV6)
@@ -158,22 +161,44 @@ async def test_no_packet_reaches_a_refused_peer(host, sinks, tmp_path, transport
 @pytest.mark.parametrize("family", list(Family))
 async def test_no_connection_reaches_a_refused_peer(host, sinks, tmp_path, transport, family):
     """Connect (RFC 6062)."""
-    wanted = (registry.REQUESTED_ADDRESS_FAMILY, family)
     with host.inside():
         async with (
             relay(**settings(tmp_path)) as service,
             connected(service, transport) as client,
         ):
-            assert code_of(await client.request(Method.ALLOCATE, TCP, wanted)) == 0
-            for peer in (*PEERS, *OWN):
-                named = (registry.XOR_PEER_ADDRESS, peer)
-                code = code_of(await client.request(Method.CONNECT, named))
-                assert code == (403 if family_of(peer) == family else 443), peer
-            assert sinks.count() == {"udp": 0, "tcp": 0, "frames": 0}
-            (allowed,) = (peer for peer in ALLOWED if family_of(peer) == family)
-            named = (registry.XOR_PEER_ADDRESS, allowed)
-            assert code_of(await client.request(Method.CONNECT, named)) == 0
-            assert sinks.count()["tcp"] == 1
+            await no_connection_is_made(client, sinks, family)
+
+
+async def test_nor_where_there_are_several_workers(host, sinks, tmp_path):
+    """Each of them judges by what all have: their relayed addresses are no door to anything."""
+    with host.inside():
+        fixed = settings(tmp_path) | {"listen_dtls": [], "workers": 2}
+        pool = WorkerPool(made_of(**fixed), LogSettings())
+        await pool.start()
+        try:
+            async with (
+                connected(pool, Transport.TCP) as other,
+                connected(pool, Transport.TCP) as one,
+            ):
+                assert code_of(await other.request(Method.ALLOCATE, TCP)) == 0
+                await no_connection_is_made(one, sinks, Family.IPV4)
+        finally:
+            await pool.stop()
+
+
+async def no_connection_is_made(client: Client, sinks: Sinks, family: Family) -> None:
+    """But the one to a peer that is allowed."""
+    wanted = (registry.REQUESTED_ADDRESS_FAMILY, family)
+    assert code_of(await client.request(Method.ALLOCATE, TCP, wanted)) == 0
+    for peer in (*PEERS, *OWN):
+        named = (registry.XOR_PEER_ADDRESS, peer)
+        code = code_of(await client.request(Method.CONNECT, named))
+        assert code == (403 if family_of(peer) == family else 443), peer
+    assert sinks.count() == {"udp": 0, "tcp": 0, "frames": 0}
+    (allowed,) = (peer for peer in ALLOWED if family_of(peer) == family)
+    named = (registry.XOR_PEER_ADDRESS, allowed)
+    assert code_of(await client.request(Method.CONNECT, named)) == 0
+    assert sinks.count()["tcp"] == 1
 
 
 async def test_two_relayed_clients_meet_where_nothing_else_on_the_machine_can_be_met(connect):

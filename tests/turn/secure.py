@@ -11,10 +11,9 @@ from OpenSSL import SSL
 
 from config.certificate import self_signed
 from tests.patience import PATIENCE
-from tests.turn.live import Client, port_of
+from tests.turn.live import Client, Listens, port_of
 from turn.codec.framing import StreamFramer
 from turn.routes import Transport
-from turn.server import TurnService
 from turn.transport.dtls import MTU, datagrams_of
 
 
@@ -106,7 +105,7 @@ class DtlsClient(Client):
 
 
 @asynccontextmanager
-async def connected(service: TurnService, transport: Transport) -> AsyncIterator[Client]:
+async def connected(service: Listens, transport: Transport) -> AsyncIterator[Client]:
     """A client by this transport, ready to ask."""
     port = port_of(service, transport.value)
     client: Client

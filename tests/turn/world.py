@@ -245,8 +245,7 @@ class Client:
 
     @property
     def routes(self) -> ClientRoutes | None:
-        listener = self.world.routes.of_listener(self.five_tuple.transport, self.five_tuple.server)
-        return listener.get(self.five_tuple.client)
+        return self.world.routes.of(self.five_tuple)
 
     @property
     def relay(self) -> FakeRelay:

@@ -22,7 +22,7 @@ from turn.allocation.model import (
 )
 from turn.allocation.options import NOTHING_MORE, Options
 from turn.allocation.policy import PeerPolicy
-from turn.allocation.record import Journal, NoJournal
+from turn.allocation.record import NO_JOURNAL, Journal
 from turn.allocation.revocations import Revocations
 from turn.allocation.table import AllocationTable, Reservation, place_of
 from turn.bandwidth import Bandwidth, Pair
@@ -30,12 +30,15 @@ from turn.codec import registry
 from turn.codec.errors import StunError
 from turn.codec.message import build
 from turn.codec.registry import Attributes, MessageClass, Method
-from turn.codec.values import FAMILY_NAMES, Address, Family, Icmp, family_of
-from turn.routes import Ends, FiveTuple, Route, RouteTable, Send
+from turn.codec.values import FAMILY_NAMES, IPV4, IPV6, Address, Family, Icmp, family_of
+from turn.routes import ClientRoutes, Ends, FiveTuple, Route, RouteTable, Send
 from turn.stats import DropReason, Stats
 from turn.telling import Facts, Tell, to_nobody
 
 TICKET_BYTES = 16
+LINGER = 2.0
+"""Seconds that what a client has sent from where it was before is still let in: it goes on sending
+there until it hears that it has moved (RFC 8016 §3.2.2)."""
 MOST_INDICATION_ROUTES = 128
 """Routes without a channel that an allocation keeps; a further peer takes the place of the
 oldest, which gets a new route with its next packet."""
@@ -68,7 +71,7 @@ class Parts(NamedTuple):
     random_bytes: Callable[[int], bytes]
     options: Options = NOTHING_MORE
     elsewhere: Elsewhere = NOWHERE
-    journal: Journal = NoJournal()
+    journal: Journal = NO_JOURNAL
     tell: Tell = to_nobody
 
 
@@ -91,6 +94,8 @@ class Allocator:
         self.revocations = Revocations()
         self.journal = parts.journal
         self._by_ticket: dict[bytes, Allocation] = {}
+        self._moved: dict[ClientRoutes, float] = {}
+        """Until when packets are let in from where their clients were."""
 
     # Allocations ---------------------------------------------------------------------------
 
@@ -101,30 +106,28 @@ class Allocator:
 
         :param relays: at most one of each family.
         """
-        sending, receiving = self._bandwidth.of(owner.user, place_of(client), now)
-        is_stream = client.transport.is_stream
-        is_from_ipv4 = family_of(client.client) is Family.IPV4
+        sending = receiving = None
+        if not self._bandwidth.is_unlimited:
+            sending, receiving = self._bandwidth.of(owner.user, place_of(client), now)
         allocation = Allocation(client, owner, self._routes.open(client), now)
+        gate = AllocationGate(self, allocation)
         for relay in relays:
             family = family_of(relay.address)
-            # The attribute counts from IPv4 to IPv4 and from TCP; in a translation of packets it
-            # is to be ignored (RFC 8656 §13, §14, §15).
-            is_translated = not is_stream and not (is_from_ipv4 and family is Family.IPV4)
             ends = Ends(
                 client,
                 relay.address,
-                to_client=send,
-                to_peer=relay.send,
-                to_peer_unfragmented=relay.send if is_translated else relay.send_unfragmented,
-                sending=sending,
-                receiving=receiving,
+                send,
+                relay.send,
+                relay.send if _is_translated(client, family) else relay.send_unfragmented,
+                sending,
+                receiving,
             )
             allocation.relayed[family] = Relayed(relay, ends, now)
             allocation.is_tcp = relay.is_tcp
-        self.table.insert(allocation)
-        for family, relayed in allocation.relayed.items():
-            relayed.relay.start(allocation.routes, AllocationGate(self, allocation))
             self._stats.allocations_created[client.transport, FAMILY_NAMES[family]] += 1
+        self.table.insert(allocation)
+        for relay in relays:
+            relay.start(allocation.routes, gate)
         self._tell("allocation_created", allocation.facts)
         return allocation
 
@@ -138,10 +141,11 @@ class Allocator:
         :param family: of this relayed address alone.
         """
         for each, relayed in allocation.relayed.items():
-            if family in {None, each}:
+            if family is None or family == each:
                 relayed.expires = expires
-        for route in set(allocation.routes.peers.values()):
-            self._routes.refresh(route, self._route_expiry(allocation, route))
+        if allocation.routes.peers:
+            for route in set(allocation.routes.peers.values()):
+                self._routes.refresh(route, self._route_expiry(allocation, route))
         self.table.schedule(allocation, expires)
 
     def close(self, allocation: Allocation, reason: CloseReason) -> None:
@@ -185,7 +189,7 @@ class Allocator:
             if family_of(channel.peer) == family:
                 del allocation.channels[number]
         for host in list(allocation.permissions):
-            if (":" in host) == (family is Family.IPV6):
+            if (":" in host) == (family is IPV6):
                 del allocation.permissions[host]
         relay = allocation.relayed.pop(family).relay
         self.table.remove_relayed(allocation, relay)
@@ -233,6 +237,11 @@ class Allocator:
         if place_of(previous) != place_of(client) and self._bandwidth.is_by_address:
             budgets = self._bandwidth.of(allocation.owner.user, place_of(client), now)
         self._reach(allocation, previous, send, budgets)
+        self._moved[allocation.routes] = now + LINGER
+
+    def disconnected(self, client: FiveTuple) -> None:
+        """A client's connection is gone: the next one from there proves nothing by that."""
+        self._routes.cut(client)
 
     def reroute(self, allocation: Allocation, send: Send) -> None:
         """Reach a client in another way from now on, at the five-tuple that it has."""
@@ -252,8 +261,8 @@ class Allocator:
 
     def check_room(self, allocation: Allocation, hosts: Collection[str]) -> None:
         """See that there is room for permissions for all of these hosts. :raises StunError: 508."""
-        new = set(hosts) - allocation.permissions.keys()
-        if len(allocation.permissions) + len(new) > self._limits.permissions:
+        have, most = allocation.permissions, self._limits.permissions
+        if len(have) + len(hosts) > most and len(have.keys() | hosts) > most:
             raise self.table.exceeded("permissions", 508)
 
     def permit(self, allocation: Allocation, hosts: Collection[str], now: float) -> None:
@@ -264,9 +273,10 @@ class Allocator:
         self.check_room(allocation, hosts)
         for host in hosts:
             allocation.permissions[host] = now + PERMISSION_LIFETIME
-        for route in set(allocation.routes.peers.values()):
-            if route.peer.host in hosts:
-                self._routes.refresh(route, self._route_expiry(allocation, route))
+        if allocation.routes.peers:
+            for route in set(allocation.routes.peers.values()):
+                if route.peer.host in hosts:
+                    self._routes.refresh(route, self._route_expiry(allocation, route))
         self.table.schedule(allocation, now + PERMISSION_LIFETIME)
 
     def bind(self, allocation: Allocation, number: int, peer: Address, now: float) -> None:
@@ -276,9 +286,10 @@ class Allocator:
         """
         channel = allocation.channels.get(number)
         if channel is None:
-            if any(other.peer == peer for other in allocation.channels.values()):
+            bound = allocation.channels
+            if bound and any(other.peer == peer for other in bound.values()):
                 raise StunError(400)
-            if len(allocation.channels) >= self._limits.channels:
+            if len(bound) >= self._limits.channels:
                 raise self.table.exceeded("channels", 508)
         elif channel.peer != peer:
             raise StunError(400)
@@ -320,8 +331,18 @@ class Allocator:
         if limits.rates != self._limits.rates:
             self._bandwidth = Bandwidth(limits.rates, self.table.books.budgets)
         self._limits = limits
+        self.end_denied()
         for allocation in self.table:
             self._end_refused(allocation)
+
+    def end_denied(self) -> None:
+        """End what clients have that are kept out now."""
+        clients = self.options.clients
+        if clients is None:
+            return
+        for allocation in self.table:
+            if not clients.admits(allocation.client.client.host):
+                self.close(allocation, CloseReason.OPERATOR)
 
     def _end_refused(self, allocation: Allocation) -> None:
         for number, channel in list(allocation.channels.items()):
@@ -361,8 +382,14 @@ class Allocator:
         return True
 
     def forget(self, now: float) -> None:
-        """Let go of what was kept for users that are gone, and of connections nobody claims."""
+        """Let go of what was kept for users that are gone, and of connections nobody claims.
+
+        And of where clients were before they moved.
+        """
         self.connections.expire(now)
+        for routes in [routes for routes, until in self._moved.items() if until <= now]:
+            del self._moved[routes]
+            self._routes.leave(routes)
         self._bandwidth.forget(self.table.books.has, now)
 
     def report_icmp(self, allocation: Allocation, peer: Address, icmp: Icmp, now: float) -> None:
@@ -408,6 +435,15 @@ class Allocator:
         if route.channel:
             return min(allocation.channels[route.channel].expires, expires)
         return min(allocation.permissions.get(route.peer.host, 0.0), expires)
+
+
+def _is_translated(client: FiveTuple, family: Family) -> bool:
+    """Whether DONT-FRAGMENT is to be ignored: in a translation of packets (RFC 8656 §13, §14, §15).
+
+    It counts from IPv4 to IPv4 and from TCP.
+    """
+    is_ipv4 = family is IPV4 and family_of(client.client) is IPV4
+    return not is_ipv4 and not client.transport.is_stream
 
 
 def _how_it_ended(allocation: Allocation, reason: CloseReason) -> Facts:

@@ -5,28 +5,23 @@ and are each held to what all of them have given out (``turn.workers``).
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple, Protocol
+from collections.abc import Mapping
+from typing import Protocol
 
 from turn.bandwidth import Key, Twins
 from turn.codec.values import Address
 from turn.stats import DropReason
 
-
-class Want(NamedTuple):
-    """So many more of something, unless that makes more than a limit."""
-
-    key: Key
-    amount: int
-    most: int = 0
-    """0: no limit."""
+Most = Mapping[str, int]
+"""The limits, by what is counted (``Key[0]``); what is not there has none."""
+NO_LIMITS: Most = {}
 
 
 class Books(Protocol):
     """Counts that are taken all together or not at all."""
 
-    def take(self, wants: Iterable[Want]) -> str:
-        """Take everything that is wanted, or nothing.
+    def take(self, amounts: Mapping[Key, int], most: Most = NO_LIMITS) -> str:
+        """Take so many more of everything, or nothing where that makes more than a limit.
 
         :returns: what the first one that is over its limit counts (``Key[0]``); "": all taken.
         """
@@ -70,13 +65,13 @@ class OwnBooks:
     def __init__(self) -> None:
         self._counts: Counter[Key] = Counter()
 
-    def take(self, wants: Iterable[Want]) -> str:
+    def take(self, amounts: Mapping[Key, int], most: Most = NO_LIMITS) -> str:
         """Take all, or nothing."""
-        counts, wants = self._counts, tuple(wants)
-        for key, amount, most in wants:
-            if most and counts.get(key, 0) + amount > most:
+        counts = self._counts
+        for key, amount in amounts.items():
+            if key[0] in most and counts.get(key, 0) + amount > most[key[0]]:
                 return key[0]
-        for key, amount, _ in wants:
+        for key, amount in amounts.items():
             counts[key] += amount
         return ""
 

@@ -7,6 +7,7 @@ from turn.allocation.connections import PeerStream
 from turn.allocation.model import Owner, Relay
 from turn.allocation.record import Record
 from turn.codec.errors import StunError
+from turn.routes import FiveTuple, Transport
 
 
 class Moved(NamedTuple):
@@ -24,12 +25,12 @@ class Shown(NamedTuple):
     owner: Owner
     host: str
     """The client's address now."""
-    is_encrypted: bool
-    """Whether nobody on the way sees it being shown."""
+    transport: Transport
+    """Where it is shown: nobody on the way may see it, or anybody."""
 
 
-Arrived = Callable[[Moved | int], None]
-"""Told of an allocation, or of the error code of the reply."""
+Arrived = Callable[[Moved | int | None], None]
+"""Told of an allocation, or of the error code of the reply; None: it stays where it is."""
 Fetched = Callable[[Relay | None], None]
 """Told of a port that is ours from now on; None: it was not to be had."""
 Lent = Callable[[PeerStream | int], None]
@@ -45,6 +46,12 @@ class Tickets(Protocol):
 
     def fetch_allocation(self, shown: Shown, done: Arrived) -> None:
         """Have an allocation handed over. ``done`` is called once."""
+
+    def follow(self, ticket: bytes, client: FiveTuple, message: bytes, done: "Lent") -> None:
+        """Let a client's connection go on where an allocation stays, with a message at first.
+
+        :param done: told of what passes the connection's bytes on, once, and not at once.
+        """
 
 
 class Streams(Protocol):
@@ -88,6 +95,9 @@ class Nowhere:
     def fetch_allocation(self, shown: Shown, done: Arrived) -> None:
         """There is nothing to fetch."""
         done(400)
+
+    def follow(self, ticket: bytes, client: FiveTuple, message: bytes, done: Lent) -> None:
+        """There is nowhere to go."""
 
     def holds_connection(self, number: int) -> bool:
         """Nobody did."""

@@ -16,7 +16,7 @@ from turn.codec import registry
 from turn.codec.channel import is_channel_number
 from turn.codec.errors import StunError
 from turn.codec.registry import Attributes, Method
-from turn.codec.values import AddressError, Family, family_of
+from turn.codec.values import IPV4, IPV6, AddressError, Family, family_of
 
 UDP, TCP = 17, 6
 """IANA protocol numbers, as REQUESTED-TRANSPORT carries them (RFC 8656 §18.7, RFC 6062 §4.1)."""
@@ -85,7 +85,7 @@ def _begin(
     granted = _lifetime(allocator, request, allocation, lifetime)
     allocator.extend(allocation, now + granted)
     return (
-        *((registry.XOR_RELAYED_ADDRESS, relay.public) for relay in relays),
+        *[(registry.XOR_RELAYED_ADDRESS, relay.public) for relay in relays],
         (registry.LIFETIME, int(granted)),
         *extra,
         *mobility.begin(allocator, request, allocation),
@@ -116,9 +116,9 @@ def _relays_for(
     if token is not None and {even_port, wanted, additional} != {None}:
         raise StunError(400)
     if additional is not None:
-        if additional != Family.IPV6 or wanted is not None or even_port:
+        if additional != IPV6 or wanted is not None or even_port:
             raise StunError(400)
-        _check_fragments(request, Family.IPV6)
+        _check_fragments(request, IPV6)
         return _open_both(allocator, request, owner)
     if token is not None:  # its share of the quota was taken when it was reserved
         _check_fragments(request, family_of(allocator.table.reserved(token, owner).address))
@@ -139,8 +139,8 @@ def _relays_for(
 
 def _family(allocator: Allocator, wanted: int | None) -> Family:
     """The family to relay in, by its number; IPv4 is the default. :raises StunError: 440."""
-    if wanted is None and Family.IPV4 in allocator.opener.families:
-        return Family.IPV4
+    if wanted is None and IPV4 in allocator.opener.families:
+        return IPV4
     if wanted is None or wanted not in allocator.opener.families:
         raise StunError(440)
     return Family(wanted)
@@ -152,10 +152,10 @@ def _check_fragments(request: Request, family: Family) -> None:
     From IPv4 to IPv6 the DF bit of each packet would have to be known, and no socket tells it
     (RFC 8656 §3.7; a server that cannot set the bit does not know the attribute, §7.2 item 4).
     """
-    if family is Family.IPV4 or not request.message.has(registry.DONT_FRAGMENT):
+    if family is IPV4 or not request.message.has(registry.DONT_FRAGMENT):
         return
     client = request.client
-    if family_of(client.client) is Family.IPV4 and not client.transport.is_stream:
+    if family_of(client.client) is IPV4 and not client.transport.is_stream:
         raise unknown_attributes((registry.DONT_FRAGMENT.number,))
 
 

@@ -8,9 +8,10 @@ address, so the client is there.
 from collections.abc import Callable
 
 from turn.allocation.allocator import Allocator
+from turn.allocation.connections import PeerStream
 from turn.allocation.elsewhere import Moved, Shown
 from turn.allocation.model import Allocation, Owner
-from turn.allocation.request import Request
+from turn.allocation.request import Request, Waiting
 from turn.allocation.restore import Kept, restore
 from turn.codec import registry
 from turn.codec.errors import StunError
@@ -85,7 +86,10 @@ def is_elsewhere(allocator: Allocator, request: Request) -> bool:
 def fetch(allocator: Allocator, request: Request, go_on: GoOn) -> None:
     """Have the allocation handed over by that worker, and go on with it here."""
 
-    def arrived(moved: Moved | int) -> None:
+    def arrived(moved: Moved | int | None) -> None:
+        if moved is None:
+            _follow(allocator, request)
+            return
         if isinstance(moved, int):
             request.answer(StunError(moved))
             return
@@ -104,8 +108,27 @@ def fetch(allocator: Allocator, request: Request, go_on: GoOn) -> None:
 
     ticket = request.message.get(registry.MOBILITY_TICKET) or b""
     client = request.client
-    shown = Shown(ticket, request.owner, client.client.host, client.transport.is_encrypted)
+    if client.transport.is_stream:
+        request.waiting = Waiting()
+    shown = Shown(ticket, request.owner, client.client.host, client.transport)
     allocator.elsewhere.fetch_allocation(shown, arrived)
+
+
+def _follow(allocator: Allocator, request: Request) -> None:
+    """Have the client's connection go on at the worker that keeps its allocation.
+
+    One for TCP (RFC 6062) has connections that others pass on; its client sends a few messages
+    over its own. That worker is the one to answer this one.
+    """
+
+    def led(found: PeerStream | int) -> None:
+        if isinstance(found, int) or request.waiting is None:
+            request.answer(StunError(508))
+        else:
+            request.waiting.arrive(b"", found)
+
+    ticket = request.message.get(registry.MOBILITY_TICKET) or b""
+    allocator.elsewhere.follow(ticket, request.client, request.message.raw, led)
 
 
 def _check_still(allocator: Allocator, request: Request) -> None:
@@ -130,9 +153,9 @@ def shown_elsewhere(allocator: Allocator, shown: Shown, now: float) -> Allocatio
         raise StunError(400)
     if allocation.expires <= now:
         raise StunError(437)
-    if not _may_have(allocation, shown.owner, shown.is_encrypted):
+    if not _may_have(allocation, shown.owner, shown.transport.is_encrypted):
         raise StunError(441)
-    if allocation.is_tcp:
+    if allocation.is_tcp and not shown.transport.is_stream:
         raise StunError(400)
     return allocation
 

@@ -1,8 +1,9 @@
-"""What an operator may switch on beyond RFC 8656; all of it widens what a stranger can reach."""
+"""What an operator may switch on beyond RFC 8656; most of it widens what a stranger can reach."""
 
 from typing import NamedTuple
 
 from turn.allocation.alternates import Alternates
+from turn.allocation.clients import Clients
 from turn.allocation.discovery import Discovery
 
 
@@ -15,6 +16,8 @@ class Options(NamedTuple):
     """Clients may find out how their NAT behaves (RFC 5780)."""
     alternates: Alternates | None = None
     """Clients are sent elsewhere where there is no room for them (RFC 8489 §10)."""
+    clients: Clients | None = None
+    """Clients of some networks are kept out."""
 
 
 NOTHING_MORE = Options()

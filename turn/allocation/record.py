@@ -87,6 +87,9 @@ class NoJournal:
         """Nothing."""
 
 
+NO_JOURNAL = NoJournal()
+
+
 def can_be_kept(allocation: Allocation) -> bool:
     """Whether its client can go on with another process; not one that comes by way of a proxy."""
     return allocation.client.transport is Transport.UDP and not any(

@@ -14,27 +14,25 @@ REPLY_LIFETIME = 40.0
 """Seconds; the longest that a client goes on retransmitting (RFC 8489 §6.2.1)."""
 MOST_REPLIES = 65536
 
-Key = tuple[FiveTuple, int]
-"""Who asked, and a keyed hash of what."""
-
 
 class RecentReplies:
     """The replies of the last 40 seconds, by five-tuple and request."""
 
     def __init__(self) -> None:
-        self._replies: OrderedDict[Key, tuple[float, bytes]] = OrderedDict()
+        self._replies: OrderedDict[int, tuple[float, bytes]] = OrderedDict()
+        """By a keyed hash of who asked and what: 64 bits that nobody outside can know."""
 
     def __len__(self) -> int:
         return len(self._replies)
 
     def get(self, client: FiveTuple, request: bytes, now: float) -> bytes | None:
         """The reply that this very request got already, if it is to be had again."""
-        found = self._replies.get((client, hash(request)))
+        found = self._replies.get(hash((client, request)))
         return found[1] if found and found[0] > now else None
 
     def put(self, client: FiveTuple, request: bytes, reply: bytes, now: float) -> None:
         """Keep a reply; the oldest make room."""
-        self._replies[client, hash(request)] = (now + REPLY_LIFETIME, reply)
+        self._replies[hash((client, request))] = (now + REPLY_LIFETIME, reply)
         if len(self._replies) > MOST_REPLIES:
             self._replies.popitem(last=False)
 

@@ -22,11 +22,23 @@ MOST_UNKNOWN = 64
 class Waiting:
     """A connection that goes on when the reply is there: what follows depends on what it says."""
 
-    __slots__ = ("arrived",)
+    __slots__ = ("_reply", "_tell")
 
     def __init__(self) -> None:
-        self.arrived: Callable[[bytes, PeerStream | None], None] = lambda *_: None
-        """Takes the reply, and what the connection carries after it. For the transport to set."""
+        self._reply: tuple[bytes, PeerStream | None] | None = None
+        self._tell: Callable[[bytes, PeerStream | None], None] | None = None
+
+    def arrive(self, reply: bytes, stream: PeerStream | None) -> None:
+        """The reply is there (empty: somebody else gives it), and what comes after it."""
+        self._reply = reply, stream
+        if self._tell is not None:
+            self._tell(reply, stream)
+
+    def tell(self, told: Callable[[bytes, PeerStream | None], None]) -> None:
+        """Tell the transport, now or later."""
+        self._tell = told
+        if self._reply is not None:
+            told(*self._reply)
 
 
 class Request:
@@ -98,7 +110,7 @@ def allocation_of(allocator: Allocator, request: Request) -> Allocation:
         raise StunError(437)
     if allocation.owner.username != request.proved.username:
         raise StunError(441)
-    if min(ends) <= now:
+    if len(ends) > 1 and min(ends) <= now:
         allocator.expire_parts(allocation, now)  # of two, one is over and not swept up yet
     return allocation
 

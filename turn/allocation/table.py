@@ -2,11 +2,12 @@
 
 import heapq
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_network
 from typing import NamedTuple
 
-from turn.allocation.books import Books, OwnBooks, Want
+from turn.allocation.books import Books, Most, OwnBooks
 from turn.allocation.model import Allocation, Limits, Owner, Relay
 from turn.bandwidth import ALL, Key
 from turn.codec.errors import StunError
@@ -44,7 +45,7 @@ class AllocationTable:
         books: Books | None = None,
         numbers: Iterator[int] | None = None,
     ) -> None:
-        self._limits = limits
+        self.set_limits(limits)
         self._stats = stats
         self.books = books or OwnBooks()
         self._aside: dict[Key, int] = {}
@@ -76,7 +77,12 @@ class AllocationTable:
 
     def set_limits(self, limits: Limits) -> None:
         """Hold new allocations to these from now on."""
-        self._limits = limits
+        every = {
+            "user": limits.allocations_per_user,
+            "address": limits.allocations_per_address,
+            "total": limits.allocations,
+        }
+        self._most: Most = {kind: most for kind, most in every.items() if most}
 
     def check_quota(self, client: FiveTuple, owner: Owner, shares: int = 1) -> None:
         """Set aside what one more allocation takes, until ``settle``.
@@ -84,45 +90,40 @@ class AllocationTable:
         :param shares: relayed addresses that it takes, one that it reserves with them.
         :raises StunError: 486 (Allocation Quota Reached) or 508 (Insufficient Capacity).
         """
-        user = Want(("user", owner.user), shares, self._limits.allocations_per_user)
-        self._set_aside(user, *self._here(client, shares))
+        self._set_aside({("user", owner.user): shares, place_of(client): shares, ALL: 1})
 
     def check_claim(self, client: FiveTuple) -> None:
         """The same for a reserved port, whose share of the user's was taken with it.
 
         Its client may come from another address than the one that it was reserved from.
         """
-        self._set_aside(*self._here(client, 1))
+        self._set_aside({place_of(client): 1, ALL: 1})
 
-    def _here(self, client: FiveTuple, shares: int) -> tuple[Want, Want]:
-        limits = self._limits
-        place = Want(place_of(client), shares, limits.allocations_per_address)
-        return place, Want(ALL, 1, limits.allocations)
-
-    def _set_aside(self, *wants: Want) -> None:
-        over = self.books.take(wants)
+    def _set_aside(self, amounts: dict[Key, int]) -> None:
+        over = self.books.take(amounts, self._most)
         if over:
             raise self.exceeded(over, 508 if over == "total" else 486)
-        for key, amount, _ in wants:
-            self._aside[key] = self._aside.get(key, 0) + amount
+        if self._aside:
+            amounts = dict(Counter(self._aside) + Counter(amounts))
+        self._aside = amounts
 
     def settle(self) -> None:
         """Give back what was set aside for a request and not used by it."""
         if self._aside:
             self.books.give(self._aside)
-            self._aside.clear()
+            self._aside = {}
 
     def _count(self, amounts: Mapping[Key, int]) -> None:
         """Count in: of what was set aside, or else whatever the limit is."""
         if amounts == self._aside:  # as it mostly is
-            self._aside.clear()
+            self._aside = {}
             return
         for key, amount in amounts.items():
             left = self._aside.pop(key, 0) - amount
             if left > 0:
                 self._aside[key] = left
             elif left < 0:
-                self.books.take((Want(key, -left),))
+                self.books.take({key: -left})
 
     def exceeded(self, quota: str, code: int) -> StunError:
         """Count a refusal, and give the error that tells of it."""
@@ -136,9 +137,10 @@ class AllocationTable:
         """
         allocation.number = next(self._numbers)
         self._by_client[allocation.client] = allocation
-        self._count({ALL: 1, **shares_of(allocation, len(allocation.relayed))})
+        self._count({ALL: 1} | shares_of(allocation, len(allocation.relayed)))
+        index = self._index(allocation)
         for relayed in allocation.relayed.values():
-            self._index(allocation)[relayed.relay.address] = allocation
+            index[relayed.relay.address] = allocation
             self.books.opened(relayed.relay.address, is_tcp=allocation.is_tcp)
 
     def remove(self, allocation: Allocation, *, handed_over: bool = False) -> None:
@@ -177,7 +179,7 @@ class AllocationTable:
         shares = len(allocation.relayed)
         if before == after:
             return {}
-        if self.books.take((Want(after, shares, self._limits.allocations_per_address),)):
+        if self.books.take({after: shares}, self._most):
             raise self.exceeded("address", 486)
         return {after: shares}
 
@@ -189,7 +191,7 @@ class AllocationTable:
         before, after = place_of(allocation.client), place_of(client)
         shares = len(allocation.relayed)
         if before != after:
-            if self.books.take((Want(after, shares, self._limits.allocations_per_address),)):
+            if self.books.take({after: shares}, self._most):
                 raise self.exceeded("address", 486)
             self.books.give({before: shares})
         del self._by_client[allocation.client]

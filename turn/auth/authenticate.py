@@ -7,7 +7,7 @@ from turn.auth.nonce import Feature, Nonces, has_password_algorithms
 from turn.auth.third_party import Grant, ThirdParty
 from turn.codec import registry
 from turn.codec.errors import StunError
-from turn.codec.integrity import Integrity, verify
+from turn.codec.integrity import NONE, WITH_SHA1, WITH_SHA256, Integrity, verify
 from turn.codec.message import Message
 from turn.codec.values import Address, Algorithm
 
@@ -44,7 +44,7 @@ class Authenticator:
         credentials: Credentials,
         nonce_key: bytes,
         nonce_lifetime: float,
-        minimum: Integrity = Integrity.SHA1,
+        minimum: Integrity = WITH_SHA1,
         third_party: ThirdParty | None = None,
     ) -> None:
         self._realm = realm
@@ -75,8 +75,8 @@ class Authenticator:
         :param granted: what the client showed a token for when it began.
         :raises StunError: 401 or 438 with REALM, a fresh NONCE and PASSWORD-ALGORITHMS, or 400.
         """
-        if message.integrity is Integrity.NONE:
-            raise self._challenge(401, client, now)
+        if message.integrity is NONE:
+            raise self.challenge(401, client, now)
         nonce = message.get(registry.NONCE)
         if nonce is None or not message.has(registry.REALM):
             raise StunError(400)
@@ -88,10 +88,30 @@ class Authenticator:
         if identity is None:
             identity = self._by_password(message, username, nonce, wall)
         if identity is None:
-            raise self._challenge(401, client, now, self._why_not(message, username, wall))
+            raise self.challenge(401, client, now, self._why_not(message, username, wall))
         if not self._nonces.is_fresh(nonce, client.host, now.wall):
-            raise self._challenge(438, client, now)
+            raise self.challenge(438, client, now)
         return identity
+
+    def challenge(self, code: int, client: Address, now: Now, why: str = "") -> StunError:
+        """What to answer with REALM, a fresh NONCE and PASSWORD-ALGORITHMS (RFC 8489 §9.2.3.1).
+
+        :param code: 401 or 438.
+        :param why: for the operator.
+        """
+        nonce = self._nonces.make(client.host, client.port, now.wall)
+        asked = self.third_party
+        named = ((registry.THIRD_PARTY_AUTHORIZATION, asked.name),) if asked else ()
+        return StunError(
+            code,
+            attributes=(
+                (registry.REALM, self._realm),
+                (registry.NONCE, nonce),
+                (registry.PASSWORD_ALGORITHMS, self._offered),
+                *named,
+            ),
+            why=why,
+        )
 
     def _username(self, message: Message) -> str | None:
         """The name that a message gives, or hides in a hash that we know.
@@ -140,7 +160,7 @@ class Authenticator:
         """Who knows a password. :raises StunError: 400, somebody bids down."""
         algorithm = self._algorithm(message, nonce)
         negotiated = message.has(registry.PASSWORD_ALGORITHM)
-        integrity = Integrity.SHA256 if negotiated else Integrity.SHA1
+        integrity = WITH_SHA256 if negotiated else WITH_SHA1
         accounts = self._credentials.accounts(username, wall) if username is not None else ()
         nobody = self._credentials.nobody
         for account in accounts or (nobody,):
@@ -164,8 +184,8 @@ class Authenticator:
         return chosen.number
 
     def _is_enough(self, message: Message, algorithm: int) -> bool:
-        return self._minimum is Integrity.SHA1 or (
-            algorithm == PasswordAlgorithm.SHA256 and message.integrity is Integrity.SHA256
+        return self._minimum is WITH_SHA1 or (
+            algorithm == PasswordAlgorithm.SHA256 and message.integrity is WITH_SHA256
         )
 
     def _why_not(self, message: Message, username: str | None, wall: float | None) -> str:
@@ -181,18 +201,3 @@ class Authenticator:
         if self._minimum is Integrity.SHA256 and message.integrity is not Integrity.SHA256:
             return 'the client knows only SHA-1, and turn.auth_minimum is "sha256"'
         return "the password is not the user's, or turn.secret did not make it"
-
-    def _challenge(self, code: int, client: Address, now: Now, why: str = "") -> StunError:
-        nonce = self._nonces.make(client.host, client.port, now.wall)
-        asked = self.third_party
-        named = ((registry.THIRD_PARTY_AUTHORIZATION, asked.name),) if asked else ()
-        return StunError(
-            code,
-            attributes=(
-                (registry.REALM, self._realm),
-                (registry.NONCE, nonce),
-                (registry.PASSWORD_ALGORITHMS, self._offered),
-                *named,
-            ),
-            why=why,
-        )

@@ -39,7 +39,6 @@ class StunError(Exception):
     def __init__(
         self, code: int, *, attributes: tuple[tuple[Any, Any], ...] = (), why: str = ""
     ) -> None:
-        super().__init__(code)
         self.code = code
         self.reason = REASONS[code]
         self.attributes = attributes

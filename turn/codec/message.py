@@ -10,11 +10,19 @@ then attributes: number 16 bits, length 16 bits, value, zeros up to a multiple o
 """
 
 import struct
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from turn.codec import registry
 from turn.codec.errors import Malformed
-from turn.codec.integrity import Integrity, digest, fingerprint_of
+from turn.codec.integrity import (
+    NONE,
+    WITH_SHA1,
+    WITH_SHA256,
+    Integrity,
+    digest,
+    fingerprint_of,
+)
 from turn.codec.registry import Attribute, Attributes, MessageClass
 from turn.codec.values import MAGIC_COOKIE
 
@@ -34,8 +42,7 @@ PROTECTION = frozenset({SHA1, SHA256, FINGERPRINT})
 # What still counts behind an integrity attribute (RFC 8489 §14.5, §14.6).
 AFTER_SHA1 = frozenset({SHA256, FINGERPRINT})
 AFTER_SHA256 = frozenset({FINGERPRINT})
-# By the two class bits; an enum's own lookup costs as much as reading an attribute.
-CLASSES = tuple(MessageClass)
+NOTHING: frozenset[int] = frozenset()
 
 
 class Message:
@@ -54,11 +61,10 @@ class Message:
 
     def __init__(self, raw: bytes, message_type: int, transaction_id: bytes) -> None:
         self.raw = raw
-        self.method = message_type & 0xF | message_type >> 1 & 0x70 | message_type >> 2 & 0xF80
-        """A ``registry.Method``, or a number that is none."""
-        self.message_class = CLASSES[message_type >> 4 & 1 | message_type >> 7 & 2]
+        self.method, self.message_class = _parts_of(message_type)
+        """A ``registry.Method``, or a number that is none; and the class."""
         self.transaction_id = transaction_id
-        self.integrity = Integrity.NONE
+        self.integrity = NONE
         """The strongest integrity attribute that the message has."""
         self.integrity_offset = 0
         """Where that attribute begins in ``raw``."""
@@ -77,25 +83,29 @@ class Message:
         offset, size = HEADER_BYTES, len(raw)
         while offset < size:
             number, length = unpack_head(raw, offset)
-            start = offset + 4
-            end = start + length
+            end = offset + 4 + length
             if end > size:
                 raise Malformed("an attribute that is cut off")
             if counting is None or number in counting:
-                if number in first:
-                    self._more.append((number, raw[start:end]))
-                else:
-                    first[number] = raw[start:end]
                 if number in PROTECTION:
-                    if number == FINGERPRINT:
-                        _check_fingerprint_untrusted(raw, offset, length)
-                    elif number == SHA1:
-                        self.integrity, counting = Integrity.SHA1, AFTER_SHA1
-                        self.integrity_offset = offset
-                    else:
-                        self.integrity, counting = Integrity.SHA256, AFTER_SHA256
-                        self.integrity_offset = offset
-            offset = end + (-length & 3)
+                    counting = self._protect_untrusted(number, offset, length)
+                if number not in first:
+                    first[number] = raw[offset + 4 : end]
+                else:
+                    self._more.append((number, raw[offset + 4 : end]))
+            offset = end + 3 & ~3
+
+    def _protect_untrusted(self, number: int, offset: int, length: int) -> frozenset[int]:
+        """Take in an attribute of ``PROTECTION``; gives those that count behind it."""
+        if number == FINGERPRINT:
+            _check_fingerprint_untrusted(self.raw, offset, length)
+            return NOTHING
+        self.integrity_offset = offset
+        if number == SHA1:
+            self.integrity = WITH_SHA1
+            return AFTER_SHA1
+        self.integrity = WITH_SHA256
+        return AFTER_SHA256
 
     def get(self, attribute: Attribute[T]) -> T | None:
         """The value of the first attribute of this kind (RFC 8489 §14), None where there is none.
@@ -119,6 +129,8 @@ class Message:
 
     def unknown_required(self, known: frozenset[int]) -> tuple[int, ...]:
         """The comprehension-required attributes that are not ``known``, each once, in order."""
+        if known.issuperset(self._first):  # as they mostly are
+            return ()
         return tuple([n for n in self._first if n < 0x8000 and n not in known])
 
 
@@ -151,7 +163,7 @@ def build(
     attributes: Attributes,
     *,
     key: bytes | None = None,
-    integrity: Integrity = Integrity.NONE,
+    integrity: Integrity = NONE,
     fingerprint: bool = False,
 ) -> bytes:
     """Write a message.
@@ -173,7 +185,7 @@ def build(
     if protection:
         if key is None:
             raise ValueError("an integrity attribute needs a key")
-        number = SHA1 if integrity is Integrity.SHA1 else SHA256
+        number = SHA1 if integrity is WITH_SHA1 else SHA256
         message += ATTRIBUTE_HEAD.pack(number, integrity.size) + digest(integrity, key, message)
     if fingerprint:
         length = len(message) - HEADER_BYTES + FINGERPRINT_ATTRIBUTE.size
@@ -182,6 +194,14 @@ def build(
     return message
 
 
+@lru_cache(maxsize=64)
+def _parts_of(message_type: int) -> tuple[int, MessageClass]:
+    """The method and the class of a message, taken apart (RFC 8489 §5)."""
+    method = message_type & 0xF | message_type >> 1 & 0x70 | message_type >> 2 & 0xF80
+    return method, MessageClass(message_type >> 4 & 1 | message_type >> 7 & 2)
+
+
+@lru_cache(maxsize=64)
 def _type_of(method: int, message_class: MessageClass) -> int:
     """The bits of the class lie between those of the method (RFC 8489 §5)."""
     return (

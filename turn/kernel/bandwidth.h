@@ -34,19 +34,19 @@ INLINE int take(struct bucket *bucket, __u64 now, __u64 cost)
     return BUSY;
 }
 
-INLINE struct bucket *bucket_of(const struct meter *meter, __u32 place)
+INLINE struct bucket *bucket_of(const __u32 *indices, __u32 place)
 {
-    __u32 index = meter->buckets[place];
+    __u32 index = indices[place];
     return index ? lookup(&buckets, &index) : 0;
 }
 
 /* A function of its own, as most relays have no limits. */
 SECTION(PLACE)
-static __attribute__((noinline)) int charge(const struct meter *meter, __u32 payload)
+static __attribute__((noinline)) int charge(const __u32 *indices, __u32 payload)
 {
     __u64 now = coarse_now() * TICKS;
     for (__u32 i = 0; i < MOST_LIMITS; i++) {
-        struct bucket *bucket = bucket_of(meter, i);
+        struct bucket *bucket = bucket_of(indices, i);
         if (!bucket)
             break;
         int result = take(bucket, now, payload * bucket->price >> PRICE_SHIFT);
@@ -55,7 +55,7 @@ static __attribute__((noinline)) int charge(const struct meter *meter, __u32 pay
         if (result == EMPTY)
             __sync_fetch_and_add(&bucket->refused, 1);
         for (__u32 j = 0; j < i; j++) {
-            struct bucket *earlier = bucket_of(meter, j);
+            struct bucket *earlier = bucket_of(indices, j);
             if (earlier)
                 __sync_fetch_and_add(&earlier->full, -(payload * earlier->price >> PRICE_SHIFT));
         }

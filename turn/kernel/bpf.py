@@ -6,7 +6,7 @@ import mmap
 import os
 import platform
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
@@ -46,6 +46,8 @@ XDP_CONTEXT = struct.Struct("=6I")
 ATTRIBUTE_BYTES: Final = 128
 NAME_BYTES = 15
 LOG_BYTES = 1 << 18
+LOADS = 5
+"""Of one program: so often signals may disturb it."""
 ROOM_BYTES = 256
 """How much longer a program may make a frame."""
 
@@ -163,6 +165,17 @@ class Map:
         os.close(self.fd)
 
 
+def _unless_disturbed(load: Callable[[], int]) -> int:
+    """What a load gives: a signal that comes makes the verifier give up, and it may begin anew."""
+    for _ in range(LOADS - 1):
+        try:
+            return load()
+        except BpfError as error:
+            if error.errno != errno.EAGAIN:
+                raise
+    return load()
+
+
 def load_program(kind: int, name: str, code: bytes, terms: str) -> int:
     """Load a program for tc and tcx, XDP, or a tracepoint; gives its descriptor.
 
@@ -189,12 +202,12 @@ def load_program(kind: int, name: str, code: bytes, terms: str) -> int:
 
     what = f"loading the program {name}"
     try:
-        return call(PROGRAM_LOAD, what, attribute(0))
+        return _unless_disturbed(lambda: call(PROGRAM_LOAD, what, attribute(0)))
     except BpfError as error:
         if error.errno not in {errno.EINVAL, errno.EACCES}:
             raise
     try:  # once more, for the verifier's words
-        return call(PROGRAM_LOAD, what, attribute(1))
+        return _unless_disturbed(lambda: call(PROGRAM_LOAD, what, attribute(1)))
     except BpfError as error:
         words = log.split(b"\0", 1)[0].decode(errors="replace").strip().splitlines()[-4:]
         raise BpfError(

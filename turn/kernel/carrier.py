@@ -5,16 +5,16 @@ family. All other packets go through user space; both take of the same token buc
 """
 
 import asyncio
+import errno
 import secrets
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import structlog
 
-from turn.codec.indication import data_indication_header
 from turn.codec.values import Address
 from turn.kernel.bpf import BpfError
 from turn.kernel.buckets import Buckets
@@ -23,9 +23,9 @@ from turn.kernel.hops import Hops, Passage
 from turn.kernel.inherited import Inherited
 from turn.kernel.layout import INDEX, PORTS_PER_WORD, WORD, Way
 from turn.kernel.loader import Lent, attach, borrow, explained
-from turn.kernel.meters import Meters
 from turn.kernel.plane import Unavailable
 from turn.kernel.rtnetlink import Netlink, News
+from turn.kernel.ways import Table, Ways
 from turn.kernel.xdp import Hook
 from turn.routes import NOTHING, ONE_PACKET, Carried, FiveTuple, Route, ThroughProxy, Transport
 from turn.stats import DropReason
@@ -43,17 +43,29 @@ WORTH = 8
 
 
 class Offload:
-    """A route that the program carries: two ways, a meter each."""
+    """A route that the program carries: two ways."""
 
-    __slots__ = ("client", "number", "peer", "ways")
+    __slots__ = ("client", "numbers", "peer", "table")
 
-    def __init__(self, ways: tuple[Way, Way], number: int, client: Passage, peer: Passage) -> None:
-        self.ways = ways
-        """From the client, from the peer."""
-        self.number = number
-        """Its meters are at twice this, and at the next."""
+    def __init__(self, table: Table, client: Passage, peer: Passage) -> None:
+        self.table = table
         self.client = client
         self.peer = peer
+        self.numbers: list[int] = []
+        """Of the ways in the table: from the client, from the peer."""
+
+    def hops(self, index: int) -> tuple[int, int]:
+        """Where the packets of a way come from, and where they go to."""
+        ends = self.client.index, self.peer.index
+        return ends if index == 0 else (ends[1], ends[0])
+
+    @property
+    def carried(self) -> Carried:
+        """What went by it."""
+        if len(self.numbers) < 2:  # it was not written whole
+            return NOTHING
+        sent, received = (self.table.read(number) for number in self.numbers)
+        return Carried(*sent[:2], *received[:2], sent[2] + received[2])
 
 
 GONE = "the process that lent the kernel program took it away; the next one that lends it is used"
@@ -93,6 +105,7 @@ class KernelPlane:
                 raise Unavailable(explained(error)) from None
             self._undo = undo.pop_all()
         self._offloads: dict[Route, Offload] = {}
+        self._retired = NOTHING
         self._waiting: set[Route] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -104,11 +117,10 @@ class KernelPlane:
         self._news = News()
         undo.callback(self._news.close)
         self._maps = self._attached.maps
-        self._inherited = Inherited(self._maps)
-        self._meters = Meters(self._maps["meters"], self._inherited.numbers)
-        undo.callback(self._meters.close)
-        self._left_buckets = set[int]().union(*map(self._meters.limits, self._inherited.numbers))
-        self._buckets = Buckets(self._maps["buckets"], self._left_buckets)
+        self._ways = Ways(self._maps)
+        undo.callback(self._ways.close)
+        self._inherited = Inherited(self._ways, self._maps["ports"])
+        self._buckets = Buckets(self._maps["buckets"], self._inherited.buckets)
         undo.callback(self._buckets.close)
         self._hops = Hops(self._netlink, self._write_hop, self._inherited.hops)
         self._ports = dict(self._inherited.ports)
@@ -151,11 +163,9 @@ class KernelPlane:
 
     def restored(self) -> None:
         """Every route that an earlier process has left is written again: clean up the rest."""
-        self._inherited.clean()
-        for number in self._inherited.numbers:
-            self._meters.free(number)
+        self._retired = self._retired.plus(self._inherited.clean())
         self._hops.free(self._inherited.hops)
-        self._buckets.free(self._left_buckets)
+        self._buckets.free(self._inherited.buckets)
 
     def stop(self) -> None:
         """Take everything out of the kernel again."""
@@ -201,35 +211,43 @@ class KernelPlane:
         limits = self._buckets.lend(route.sending, route.receiving)
         if limits is None:
             return
-        ways = ways_of(route)
-        number = self._inherited.take(ways)
-        if number is None:
-            number = self._meters.take()
-        if number is None:
-            self._buckets.take_back(route.sending, route.receiving)
-            return
         client, server = route.client.client.host, route.client.server.host
-        offload = Offload(
-            ways,
-            number,
+        offload = self._offloads[route] = Offload(
+            self._ways.of(6 if ":" in client else 4),
             self._hops.acquire(server, client),
             self._hops.acquire(route.relayed.host, route.wire_peer.host),
         )
-        self._offloads[route] = offload
         try:
             self._open_port(route.client.server.port)
-            self._meters.limit(number, *limits)
-            self._meters.move(number, route.expires)
-            self._write_ways(offload)
+            self._write_ways(route, offload, limits)
         except BpfError as error:
             self._drop(route)
             log.warning("user space carries a route", reason=error.strerror)
+
+    def _write_ways(
+        self, route: Route, offload: Offload, limits: Sequence[tuple[int, ...]]
+    ) -> None:
+        """Write a route's ways, or go on with them as they are. :raises BpfError: no place."""
+        table, label = offload.table, secrets.token_bytes(12)
+        for index, way in enumerate(ways_of(route)):
+            hops = offload.hops(index)
+            number = self._inherited.take(way)
+            if number is None:
+                number = table.write(way, hops, route.expires, limits[index], label)
+            else:
+                table.lead(number, hops)
+                table.limit(number, limits[index])
+                table.move(number, route.expires)
+            if number is None:
+                raise BpfError(errno.ENOSPC, "its places among the kernel's routes are taken")
+            offload.numbers.append(number)
 
     def refreshed(self, route: Route) -> None:
         """Move the end of a route: one store into shared memory a way."""
         offload = self._offloads.get(route)
         if offload is not None:
-            self._meters.move(offload.number, route.expires)
+            for number in offload.numbers:
+                offload.table.move(number, route.expires)
 
     def removed(self, route: Route) -> None:
         """Close a route; not one packet takes it from here on."""
@@ -239,12 +257,15 @@ class KernelPlane:
 
     def carried(self) -> Carried:
         """What went by this plane, in all."""
-        return self._meters.total([offload.number for offload in self._offloads.values()])
+        total = self._retired
+        for offload in self._offloads.values():
+            total = total.plus(offload.carried)
+        return total
 
     def carried_by(self, route: Route) -> Carried:
         """What went by this plane on one route."""
         offload = self._offloads.get(route)
-        return self._meters.read(offload.number) if offload is not None else NOTHING
+        return offload.carried if offload is not None else NOTHING
 
     def dropped(self) -> Counter[DropReason]:
         """Packets that ended in the kernel, by why."""
@@ -254,19 +275,12 @@ class KernelPlane:
 
     def _drop(self, route: Route) -> None:
         offload = self._offloads.pop(route)
-        self._meters.free(offload.number)
+        for number in offload.numbers:
+            offload.table.free(number)
+        self._retired = self._retired.plus(offload.carried)
         self._buckets.take_back(route.sending, route.receiving)
-        for way in offload.ways:
-            self._maps[way.map].delete(way.key())
         self._hops.release(offload.client)
         self._hops.release(offload.peer)
-
-    def _write_ways(self, offload: Offload) -> None:
-        ends = (offload.client.index, offload.peer.index)
-        for index, way in enumerate(offload.ways):
-            behind, ahead = ends if index == 0 else ends[::-1]
-            value = way.value(2 * offload.number + index, behind, ahead)
-            self._maps[way.map].update(way.key(), value)
 
     def _open_port(self, port: int) -> None:
         """Have the program look for channel numbers in packets to this port."""
@@ -290,7 +304,8 @@ class KernelPlane:
         changed = set(self._hops.refresh())
         for offload in self._offloads.values():
             if changed and (offload.client in changed or offload.peer in changed):
-                self._write_ways(offload)
+                for index, number in enumerate(offload.numbers):
+                    offload.table.lead(number, offload.hops(index))
 
     def _keep(self) -> None:
         self._hops.keep()
@@ -327,8 +342,7 @@ def ways_of(route: Route) -> tuple[Way, Way]:
             Way(client, server, relayed, peer, channel_in=channel),
             Way(peer, relayed, server, client, channel_out=channel),
         )
-    header = data_indication_header(secrets.token_bytes(12), route.peer)
     return (
         Way(client, server, relayed, peer, named=route.peer),
-        Way(peer, relayed, server, client, header=header),
+        Way(peer, relayed, server, client, shown=route.peer),
     )

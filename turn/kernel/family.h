@@ -7,6 +7,7 @@
 #define JOIN(stem, family) JOINED(stem, family)
 #define OF(stem) JOIN(stem, FAMILY)
 #define INDICATION ((__u32)JOIN(INDICATION, FAMILY))
+#define ROWS (JOIN(MOST_WAYS, FAMILY) / ROW)
 #define START (ETHERNET + (__u32)sizeof(struct OF(head)))
 #define COPY(to, from) __builtin_memcpy(to, from, sizeof(to))
 
@@ -33,8 +34,8 @@ INLINE void OF(rewrite_udp)(const struct OF(head) *old, struct OF(head) *new,
 {
     const struct udphdr *before = &old->udp;
     struct udphdr *after = &new->udp;
-    after->source = way->source_port;
-    after->dest = way->destination_port;
+    after->source = way->new_source_port;
+    after->dest = way->new_destination_port;
     after->len = htons(length_after(step));
     after->check = 0;
     if (!before->check)
@@ -47,20 +48,75 @@ INLINE void OF(rewrite_udp)(const struct OF(head) *old, struct OF(head) *new,
     after->check = sum ? sum : 0xffff;
 }
 
-/* The way of ChannelData from a client. */
-INLINE struct OF(way) *OF(find_channel)(const struct OF(head) *old, const void *payload,
-                                        struct step *step)
+/* The sum of products of pairs (NH, which UMAC is made of): two keys meet as rarely as can be, so
+ * long as nobody knows the seed. */
+INLINE __u64 OF(hash)(const struct OF(key) *key, const struct seed *seed)
 {
-    struct OF(key) key = {.source_port = old->udp.source, .destination_port = old->udp.dest};
-    COPY(key.source, &old->ip.saddr);
-    COPY(key.destination, &old->ip.daddr);
-    key.channel = unwrap_channel(payload, ntohs(old->udp.len), step);
-    return key.channel ? lookup(&OF(ways), &key) : 0;
+    const __u32 *words = (void *)key, *secret = seed->words;
+    const __u32 plain = offsetof(struct OF(key), peer) / 4, all = sizeof *key / 4;
+    __u64 sum = 0;
+#pragma unroll
+    for (__u32 i = 0; i < plain; i += 2)
+        sum += (__u64)(__u32)(words[i] + secret[i]) * (__u32)(words[i + 1] + secret[i + 1]);
+    if (key->channel == htons(NAMED)) {
+#pragma unroll
+        for (__u32 i = plain; i < all; i += 2)
+            sum += (__u64)(__u32)(words[i] + secret[i]) * (__u32)(words[i + 1] + secret[i + 1]);
+    }
+    return (sum ^ sum >> 32) * MIX;
 }
 
-/* The way of a Send indication from a client; 0: it is not of the plain shape, or has none. */
-INLINE struct OF(way) *OF(find_named)(context *ctx, const struct OF(head) *old,
-                                      struct step *step)
+INLINE int OF(is_way_of)(const struct OF(key) *key, const struct OF(way) *way)
+{
+    if (way->source_port != key->source_port || way->destination_port != key->destination_port ||
+        way->channel != key->channel)
+        return 0;
+#pragma unroll
+    for (__u32 i = 0; i < sizeof key->source / 4; i++)
+        if (way->source[i] != key->source[i] || way->destination[i] != key->destination[i])
+            return 0;
+    if (key->channel != htons(NAMED))
+        return 1;
+#pragma unroll
+    for (__u32 i = 0; i < sizeof key->peer / 4; i++)
+        if (way->header[i] != key->peer[i])
+            return 0;
+    return *(__be16 *)&way->header[sizeof key->peer / 4] == key->peer_port;
+}
+
+/* The way of a packet, or 0. */
+INLINE struct OF(way) *OF(find)(const struct OF(key) *key)
+{
+    __u32 zero = 0;
+    struct seed *seed = lookup(&seeds, &zero);
+    if (!seed)
+        return 0;
+    __u64 hash = OF(hash)(key, seed);
+    for (__u32 i = 0; i < 2 * ROW; i++) {
+        __u32 row = (i < ROW ? hash >> FIRST_ROW : hash >> SECOND_ROW) & (ROWS - 1);
+        __u32 place = row * ROW + i % ROW;
+        struct OF(way) *way = lookup(&OF(ways), &place);
+        if (way && OF(is_way_of)(key, way))
+            return way;
+    }
+    return 0;
+}
+
+/* The same of a packet that would come from a peer. */
+INLINE struct OF(way) *OF(find_next)(const struct OF(way) *way)
+{
+    struct OF(key) key = {
+        .source_port = way->new_source_port,
+        .destination_port = way->new_destination_port,
+    };
+    COPY(key.source, way->new_source);
+    COPY(key.destination, way->new_destination);
+    return OF(find)(&key);
+}
+
+/* Whom a Send indication names; 0: it is not of the plain shape. */
+INLINE int OF(read_send)(context *ctx, const struct OF(head) *old, struct OF(key) *key,
+                         struct step *step)
 {
     void *data;
     if (!view(ctx, START + INDICATION, &data))
@@ -70,16 +126,11 @@ INLINE struct OF(way) *OF(find_named)(context *ctx, const struct OF(head) *old,
     step->taken_front = INDICATION;
     if (!is_plain_send(head, data + START + INDICATION - PAD, STUN_FAMILY, ntohs(old->udp.len), step))
         return 0;
-    struct OF(name) name = {
-        .source_port = old->udp.source,
-        .destination_port = old->udp.dest,
-        .peer_port = head->port ^ htons(COOKIE >> 16),
-    };
-    COPY(name.source, &old->ip.saddr);
-    COPY(name.destination, &old->ip.daddr);
+    key->channel = htons(NAMED);
+    key->peer_port = head->port ^ htons(COOKIE >> 16);
 #pragma unroll
-    for (__u32 i = 0; i < sizeof name.peer / 4; i++) /* masked by cookie and transaction id */
-        name.peer[i] = words[sizeof *head / 4 + i] ^ words[1 + i];
+    for (__u32 i = 0; i < sizeof key->peer / 4; i++) /* masked by cookie and transaction id */
+        key->peer[i] = words[sizeof *head / 4 + i] ^ words[1 + i];
     step->sum = 0;
 #pragma unroll
     for (__u32 i = 0; i < INDICATION / 4; i++)
@@ -100,23 +151,13 @@ INLINE struct OF(way) *OF(find_named)(context *ctx, const struct OF(head) *old,
         step->taken_tail += behind;
         step->sum += gone;
     }
-    return lookup(&OF(names), &name);
-}
-
-/* The way of a packet from a peer, by the addresses that it has or would have. */
-INLINE struct OF(way) *OF(find_peer)(const void *source, const void *destination, __be16 source_port,
-                                     __be16 destination_port)
-{
-    struct OF(key) key = {.source_port = source_port, .destination_port = destination_port};
-    COPY(key.source, source);
-    COPY(key.destination, destination);
-    return lookup(&OF(ways), &key);
+    return 1;
 }
 
 INLINE void OF(wrap)(const struct OF(way) *way, struct step *step)
 {
-    if (way->channel)
-        wrap_in_channel(way->channel, step);
+    if (way->wrap)
+        wrap_in_channel(way->wrap, step);
     else
         wrap_in_indication(way->header, INDICATION, step);
 }
@@ -129,11 +170,11 @@ INLINE int OF(write)(context *ctx, const struct OF(head) *new, const struct OF(w
     if (!step->put_front) {
         if (!view(ctx, START, &data))
             return 0;
-    } else if (way->channel) {
+    } else if (way->wrap) {
         if (!view(ctx, START + CHANNEL, &data))
             return 0;
         __be16 *header = data + START;
-        header[0] = way->channel;
+        header[0] = way->wrap;
         header[1] = htons(step->payload);
     } else {
         if (!view(ctx, START + INDICATION, &data))
@@ -151,37 +192,51 @@ INLINE int OF(write)(context *ctx, const struct OF(head) *new, const struct OF(w
     return 1;
 }
 
+INLINE int OF(pay)(const struct OF(way) *way, __u32 payload)
+{
+    return way->behind & LIMITED ? charge(way->buckets, payload) : TAKEN;
+}
+
+INLINE void OF(count)(struct OF(way) *way, __u32 payload)
+{
+    __sync_fetch_and_add(&way->TALLY, 1);
+    __sync_fetch_and_add(&way->bytes, payload);
+}
+
 INLINE int OF(relay)(context *ctx)
 {
     void *data;
     if (!view(ctx, START + CHANNEL, &data) || !OF(is_plain)(ctx, data + ETHERNET))
         return UP;
     struct OF(head) old = *(struct OF(head) *)(data + ETHERNET), new;
-    struct OF(way) *way, *next = 0;
+    struct OF(key) key = {.source_port = old.udp.source, .destination_port = old.udp.dest};
     struct step step = {};
-    if (!is_listening(old.udp.dest)) {
-        way = OF(find_peer)(&old.ip.saddr, &old.ip.daddr, old.udp.source, old.udp.dest);
-        if (!way)
+    COPY(key.source, &old.ip.saddr);
+    COPY(key.destination, &old.ip.daddr);
+    int is_from_client = is_listening(old.udp.dest);
+    if (is_from_client) {
+        if (*(__be16 *)(data + START) != htons(NAMED))
+            key.channel = unwrap_channel(data + START, ntohs(old.udp.len), &step);
+        else if (!OF(read_send)(ctx, &old, &key, &step))
             return UP;
+        if (!key.channel)
+            return UP;
+    }
+    struct OF(way) *way = OF(find)(&key), *next = 0;
+    if (!way)
+        return UP;
+    if (!is_from_client) {
         step.payload = ntohs(old.udp.len) - UDP;
         OF(wrap)(way, &step);
-    } else {
-        if (*(__be16 *)(data + START) != htons(SEND_TYPE))
-            way = OF(find_channel)(&old, data + START, &step);
-        else
-            way = OF(find_named)(ctx, &old, &step);
-        if (!way)
-            return UP;
+    } else if (is_local(way->ahead)) {
         /* The peer may be a client of this relay: what would come out there, at once. */
-        if (is_local(way->ahead))
-            next = OF(find_peer)(way->source, way->destination, way->source_port,
-                                 way->destination_port);
+        next = OF(find_next)(way);
         if (next)
             OF(wrap)(next, &step);
     }
     struct OF(way) *last = next ? next : way;
-    struct meter *meter = living(way->meter), *next_meter = next ? living(next->meter) : meter;
-    if (!meter || !next_meter || !came_from(ctx, way->behind))
+    __u64 now = coarse_now();
+    if (way->expires <= now || last->expires <= now || !came_from(ctx, way->behind))
         return UP;
     struct hop *ahead = next_hop(ctx, last->ahead, sizeof old.ip + length_after(&step));
     if (!ahead || !can_leave(ahead))
@@ -190,11 +245,11 @@ INLINE int OF(relay)(context *ctx)
     __u16 doubtful = old.udp.check == OF(pseudo_sum)(&old) ? old.udp.check : 0;
     if (doubtful && !TELLS_PARTIAL)
         return UP;
-    int paid = pay(meter, step.payload);
+    int paid = OF(pay)(way, step.payload);
     if (paid == TAKEN && next) {
-        paid = pay(next_meter, step.payload);
+        paid = OF(pay)(next, step.payload);
         if (paid == EMPTY) /* the one has sent it, the other may not have it */
-            count(meter, step.payload);
+            OF(count)(way, step.payload);
     }
     if (paid != TAKEN)
         return paid == EMPTY ? LOST : UP;
@@ -206,16 +261,17 @@ INLINE int OF(relay)(context *ctx)
     if (resized == PSEUDO)
         new.udp.check = OF(pseudo_sum)(&new);
     if (resized == SPOILED || !OF(write)(ctx, &new, last, &step, ahead)) {
-        __sync_fetch_and_add(&meter->spoiled, 1);
+        __sync_fetch_and_add(&way->spoiled, 1);
         return LOST;
     }
-    count(meter, step.payload);
+    OF(count)(way, step.payload);
     if (next)
-        count(next_meter, step.payload);
+        OF(count)(next, step.payload);
     return leave(ahead);
 }
 
 #undef START
+#undef ROWS
 #undef INDICATION
 #undef COPY
 #undef OF

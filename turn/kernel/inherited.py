@@ -1,65 +1,68 @@
 """What another process has written into the maps, and died or was replaced: packets go by it still.
 
-A route that is written again finds its ways here and goes on with their meters; what nobody has
+A way that is written again is found here and goes on, with what it has counted; what nobody has
 asked for when all is written again is cleaned away.
 """
 
-from collections.abc import Mapping
-
 from turn.codec.values import Address
 from turn.kernel.bpf import Map
-from turn.kernel.layout import INDEX, PORT_WORDS, TUPLE, WAY_END, WORD, Way, named_in
-from turn.routes import FiveTuple, Transport
-
-Place = tuple[str, bytes]
-"""A map's name and a key."""
+from turn.kernel.layout import INDEX, PORT_WORDS, WORD, Found, Way
+from turn.kernel.ways import Table, Ways
+from turn.routes import NOTHING, Carried, FiveTuple, Transport
 
 
 class Inherited:
-    """The ways that are there, by their place."""
+    """The ways that are there, by their keys."""
 
-    def __init__(self, maps: Mapping[str, Map]) -> None:
-        self._maps = maps
-        self._ways: dict[Place, tuple[int, int, int]] = {}
-        for family in (4, 6):
-            for name in (f"ways{family}", f"names{family}"):
-                for key, value in maps[name].items():
-                    meter, behind, ahead, _ = WAY_END[family].unpack_from(value, TUPLE[family].size)
-                    self._ways[name, key] = meter, behind, ahead
-        self.numbers = {meter // 2 for meter, _, _ in self._ways.values()}
-        """Of the routes."""
-        self.hops = {hop for _, *hops in self._ways.values() for hop in hops if hop}
+    def __init__(self, ways: Ways, ports: Map) -> None:
+        self._ports = ports
+        self._ways: dict[bytes, tuple[Table, int, Found]] = {}
+        self.hops: set[int] = set()
         """Places of the next hops that they use."""
+        self.buckets: set[int] = set()
+        """Places of the token buckets that they use."""
+        for table, number, found in ways.all():
+            self._ways[found.key] = table, number, found
+            self.hops |= {found.behind, found.ahead} - {0}
+            self.buckets |= found.buckets
         self.ports = {
-            index: int.from_bytes(maps["ports"].get(INDEX.pack(index)) or b"", "little")
+            index: int.from_bytes(ports.get(INDEX.pack(index)) or b"", "little")
             for index in range(PORT_WORDS)
         }
         """The words of the ports that are listened on."""
 
     def named(self) -> list[tuple[FiveTuple, Address]]:
         """Clients and the peers that their Send indications may name."""
-        found = [named_in(key) for name, key in self._ways if name.startswith("names")]
+        found = [way.named for _, _, way in self._ways.values() if way.named]
         return [(FiveTuple(Transport.UDP, client, server), peer) for client, server, peer in found]
 
     def has(self, ways: tuple[Way, Way]) -> bool:
         """Whether packets go by one of these."""
-        return bool(self._ways) and any((way.map, way.key()) in self._ways for way in ways)
+        return bool(self._ways) and any(way.key() in self._ways for way in ways)
 
-    def take(self, ways: tuple[Way, Way]) -> int | None:
-        """The number of a route that has both these ways. They are no longer inherited."""
-        if not self._ways:
+    def take(self, way: Way) -> int | None:
+        """The number of a way, no longer inherited; None: it is not there, or now is another."""
+        found = self._ways.pop(way.key(), None) if self._ways else None
+        if found is None:
             return None
-        one, other = (self._ways.pop((way.map, way.key()), None) for way in ways)
-        if one is None or other is None or other[0] != one[0] + 1 or one[0] % 2:
-            return None
-        self.numbers.discard(one[0] // 2)
-        return one[0] // 2
+        table, number, _ = found
+        if way.is_in(table.value(number)):
+            return number
+        table.free(number)
+        return None
 
-    def clean(self) -> None:
-        """Take out of the maps what nobody has asked for."""
-        for name, key in self._ways:
-            self._maps[name].delete(key)
+    def clean(self) -> Carried:
+        """Take out of the maps what nobody has asked for; gives what went by it."""
+        total = NOTHING
+        for table, number, found in self._ways.values():
+            table.free(number)
+            packets, size, spoiled = table.read(number)
+            sent, received = (packets, size), (0, 0)
+            if not found.is_from_client:
+                sent, received = received, sent
+            total = total.plus(Carried(*sent, *received, spoiled))
         for index, word in self.ports.items():
             if word:
-                self._maps["ports"].update(INDEX.pack(index), WORD.pack(word))
+                self._ports.update(INDEX.pack(index), WORD.pack(word))
         self._ways.clear()
+        return total

@@ -5,29 +5,68 @@ import struct
 from itertools import pairwise
 from typing import NamedTuple
 
+from turn.codec.indication import data_indication_header
 from turn.codec.values import Address, pack_host
 
-# `!` where the addresses and ports are, as they stand in a packet; the machine's order elsewhere.
-TUPLE = {4: struct.Struct("!4s4sHHHxx"), 6: struct.Struct("!16s16sHHHxx")}
-"""Source, destination, their ports, channel: a key, and the first part of a way."""
-NAME = {4: struct.Struct("!4s4sHH4sHxx"), 6: struct.Struct("!16s16sHH16sHxx")}
-"""Source, destination, their ports, the named peer, its port: the key of a Send indication."""
-WAY_END = {4: struct.Struct("=IHH36s"), 6: struct.Struct("=IHH48s")}
-"""Meter, hop behind, hop ahead, what stands before the payload of a Data indication."""
-LAYOUT = 5
+WAY = {
+    4: struct.Struct("=4s4s8s4s4s4sHHQ24x36s12x16s"),
+    6: struct.Struct("=16s16s8s16s16s4sHHQ40x48s16s"),
+}
+"""Source and destination, ``PORTS``, the new ones and their ports, hop behind (and ``LIMITED``),
+hop ahead, expiry, the counters, what stands before the payload of a Data indication (of a Send
+indication's way: the peer that it names), indices of buckets."""
+PORTS = struct.Struct("!HHHH")
+"""Of source and destination, the channel that a packet carries, the one to prepend: one word."""
+NEW_PORTS = struct.Struct("!HH")
+HOPS = struct.Struct("=HH")
+PEER = {4: struct.Struct("!4sH2x"), 6: struct.Struct("!16sH6x")}
+"""The second part of a key: the peer that a Send indication names."""
+INDICATION = {4: 36, 6: 48}
+"""Bytes of what stands before the payload of an indication of the plain shape."""
+NAMED = 0x0016
+"""In the place of a channel: a Send indication's way (RFC 8656 §16: its type)."""
+LIMITED = 0x8000
+"""Beside the hop behind: there are buckets to pass."""
+
+
+class Parts(NamedTuple):
+    """Where the parts of a way are, in words (8 bytes)."""
+
+    ports: int
+    expires: int
+    packets: int
+    bytes: int
+    frames: int
+    spoiled: int
+    header: int
+    buckets: int
+    size: int
+
+    @property
+    def hops(self) -> int:
+        """In half words: just before the expiry."""
+        return 2 * self.expires - 1
+
+
+PARTS = {4: Parts(1, 4, 5, 6, 7, 13, 8, 14, 16), 6: Parts(4, 10, 11, 12, 13, 14, 16, 22, 24)}
+LAYOUT = 6
 """Another number for whatever means something else: pinned maps outlive the process."""
+ROW = 4
+"""Places in a row; a key has two rows."""
+MOST_WAYS4, MOST_WAYS6 = 131072, 65536
+MOST_WAYS = {4: MOST_WAYS4, 6: MOST_WAYS6}
+"""Places for ways of each family."""
+FIRST_ROW, SECOND_ROW = 32, 48
+"""Bits of the hash below the rows' numbers."""
+MIX = 0x9E3779B97F4A7C15
+SEED = struct.Struct("=16I")
 HOP = struct.Struct("=II6s6sI")
 """Device, MTU, destination MAC, source MAC, how it gets there."""
 BY_DEVICE, LOCAL, ACROSS = range(3)
 """Sent by the device; this machine itself; received at once by the far end of a veth."""
-METER = struct.Struct("=QQQQQ16s8x")
-"""Expiry, packets by tc, bytes, packets that were spoiled, packets by XDP, ``LIMITS``."""
-METER_WORDS = METER.size // 8
-EXPIRES, PACKETS, BYTES, SPOILED, FRAMES, LIMITS = range(6)
-"""The words of a meter."""
 MOST_LIMITS = 4
-BUCKETS_OF_METER = struct.Struct(f"={MOST_LIMITS}I")
-"""Indices of buckets; 0: no more. Two words of a meter."""
+BUCKETS_OF_WAY = struct.Struct(f"={MOST_LIMITS}I")
+"""Indices of buckets; 0: no more."""
 BUCKET = struct.Struct("=QQQQ")
 BUCKET_WORDS = BUCKET.size // 8
 FULL, LENT, PRICE, REFUSED = range(4)
@@ -40,7 +79,6 @@ WORD = struct.Struct("=Q")
 INDEX = struct.Struct("=I")
 CRC_POLYNOMIAL = 0xEDB88320
 CRC_WORDS = 4 * 256
-MOST_WAYS = 131072
 MOST_HOPS = 16384
 MOST_DEVICES = 1024
 PORT_WORDS = 1024
@@ -60,57 +98,99 @@ class Way(NamedTuple):
     """The channel number to prepend (peer to client), or 0."""
     named: Address | None = None
     """The peer that a Send indication names (client to peer)."""
-    header: bytes = b""
-    """What to prepend in place of a channel number (peer to client): of a Data indication."""
+    shown: Address | None = None
+    """The peer that a Data indication shows, in place of a channel number (peer to client)."""
 
     @property
     def family(self) -> int:
         """4 or 6."""
         return 6 if ":" in self.source.host else 4
 
-    @property
-    def map(self) -> str:
-        """The map that it is in."""
-        return f"{'names' if self.named else 'ways'}{self.family}"
-
     def key(self) -> bytes:
-        """As the map has it."""
-        if self.named is None:
-            return _tuple(self.source, self.destination, self.channel_in)
-        return NAME[self.family].pack(
+        """What is hashed."""
+        source, destination = pack_host(self.source.host), pack_host(self.destination.host)
+        channel = NAMED if self.named else self.channel_in
+        head = (
+            source + destination + PORTS.pack(self.source.port, self.destination.port, channel, 0)
+        )
+        return head + self._peer() if self.named else head
+
+    def value(
+        self, behind: int, ahead: int, expires: int, buckets: bytes, transaction: bytes
+    ) -> bytes:
+        """As the map has it, before anything has been counted.
+
+        :param behind: hop where packets come from, and ``LIMITED``.
+        :param ahead: hop where they go to.
+        :param expires: nanoseconds of the monotonic clock.
+        :param buckets: ``BUCKETS_OF_WAY``.
+        :param transaction: the id of all Data indications: they are never answered.
+        """
+        header = self._peer() if self.named else b""
+        if self.shown:
+            header = data_indication_header(transaction, self.shown)
+        channel = NAMED if self.named else self.channel_in
+        return WAY[self.family].pack(
             pack_host(self.source.host),
             pack_host(self.destination.host),
-            self.source.port,
-            self.destination.port,
-            pack_host(self.named.host),
-            self.named.port,
+            PORTS.pack(self.source.port, self.destination.port, channel, self.channel_out),
+            pack_host(self.new_source.host),
+            pack_host(self.new_destination.host),
+            NEW_PORTS.pack(self.new_source.port, self.new_destination.port),
+            behind,
+            ahead,
+            expires,
+            header,
+            buckets,
         )
 
-    def value(self, meter: int, behind: int, ahead: int) -> bytes:
-        """As the map has it; ``behind`` and ``ahead`` are hops."""
-        head = _tuple(self.new_source, self.new_destination, self.channel_out)
-        return head + WAY_END[self.family].pack(meter, behind, ahead, self.header)
+    def is_in(self, value: bytes) -> bool:
+        """Whether a way of the map does the same to the same packets."""
+        parts = PARTS[self.family]
+        start = 8 * parts.header
+        end, hops = start + INDICATION[self.family], 4 * parts.hops
+        mine = self.value(0, 0, 0, b"", value[start + 8 : start + 20])
+        return mine[:hops] == value[:hops] and mine[start:end] == value[start:end]
+
+    def _peer(self) -> bytes:
+        assert self.named is not None
+        return PEER[self.family].pack(pack_host(self.named.host), self.named.port)
 
 
-def named_in(key: bytes) -> tuple[Address, Address, Address]:
-    """Client, server and named peer of a Send indication's key."""
-    shape = NAME[4 if len(key) == NAME[4].size else 6]
-    source, destination, source_port, destination_port, peer, peer_port = shape.unpack(key)
-    return (
-        Address(_host(source), source_port),
-        Address(_host(destination), destination_port),
-        Address(_host(peer), peer_port),
+class Found(NamedTuple):
+    """What a way of the map says of itself."""
+
+    key: bytes
+    """``Way.key``."""
+    named: tuple[Address, Address, Address] | None
+    """Client, server and named peer of a Send indication's way."""
+    is_from_client: bool
+    behind: int
+    ahead: int
+    buckets: frozenset[int]
+
+
+def read_way(family: int, value: bytes) -> Found:
+    """Read a way as it is in the map."""
+    source, destination, ports, _, _, _, behind, ahead, _, header, limits = WAY[family].unpack(
+        value
     )
+    source_port, destination_port, channel, _ = PORTS.unpack(ports)
+    key, named = source + destination + ports[:6] + bytes(2), None
+    if channel == NAMED:
+        peer, port = PEER[family].unpack_from(header)
+        key += PEER[family].pack(peer, port)
+        named = (
+            Address(_host(source), source_port),
+            Address(_host(destination), destination_port),
+            Address(_host(peer), port),
+        )
+    buckets = frozenset(BUCKETS_OF_WAY.unpack(limits)) - {0}
+    return Found(key, named, bool(channel), behind & ~LIMITED, ahead, buckets)
 
 
 def _host(address: bytes) -> str:
     return str(ipaddress.ip_address(address))
-
-
-def _tuple(source: Address, destination: Address, channel: int) -> bytes:
-    one, other = pack_host(source.host), pack_host(destination.host)
-    shape = TUPLE[4 if len(one) == 4 else 6]
-    return shape.pack(one, other, source.port, destination.port, channel)
 
 
 def remainders() -> bytes:

@@ -16,18 +16,15 @@ enum {
     FINGERPRINT_BYTES = 8,
     PAD = 4,              /* DATA is padded to a multiple of this */
     SHIFTED = 2048,       /* longest payload that is moved by copying */
-    SEND_TYPE = 0x0016,   /* RFC 8656 §16 */
     PEER_ADDRESS = 0x0012, /* RFC 8656 §18: XOR-PEER-ADDRESS, DATA */
     DATA = 0x0013,
     COOKIE = 0x2112A442, /* RFC 8489 §5 */
 };
 
-MAP(ways4, HASH, struct key4, struct way4, MOST_WAYS, BPF_F_NO_PREALLOC);
-MAP(ways6, HASH, struct key6, struct way6, MOST_WAYS, BPF_F_NO_PREALLOC);
-MAP(names4, HASH, struct name4, struct way4, MOST_WAYS, BPF_F_NO_PREALLOC);
-MAP(names6, HASH, struct name6, struct way6, MOST_WAYS, BPF_F_NO_PREALLOC);
+MAP(ways4, ARRAY, __u32, struct way4, MOST_WAYS4, BPF_F_MMAPABLE);
+MAP(ways6, ARRAY, __u32, struct way6, MOST_WAYS6, BPF_F_MMAPABLE);
+MAP(seeds, ARRAY, __u32, struct seed, 1, 0);
 MAP(hops, ARRAY, __u32, struct hop, MOST_HOPS, 0);
-MAP(meters, ARRAY, __u32, struct meter, MOST_WAYS, BPF_F_MMAPABLE);
 MAP(buckets, ARRAY, __u32, struct bucket, MOST_BUCKETS, BPF_F_MMAPABLE);
 /* A bit a port that we listen on: there a packet's payload begins with a channel number, or is STUN. */
 MAP(ports, ARRAY, __u32, __u64, PORT_WORDS, 0);

@@ -50,8 +50,8 @@ INLINE void readdress4(const struct head4 *old, struct head4 *new, const struct 
     const __u32 *before = (void *)old, *after = (void *)new;
     __u64 sum = 0;
     *new = *old;
-    new->ip.saddr = way->source[0];
-    new->ip.daddr = way->destination[0];
+    new->ip.saddr = way->new_source[0];
+    new->ip.daddr = way->new_destination[0];
     new->ip.tot_len = htons(sizeof new->ip + length_after(step));
     new->ip.ttl = old->ip.ttl - 1;
     new->ip.frag_off = 0;
@@ -67,8 +67,8 @@ INLINE void readdress6(const struct head6 *old, struct head6 *new, const struct 
                        const struct step *step)
 {
     *new = *old;
-    __builtin_memcpy(&new->ip.saddr, way->source, sizeof way->source);
-    __builtin_memcpy(&new->ip.daddr, way->destination, sizeof way->destination);
+    __builtin_memcpy(&new->ip.saddr, way->new_source, sizeof way->new_source);
+    __builtin_memcpy(&new->ip.daddr, way->new_destination, sizeof way->new_destination);
     new->ip.payload_len = htons(length_after(step));
     new->ip.hop_limit = old->ip.hop_limit - 1;
 }

@@ -102,7 +102,7 @@ class Pins:
     def mark(self) -> int:
         """What tells the maps that are pinned from any others; 0: there are none."""
         with suppress(OSError):
-            return (self._maps / "meters").stat().st_ino
+            return (self._maps / "seeds").stat().st_ino
         return 0
 
     def pin_maps(self, maps: Mapping[str, Map]) -> None:

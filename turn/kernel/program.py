@@ -12,7 +12,7 @@ from elftools.elf.relocation import RelocationSection
 from elftools.elf.sections import Section, SymbolTableSection
 
 from turn.kernel.bpf import CLASSIFIER, RAW_TRACEPOINT, XDP, Map, Shape, load_program
-from turn.kernel.layout import INDEX, remainders
+from turn.kernel.layout import INDEX, SEED, remainders
 
 
 class Source(NamedTuple):
@@ -121,6 +121,8 @@ def _make(definitions: Mapping[str, Shape]) -> dict[str, Map]:
             maps[name] = Map.create(name, shape)
         if "remainders" in maps:
             maps["remainders"].update(INDEX.pack(0), remainders())
+        if "seeds" in maps:
+            maps["seeds"].update(INDEX.pack(0), os.urandom(SEED.size))
     except OSError:
         for one in maps.values():
             one.close()

@@ -15,17 +15,10 @@ from turn.codec.indication import data_indication_header
 from turn.codec.values import Address, pack_host
 from turn.kernel import bpf
 from turn.kernel.bpf import BpfError
-from turn.kernel.layout import (
-    EXPIRES,
-    HOP,
-    INDEX,
-    METER_WORDS,
-    PORTS_PER_WORD,
-    WORD,
-    Way,
-)
+from turn.kernel.layout import HOP, INDEX, PORTS_PER_WORD, WORD, Way
 from turn.kernel.program import FRAMES, WATCH, load
 from turn.kernel.rtnetlink import Link
+from turn.kernel.ways import Ways
 
 REDIRECT = 4
 """XDP_REDIRECT"""
@@ -37,7 +30,10 @@ FATE = struct.Struct("=QQ")
 """Frames that were sent, frames that were dropped."""
 CHANNEL = 0x4000
 PAYLOAD = b"a self-test of the relay's"
-NEVER = 1 << 63
+NEVER = 1e9
+"""Seconds of the monotonic clock: decades of a machine's life."""
+LABEL = bytes(12)
+"""The transaction id of Data indications."""
 UDP = 17
 
 
@@ -71,8 +67,6 @@ class Trial:
             undo.callback(self._watch.close)
             point = bpf.attach_tracepoint(self._watch.fd, "xdp_devmap_xmit")
             undo.callback(os.close, point)
-            self._memory = self._relay.maps["meters"].memory()
-            undo.callback(self._memory.close)
             self._undo = undo.pop_all()
         self._write_ways()
 
@@ -115,13 +109,11 @@ class Trial:
         return sent, dropped
 
     def _write_ways(self) -> None:
-        words = memoryview(self._memory).cast("Q")
-        for number, sides in enumerate(FAMILIES):
-            for index, way in enumerate(ways(sides)):
-                meter = 2 * number + index
-                words[meter * METER_WORDS + EXPIRES] = NEVER
-                self._relay.maps[way.map].update(way.key(), way.value(meter, 1, 1))
-        words.release()
+        table = Ways(self._relay.maps)
+        for sides in FAMILIES:
+            for way in ways(sides):
+                table.of(way.family).write(way, (1, 1), NEVER, (), LABEL)
+        table.close()
         word, bit = divmod(FAMILIES[0].server.port, PORTS_PER_WORD)
         self._relay.maps["ports"].update(INDEX.pack(word), WORD.pack(1 << bit))
 
@@ -131,7 +123,7 @@ def ways(sides: Sides) -> tuple[Way, Way]:
     client, server, relayed, peer = sides
     return (
         Way(client, server, relayed, peer, channel_in=CHANNEL),
-        Way(peer, relayed, server, client, header=data_indication_header(bytes(12), peer)),
+        Way(peer, relayed, server, client, shown=peer),
     )
 
 
@@ -139,7 +131,7 @@ def pairs(sides: Sides, mac: bytes) -> list[tuple[bytes, bytes]]:
     """Frames that come in, and what has to go out for each."""
     client, server, relayed, peer = sides
     padding = bytes(-len(PAYLOAD) & 3)
-    header = bytearray(data_indication_header(bytes(12), peer))
+    header = bytearray(data_indication_header(LABEL, peer))
     size = len(header) - 20 + len(PAYLOAD) + len(padding)
     struct.pack_into("!H", header, 2, size)
     struct.pack_into("!H", header, len(header) - 2, len(PAYLOAD))

@@ -14,16 +14,10 @@ INLINE int is_listening(__be16 port)
     return word && (*word >> (number & 63) & 1);
 }
 
-/* The meter of a way, or 0: its time is over. */
-INLINE struct meter *living(__u32 index)
-{
-    struct meter *meter = lookup(&meters, &index);
-    return meter && meter->expires > coarse_now() ? meter : 0;
-}
-
 /* Whether a packet has come in where its sender would be reached, and is for this machine. */
-INLINE int came_from(context *ctx, __u32 index)
+INLINE int came_from(context *ctx, __u16 place)
 {
+    __u32 index = place & ~LIMITED;
     struct hop *behind = lookup(&hops, &index);
     return behind && behind->device == device_of(ctx) && is_for_us(ctx, behind);
 }
@@ -45,22 +39,11 @@ INLINE struct hop *next_hop(const context *ctx, __u32 index, __u32 ip_length)
     return ahead->road == LOCAL && ahead->device != device_of(ctx) ? 0 : ahead;
 }
 
-INLINE void count(struct meter *meter, __u32 payload)
-{
-    __sync_fetch_and_add(&meter->TALLY, 1);
-    __sync_fetch_and_add(&meter->bytes, payload);
-}
-
 enum { TAKEN, EMPTY, BUSY };
-#define MOST_LIMITS (sizeof ((struct meter *)0)->buckets / sizeof(__u32))
+#define MOST_LIMITS (sizeof ((struct way4 *)0)->buckets / sizeof(__u32))
 
-static __attribute__((noinline)) int charge(const struct meter *meter, __u32 payload);
-
-/* Take a payload's bytes from the buckets of a meter: TAKEN, or one is EMPTY, or BUSY. */
-INLINE int pay(const struct meter *meter, __u32 payload)
-{
-    return meter->buckets[0] ? charge(meter, payload) : TAKEN;
-}
+/* Take a payload's bytes from the buckets of a way: TAKEN, or one is EMPTY, or BUSY. */
+static __attribute__((noinline)) int charge(const __u32 *indices, __u32 payload);
 
 /* A payload out of ChannelData (RFC 8656 §12.4); 0: it is none, or is not plain (padded, empty).
  * Gives the channel number. */
@@ -113,7 +96,7 @@ INLINE int is_plain_send(const struct stun *head, const struct data *data, __u32
     __u32 size = step->taken_front - STUN - 2 * PAD;
     step->payload = ntohs(data->length);
     step->taken_tail = -step->payload & (PAD - 1);
-    return head->type == htons(SEND_TYPE) && head->cookie == htonl(COOKIE) &&
+    return head->type == htons(NAMED) && head->cookie == htonl(COOKIE) &&
            head->attribute == htons(PEER_ADDRESS) && head->size == htons(size) && !head->zero &&
            head->family == family && data->attribute == htons(DATA) && step->payload &&
            ntohs(head->length) + UDP + STUN == udp_length &&

@@ -11,7 +11,7 @@
 #include "maps.h"
 
 #define PLACE "tc"
-#define TALLY packets        /* what of a meter counts here */
+#define TALLY packets        /* what of a way counts here */
 #define TELLS_PARTIAL 1      /* `resize` finds out */
 #define UP TC_ACT_UNSPEC     /* to whoever is next, in the end to user space */
 #define LOST TC_ACT_SHOT

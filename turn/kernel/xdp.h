@@ -11,7 +11,7 @@
 #include "maps.h"
 
 #define PLACE "xdp"
-#define TALLY frames     /* what of a meter counts here */
+#define TALLY frames     /* what of a way counts here */
 #define TELLS_PARTIAL 0  /* nothing here tells that a checksum is still to be computed */
 #define UP XDP_PASS      /* to tc, in the end to user space */
 #define LOST XDP_DROP

@@ -6,17 +6,18 @@ that goes before its payload is written in place and nothing is copied.
 
 import errno
 import secrets
+import socket
 import struct
 from collections.abc import Callable
 
 from turn.codec.indication import data_indication_header, parse_send_indication
 from turn.codec.values import Address
+from turn.relay.batch import LARGEST_DATAGRAM, Letter
 from turn.routes import ONE_PACKET, ClientRoutes, FiveTuple, Route, Send
 from turn.stats import DropReason, Stats
 
 HEADROOM = 48
 """Room for the longest header: a Data indication's to an IPv6 peer (20 + 24 + 4 bytes)."""
-LARGEST_DATAGRAM = 65535
 LONGEST_MESSAGE = 65535
 """What the length field of a STUN message can say; its header is not counted."""
 
@@ -41,15 +42,36 @@ class Forwarder:
         self.buffer = bytearray(HEADROOM + LARGEST_DATAGRAM + len(PADDING))
         self.view = memoryview(self.buffer)
         self.room = self.view[HEADROOM : HEADROOM + LARGEST_DATAGRAM]
-        """Where a datagram is read to."""
+        """Where a peer's datagram is read to."""
+        self.letters = {
+            family: Letter(family, self.buffer, HEADROOM)
+            for family in (socket.AF_INET, socket.AF_INET6)
+        }
 
     def client_to_peer(self, routes: ClientRoutes | None, message: memoryview, now: float) -> None:
         """Carry the payload of a ChannelData message (RFC 8656 §12.5)."""
         if len(message) < 4:
             return self._drop(DropReason.MALFORMED)
         channel, length = CHANNEL_HEADER.unpack_from(message)
-        end = length + 4
-        if end > len(message):
+        return self.carry(routes, channel, message, 4, length, len(message), now)
+
+    def carry(
+        self,
+        routes: ClientRoutes | None,
+        channel: int,
+        view: memoryview,
+        start: int,
+        length: int,
+        most: int,
+        now: float,
+    ) -> None:
+        """The same where the header is read already.
+
+        :param start: where in ``view`` the payload begins.
+        :param most: where the message ends, and the payload at the latest.
+        """
+        end = start + length
+        if end > most:
             return self._drop(DropReason.MALFORMED)
         if routes is None:
             return self._drop(DropReason.NO_ALLOCATION)
@@ -59,7 +81,7 @@ class Forwarder:
             if route is None or route.expires <= now:
                 return self._drop(DropReason.NO_CHANNEL)
             routes.latest = route
-        return self._send(route, route.to_peer, message[4:end], length, now)
+        return self._send(route, route.to_peer, view[start:end], length, now)
 
     def send_indication(self, routes: ClientRoutes | None, message: memoryview, now: float) -> None:
         """Carry the payload of a Send indication (RFC 8656 §11.2): Firefox knows no other way."""

@@ -7,13 +7,11 @@ from contextlib import suppress
 
 from turn.allocation.model import Gate
 from turn.codec.values import Address
+from turn.relay.batch import address_of, receive_one
 from turn.relay.forward import Forwarder
 from turn.relay.icmp import forbid_fragments, next_error
 from turn.relay.poll import Poller
 from turn.routes import Buffer, ClientRoutes, Send
-
-ENDPOINT_FIELDS = 2
-"""Host and port; an IPv6 socket tells two more."""
 
 
 class RelaySocket:
@@ -21,8 +19,8 @@ class RelaySocket:
 
     is_tcp = False
     __slots__ = (
-        "_forwarder", "_gate", "_on_close", "_poller", "_routes", "_sock", "address", "public",
-        "send",
+        "_descriptor", "_forwarder", "_gate", "_letter", "_on_close", "_poller", "_routes", "_sock",
+        "address", "public", "send",
     )  # fmt: skip
 
     def __init__(
@@ -40,6 +38,8 @@ class RelaySocket:
         self._sock = sock
         self._poller = poller
         self._forwarder = forwarder
+        self._letter = forwarder.letters[sock.family]
+        self._descriptor = sock.fileno()
         self._on_close = on_close
         self._routes: ClientRoutes | None = None
         self._gate: Gate | None = None
@@ -78,21 +78,20 @@ class RelaySocket:
 
     def _read(self) -> int:
         """Carry one packet. One a turn: to find out that no second one waits costs as much."""
-        try:
-            size, source = self._sock.recvfrom_into(self._forwarder.room)
-        except OSError:  # nothing there after all, or the ICMP error of an earlier packet
+        letter = self._letter
+        size = receive_one(self._descriptor, letter.message, 0)
+        if size < 0:  # nothing there after all, or the ICMP error of an earlier packet
             return self._read_errors()
         routes = self._routes
         if routes is None or self._gate is None:
             return 1
-        if len(source) > ENDPOINT_FIELDS:
-            source = source[:ENDPOINT_FIELDS]
-        now = self._poller.now
-        route = routes.latest
-        if route is None or route.wire_peer != source or route.expires <= now:
-            route = routes.peers.get(source)
+        (source,) = letter.unpack(letter.name)
+        route, now = routes.latest, self._poller.now
+        if route is None or route.source != source or route.expires <= now:
+            peer = address_of(source)
+            route = routes.peers.get(peer)
             if route is None or route.expires <= now:
-                route = self._gate.admit(Address(*source), now)
+                route = self._gate.admit(peer, now)
                 if route is None:
                     return 1
             routes.latest = route

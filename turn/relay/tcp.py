@@ -134,7 +134,11 @@ class PeerStream(asyncio.Protocol):
         self._early = early
         try:
             sock.setblocking(False)
-            await asyncio.get_running_loop().create_connection(lambda: self, sock=sock)
+            loop = asyncio.get_running_loop()
+            if sock.family == socket.AF_UNIX:
+                await loop.create_unix_connection(lambda: self, sock=sock)
+            else:
+                await loop.create_connection(lambda: self, sock=sock)
         except BaseException:
             sock.close()
             raise
@@ -152,7 +156,8 @@ class PeerStream(asyncio.Protocol):
         self._transport.pause_reading()
         self._transport.set_write_buffer_limits(high=MOST_UNSENT_BYTES)
         sock = transport.get_extra_info("socket")
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # None: it has taken its leave already. Nobody has a permission for what is no address.
         self.peer = Address(*(transport.get_extra_info("peername") or self.peer)[:2])
 

@@ -21,11 +21,12 @@ from turn.auth.authenticate import Now
 from turn.codec.demux import Kind, classify
 from turn.codec.errors import Malformed
 from turn.codec.values import Address
+from turn.relay.batch import READS_PER_EVENT
 from turn.routes import Buffer, ClientRoutes, Endpoint, FiveTuple, Transport
 from turn.stats import DropReason
 from turn.transport.limits import ConnectionLimit, ReplyLimit
 from turn.transport.stream import ALPN
-from turn.transport.udp import READS_PER_EVENT, SEND_INDICATION, Shared
+from turn.transport.udp import SEND_INDICATION, Shared
 
 DTLS_1_2 = 0xFEFD
 MTU = 1200
@@ -183,7 +184,6 @@ class DtlsListener:
         self._buffer = memoryview(bytearray(MOST_BYTES))
         self._clip = slice(None) if sock.family == socket.AF_INET else slice(2)
         self.address = Address(*sock.getsockname()[:2])
-        self._clients = shared.routes.of_listener(Transport.DTLS, self.address)
         shared.poller.add(sock, self._read)
 
     def __len__(self) -> int:
@@ -325,7 +325,7 @@ class DtlsListener:
             self._end(session)
 
     def _routes(self, session: Session) -> ClientRoutes | None:
-        return self._clients.get(session.client.client)
+        return self._shared.routes.of(session.client)
 
     def _may_stay(self, session: Session) -> bool:
         """Whether a session without an allocation has a place among its address's strangers.

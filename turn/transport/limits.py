@@ -49,14 +49,15 @@ class ReplyLimit:
 
     def set_rate(self, per_second: int) -> None:
         """Allow so many from now on."""
-        self._cost = 1.0 / per_second
+        self.cost = 1.0 / per_second
+        """What one reply takes, in seconds' worth."""
 
     def allow(self, host: str, now: float) -> bool:
         """Whether one more reply may go to ``host`` at the monotonic time ``now``."""
         cell = hash((self._salt, network_of(host))) % CELLS
-        full = max(self._cells[cell], now) + self._cost
+        full = max(self._cells[cell], now) + self.cost
         # Half a reply of tolerance: the sum of many costs is not exact.
-        if full > now + 1.0 + self._cost / 2:
+        if full > now + 1.0 + self.cost / 2:
             return False
         self._cells[cell] = full
         return True
@@ -69,11 +70,6 @@ class ReplyLimit:
         """
         cell = hash((self._salt, network_of(host))) % CELLS
         self._cells[cell] = min(max(self._cells[cell], now) + seconds, now + 2.0)
-
-    @property
-    def cost(self) -> float:
-        """What one reply takes, in seconds' worth."""
-        return self._cost
 
 
 class Places(Protocol):

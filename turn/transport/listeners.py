@@ -10,7 +10,7 @@ import structlog
 
 from config.turn import TurnSettings
 from turn.codec.values import Address
-from turn.routes import Send
+from turn.routes import FiveTuple, Send
 from turn.transport.queues import requests_apart
 from turn.transport.stream import StreamListener, StreamShared, bind_tcp
 from turn.transport.udp import Shared, UdpListener, bind_udp
@@ -114,6 +114,14 @@ class Listeners:
             raise explained(error, name, host, port) from None
         self._streams.append(listener)
         self.listening.append(Listening(name, host, port))
+
+    async def take_over(self, sock: socket.socket, client: FiveTuple) -> None:
+        """Serve a client whose TCP or TLS connection another worker has; ``sock`` leads there."""
+        for listener in self._streams:
+            if listener.transport is client.transport:
+                await listener.take_over(sock, client)
+                return
+        sock.close()
 
     def follow(self, addresses: Iterable[str]) -> None:
         """Open what is new, close what is gone; a failure is logged, and tried again next time."""

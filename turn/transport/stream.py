@@ -65,19 +65,25 @@ class StreamConnection(asyncio.BufferedProtocol):
     """Shared by all connections: what arrives is used up before the next one reads."""
 
     def __init__(
-        self, listener: "StreamListener", *, stranger: bool = False, source: Address | None = None
+        self,
+        listener: "StreamListener",
+        *,
+        stranger: bool = False,
+        source: Address | None = None,
+        client: FiveTuple | None = None,
     ) -> None:
         """Wait for a transport.
 
         :param stranger: it is counted among its address's strangers already.
         :param source: the client's address, where it is not the socket's: a proxy brings it.
+        :param client: who it is, where another worker has proved it and the socket says nothing.
         """
         self._source = source
         self._listener = listener
         self._shared = listener.shared
         self._framer = StreamFramer()
         self._transport: asyncio.Transport | None = None
-        self._client: FiveTuple | None = None
+        self._client = client
         self._stranger = stranger
         self._deadline: asyncio.TimerHandle | None = None
         self._peer: PeerStream | None = None
@@ -90,17 +96,23 @@ class StreamConnection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take in a new client, unless its address has its share of strangers."""
         self._transport = cast("asyncio.Transport", transport)
-        peer = self._source or transport.get_extra_info("peername")
-        server = transport.get_extra_info("sockname")
-        if peer is None or not (self._stranger or self._shared.strangers.enter(peer[0])):
+        if self._client is None and not self._let_in(self._transport):
             self._shared.stats.drop(DropReason.TOO_MANY_CONNECTIONS)
             self._transport.abort()
             return
-        self._stranger = True
-        self._client = FiveTuple(self._listener.transport, Address(*peer[:2]), Address(*server[:2]))
         self._transport.set_write_buffer_limits(high=MOST_UNSENT_BYTES)
         self._listener.connections.add(self)
         self._close_in(self._shared.strangers.timeout)
+
+    def _let_in(self, transport: asyncio.Transport) -> bool:
+        """Find out who it is, and whether its address has its share of strangers."""
+        peer = self._source or transport.get_extra_info("peername")
+        server = transport.get_extra_info("sockname")
+        if peer is None or not (self._stranger or self._shared.strangers.enter(peer[0])):
+            return False
+        self._stranger = True
+        self._client = FiveTuple(self._listener.transport, Address(*peer[:2]), Address(*server[:2]))
+        return True
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the transport reads to."""
@@ -192,8 +204,9 @@ class StreamConnection(asyncio.BufferedProtocol):
             self._shared.stats.drop(DropReason.CLIENT_BACKLOG)
             self.abort()
             return
-        with contextlib.suppress(OSError):
-            self.send(data, client.client)
+        if data:
+            with contextlib.suppress(OSError):
+                self.send(data, client.client)
         if not has_purpose:
             self._be_stranger()
         elif self._deadline:
@@ -210,7 +223,7 @@ class StreamConnection(asyncio.BufferedProtocol):
         if self._transport is not None:
             self._transport.pause_reading()
         self._close_in(IDLE_TIMEOUT)
-        waiting.arrived = functools.partial(self._arrived, client)
+        waiting.tell(functools.partial(self._arrived, client))
 
     def _arrived(self, client: FiveTuple, data: bytes, stream: object) -> None:
         """Go on, with what was held first."""
@@ -225,7 +238,7 @@ class StreamConnection(asyncio.BufferedProtocol):
             self._use_up(memoryview(held))
 
     def _routes(self, client: FiveTuple) -> ClientRoutes | None:
-        return self._shared.routes.of_listener(client.transport, client.server).get(client.client)
+        return self._shared.routes.of(client)
 
     def send(self, data: Buffer, _: Address) -> None:
         """Send a message; ChannelData is padded to four bytes on a stream (RFC 8656 §12.5).
@@ -380,6 +393,15 @@ class StreamListener:
         finally:
             if not connection.began:
                 self.shared.strangers.leave(client.host)
+
+    async def take_over(self, sock: socket.socket, client: FiveTuple) -> None:
+        """Serve a client whose connection another worker has; ``sock`` leads there."""
+        connection = StreamConnection(self, client=client)
+        try:
+            loop = asyncio.get_running_loop()
+            await loop.create_unix_connection(lambda: connection, sock=sock)
+        except OSError:
+            sock.close()
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -3,7 +3,6 @@
 import errno
 import socket
 import time
-from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
@@ -13,20 +12,20 @@ from turn.codec.demux import Kind, classify
 from turn.codec.errors import Malformed
 from turn.codec.proxy import parse_untrusted
 from turn.codec.values import Address
+from turn.relay.batch import Inbox, address_of
 from turn.relay.forward import Forwarder
 from turn.relay.icmp import forbid_fragments
 from turn.relay.poll import Poller
-from turn.routes import Buffer, Endpoint, FiveTuple, RouteTable, Send, Transport
+from turn.routes import Buffer, FiveTuple, RouteTable, Send, Transport, key_of
 from turn.stats import DropReason, Stats
 from turn.transport.limits import ReplyLimit
 from turn.transport.proxies import Proxies, UdpProxied
 from turn.transport.queues import make_room
 
-READS_PER_EVENT = 32
-"""Datagrams in a row before the relay sockets' turn."""
 RECEIVE_BUFFER = 4 << 20
 """Bytes; all clients share this one socket. See ``make_room``."""
 SEND_INDICATION = b"\x00\x16"
+SEND = int.from_bytes(SEND_INDICATION)
 BINDING_SUCCESS = b"\x01\x01"
 
 
@@ -73,11 +72,11 @@ class UdpListener:
         self._shared = shared
         self._send = sock.sendto
         self._forwarder = shared.forwarder
-        self._clip = slice(None) if sock.family == socket.AF_INET else slice(2)
         self.address = Address(*sock.getsockname()[:2])
         self._clients = shared.routes.of_listener(Transport.UDP, self.address)
         shared.senders[self.address] = self._send
         self._proxied = UdpProxied(shared.engine, sock, self.address)
+        self._inbox = Inbox(sock.family)
         self._requests = requests
         for each in self._sockets:
             read = self._read_requests if each is requests else self._read
@@ -99,27 +98,22 @@ class UdpListener:
 
     def _read(self, sock: socket.socket) -> int:
         """Read what waits, up to a bound; gives the number of datagrams."""
-        forwarder, clip = self._forwarder, self._clip
-        receive, room, clients = sock.recvfrom_into, forwarder.room, self._clients
-        now = self._shared.poller.now
-        for count in range(READS_PER_EVENT):
-            try:
-                size, source = receive(room)
-            except BlockingIOError:
-                return count
-            except OSError:  # the ICMP error of an earlier packet; the next read is clear of it
-                continue
-            source = source[clip]
-            first = room[0] if size else -1
-            if 0x40 <= first < 0x80:
-                forwarder.client_to_peer(clients.get(source), room[:size], now)
-            elif first == 0 and room[:2] == SEND_INDICATION:
-                forwarder.send_indication(clients.get(source), room[:size], now)
-            elif 0 <= first < 4:
-                self._stun(room[:size], Address(*source), self._send, Now(now, time.time()))
+        inbox, forwarder, clients = self._inbox, self._forwarder, self._clients
+        buffer, view, head, begin = inbox.buffer, inbox.view, inbox.head, inbox.begin
+        now, sizes = self._shared.poller.now, inbox.receive(sock)
+        for slot, size in zip(inbox.slots, sizes, strict=False):
+            client, first, length = head.unpack_from(buffer, slot)
+            start = slot + begin
+            if 0x4000 <= first < 0x8000 and size:
+                forwarder.carry(
+                    clients.get(client), first, view, start + 4, length, start + size, now
+                )
+            elif first == SEND and size > 1:
+                forwarder.send_indication(clients.get(client), view[start : start + size], now)
             else:
-                self._shared.stats.drop(DropReason.NOT_OURS if size else DropReason.EMPTY)
-        return READS_PER_EVENT
+                datagram = view[start : start + size]
+                self._take(datagram, address_of(client), Now(now, time.time()))
+        return len(sizes)
 
     def _read_requests(self, sock: socket.socket) -> int:
         """The same of the second queue, where there is nothing to carry.
@@ -127,39 +121,28 @@ class UdpListener:
         Read all, decide all, answer all: in turns, the kernel's way of a packet and ours would
         push one another out of the processor's caches, which was a fifth of an allocation's cost.
         """
-        room, clip, waiting = self._forwarder.room, self._clip, []
-        with suppress(OSError):  # no more is there, or an ICMP error as in ``_read``
-            for _ in range(READS_PER_EVENT):
-                size, source = sock.recvfrom_into(room)
-                waiting.append((bytes(room[:size]), source))
+        waiting = self._inbox.datagrams(sock)
         now, replies = Now(time.monotonic(), time.time()), []
-        for message, source in waiting:
+        for message, client in waiting:
             if message and message[0] < 4 and message[:2] != SEND_INDICATION:
-                client = Address(*source[clip])
                 reply = self._decide(message, client, self._send, now)
                 if reply is not None:
                     replies.append((reply, client))
             else:  # of a start, before the kernel was told how to sort
-                self._take(memoryview(message), source[clip], now)
+                self._take(message, client, now)
         for reply, client in replies:
             self._reply(reply, client, self._send)
-        return len(waiting) or 1
+        return len(waiting)
 
     def _read_proxied(self, sock: socket.socket) -> int:
         """The same where some datagrams come through proxies."""
-        room, now = self._forwarder.room, Now(time.monotonic(), time.time())
-        for count in range(READS_PER_EVENT):
-            try:
-                size, source = sock.recvfrom_into(room)
-            except BlockingIOError:
-                return count
-            except OSError:  # as in ``_read``: an ICMP error, and the next read is clear of it
-                continue
-            self._take(room[:size], source[self._clip], now)
-        return READS_PER_EVENT
+        waiting, now = self._inbox.datagrams(sock), Now(time.monotonic(), time.time())
+        for datagram, source in waiting:
+            self._take(datagram, source, now)
+        return len(waiting)
 
-    def _take(self, datagram: memoryview, source: Endpoint, now: Now) -> None:
-        client, stats = Address(*source), self._shared.stats
+    def _take(self, datagram: memoryview, source: Address, now: Now) -> None:
+        client, stats = source, self._shared.stats
         send: Send = self._send
         if self._shared.proxies.trusts(client.host):
             try:
@@ -171,7 +154,9 @@ class UdpListener:
             datagram = datagram[header.size :]
         kind = classify(datagram[0]) if datagram else Kind.OTHER
         if kind is Kind.CHANNEL:
-            self._forwarder.client_to_peer(self._clients.get(client), datagram, now.monotonic)
+            self._forwarder.client_to_peer(
+                self._clients.get(key_of(client)), datagram, now.monotonic
+            )
         elif kind is Kind.STUN:
             self._stun(datagram, client, send, now)
         else:
@@ -179,7 +164,9 @@ class UdpListener:
 
     def _stun(self, message: memoryview, source: Address, send: Send, now: Now) -> None:
         if message[:2] == SEND_INDICATION:
-            self._forwarder.send_indication(self._clients.get(source), message, now.monotonic)
+            self._forwarder.send_indication(
+                self._clients.get(key_of(source)), message, now.monotonic
+            )
             return
         reply = self._decide(message, source, send, now)
         if reply is not None:

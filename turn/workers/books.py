@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from turn.allocation.books import Want, key_of_relay
+from turn.allocation.books import NO_LIMITS, Most, key_of_relay
 from turn.bandwidth import Key, Twins
 from turn.codec.values import Address
 from turn.stats import DropReason
@@ -23,15 +23,15 @@ class SharedBooks:
         self._worker = worker
         self._tell = tell
 
-    def take(self, wants: Iterable[Want]) -> str:
+    def take(self, amounts: Mapping[Key, int], most: Most = NO_LIMITS) -> str:
         """Take all, or nothing; a ledger that is full refuses like a quota."""
         ledger = self._ledger
         taken: list[tuple[int, int]] = []
         ledger.lock()
         try:
-            for key, amount, most in wants:
+            for key, amount in amounts.items():
                 place = ledger.find_or_make(key)
-                if most and sum(ledger.counts(place)) + amount > most:
+                if key[0] in most and sum(ledger.counts(place)) + amount > most[key[0]]:
                     return self._undo(taken, key)
                 ledger.add(place, self._worker, amount)
                 taken.append((place, amount))

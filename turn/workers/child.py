@@ -25,6 +25,7 @@ from turn.allocation.model import Owner
 from turn.codec.errors import StunError
 from turn.codec.values import Address
 from turn.common import Common
+from turn.routes import FiveTuple
 from turn.server import TurnService
 from turn.workers.answers import Answers, Events
 from turn.workers.books import SharedBooks, SharedPlaces
@@ -46,6 +47,7 @@ from turn.workers.messages import (
     End,
     Ended,
     Failed,
+    Follow,
     Gone,
     Inspect,
     Lent,
@@ -154,9 +156,13 @@ class Child:
                 self._others.answered(number, service.handover.adopt(socks[0]) if socks else None)
             case Take():
                 self._let_go(service, message)
-            case Taken(number, _, code, record):
+            case Taken(number, _, code, record, stays):
                 relays = [service.handover.adopt(sock) for sock in as_sockets(descriptors)]
-                self._others.taken(number, Moved(record, relays) if record else code)
+                moved = None if stays else code
+                self._others.taken(number, Moved(record, relays) if record else moved)
+            case Follow(_, transport, client, server):
+                who = FiveTuple(transport, Address(*client), Address(*server))
+                self._spawn(service.take_over(as_sockets(descriptors)[0], who))
             case Borrow() | Lent() | Recall() | Ended() | Died():
                 self._lend(service, message, descriptors)
             case Lost():
@@ -262,12 +268,16 @@ class Child:
 
     def _let_go(self, service: TurnService, take: Take) -> None:
         owner = Owner(take.username, take.user)
-        shown = Shown(take.ticket, owner, take.host, take.is_encrypted)
+        shown = Shown(take.ticket, owner, take.host, take.transport)
         try:
-            record, socks = service.handover.release_allocation(shown)
+            released = service.handover.release_allocation(shown)
         except StunError as error:
             self._link.send(Taken(take.number, take.asking, error.code))
             return
+        if released is None:
+            self._link.send(Taken(take.number, take.asking, 0, stays=True))
+            return
+        record, socks = released
         answer = Taken(take.number, take.asking, 0, record)
         self._link.send(answer, [sock.fileno() for sock in socks])
         for sock in socks:

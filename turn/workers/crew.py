@@ -24,6 +24,7 @@ from turn.workers.messages import (
     Claimed,
     Died,
     Ended,
+    Follow,
     Gone,
     Lent,
     Lost,
@@ -233,10 +234,11 @@ class Crew:
             case Borrow(number, asking, holding):
                 if not self._send(holding, message):
                     self._send(asking, Lent(number, asking, holding, 400))
-            case Claimed(asking=asking) | Taken(asking=asking) | Lent(asking=asking):
-                self._send(asking, message, descriptors)
-            case Recall(asking=number) | Ended(holding=number):
-                self._send(number, message)
+            case (
+                Claimed(asking=number) | Taken(asking=number) | Lent(asking=number)
+                | Recall(asking=number) | Ended(holding=number) | Follow(holding=number)
+            ):  # fmt: skip
+                self._send(number, message, descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
 

@@ -17,7 +17,9 @@ from turn.bandwidth import Budgets
 from turn.codec.errors import StunError
 from turn.lending import Lending, Loan
 from turn.relay.tcp import PeerStream
-from turn.workers.messages import Borrow, Ended, Lent, Recall
+from turn.routes import FiveTuple
+from turn.stats import Stats
+from turn.workers.messages import Borrow, Ended, Follow, Lent, Recall
 
 MOST_AT_ONCE = 16
 """Questions of one user that wait for an answer; each takes the time of three processes."""
@@ -171,6 +173,34 @@ class Borrower:
         else:  # it has ended meanwhile, at either side
             stream.abort()
             done(400)
+
+    # Clients that go where their allocation is ---------------------------------------------
+
+    def follow(self, holding: int, client: FiveTuple, message: bytes, done: Done) -> None:
+        """Let a client's connection go on at another worker (``elsewhere.Tickets``).
+
+        Its bytes are passed on here, since its TLS ends here: a few messages, as the allocation is
+        one for TCP. Either worker's end is the end of the connection, as of any.
+        """
+        self._spawn(self._lead(holding, client, message, done))
+
+    async def _lead(self, holding: int, client: FiveTuple, message: bytes, done: Done) -> None:
+        stream = PeerStream(Stats())  # what it counts is nobody's payload
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError:
+            done(508)
+            return
+        try:
+            with theirs:
+                ours.send(message)
+                self._send(Follow(holding, *client), [theirs.fileno()])
+            await stream.attach(ours, b"")
+        except OSError:
+            ours.close()
+            done(508)
+        else:
+            done(stream)
 
     def recalled(self, number: int) -> None:
         """What was lent has to end."""

@@ -12,6 +12,7 @@ from msgspec import Struct
 from turn.admin.relay import AllocationDetails, AllocationEntry
 from turn.allocation.record import Record
 from turn.lending import Bucket
+from turn.routes import Transport
 
 STEP = 64
 """Between the numbers of a worker's allocations: the rest of a division by it is the worker."""
@@ -259,7 +260,7 @@ class Take(Struct, tag=True, frozen=True, kw_only=True):
     username: str
     user: str
     host: str
-    is_encrypted: bool
+    transport: Transport
 
 
 class Taken(Struct, tag=True, frozen=True):
@@ -270,6 +271,17 @@ class Taken(Struct, tag=True, frozen=True):
     code: int
     """Of the error, or 0."""
     record: Record | None = None
+    stays: bool = False
+    """It does not move; the client's connection may come to it (``Follow``)."""
+
+
+class Follow(Struct, tag=True, frozen=True):
+    """A client's connection goes on at ``holding``. Brings the descriptor of what leads to it."""
+
+    holding: int
+    transport: Transport
+    client: tuple[str, int]
+    server: tuple[str, int]
 
 
 class Borrow(Struct, tag=True, frozen=True):
@@ -318,11 +330,11 @@ Answer = Snapshot | Listed | Inspected | Done
 ToWorker = (
     Setup | Socket | Start | Addresses | Reload | Drain | Resume | Stop | Report | List | Inspect
     | End | Revoke | Watch | Level | Lost | Died | Gone | Claim | Claimed | Take | Taken
-    | Borrow | Lent | Recall | Ended
+    | Follow | Borrow | Lent | Recall | Ended
 )  # fmt: skip
 FromWorker = (
     Started | Failed | Drained | Told | Answer | Gone | Claim | Claimed | Take | Taken
-    | Borrow | Lent | Recall | Ended
+    | Follow | Borrow | Lent | Recall | Ended
 )  # fmt: skip
 TO_WORKER = msgspec.msgpack.Decoder(ToWorker)
 FROM_WORKER = msgspec.msgpack.Decoder(FromWorker)

@@ -5,10 +5,11 @@ import socket
 from collections.abc import Iterator
 from itertools import chain
 
-from turn.allocation.books import Books, Want
+from turn.allocation.books import Books
 from turn.allocation.elsewhere import Arrived, Fetched, Lent, Moved, Shown
 from turn.allocation.model import Owner, Relay
 from turn.bandwidth import ALL, Key
+from turn.routes import FiveTuple
 from turn.workers.loans import Borrower, Send
 from turn.workers.messages import Claim, Take
 
@@ -60,7 +61,7 @@ class Others:
         if not self._may_ask(user):
             done(None)
             return
-        self._books.take((Want(user, 1), Want(ALL, 1)))
+        self._books.take({user: 1, ALL: 1})
         timer = asyncio.get_running_loop().call_later(PATIENCE, self.answered, number, None)
         self._waiting[number] = (done, user, timer)
         self._send(Claim(number, self._worker, token[0], token, *owner))
@@ -83,22 +84,22 @@ class Others:
         if not self._may_ask(user):
             done(508)
             return
-        self._books.take((Want(user, MOST_ADDRESSES), Want(ALL, 1)))
+        self._books.take({user: MOST_ADDRESSES, ALL: 1})
         timer = asyncio.get_running_loop().call_later(PATIENCE, self.taken, number, 508)
         self._moving[number] = (done, user, timer)
-        ticket, owner, host, is_encrypted = shown
+        ticket, owner, host, transport = shown
         self._send(
             Take(
                 number=number, asking=self._worker, holding=_maker_of(ticket) or 0, ticket=ticket,
-                username=owner.username, user=owner.user, host=host, is_encrypted=is_encrypted,
+                username=owner.username, user=owner.user, host=host, transport=transport,
             )
         )  # fmt: skip
 
-    def taken(self, number: int, moved: Moved | int) -> None:
+    def taken(self, number: int, moved: Moved | int | None) -> None:
         """The answer has come, or comes too late."""
         found = self._moving.pop(number, None)
         if found is None:
-            for relay in () if isinstance(moved, int) else moved.relays:
+            for relay in moved.relays if isinstance(moved, Moved) else ():
                 self._books.opened(relay.address)  # who was told that it lives hears that it ends
                 self._books.closed(relay.address)
                 relay.close()
@@ -107,6 +108,10 @@ class Others:
         timer.cancel()
         done(moved)
         self._books.give({user: MOST_ADDRESSES, ALL: 1})
+
+    def follow(self, ticket: bytes, client: FiveTuple, message: bytes, done: Lent) -> None:
+        """Let a client's connection go on where its allocation stays."""
+        self.borrower.follow(_maker_of(ticket) or 0, client, message, done)
 
     # Reserved ports -------------------------------------------------------------------------
 

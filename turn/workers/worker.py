@@ -24,6 +24,7 @@ from turn.workers.messages import (
     Drained,
     Ended,
     Failed,
+    Follow,
     Gone,
     Inspected,
     Lent,
@@ -180,7 +181,7 @@ class Worker:
             case Told(kind, facts, lost):
                 self._told(self.number, kind, facts, lost)
             case (
-                Gone() | Claim() | Claimed() | Take() | Taken()
+                Gone() | Claim() | Claimed() | Take() | Taken() | Follow()
                 | Borrow() | Lent() | Recall() | Ended()
             ):  # fmt: skip
                 self._pass_on(self, message, descriptors)

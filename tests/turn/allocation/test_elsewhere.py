@@ -15,7 +15,7 @@ from turn.codec import registry
 from turn.codec.errors import StunError
 from turn.codec.message import parse_untrusted
 from turn.codec.registry import Method
-from turn.routes import Transport
+from turn.routes import FiveTuple, Transport
 from turn.stats import DropReason
 
 EVEN_PORT = (registry.EVEN_PORT, True)
@@ -31,6 +31,7 @@ class There:
         self.waiting: list[Callable[[], None]] = []
         self.held: list[Mapping[Key, int]] = []
         self.far = FakeStream()
+        self.followed: list[tuple[FiveTuple, bytes]] = []
 
     def holds(self, token):
         return token in self.world.engine.table._reservations or token == b"none there"[:8]
@@ -50,15 +51,24 @@ class There:
     def fetch_allocation(self, shown, done):
         def answer():
             try:
-                allocation, held = self.world.engine.hand_over(shown, self.world.monotonic)
+                released = self.world.engine.hand_over(shown, self.world.monotonic)
             except StunError as error:
                 done(error.code)
                 return
+            if released is None:
+                done(None)
+                return
+            allocation, held = released
             self.held.append(held)
             relays = [relayed.relay for relayed in allocation.relayed.values()]
             done(Moved(record_of(allocation), relays))
 
         self.waiting.append(answer)
+
+    def follow(self, ticket, client, message, done):
+        assert self.holds_ticket(ticket)
+        self.followed.append((client, message))
+        self.waiting.append(lambda: done(self.far))
 
     def holds_connection(self, number):
         return number in self.world.engine._allocator.connections._by_number
@@ -73,10 +83,9 @@ class There:
         self.waiting.append(answer)
 
     def answer(self):
-        """Answer all who wait."""
-        for answer in self.waiting:
-            answer()
-        self.waiting.clear()
+        """Answer all who wait, and who does so because of that."""
+        while self.waiting:
+            self.waiting.pop(0)()
 
 
 def two_worlds(**limits):
@@ -284,7 +293,7 @@ class TestConnections:
         data = client.encode(Method.CONNECTION_BIND, number)
         reply = here.engine.handle(memoryview(data), client.five_tuple, client.send, here.now)
         arrived: list[tuple[bytes, object]] = []
-        reply.waiting.arrived = lambda *what: arrived.append(what)
+        reply.waiting.tell(lambda *what: arrived.append(what))
         assert reply.data == b""
         there.answer()
         assert client.received == []
@@ -325,11 +334,50 @@ class TestConnections:
         data = memoryview(client.encode(Method.CONNECTION_BIND, number))
         reply = here.engine.handle(data, client.five_tuple, client.send, here.now)
         arrived: list[bytes] = []
-        reply.waiting.arrived = lambda data, stream: arrived.append(data)
+        reply.waiting.tell(lambda data, stream: arrived.append(data))
         there.world.sleep(31)
         there.answer()
         assert stream.aborted
         assert code_of(parse_untrusted(arrived[0])) == 400
+
+    def move(self, there, here, number, transport):
+        """Show the allocation's ticket here; gives what the client is told, and what it said."""
+        client = here.client(transport=transport)
+        client.nonce = client.once(Method.REFRESH).get(registry.NONCE)
+        data = client.encode(Method.REFRESH, (registry.MOBILITY_TICKET, number))
+        reply = here.engine.handle(memoryview(data), client.five_tuple, client.send, here.now)
+        arrived: list[tuple[bytes, object]] = []
+        if reply is not None:
+            reply.waiting.tell(lambda *what: arrived.append(what))
+        there.answer()
+        return client, data, arrived
+
+    def ticket(self, there):
+        """An allocation for TCP there, with a ticket."""
+        there.world.opener.tcp = True
+        client = there.world.client(transport=Transport.TCP)
+        reply = client.request(Method.ALLOCATE, (registry.REQUESTED_TRANSPORT, 6), ASKED)
+        return client, reply.get(registry.MOBILITY_TICKET)
+
+    def test_their_allocation_stays_and_the_client_that_moves_goes_to_it(self):
+        """With the message that shows the ticket: whoever has the allocation answers that."""
+        there, here = two_worlds()
+        before, ticket = self.ticket(there)
+        client, message, arrived = self.move(there, here, ticket, Transport.TCP)
+        assert arrived == [(b"", there.far)]
+        assert there.followed == [(client.five_tuple, message)]
+        assert there.world.engine.table.get(before.five_tuple) is not None
+        assert len(here.engine.table) == 0
+        here.engine.expire(here.monotonic)
+        again = here.engine.handle(memoryview(message), client.five_tuple, client.send, here.now)
+        assert again.waiting is not None, "there is no reply here to give again"
+
+    def test_over_packets_it_cannot_go_there(self):
+        there, here = two_worlds()
+        _, ticket = self.ticket(there)
+        client, _, _ = self.move(there, here, ticket, Transport.UDP)
+        assert code_of(parse_untrusted(client.received.pop())) == 400
+        assert there.followed == []
 
     def test_over_packets_it_is_not_even_asked_for(self):
         there, here = two_worlds()
@@ -343,7 +391,7 @@ def test_where_there_are_no_others_nothing_is_to_be_had():
     assert not NOWHERE.holds(b"12345678")
     assert not NOWHERE.holds_ticket(b"12345678")
     NOWHERE.fetch(b"12345678", Owner("alice", "alice"), said.append)
-    shown = Shown(b"12345678", Owner("alice", "alice"), "192.0.2.7", is_encrypted=True)
+    shown = Shown(b"12345678", Owner("alice", "alice"), "192.0.2.7", Transport.TLS)
     NOWHERE.fetch_allocation(shown, said.append)
     assert said == [None, 400]
     assert not NOWHERE.holds_connection(1)

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.turn.world import OTHER_PEER, PEER, Client, World, code_of
+from turn.allocation.allocator import LINGER
 from turn.allocation.model import Limits
 from turn.allocation.options import Options
 from turn.bandwidth import Rates
@@ -89,15 +90,74 @@ def test_a_ticket_is_text_so_that_c_clients_keep_all_of_it(world: World) -> None
     assert len(ticket) == 32
 
 
+def test_what_is_on_its_way_from_the_old_place_goes_through(world: World) -> None:
+    """The client sends from there until it hears that it has moved (RFC 8016 §3.2.2)."""
+    before, ticket = allocated(world)
+    before.bind(0x4000, PEER)
+    before.permit(OTHER_PEER)
+    relay = before.relay
+    after, _ = come(world, ticket)
+    before.channel_data(0x4000, b"on its way")
+    before.send_indication(OTHER_PEER, b"as well")
+    assert relay.sent == [(b"on its way", PEER), (b"as well", OTHER_PEER)]
+    relay.receive(b"back", PEER)
+    assert before.received == []
+    assert len(after.received) == 1
+    world.sleep(LINGER + 1)
+    before.channel_data(0x4000, b"late")
+    before.send_indication(OTHER_PEER, b"late")
+    assert len(relay.sent) == 2
+    assert world.stats.drops == {DropReason.NO_ALLOCATION: 2}
+    after.channel_data(0x4000, b"here I am")
+    assert relay.sent[2:] == [(b"here I am", PEER)]
+
+
 def test_the_old_place_has_nothing_any_more(world: World) -> None:
     before, ticket = allocated(world)
     before.bind(0x4000, PEER)
     relay = before.relay
     come(world, ticket)
-    before.channel_data(0x4000, b"late")
-    assert relay.sent == []
     assert code_of(before.refresh()) == 437
     assert code_of(before.allocate()) == 0, "its five-tuple is free"
+    before.channel_data(0x4000, b"a channel of the allocation that it had")
+    assert relay.sent == []
+    before.bind(0x4000, OTHER_PEER)
+    world.sleep(LINGER + 1)
+    before.channel_data(0x4000, b"of the new one")
+    assert before.relay.sent == [(b"of the new one", OTHER_PEER)]
+
+
+def test_who_comes_back_at_once_stays(world: World) -> None:
+    first, ticket = allocated(world)
+    first.bind(0x4000, PEER)
+    relay = first.relay
+    away, reply = come(world, ticket)
+    back = (registry.MOBILITY_TICKET, reply.get(registry.MOBILITY_TICKET))
+    assert code_of(first.refresh(back)) == 0
+    world.sleep(LINGER + 1)
+    first.channel_data(0x4000, b"here again")
+    away.channel_data(0x4000, b"late")
+    assert relay.sent == [(b"here again", PEER)]
+
+
+@pytest.mark.parametrize("has_moved", [False, True])
+def test_a_connection_that_is_gone_lets_nobody_in_who_comes_from_there_next(
+    world: World, has_moved: bool
+) -> None:
+    """Its port may be another's behind the same NAT, who has proved nothing."""
+    before = world.client(transport=Transport.TCP)
+    ticket = before.allocate(ASKED).get(registry.MOBILITY_TICKET)
+    assert ticket is not None
+    before.bind(0x4000, PEER)
+    relay = before.relay
+    if has_moved:
+        come(world, ticket)
+    world.engine.disconnected(before.five_tuple)
+    if not has_moved:
+        come(world, ticket)
+    before.channel_data(0x4000, b"somebody else's")
+    assert relay.sent == []
+    assert world.stats.drops == {DropReason.NO_ALLOCATION: 1}
 
 
 def test_a_ticket_is_good_once_and_the_next_one_moves_on(world: World) -> None:

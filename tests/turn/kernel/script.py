@@ -150,7 +150,8 @@ class Stage:
         plane: Any = self.relay.service._plane
 
         def count() -> int:
-            return sum(plane._meters.frames(one.number) for one in plane._offloads.values())
+            offloads = plane._offloads.values()
+            return sum(one.table.frames(number) for one in offloads for number in one.numbers)
 
         return int(self.relay.call(count))
 

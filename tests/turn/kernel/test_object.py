@@ -13,35 +13,31 @@ from turn.kernel.program import FRAMES, RELAY, WATCH, read_object
 
 ROOT = Path(__file__).parents[3]
 OBJECTS = [pytest.param(source, id=source.section) for source in (RELAY, FRAMES, WATCH)]
+
+
 # Each struct of layout.h: its parts as layout.py packs them, by name of the first field of each.
+def _way(family: int, source_port: int, header: int) -> tuple[int, dict[str, int]]:
+    parts = layout.PARTS[family]
+    return layout.WAY[family].size, {
+        "source": 0,
+        "source_port": source_port,
+        "new_source": source_port + 8,
+        "behind": 4 * parts.hops,
+        "ahead": 4 * parts.hops + 2,
+        "header": header,
+    } | {
+        field: 8 * getattr(parts, field)
+        for field in ("expires", "packets", "bytes", "frames", "spoiled", "header", "buckets")
+    } | {"source_port": 8 * parts.ports}
+
+
 STRUCTS = {
-    "key4": (
-        layout.TUPLE[4].size,
-        {"source": 0, "destination": 4, "source_port": 8, "channel": 12},
-    ),
-    "key6": (layout.TUPLE[6].size, {"source": 0, "destination": 16, "channel": 36}),
-    "name4": (layout.NAME[4].size, {"source_port": 8, "peer": 12, "peer_port": 16}),
-    "name6": (layout.NAME[6].size, {"source_port": 32, "peer": 36, "peer_port": 52}),
-    "way4": (
-        layout.TUPLE[4].size + layout.WAY_END[4].size,
-        {"source_port": 8, "channel": 12, "meter": 16, "behind": 20, "ahead": 22, "header": 24},
-    ),
-    "way6": (
-        layout.TUPLE[6].size + layout.WAY_END[6].size,
-        {"source_port": 32, "channel": 36, "meter": 40, "behind": 44, "ahead": 46, "header": 48},
-    ),
+    "key4": (8 + layout.PORTS.size + layout.PEER[4].size, {"channel": 12, "peer": 16}),
+    "key6": (32 + layout.PORTS.size + layout.PEER[6].size, {"channel": 36, "peer": 40}),
+    "seed": (layout.SEED.size, {"words": 0}),
+    "way4": _way(4, 8, 64),
+    "way6": _way(6, 32, 128),
     "hop": (layout.HOP.size, {"device": 0, "mtu": 4, "head": 8, "road": 20}),
-    "meter": (
-        layout.METER.size,
-        {
-            "expires": 8 * layout.EXPIRES,
-            "packets": 8 * layout.PACKETS,
-            "bytes": 8 * layout.BYTES,
-            "spoiled": 8 * layout.SPOILED,
-            "frames": 8 * layout.FRAMES,
-            "buckets": 8 * layout.LIMITS,
-        },
-    ),
     "bucket": (
         layout.BUCKET.size,
         {
@@ -65,7 +61,14 @@ def test_the_layout_is_the_same_in_c(need, tmp_path):
         ]
     for number in (
         "LAYOUT",
-        "MOST_WAYS",
+        "MOST_WAYS4",
+        "MOST_WAYS6",
+        "ROW",
+        "FIRST_ROW",
+        "SECOND_ROW",
+        "MIX",
+        "NAMED",
+        "LIMITED",
         "MOST_BUCKETS",
         "PRICE_SHIFT",
         "TICKS",
@@ -85,13 +88,14 @@ def test_the_layout_is_the_same_in_c(need, tmp_path):
 def test_the_maps_hold_what_is_written_to_them():
     maps = read_object(RELAY).definitions
     for family in (4, 6):
-        for name, keyed in (("ways", layout.TUPLE), ("names", layout.NAME)):
-            _, key, value, entries, _ = maps[f"{name}{family}"]
-            assert key == keyed[family].size
-            assert value == layout.TUPLE[family].size + layout.WAY_END[family].size
-            assert entries == layout.MOST_WAYS
+        size, entries = layout.WAY[family].size, layout.MOST_WAYS[family]
+        assert maps[f"ways{family}"][1:4] == (layout.INDEX.size, size, entries)
+        assert 8 * layout.PARTS[family].size == size
+        # All that ChannelData needs and counts is in as few cache lines as can be.
+        assert 8 * layout.PARTS[family].frames + 8 <= (64 if family == 4 else 128)
+        assert size % 64 == 0
+    assert maps["seeds"][1:4] == (layout.INDEX.size, layout.SEED.size, 1)
     assert maps["hops"][1:4] == (layout.INDEX.size, layout.HOP.size, layout.MOST_HOPS)
-    assert maps["meters"][1:4] == (layout.INDEX.size, layout.METER.size, layout.MOST_WAYS)
     assert maps["buckets"][1:4] == (layout.INDEX.size, layout.BUCKET.size, layout.MOST_BUCKETS)
     assert maps["ports"][1:4] == (layout.INDEX.size, layout.WORD.size, layout.PORT_WORDS)
     assert maps["remainders"][1:4] == (layout.INDEX.size, len(layout.remainders()), 1)

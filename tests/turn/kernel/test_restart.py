@@ -85,7 +85,7 @@ def pinned(folder: Path) -> list[str]:
 
 
 def test_a_stop_leaves_nothing(process: Process, bound: Call, folder: Path):
-    assert "meters" in pinned(folder)
+    assert "ways4" in pinned(folder)
     process.end(signal.SIGTERM)
     assert pinned(folder) == []
     assert [path.name for path in (folder / "state").iterdir()] == ["lock"]

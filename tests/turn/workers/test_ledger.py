@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from turn.allocation.books import OwnBooks, Want
+from turn.allocation.books import OwnBooks
 from turn.codec.values import Address
 from turn.stats import DropReason
 from turn.workers.books import SharedBooks, SharedPlaces, forget_strangers
@@ -47,28 +47,28 @@ def books(ledger, told):
 
 class TestQuotas:
     def test_what_others_have_counts(self, books):
-        assert books[0].take([Want(ALICE, 2, 3)]) == ""
-        assert books[1].take([Want(ALICE, 2, 3)]) == "user"
-        assert books[1].take([Want(ALICE, 1, 3)]) == ""
-        assert books[2].take([Want(ALICE, 1, 3)]) == "user"
-        assert books[2].take([Want(ALICE, 1)]) == "", "no limit"
+        assert books[0].take({ALICE: 2}, {"user": 3}) == ""
+        assert books[1].take({ALICE: 2}, {"user": 3}) == "user"
+        assert books[1].take({ALICE: 1}, {"user": 3}) == ""
+        assert books[2].take({ALICE: 1}, {"user": 3}) == "user"
+        assert books[2].take({ALICE: 1}) == "", "no limit"
 
     def test_all_or_nothing(self, books):
-        books[0].take([Want(BOB, 1)])
-        wanted = [Want(ALICE, 1, 5), Want(BOB, 1, 1)]
+        books[0].take({BOB: 1})
+        wanted = {ALICE: 1, BOB: 1}, {"user": 1}
         for each in (*books, OwnBooks()):
             if isinstance(each, OwnBooks):
-                each.take([Want(BOB, 1)])
-            assert each.take(wanted) == "user"
+                each.take({BOB: 1})
+            assert each.take(*wanted) == "user"
             assert not each.has(ALICE)
 
     def test_a_worker_has_its_own_and_gives_back_no_more(self, books):
-        books[0].take([Want(ALICE, 2)])
+        books[0].take({ALICE: 2})
         books[1].give({ALICE: 5, BOB: 1})
         assert [each.has(ALICE) for each in books] == [True, False, False]
-        assert books[2].take([Want(ALICE, 1, 2)]) == "user"
+        assert books[2].take({ALICE: 1}, {"user": 2}) == "user"
         books[0].give({ALICE: 2})
-        assert books[2].take([Want(ALICE, 2, 2)]) == ""
+        assert books[2].take({ALICE: 2}, {"user": 2}) == ""
 
     def test_they_are_what_own_books_would_be_for_any_sequence(self, books):
         """Three workers' books beside one process's: every answer is the same."""
@@ -77,9 +77,9 @@ class TestQuotas:
         for _ in range(3000):
             worker, key, amount = dice.randrange(3), dice.choice(keys), dice.randint(1, 3)
             if dice.random() < 0.5:
-                wants = [Want(key, amount, 6), Want(("total", ""), amount, 100)]
-                answer = books[worker].take(wants)
-                assert answer == own.take(wants)
+                wants = {key: amount, ("total", ""): amount}, {"user": 6, "total": 100}
+                answer = books[worker].take(*wants)
+                assert answer == own.take(*wants)
                 if not answer:
                     held[worker][key] += amount
             elif amount <= held[worker][key]:
@@ -90,7 +90,7 @@ class TestQuotas:
 
     def test_of_those_who_have_nothing_any_more_nothing_is_left(self, ledger, books, memory):
         for number in range(2000):
-            books[number % 3].take([Want(("user", str(number)), 1)])
+            books[number % 3].take({("user", str(number)): 1})
         for number in range(2000):
             books[number % 3].give({("user", str(number)): 1})
         assert not any(memory.times[: len(memory.times)].tolist())
@@ -100,7 +100,7 @@ class TestQuotas:
             raise Full
 
         monkeypatch.setattr(ledger, "find_or_make", full)
-        assert books[0].take([Want(ALICE, 1)]) == "total"
+        assert books[0].take({ALICE: 1}) == "total"
         books[0].opened(RELAYED)
         assert not books[1].is_live(RELAYED)
         assert books[0].budgets(ALICE, 1, DropReason.USER_BANDWIDTH) is None
@@ -125,7 +125,7 @@ class TestQuotas:
         clock = SimpleNamespace(monotonic=lambda: now)
         monkeypatch.setattr("turn.workers.ledger.time", clock)
         for number in range(50):
-            books[0].take([Want(("user", str(number)), 1)])
+            books[0].take({("user", str(number)): 1})
             bucket, _ = books[0].budgets(("user", str(number)), 1000, DropReason.USER_BANDWIDTH)
             bucket.holds(1, now)
             bucket.spend(1)
@@ -133,7 +133,7 @@ class TestQuotas:
             books[0].give({("user", str(number)): 1})
         clock.monotonic = lambda: now + 0.002  # by then one byte is paid off
         assert ledger.find(("user", "49")) is not None
-        books[0].take([Want(ALICE, 1)])
+        books[0].take({ALICE: 1})
         assert ledger.find(ALICE) == 0
         assert all(ledger.find(("user", str(number))) is None for number in range(50))
 
@@ -142,7 +142,7 @@ def holds_the_last_place_alone(books, board, worker):
     """Asks for the only place there is, again and again; False: somebody else had it as well."""
     until = time.monotonic() + 0.5
     while time.monotonic() < until:
-        if books.take([Want(ALICE, 1, 1)]) == "":
+        if books.take({ALICE: 1}, {"user": 1}) == "":
             board[0] = worker
             time.sleep(0.0002)
             if board[0] != worker:
@@ -175,7 +175,7 @@ def test_a_lock_does_not_stay_with_the_dead(ledger, books):
     ready = mmap.mmap(-1, 1)
     pid = os.fork()
     if pid == 0:
-        SharedBooks(ledger, 2, lambda *_: None).take([Want(ALICE, 5)])
+        SharedBooks(ledger, 2, lambda *_: None).take({ALICE: 5})
         ledger.lock()
         ready[0] = 1
         time.sleep(60)
@@ -183,9 +183,9 @@ def test_a_lock_does_not_stay_with_the_dead(ledger, books):
         time.sleep(0.001)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-    assert books[0].take([Want(ALICE, 1, 5)]) == "user"
+    assert books[0].take({ALICE: 1}, {"user": 5}) == "user"
     ledger.clear(2)
-    assert books[0].take([Want(ALICE, 5, 5)]) == ""
+    assert books[0].take({ALICE: 5}, {"user": 5}) == ""
 
 
 class TestRelayedAddresses:
@@ -240,7 +240,7 @@ class TestRelayedAddresses:
 
 class TestBandwidth:
     def test_one_bucket_for_all(self, books):
-        books[0].take([Want(ALICE, 1)])
+        books[0].take({ALICE: 1})
         (one, _), (other, back) = (
             each.budgets(ALICE, 1000, DropReason.USER_BANDWIDTH) for each in books[:2]
         )
@@ -257,13 +257,13 @@ class TestBandwidth:
 
     def test_leaving_for_a_moment_does_not_fill_it(self, books):
         """Nobody gets a second burst by allocating anew."""
-        books[0].take([Want(ALICE, 1)])
+        books[0].take({ALICE: 1})
         (one, _) = books[0].budgets(ALICE, 1000, DropReason.USER_BANDWIDTH)
         now = time.monotonic()
         one.holds(1000, now)
         one.spend(1000)
         books[0].give({ALICE: 1})
-        books[1].take([Want(ALICE, 1)])
+        books[1].take({ALICE: 1})
         (again, _) = books[1].budgets(ALICE, 1000, DropReason.USER_BANDWIDTH)
         assert not again.holds(100, now)
 

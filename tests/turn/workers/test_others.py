@@ -10,6 +10,7 @@ from turn.allocation.books import OwnBooks
 from turn.allocation.elsewhere import Shown
 from turn.allocation.model import Owner
 from turn.bandwidth import ALL
+from turn.routes import Transport
 from turn.workers.loans import Borrower
 from turn.workers.messages import Claim, Take
 from turn.workers.others import MOST_AT_ONCE, Others
@@ -32,9 +33,7 @@ async def test_a_user_asks_for_so_much_at_once_and_no_more(what: str) -> None:
 
     def ask(owner: Owner) -> None:
         if what == "an allocation":
-            others.fetch_allocation(
-                Shown(TICKET, owner, "192.0.2.7", is_encrypted=False), said.append
-            )
+            others.fetch_allocation(Shown(TICKET, owner, "192.0.2.7", Transport.UDP), said.append)
         else:
             others.fetch(TOKEN, owner, said.append)
 

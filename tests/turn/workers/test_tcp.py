@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from tests.patience import PATIENCE, until
 from tests.turn.live import UDP, port_of, settings
-from tests.turn.peers import listening, receive
+from tests.turn.peers import TCP, listening, receive
 from tests.turn.secure import TlsClient
 from tests.turn.workers import calls
 from tests.turn.workers.live import LOGS, Stage, code_of, permit, refresh, together
@@ -25,6 +25,7 @@ from turn.workers.pool import WorkerPool
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 MEGABYTE = 1 << 20
+TICKET = (registry.MOBILITY_TICKET, b"")
 
 
 @pytest_asyncio.fixture(name="tcp", loop_scope="session")
@@ -48,6 +49,12 @@ async def ends(reader):
             return await reader.read()
         except ConnectionResetError:
             return b""
+
+
+async def exactly(reader, size):
+    """Read so many bytes."""
+    async with asyncio.timeout(PATIENCE):
+        return await reader.readexactly(size)
 
 
 async def ended(client):
@@ -87,7 +94,7 @@ class TestBytes:
         call = await calls.begin(tcp, peer, owner)
         data = await calls.splice(tcp, call)
         await data.send(b"GET / HTTP/1.1\r\n")  # what no framer would take
-        assert await call.reader.readexactly(16) == b"GET / HTTP/1.1\r\n"
+        assert await exactly(call.reader, 16) == b"GET / HTTP/1.1\r\n"
         call.writer.write(b"\xff" * 100)
         assert await receive(data.sock, 100) == b"\xff" * 100
         after = await tcp.samples()
@@ -102,7 +109,7 @@ class TestBytes:
         call.writer.write(sent)
         assert await receive(data.sock, len(sent)) == sent
         sending = asyncio.create_task(data.send(sent))
-        assert await call.reader.readexactly(len(sent)) == sent
+        assert await exactly(call.reader, len(sent)) == sent
         await sending
 
     async def test_over_tls(self, tcp, peer):
@@ -111,9 +118,9 @@ class TestBytes:
         data = await calls.splice(tcp, call, "tls")
         assert isinstance(data, TlsClient)
         await data.send(b"there")
-        assert await call.reader.readexactly(5) == b"there"
+        assert await exactly(call.reader, 5) == b"there"
         call.writer.write(b"and back")
-        assert await data._reader.readexactly(8) == b"and back"
+        assert await exactly(data._reader, 8) == b"and back"
 
     async def test_what_came_early_is_not_lost_on_either_side(self, tcp, peer):
         call = await calls.begin(tcp, peer)
@@ -125,9 +132,12 @@ class TestBytes:
         data.nonce = call.control.nonce
         number = (registry.CONNECTION_ID, call.number)
         await data.send(data.encode(Method.CONNECTION_BIND, number) + b"at once")
-        reply = await data.receive()
-        assert code_of(parse_untrusted(reply[: 20 + int.from_bytes(reply[2:4])])) == 0
-        assert await call.reader.readexactly(7) == b"at once"
+        reply = await receive(data.sock, 20)
+        size = 20 + int.from_bytes(reply[2:4])
+        reply += await receive(data.sock, size + 5 - len(reply))
+        assert code_of(parse_untrusted(reply[:size])) == 0
+        assert reply[size:] == b"early"
+        assert await exactly(call.reader, 7) == b"at once"
 
     async def test_a_peer_that_connects_is_had_from_elsewhere_too(self, tcp):
         control = await calls.at(tcp, 0)
@@ -139,7 +149,7 @@ class TestBytes:
         writer.write(b"hello")
         assert await receive(data.sock, 5) == b"hello"
         await data.send(b"and back")
-        assert await reader.readexactly(8) == b"and back"
+        assert await exactly(reader, 8) == b"and back"
         writer.close()
 
 
@@ -153,7 +163,7 @@ class TestClaims:
             assert sorted(codes) == [0, 400, 400, 400]
             (winner,) = [each for each, code in zip(clients, codes, strict=True) if not code]
             await winner.send(b"mine")
-            assert await call.reader.readexactly(4) == b"mine"
+            assert await exactly(call.reader, 4) == b"mine"
             for worker in (0, 1):
                 assert await calls.bind(await calls.at(tcp, worker), call.number) == 400
 
@@ -226,6 +236,62 @@ class TestLimits:
         assert await refresh(other, 0) == 0
         assert await ended(ours)
         assert await calls.connect(one, at_other) == -403
+
+
+class TestMobility:
+    """RFC 8016: the allocation stays, and the client's new connection goes to it."""
+
+    @pytest.mark.parametrize("protocol", ["tcp", "tls"])
+    async def test_a_client_comes_back_over_any_connection(self, tcp, peer, protocol):
+        tcp.reload(tcp_allocations=True, mobility=True)
+        first = await calls.at(tcp, 0)
+        reply = await first.request(Method.ALLOCATE, TCP, TICKET)
+        relayed = reply.get(registry.XOR_RELAYED_ADDRESS)
+        ticket = reply.get(registry.MOBILITY_TICKET)
+        assert relayed is not None
+        number = await calls.connect(first, peer.address)
+        data = await calls.splice(tcp, calls.Call(first, number, *await peer.next()))
+        first.close()
+        client = first
+        for worker in (1, 0, 1):
+            client = await calls.at(tcp, worker, protocol=protocol)
+            await client.request(Method.REFRESH)
+            refresh_request = client.encode(Method.REFRESH, (registry.MOBILITY_TICKET, ticket))
+            # What follows in one segment is answered after it, wherever that is.
+            await client.send(refresh_request + client.encode(Method.BINDING))
+            moved, after = [parse_untrusted(await client.receive()) for _ in range(2)]
+            assert (code_of(moved), code_of(after), after.method) == (0, 0, Method.BINDING)
+            assert moved.get(registry.MOBILITY_TICKET) != ticket
+            ticket = moved.get(registry.MOBILITY_TICKET)
+            assert await tcp.allocations() == [1, 0]
+            await permit(client, Address("127.0.0.1", 0))
+            reader, writer = await asyncio.open_connection(*relayed)
+            call = calls.Call(client, await calls.attempt(client), reader, writer)
+            await (await calls.splice(tcp, call)).send(b"still here")
+            assert await exactly(reader, 10) == b"still here"
+            writer.close()
+        assert await calls.connect(client, peer.address) == -446
+        await data.send(b"and I")
+        assert await refresh(client, 0) == 0
+        assert await ended(data)
+
+    async def test_a_ticket_is_its_owners_and_the_worker_has_to_be_there(self, tcp):
+        users = {"alice": "pw", "bob": "pw"}
+        tcp.reload(tcp_allocations=True, mobility=True, users=users)
+        first = await calls.at(tcp, 0)
+        reply = await first.request(Method.ALLOCATE, TCP, TICKET)
+        ticket = (registry.MOBILITY_TICKET, reply.get(registry.MOBILITY_TICKET))
+        thief, over_udp = await calls.at(tcp, 1, "bob"), (await tcp.one_at_each())[1][0]
+        assert code_of(await thief.request(Method.REFRESH, ticket)) == 441
+        assert await refresh(over_udp, 0) == 0
+        assert code_of(await over_udp.request(Method.REFRESH, ticket)) == 400
+        client = await calls.at(tcp, 1)
+        assert code_of(await client.request(Method.REFRESH, ticket)) == 0
+        await tcp.kill(0)
+        assert await ended(client)
+        await tcp.settle()
+        again = await calls.at(tcp, 1)
+        assert code_of(await again.request(Method.REFRESH, ticket)) == 400
 
 
 class TestEnds:
@@ -309,7 +375,7 @@ class TestDeath:
         call = calls.Call(call.control, number, *await peer.next())
         data = await calls.splice(tcp, call)
         await data.send(b"again")
-        assert await call.reader.readexactly(5) == b"again"
+        assert await exactly(call.reader, 5) == b"again"
 
     async def test_while_it_is_asked(self, tcp, peer):
         call = await calls.begin(tcp, peer)
