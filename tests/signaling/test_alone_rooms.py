@@ -135,6 +135,7 @@ async def test_a_sender_who_asks_again_afterwards_is_heard_once(torn: Torn):
 
 async def test_nor_is_it_where_everyone_who_had_it_has_gone_elsewhere(torn: Torn):
     await torn.one.leave("c", "room", "left")
+    await torn.one.renew()
     await torn.cut()
     answer = await torn.tell_all(1)
     await torn.bind()
