@@ -158,8 +158,9 @@ class Authenticator:
         wall: float | None,
     ) -> Identity | None:
         """Who knows a password. :raises StunError: 400, somebody bids down."""
-        algorithm = self._algorithm(message, nonce)
         negotiated = message.has(registry.PASSWORD_ALGORITHM)
+        asks = negotiated or message.has(registry.PASSWORD_ALGORITHMS)
+        algorithm = self._algorithm(message, nonce) if asks else PasswordAlgorithm.MD5
         integrity = WITH_SHA256 if negotiated else WITH_SHA1
         accounts = self._credentials.accounts(username, wall) if username is not None else ()
         nobody = self._credentials.nobody
@@ -177,7 +178,7 @@ class Authenticator:
         """The password algorithm of a request. :raises StunError: 400, somebody bids down."""
         chosen = message.get(registry.PASSWORD_ALGORITHM)
         echoed = message.get(registry.PASSWORD_ALGORITHMS)
-        if (chosen is None and echoed is None) or not has_password_algorithms(nonce):
+        if not has_password_algorithms(nonce):
             return PasswordAlgorithm.MD5
         if chosen is None or echoed != self._offered or chosen not in self._offered:
             raise StunError(400)
