@@ -19,12 +19,13 @@ import structlog
 from msgspec import Raw
 
 from signaling.broker import wire
-from signaling.broker.alone import Alone
+from signaling.broker.alone import Alone, is_quiet
 from signaling.broker.attached import Attached
 from signaling.broker.base import (
     Directed,
     Later,
     Listener,
+    MailboxFull,
     Node,
     NotThere,
     Queued,
@@ -246,7 +247,8 @@ class RedisBroker:
 
     def _enter(self, attached: Attached, room: str, others: Iterable[str]) -> None:
         attached.rooms.add(room)
-        self._rosters.enter(room, [attached.record.peer, *others])
+        # Nobody would hear that a quiet one has gone.
+        self._rosters.enter(room, [] if is_quiet(attached) else [attached.record.peer, *others])
 
     def _joined(self, attached: Attached) -> None:
         attached.joined(self._deliver)
@@ -315,13 +317,14 @@ class RedisBroker:
                     doubtful = doubtful or asked
                     if self._up:
                         raise  # refused by a Redis that is there
-                    recipient = await self._recipient(attached, to, request, doubtful=doubtful)
-                    if recipient is None and doubtful and not request:
+                    with _refusing(attached, request, doubtful=doubtful):
+                        recipient = await self._alone.recipient(attached, to, request)
+                        if recipient is not None:
+                            what = Outgoing(body, request, tag, doubtful)
+                            self._alone.send(attached, recipient, what, self._deliver)
+                            return True
+                    if doubtful and not request:
                         raise  # nobody can tell whether it was done
-                    if recipient is not None:
-                        what = Outgoing(body, request, tag, doubtful)
-                        self._alone.send(attached, recipient, what, self._deliver)
-                        return True
 
     async def _ask_to_send(
         self, attached: Attached, echo: Echo, message: tuple[str, str, bytes, str, str, str]
@@ -332,16 +335,6 @@ class RedisBroker:
         await echo.all(reply == b"here")
         attached.believe(request)
         return self._sent(attached, reply)
-
-    async def _recipient(
-        self, attached: Attached, to: str, request: str, *, doubtful: bool
-    ) -> Attached | None:
-        try:
-            return await self._alone.recipient(attached, to, request)
-        except Unavailable:
-            if doubtful:
-                attached.doubt(request)
-            raise
 
     async def broadcast(self, session: str, event: Directed, request: str = "") -> bool:
         """Put an event into the mailbox of everyone who shares a room."""
@@ -361,12 +354,13 @@ class RedisBroker:
                     if echo.heard:  # done: only the answer was lost, and who has heard of it
                         attached.unsure = True
                         return False
-                    if await self._may_broadcast(attached, name, doubtful=doubtful):
-                        peers = self._rosters.others(attached.rooms, attached.record.peer)
-                        what = Outgoing(body, name, tag, doubtful)
-                        with _unanswered(request):
-                            self._alone.broadcast(attached, peers, what, self._deliver)
-                        return True
+                    with _refusing(attached, name, doubtful=doubtful, to_all=True):
+                        if await self._alone.may_broadcast(attached, name):
+                            peers = self._rosters.others(attached.rooms, attached.record.peer)
+                            what = Outgoing(body, name, tag, doubtful)
+                            with _unanswered(request):
+                                self._alone.broadcast(attached, peers, what, self._deliver)
+                            return True
 
     async def _ask_to_broadcast(
         self, attached: Attached, echo: Echo, message: tuple[str, bytes, str]
@@ -381,15 +375,6 @@ class RedisBroker:
             reply = reply[0]
         attached.believe(request)
         return self._sent(attached, reply)
-
-    async def _may_broadcast(self, attached: Attached, request: str, *, doubtful: bool) -> bool:
-        try:
-            return await self._alone.may_broadcast(attached, request)
-        except Unavailable:
-            if doubtful:
-                attached.unsure = True
-                attached.doubt(request)
-            raise
 
     @contextmanager
     def _in_doubt(self, attached: Attached, request: str = "") -> Iterator[None]:
@@ -685,6 +670,20 @@ class RedisBroker:
             return
         if self._listener is not None:
             self._listener.cut(attached.record.session, code)
+
+
+@contextmanager
+def _refusing(
+    attached: Attached, request: str, *, doubtful: bool, to_all: bool = False
+) -> Iterator[None]:
+    """Where a node does not do alone what Redis was asked for, that may be done yet."""
+    try:
+        yield
+    except (Unavailable, MailboxFull):
+        if doubtful:
+            attached.doubt(request)
+            attached.unsure = attached.unsure or to_all
+        raise
 
 
 @contextmanager
