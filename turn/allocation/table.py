@@ -137,7 +137,9 @@ class AllocationTable:
         """
         allocation.number = next(self._numbers)
         self._by_client[allocation.client] = allocation
-        self._count({ALL: 1} | shares_of(allocation, len(allocation.relayed)))
+        amounts = shares_of(allocation, len(allocation.relayed))
+        amounts[ALL] = 1
+        self._count(amounts)
         index = self._index(allocation)
         for relayed in allocation.relayed.values():
             index[relayed.relay.address] = allocation
