@@ -97,19 +97,19 @@ class Inbox:
             self._parts[number] = Part(name + self.begin, LARGEST_DATAGRAM)
             self._entries[number].message = Message(name, self.begin, part, 1)
 
-    def receive(self, sock: socket.socket) -> list[int]:
-        """Read what waits; gives the sizes of the datagrams, slot by slot.
+    def receive(self, descriptor: int) -> list[int]:
+        """Read what waits at a socket; gives the sizes of the datagrams, slot by slot.
 
         None where nothing waits, or first the ICMP error of an earlier packet, which is read so.
         """
-        count = receive_many(sock.fileno(), self._pointer, READS_PER_EVENT, DONT_WAIT, None)
+        count = receive_many(descriptor, self._pointer, READS_PER_EVENT, DONT_WAIT, None)
         sizes: list[int] = self._sizes[: max(count, 0)].tolist()
         return sizes
 
-    def datagrams(self, sock: socket.socket) -> list[tuple[memoryview, Address]]:
+    def datagrams(self, descriptor: int) -> list[tuple[memoryview, Address]]:
         """The same as datagrams, good until the next reading, and whom each is from."""
         found = []
-        for slot, size in zip(self.slots, self.receive(sock), strict=False):
+        for slot, size in zip(self.slots, self.receive(descriptor), strict=False):
             source, *_ = self.head.unpack_from(self.buffer, slot)
             start = slot + self.begin
             found.append((self.view[start : start + size], address_of(source)))

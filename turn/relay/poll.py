@@ -15,8 +15,9 @@ MOST_EVENTS = 64
 PACKETS_PER_WAKEUP = 512
 """Then the event loop gets its turn: about 3 ms, so a flood never starves anything else."""
 
-Reader = Callable[[], int]
-"""Reads some packets, at most a few dozen, without waiting; gives how many."""
+Reader = Callable[[int, float], int]
+"""Reads some packets of a descriptor, at most a few dozen, without waiting; gives how many.
+They are held to a monotonic time: to ask for it would cost each as much as its lookup."""
 
 
 class Poller:
@@ -26,8 +27,6 @@ class Poller:
         self._epoll = select.epoll()
         self._readers: list[Reader | None] = []
         """By descriptor: they are small numbers, and a list is less to touch than a dict."""
-        self.now = 0.0
-        """Monotonic time of the last look at the epoll: what its packets are held to."""
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to serve."""
@@ -59,9 +58,9 @@ class Poller:
             events = poll(0, MOST_EVENTS)
             if not events:
                 return
-            self.now = time.monotonic()  # for each packet, it would cost as much as its lookup
+            now = time.monotonic()
             for descriptor, _ in events:
                 # A reader may close another's socket (an allocation that ends), so look it up.
                 reader = readers[descriptor]
                 if reader is not None:
-                    budget -= reader() or 1
+                    budget -= reader(descriptor, now) or 1

@@ -11,7 +11,7 @@ from turn.relay.batch import address_of, receive_one
 from turn.relay.forward import Forwarder
 from turn.relay.icmp import forbid_fragments, next_error
 from turn.relay.poll import Poller
-from turn.routes import Buffer, ClientRoutes, Send
+from turn.routes import Buffer, ClientRoutes, Route, Send
 
 
 class RelaySocket:
@@ -19,7 +19,7 @@ class RelaySocket:
 
     is_tcp = False
     __slots__ = (
-        "_descriptor", "_forwarder", "_gate", "_letter", "_on_close", "_poller", "_routes", "_sock",
+        "_forwarder", "_gate", "_latest", "_letter", "_on_close", "_poller", "_routes", "_sock",
         "address", "public", "send",
     )  # fmt: skip
 
@@ -39,10 +39,11 @@ class RelaySocket:
         self._poller = poller
         self._forwarder = forwarder
         self._letter = forwarder.letters[sock.family]
-        self._descriptor = sock.fileno()
         self._on_close = on_close
         self._routes: ClientRoutes | None = None
         self._gate: Gate | None = None
+        self._latest: Route | None = None
+        """That of the last packet, and mostly of the next one."""
         self.address, self.public = ends
         self.send: Send = sock.sendto
 
@@ -67,6 +68,7 @@ class RelaySocket:
         """Let go of the socket without closing it: another process goes on with it."""
         self._poller.remove(self._sock)
         self._on_close(self)
+        self._latest = None  # it leads back here
         return self._sock
 
     def close(self) -> None:
@@ -74,29 +76,31 @@ class RelaySocket:
         self._poller.remove(self._sock)
         self._sock.close()
         self._on_close(self)
-        self._gate = None  # it leads to the allocation, which leads back here
+        self._gate = self._latest = None  # they lead to the allocation, which leads back here
 
-    def _read(self) -> int:
+    def _read(self, descriptor: int, now: float) -> int:
         """Carry one packet. One a turn: to find out that no second one waits costs as much."""
         letter = self._letter
-        size = receive_one(self._descriptor, letter.message, 0)
+        size = receive_one(descriptor, letter.message, 0)
         if size < 0:  # nothing there after all, or the ICMP error of an earlier packet
             return self._read_errors()
-        routes = self._routes
-        if routes is None or self._gate is None:
-            return 1
         (source,) = letter.unpack(letter.name)
-        route, now = routes.latest, self._poller.now
+        route = self._latest
         if route is None or route.source != source or route.expires <= now:
-            peer = address_of(source)
-            route = routes.peers.get(peer)
-            if route is None or route.expires <= now:
-                route = self._gate.admit(peer, now)
-                if route is None:
-                    return 1
-            routes.latest = route
+            route = self._latest = self._route_of(address_of(source), now)
+            if route is None:
+                return 1
         self._forwarder.peer_to_client(route, size, now)
         return 1
+
+    def _route_of(self, peer: Address, now: float) -> Route | None:
+        """The route that a peer's packet takes; None: dropped, and counted."""
+        if self._routes is None or self._gate is None:
+            return None
+        route = self._routes.peers.get(peer)
+        if route is None or route.expires <= now:
+            route = self._gate.admit(peer, now)
+        return route
 
     def _read_errors(self) -> int:
         """Tell the client of the ICMP errors that wait; gives how many there were, at least 1."""

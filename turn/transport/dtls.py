@@ -223,7 +223,7 @@ class DtlsListener:
 
     # The road of a datagram ----------------------------------------------------------------
 
-    def _read(self) -> int:
+    def _read(self, _: int, __: float) -> int:
         for count in range(READS_PER_EVENT):
             try:
                 size, source = self._sock.recvfrom_into(self._buffer)

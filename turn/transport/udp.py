@@ -3,7 +3,6 @@
 import errno
 import socket
 import time
-from functools import partial
 from typing import NamedTuple
 
 from turn.allocation.engine import Engine, Reply
@@ -80,7 +79,7 @@ class UdpListener:
         self._requests = requests
         for each in self._sockets:
             read = self._read_requests if each is requests else self._read
-            shared.poller.add(each, partial(self._read_proxied if shared.proxies else read, each))
+            shared.poller.add(each, self._read_proxied if shared.proxies else read)
 
     @property
     def _sockets(self) -> tuple[socket.socket, ...]:
@@ -96,11 +95,11 @@ class UdpListener:
             self._shared.poller.remove(each)
             each.close()
 
-    def _read(self, sock: socket.socket) -> int:
+    def _read(self, descriptor: int, now: float) -> int:
         """Read what waits, up to a bound; gives the number of datagrams."""
         inbox, forwarder, clients = self._inbox, self._forwarder, self._clients
         buffer, view, head, begin = inbox.buffer, inbox.view, inbox.head, inbox.begin
-        now, sizes = self._shared.poller.now, inbox.receive(sock)
+        sizes = inbox.receive(descriptor)
         for slot, size in zip(inbox.slots, sizes, strict=False):
             client, first, length = head.unpack_from(buffer, slot)
             start = slot + begin
@@ -115,13 +114,13 @@ class UdpListener:
                 self._take(datagram, address_of(client), Now(now, time.time()))
         return len(sizes)
 
-    def _read_requests(self, sock: socket.socket) -> int:
+    def _read_requests(self, descriptor: int, _: float) -> int:
         """The same of the second queue, where there is nothing to carry.
 
         Read all, decide all, answer all: in turns, the kernel's way of a packet and ours would
         push one another out of the processor's caches, which was a fifth of an allocation's cost.
         """
-        waiting = self._inbox.datagrams(sock)
+        waiting = self._inbox.datagrams(descriptor)
         now, replies = Now(time.monotonic(), time.time()), []
         for message, client in waiting:
             if message and message[0] < 4 and message[:2] != SEND_INDICATION:
@@ -134,9 +133,9 @@ class UdpListener:
             self._reply(reply, client, self._send)
         return len(waiting)
 
-    def _read_proxied(self, sock: socket.socket) -> int:
+    def _read_proxied(self, descriptor: int, monotonic: float) -> int:
         """The same where some datagrams come through proxies."""
-        waiting, now = self._inbox.datagrams(sock), Now(time.monotonic(), time.time())
+        waiting, now = self._inbox.datagrams(descriptor), Now(monotonic, time.time())
         for datagram, source in waiting:
             self._take(datagram, source, now)
         return len(waiting)

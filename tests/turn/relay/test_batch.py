@@ -45,7 +45,7 @@ def test_each_datagram_comes_whole_with_its_source(pair):
     sent = [b"", b"x", bytes(range(256)) * 200, b"\x40\x00\x00\x00", bytes(LONGEST)]
     for payload in sent:
         other.send(payload)
-    got = Inbox(one.family).datagrams(one)
+    got = Inbox(one.family).datagrams(one.fileno())
     assert [bytes(datagram) for datagram, _ in got] == sent
     assert {source for _, source in got} == {place_of(other)}
 
@@ -57,7 +57,7 @@ def test_sources_are_told_apart_by_what_a_client_is_looked_up_by(pair):
         third.bind((place_of(other).host, 0))
         third.sendto(b"\x40\x01\x00\x02", one.getsockname())
         other.send(b"\x7f\xff\x00\x03abc")
-        assert inbox.receive(one) == [4, 7]
+        assert inbox.receive(one.fileno()) == [4, 7]
         heads = [inbox.head.unpack_from(inbox.buffer, slot) for slot in inbox.slots[:2]]
         assert heads == [
             (key_of(place_of(third)), 0x4001, 2),
@@ -71,7 +71,7 @@ def test_no_more_than_its_share_at_a_time_and_nothing_twice(pair):
         other.send(bytes([number]))
     inbox, got = Inbox(one.family), []
     for count in (READS_PER_EVENT, 3, 0):
-        datagrams = inbox.datagrams(one)
+        datagrams = inbox.datagrams(one.fileno())
         assert len(datagrams) == count
         got += [datagram[0] for datagram, _ in datagrams]
     assert got == list(range(READS_PER_EVENT + 3))
@@ -85,17 +85,17 @@ def test_the_icmp_error_of_an_earlier_packet_is_read_and_the_next_reading_is_cle
     one.connect(nowhere)  # only then does a socket hear of it without asking
     one.send(b"x")
     inbox = Inbox(one.family)
-    assert inbox.datagrams(one) == []
+    assert inbox.datagrams(one.fileno()) == []
     with socket.socket(one.family, socket.SOCK_DGRAM) as back:
         back.bind(nowhere)
         back.sendto(b"back", one.getsockname())
-    assert [bytes(datagram) for datagram, _ in inbox.datagrams(one)] == [b"back"]
+    assert [bytes(datagram) for datagram, _ in inbox.datagrams(one.fileno())] == [b"back"]
 
 
 def test_a_closed_socket_has_nothing(pair):
     one, _ = pair
     one.close()
-    assert Inbox(socket.AF_INET).receive(one) == []
+    assert Inbox(socket.AF_INET).receive(one.fileno()) == []
 
 
 def test_a_letter_is_read_behind_its_margin_with_its_source(pair):

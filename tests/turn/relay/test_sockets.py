@@ -193,7 +193,7 @@ class TestPoller:
             one, two = self.pair()
             reads = 0
 
-            def read(found=found):
+            def read(_descriptor, _now, found=found):
                 nonlocal reads
                 reads += 1
                 assert reads < 10 * PACKETS_PER_WAKEUP, "the event loop never gets its turn"
@@ -212,7 +212,7 @@ class TestPoller:
         pairs = [self.pair() for _ in range(2 * MOST_EVENTS)]
         heard: set[int] = set()
 
-        def read(one, number):
+        def read(one, number, _descriptor, _now):
             heard.add(number)
             return len(one.recv(9))
 
@@ -229,7 +229,7 @@ class TestPoller:
         pairs = [self.pair() for _ in range(2)]
         heard: list[int] = []
 
-        def read(number):
+        def read(number, _descriptor, _now):
             heard.append(number)
             for one, _ in pairs:
                 poller.remove(one)
