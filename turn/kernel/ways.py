@@ -8,6 +8,7 @@ this process is busy or dead. A way is found from the moment that its ports are 
 import mmap
 import struct
 from collections.abc import Iterator, Mapping
+from operator import mul
 
 from turn.kernel.bpf import Map
 from turn.kernel.layout import (
@@ -35,6 +36,7 @@ RECENT = 1024
 """Ways that have ended whose places stay empty, where there are others: a packet under way on
 another processor has long gone by when its way's place means something else."""
 TWO_WORDS = struct.Struct("=QQ")
+UNLIMITED = bytes(BUCKETS_OF_WAY.size)
 MASK, HALF = (1 << 64) - 1, (1 << 32) - 1
 
 
@@ -147,30 +149,33 @@ class Table:
     # Places ----------------------------------------------------------------------------------
 
     def _place(self, key: bytes) -> int | None:
-        one, other = (self._empty(row) for row in self._rows_of(key))
-        if len(one) <= ROW // 2 and len(one) < len(other):
-            one, other = other, one  # the emptier one, once the first is half full
-        empty = one + other
+        first, second = self._rows_of(key)
+        empty = self._empty(first)
+        if len(empty) > ROW // 2 and empty[0] not in self._recent:
+            return empty[0]
+        other = self._empty(second)
+        if len(empty) <= ROW // 2 and len(empty) < len(other):
+            empty, other = other, empty  # the emptier one, once the first is half full
+        empty += other
         for number in empty:
             if number not in self._recent:
                 return number
         return next((number for number in self._recent if number in empty), None)
 
     def _empty(self, row: int) -> list[int]:
-        size, words = self._parts.size, self._words
-        places = range(row * ROW, (row + 1) * ROW)
-        return [number for number in places if not words[number * size + self._parts.ports]]
+        size = self._parts.size
+        first = row * ROW
+        start = first * size + self._parts.ports
+        ports = self._words[start : start + ROW * size : size].tolist()
+        return [number for number, used in enumerate(ports, first) if not used]
 
     def _rows_of(self, key: bytes) -> tuple[int, int]:
         """The numbers of a key's rows: as the program finds them."""
-        words = memoryview(key).cast("I")
-        total = 0
-        for place in range(0, len(words), 2):
-            one = words[place] + self._seed[place] & HALF
-            total += one * (words[place + 1] + self._seed[place + 1] & HALF)
-        total &= MASK
-        mixed = (total ^ total >> 32) * MIX
-        return (mixed >> FIRST_ROW) & self._rows - 1, mixed >> SECOND_ROW & self._rows - 1
+        words = memoryview(key).cast("I").tolist()
+        mixed = [word + seed & HALF for word, seed in zip(words, self._seed, strict=False)]
+        total = sum(map(mul, mixed[::2], mixed[1::2])) & MASK
+        spread = (total ^ total >> 32) * MIX
+        return spread >> FIRST_ROW & self._rows - 1, spread >> SECOND_ROW & self._rows - 1
 
 
 class Ways:
@@ -210,4 +215,6 @@ def _nanoseconds(expires: float) -> int:
 
 
 def _packed(buckets: tuple[int, ...]) -> bytes:
+    if not buckets:  # as it mostly is
+        return UNLIMITED
     return BUCKETS_OF_WAY.pack(*buckets, *(0,) * (MOST_LIMITS - len(buckets)))
