@@ -8,7 +8,18 @@ from turn.codec.indication import data_indication_header
 from turn.codec.values import Address
 from turn.kernel import bpf
 from turn.kernel.inherited import Inherited
-from turn.kernel.layout import BUCKET, HOP, INDEX, MOST_WAYS, PORTS_PER_WORD, ROW, WORD, Way
+from turn.kernel.layout import (
+    BUCKET,
+    HOP,
+    INDEX,
+    LEAST_ROWS,
+    MOST_WAYS,
+    PORTS_PER_WORD,
+    ROW,
+    SEED,
+    WORD,
+    Way,
+)
 from turn.kernel.program import Program, load
 from turn.kernel.selftest import FAMILIES, LABEL, NEVER, PAYLOAD, Sides, frame
 from turn.kernel.ways import RECENT, Place, Table, Ways, _rows_of
@@ -21,6 +32,7 @@ LOST = 2
 """TC_ACT_SHOT"""
 LOOPBACK = 1
 MAC = bytes(6)
+SECRET = bytes(range(1, 192, 3))
 CHANNEL = 0x4000
 CHANNEL_DATA = CHANNEL.to_bytes(2, "big") + len(PAYLOAD).to_bytes(2, "big") + PAYLOAD
 
@@ -33,6 +45,8 @@ def program_fixture(need_kernel: None) -> Iterator[Program]:
     program.maps["hops"].update(INDEX.pack(1), hop)
     word, bit = divmod(FAMILIES[0].server.port, PORTS_PER_WORD)
     program.maps["ports"].update(INDEX.pack(word), WORD.pack(1 << bit))
+    # Always the same, as chance has it where a table is too full.
+    program.maps["seeds"].update(INDEX.pack(0), SEED.pack(SECRET, LEAST_ROWS, LEAST_ROWS))
     yield program
     program.close()
 
