@@ -44,6 +44,8 @@ class RedisAddress(NamedTuple):
     """Of a plain server or behind Sentinels; a Cluster has the one."""
     service: str
     """The name that Sentinels know the primary by."""
+    sentinel: tuple[str, str] = ("", "")
+    """User and password for the Sentinels alone; empty: see ``primary``."""
 
 
 class RedisTls(NamedTuple):

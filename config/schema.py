@@ -19,11 +19,24 @@ from config.values import Endpoint, Endpoints, PemFile, ProbeUrls, Seconds
 class RedisSettings(Section):
     """What many nodes share."""
 
-    fixed = frozenset({"url", "prefix", "ca_certificate", "tls_certificate", "tls_key", "lease"})
+    fixed = frozenset(
+        {
+            "url", "sentinel_username", "sentinel_password", "prefix", "ca_certificate",
+            "tls_certificate", "tls_key", "lease",
+        }
+    )  # fmt: skip
 
     url: SecretStr = SecretStr("")
     """redis:// rediss:// redis+sentinel:// redis+cluster://; empty: the embedded broker. Secret,
     as it may hold a password."""
+
+    sentinel_username: str = ""
+    """Whom the Sentinels know us as, where they have users of their own; needs
+    `sentinel_password`."""
+
+    sentinel_password: SecretStr = SecretStr("")
+    """Of the Sentinels, where it is another one than Redis's. Empty: nobody has to say who asks, or
+    they know the user and the password of `url`, or the password alone."""
 
     prefix: Annotated[str, Field(pattern="^[a-z0-9-]{1,32}$")] = "icebroker"
     """What every key and channel begins with, in braces: one Redis may serve several clusters of
@@ -45,14 +58,17 @@ class RedisSettings(Section):
 
     def address(self) -> RedisAddress | None:
         """Where Redis is; None for the embedded broker. Secret. :raises ValueError: nowhere."""
-        return parse_redis_url(self.url.get_secret_value()) if self.url else None
+        if not self.url:
+            return None
+        sentinel = self.sentinel_username, self.sentinel_password.get_secret_value()
+        return parse_redis_url(self.url.get_secret_value())._replace(sentinel=sentinel)
 
     def tls(self) -> RedisTls:
         """What a connection over TLS begins with."""
         return RedisTls(self.ca_certificate, self.tls_certificate, self.tls_key)
 
     def contradictions(self) -> list[Problem]:
-        """A URL that leads nowhere; half of a certificate, or one that nothing would use."""
+        """A URL that leads nowhere; half of a certificate, or what nothing would use."""
         found = []
         if bool(self.tls_certificate) != bool(self.tls_key):
             given, missing = ("tls_certificate", "tls_key")[:: 1 if self.tls_certificate else -1]
@@ -61,6 +77,11 @@ class RedisSettings(Section):
             address = self.address()
         except ValueError as error:
             return [Problem("url", str(error)), *found]
+        if self.sentinel_username and not self.sentinel_password:
+            found.append(Problem("sentinel_username", "it needs sentinel_password"))
+        if self.sentinel_password and (address is None or address.kind != "sentinel"):
+            text = "url names no Sentinels; write redis+sentinel://HOST,HOST/SERVICE there"
+            found.append(Problem("sentinel_password", text))
         if address is not None and not address.tls and any(self.tls()):
             text = "ca_certificate and tls_certificate are for TLS; write rediss://, or rediss+…://"
             found.append(Problem("url", text))

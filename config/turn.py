@@ -183,7 +183,8 @@ class TurnSettings(Section):
     """The longest lifetime that an allocation is granted at a time, in seconds (RFC 8656 §7.2)."""
 
     max_bytes_per_second: Count = 0
-    """Bytes of payload a second that one allocation may relay, each way; 0: no limit."""
+    """Bytes of payload a second that one allocation may relay, each way; a packet counts as 64 at
+    least. 0: no limit."""
 
     max_bytes_per_second_per_user: Count = 0
     """The same for all allocations of one user together; 0: no limit."""

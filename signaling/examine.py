@@ -261,6 +261,8 @@ async def examine_redis(settings: RedisSettings) -> Finding:
         return await _examine_primary(settings, address)
     except AuthenticationError as error:
         says, then = f"refuses the password: {error}", "mend redis.url"
+        if address.kind == "sentinel":
+            then += ", or redis.sentinel_password, where the Sentinels have their own"
     except NoPermissionError as error:
         says, then = f"refuses what the broker does: {error}", RIGHTS
     except Unfit as error:

@@ -1,13 +1,17 @@
 """How many bytes may pass: token buckets for an allocation, a user, an address, the whole relay.
 
 A packet passes where each of its buckets holds enough, and then takes from each; else it is
-dropped under the name of the bucket that was empty. Nobody is cut off.
+dropped under the name of the bucket that was empty. Nobody is cut off. Payload counts; but a small
+packet as much as ``SMALLEST``, or a flood of empty ones would pass whatever the limit.
 """
 
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from turn.stats import DropReason
+
+SMALLEST = 64
+"""Bytes that a packet takes at least: what an Ethernet sends for it, however little is in it."""
 
 
 class Budget(Protocol):
@@ -84,7 +88,11 @@ class Budgets:
         self.all = budgets
 
     def refuse(self, size: int, now: float) -> DropReason | None:
-        """None, and taken from each; or which bucket held too little, and nothing taken."""
+        """None, and taken from each; or which bucket held too little, and nothing taken.
+
+        :param size: of the packet's payload, in bytes.
+        """
+        size = max(size, SMALLEST)
         for budget in self.all:
             if not budget.holds(size, now):
                 return budget.reason

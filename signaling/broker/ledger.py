@@ -46,7 +46,7 @@ class Asked:
         self.body, self.request, self.tag, self.doubtful = what
         self.to_all = to_all
         self.repeated = False
-        """Whether Redis was asked for it once more."""
+        """Whether Redis was asked for it once more: nobody is handed it by this node any more."""
         self.peers: dict[str, Ledger | None] = dict.fromkeys(peers)
         """Whoever has not acknowledged it; with it the ledger of who was handed it."""
         self.answer: Future[bool] = get_running_loop().create_future()
@@ -72,7 +72,7 @@ class Asked:
 
     def doubt(self) -> None:
         """Redis is asked for it: until it answers, it may be done or not."""
-        self.doubtful = self.repeated = True
+        self.repeated = True
         for ledger in self.peers.values():
             if ledger is not None:
                 ledger.doubt(self.tag)

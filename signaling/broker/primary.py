@@ -115,6 +115,10 @@ class Finder:
                 transport.abort()
 
     async def _ask_sentinel(self, host: RedisHost) -> RedisHost:
+        username, password = self._address.sentinel
+        if password:
+            own = {"username": username or None, "password": password}
+            return await self._ask_sentinel_as(host, own)
         # Most let anybody ask; others know our user too, or have one password for all.
         known_as: list[dict[str, Any]] = [{}]
         if self._address.password:

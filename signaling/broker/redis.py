@@ -19,11 +19,10 @@ import structlog
 from msgspec import Raw
 
 from signaling.broker import wire
-from signaling.broker.alone import Alone
+from signaling.broker.alone import Alone, is_quiet
 from signaling.broker.attached import Attached
 from signaling.broker.base import (
     Directed,
-    Later,
     Listener,
     Node,
     NotThere,
@@ -37,12 +36,12 @@ from signaling.broker.base import (
     Unavailable,
 )
 from signaling.broker.coming import Coming
-from signaling.broker.echo import Echo, Echoes
-from signaling.broker.ledger import Outgoing
+from signaling.broker.echo import Echoes
 from signaling.broker.link import Link
 from signaling.broker.primary import Finder
-from signaling.broker.reconcile import Reconciler, outcome_of
+from signaling.broker.reconcile import Reconciler
 from signaling.broker.rosters import Rosters
+from signaling.broker.sending import Home, Sending
 from signaling.protocol.errors import CloseCode
 from signaling.protocol.messages import PeerEntry
 
@@ -107,9 +106,11 @@ class RedisBroker:
         self._doubtful: set[str] = set()
         """Sessions that may be ours without our knowing: the answer did not come."""
         self._up = False
-        self._alone = Alone(self._attached, most_messages, most_bytes)
-        self._reconciler = Reconciler(self._link, self._attached)
         self._echoes = Echoes()
+        self._alone = Alone(self._attached, most_messages, most_bytes)
+        home = Home(self.node, self._call, self.is_up, self._of, self._gone, self._deliver)
+        self._sending = Sending(home, self._echoes, self._alone, self._rosters)
+        self._reconciler = Reconciler(self._link, self._attached)
         self._woken = asyncio.Event()
         self._readers: set[asyncio.Task[None]] = set()
 
@@ -246,7 +247,8 @@ class RedisBroker:
 
     def _enter(self, attached: Attached, room: str, others: Iterable[str]) -> None:
         attached.rooms.add(room)
-        self._rosters.enter(room, [attached.record.peer, *others])
+        # Nobody would hear that a quiet one has gone.
+        self._rosters.enter(room, [] if is_quiet(attached) else [attached.record.peer, *others])
 
     def _joined(self, attached: Attached) -> None:
         attached.joined(self._deliver)
@@ -297,99 +299,11 @@ class RedisBroker:
         self, session: str, to: str, event: Directed, request: str = "", *, patient: bool = True
     ) -> bool:
         """Put an event into one peer's mailbox; while Redis is away, hand it on if we can."""
-        if not wire.is_token(to):
-            raise NotThere
-        body = wire.body_of(event)
-        with self._echoes.expect() as echo:
-            # What a mailbox knows it by, also where the sender asks again at another node.
-            tag = f"{session} {request}" if request else f"{self.node}:{echo.ticket}"
-            message = to, request, body, "" if patient else "now", echo.ticket, tag
-            doubtful = False
-            while True:
-                attached, asked = self._of(session), self._up
-                try:
-                    return await self._ask_to_send(attached, echo, message)
-                except Unavailable:
-                    if echo.heard:
-                        return True  # done: only the answer was lost
-                    doubtful = doubtful or asked
-                    if self._up:
-                        raise  # refused by a Redis that is there
-                    recipient = await self._recipient(attached, to, request, doubtful=doubtful)
-                    if recipient is None and doubtful and not request:
-                        raise  # nobody can tell whether it was done
-                    if recipient is not None:
-                        what = Outgoing(body, request, tag, doubtful)
-                        self._alone.send(attached, recipient, what, self._deliver)
-                        return True
-
-    async def _ask_to_send(
-        self, attached: Attached, echo: Echo, message: tuple[str, str, bytes, str, str, str]
-    ) -> bool:
-        """By Redis; returns when a recipient of this node has been handed it."""
-        session, request = attached.record.session, message[1]
-        reply = await self._call("send", attached.owner, session, *message)
-        await echo.all(reply == b"here")
-        attached.believe(request)
-        return self._sent(attached, reply)
-
-    async def _recipient(
-        self, attached: Attached, to: str, request: str, *, doubtful: bool
-    ) -> Attached | None:
-        try:
-            return await self._alone.recipient(attached, to, request)
-        except Unavailable:
-            if doubtful:
-                attached.doubt(request)
-            raise
+        return await self._sending.send(session, to, event, request, patient=patient)
 
     async def broadcast(self, session: str, event: Directed, request: str = "") -> bool:
-        """Put an event into the mailbox of everyone who shares a room."""
-        body, doubtful = wire.body_of(event), False
-        with self._echoes.expect() as echo:
-            # One that is not answered has a name, too, by which it is done once.
-            name = request or f"{self.node}:{echo.ticket}"
-            tag = f"{session} {name}"
-            while True:
-                attached, asked = self._of(session), self._up
-                try:
-                    return await self._ask_to_broadcast(attached, echo, (name, body, tag))
-                except Unavailable:
-                    doubtful = doubtful or asked
-                    if self._up:
-                        raise  # refused by a Redis that is there
-                    if echo.heard:  # done: only the answer was lost, and who has heard of it
-                        attached.unsure = True
-                        return False
-                    if await self._may_broadcast(attached, name, doubtful=doubtful):
-                        peers = self._rosters.others(attached.rooms, attached.record.peer)
-                        what = Outgoing(body, name, tag, doubtful)
-                        with _unanswered(request):
-                            self._alone.broadcast(attached, peers, what, self._deliver)
-                        return True
-
-    async def _ask_to_broadcast(
-        self, attached: Attached, echo: Echo, message: tuple[str, bytes, str]
-    ) -> bool:
-        """By Redis; returns when all recipients of this node have been handed it."""
-        request, body, tag = message
-        reply = await self._call(
-            "broadcast", attached.owner, attached.record.session, request, body, echo.ticket, tag
-        )
-        if isinstance(reply, list):
-            await echo.all(reply[1])
-            reply = reply[0]
-        attached.believe(request)
-        return self._sent(attached, reply)
-
-    async def _may_broadcast(self, attached: Attached, request: str, *, doubtful: bool) -> bool:
-        try:
-            return await self._alone.may_broadcast(attached, request)
-        except Unavailable:
-            if doubtful:
-                attached.unsure = True
-                attached.doubt(request)
-            raise
+        """Put an event into the mailbox of everyone who shares a room; likewise."""
+        return await self._sending.broadcast(session, event, request)
 
     @contextmanager
     def _in_doubt(self, attached: Attached, request: str = "") -> Iterator[None]:
@@ -413,12 +327,6 @@ class RedisBroker:
                 self._alone.go_on(attached, self._deliver)
             with suppress(Unavailable):
                 await self._call("acknowledge", attached.owner, session, seq)
-
-    def _sent(self, attached: Attached, reply: bytes) -> bool:
-        try:
-            return outcome_of(reply)
-        except SessionOver:
-            raise self._gone(attached) from None
 
     async def revoke(self, revocation: Revocation) -> None:
         """Tell every node, and Redis for those that come later."""
@@ -685,16 +593,6 @@ class RedisBroker:
             return
         if self._listener is not None:
             self._listener.cut(attached.record.session, code)
-
-
-@contextmanager
-def _unanswered(request: str) -> Iterator[None]:
-    """Where no request was named, nothing is answered later."""
-    try:
-        yield
-    except Later:
-        if request:
-            raise
 
 
 async def _patiently(coming: Awaitable[Any], heard: Callable[[], int]) -> Any:

@@ -161,6 +161,19 @@ OPEN_ROOMS = (
             ],
         ),
         (
+            '[redis]\nurl = "redis://localhost"\nsentinel_username = "a"',
+            ["icebroker.toml:3: redis.sentinel_username: it needs sentinel_password"],
+        ),
+        (
+            '[redis]\nurl = "redis://localhost"\nsentinel_password = "a"',
+            [
+                (
+                    "icebroker.toml:3: redis.sentinel_password: url names no Sentinels; write "
+                    "redis+sentinel://HOST,HOST/SERVICE there"
+                )
+            ],
+        ),
+        (
             '[redis]\nurl = "memcached://localhost"',
             [
                 (

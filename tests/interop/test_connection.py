@@ -62,3 +62,19 @@ async def test_a_session_that_somebody_else_has_is_not_fought_for(page: Page):
     assert await outcome(page, begins, is_replaced) == "replaced"
     # Each hello that was given up excuses one such end, and no more.
     assert await outcome(page, begins, hears_nothing, is_replaced, is_replaced) == "replaced"
+
+
+async def acknowledged_first(ws: Socket) -> None:
+    """A node without its Redis does what it was asked when its own number is acknowledged."""
+    await welcome(ws, "one")
+    asked = await ws.receive_json()
+    await ws.send_json({"type": "jump", "seq": 1_000_000})
+    while (said := await ws.receive_json())["type"] != "ack":
+        pass
+    status = "delivered" if said["seq"] == 1_000_000 else "queued"
+    await ws.send_json({"type": "ok", "id": asked["id"], "status": status})
+    await ws.receive()
+
+
+async def test_a_jump_is_acknowledged(page: Page):
+    assert await outcome(page, acknowledged_first) == "delivered"

@@ -187,19 +187,7 @@ async def test_redis_that_comes_and_goes_while_it_is_put_right(torn: Torn):
     await torn.cut()
     await torn.tell(1)
     before = torn.last("b")
-    link, real = torn.one._link, torn.one._link.call
-
-    async def loses_the_answer(script: str, *arguments: Any) -> Any:
-        reply = await real(script, *arguments)
-        if script == "reconcile":
-            torn.wire.cut()
-            raise Unavailable("Redis went away")
-        return reply
-
-    link.call = loses_the_answer  # type: ignore[method-assign]
-    torn.wire.mend()
-    await until(lambda: not torn.wire._whole)
-    link.call = real  # type: ignore[method-assign]
+    await torn.comes_and_goes("reconcile")
     await torn.tell(2)
     assert torn.last("b") >= before + JUMP
     await torn.mend()

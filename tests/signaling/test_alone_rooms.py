@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
-from signaling.broker import alone
+from signaling.broker import alone, ledger
 from signaling.broker.base import MailboxFull, SessionOver, Unavailable
 from signaling.broker.ledger import JUMP
 from signaling.broker.rosters import Rosters
+from signaling.protocol import peerjs
 from signaling.protocol.errors import CloseCode
+from signaling.protocol.messages import NULL
 from tests.redis_server import RedisServer, redis_server
 from tests.signaling.torn import WITHIN, Torn, torn_world, until
 from tests.signaling.worlds import MOST_BYTES, MOST_MESSAGES, begin, message
@@ -42,10 +44,11 @@ async def everyone_acknowledges(torn: Torn) -> None:
 
 async def test_a_room_that_is_all_here_goes_on_and_is_answered(torn: Torn):
     await torn.cut()
-    first = await torn.tell_all(0)
+    answers = [await torn.tell_all(number) for number in (0, 1)]
+    await torn.one.acknowledge("a", torn.last("a") - 1)
     assert torn.heard(torn.one, "b") == []  # a could still ask at another node
     await torn.bind()
-    answers = [first, *[await torn.tell_all(number) for number in (1, 2)]]
+    answers.append(await torn.tell_all(2))
     assert torn.heard(torn.one, "b") == torn.heard(torn.one, "c") == [0, 1, 2]
     await torn.one.acknowledge("b", torn.last("b"))
     assert not any(answer.done() for answer in answers)  # c has not said so
@@ -130,6 +133,23 @@ async def test_a_sender_who_asks_again_afterwards_is_heard_once(torn: Torn):
     assert torn.heard(torn.two, "new") == []
 
 
+async def test_nor_is_it_where_everyone_who_had_it_has_gone_elsewhere(torn: Torn):
+    await torn.one.leave("c", "room", "left")
+    await torn.one.renew()
+    await torn.cut()
+    answer = await torn.tell_all(1)
+    await torn.bind()
+    await torn.one.acknowledge("b", torn.last("b"))
+    assert await answer is True
+    assert await torn.two.resume("b", b"b", torn.last("b")) is None
+    await begin(torn.two, "anew", "room")
+    await torn.mend()
+    assert await torn.two.resume("a", b"a", torn.last("a")) is not None
+    assert not await torn.two.broadcast("a", message(1), "id 1")
+    await torn.mend()
+    assert torn.heard(torn.two, "anew") == []
+
+
 async def test_who_moves_before_it_has_seen_it_gets_it_there_in_order(torn: Torn):
     before = torn.last("b")
     await torn.cut()
@@ -161,12 +181,11 @@ async def test_who_comes_from_elsewhere_is_known_with_all_in_its_room(torn: Torn
     await begin(torn.two, "far", "other")
     await begin(torn.two, "mover", "other")
     assert await torn.one.resume("mover", b"mover", torn_last(torn, "mover")) is not None
-    await begin(torn.one, "late", "other")
     await torn.cut()
     with pytest.raises(Unavailable):  # it may have asked at the other node
         await torn.one.broadcast("mover", message(1), "id")
     peers = torn.one._rosters.others(["other"], "peer-mover")
-    assert peers == {"peer-far", "peer-late"}
+    assert peers == {"peer-far"}
     await torn.mend()
 
 
@@ -194,6 +213,54 @@ async def test_what_redis_was_asked_before_it_went_is_done_once(tmp_path: Path):
             assert torn.heard(torn.one, "c") == torn.heard(torn.two, "far") == [1, 3]
 
 
+@pytest.mark.parametrize("to", ["", "peer-b"])
+async def test_what_redis_may_do_yet_is_not_done_alone_after_a_refusal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
+):
+    with redis_server(tmp_path / "redis") as server:
+        async with torn_world(server) as torn:
+
+            async def ask() -> bool:
+                if to:
+                    return await torn.one.send("a", to, message(1), "id 1")
+                return await torn.one.broadcast("a", message(1), "id 1")
+
+            server.sleep()
+            with monkeypatch.context() as narrow:
+                narrow.setattr(alone, "MOST_REQUESTS", 0)
+                with pytest.raises(MailboxFull):
+                    await ask()
+            with pytest.raises(Unavailable):
+                await ask()
+            server.wake()
+            await torn.mend()
+            await ask()
+            await torn.one.renew()
+            assert torn.heard(torn.one, "b") == [1]
+
+
+async def test_nothing_overtakes_what_redis_did_before_it_went(torn: Torn):
+    """The answer is lost on its way; what it caused here tells at least that it was done."""
+    link, real = torn.one._link, torn.one._link.call
+
+    async def answered_never(script: str, *arguments: Any) -> Any:
+        await real(script, *arguments)
+        await until(lambda: torn.heard(torn.one, "b"))
+        torn.wire.cut()
+        await until(lambda: not torn.one.is_up())
+        raise Unavailable("Redis went away")
+
+    link.call = answered_never  # type: ignore[method-assign]
+    assert not await torn.one.broadcast("a", message(1), "id 1")
+    link.call = real  # type: ignore[method-assign]
+    with pytest.raises(Unavailable):  # to c it may be on its way yet
+        await torn.one.send("a", "peer-c", message(2), "id 2")
+    with pytest.raises(Unavailable):
+        await torn.one.broadcast("a", message(3), "id 3")
+    await torn.mend()
+    assert torn.heard(torn.one, "b") == torn.heard(torn.one, "c") == [1]
+
+
 @pytest.mark.parametrize("lost", ["again", "reconcile"])
 async def test_redis_that_comes_and_goes_while_it_is_put_right(torn: Torn, lost: str):
     await begin(torn.two, "far", "room")
@@ -201,20 +268,10 @@ async def test_redis_that_comes_and_goes_while_it_is_put_right(torn: Torn, lost:
     await torn.cut()
     answers = [await torn.tell_all(1)]
     await torn.bind()
-    link, real = torn.one._link, torn.one._link.call
-
-    async def loses_the_answer(script: str, *arguments: Any) -> Any:
-        reply = await real(script, *arguments)
-        if script == lost:
-            torn.wire.cut()
-            raise Unavailable("Redis went away")
-        return reply
-
-    link.call = loses_the_answer  # type: ignore[method-assign]
-    torn.wire.mend()
-    await until(lambda: not torn.wire._whole)
-    link.call = real  # type: ignore[method-assign]
+    before = torn.last("a")
+    await torn.comes_and_goes(lost)
     answers.append(await torn.tell_all(2))
+    await torn.one.acknowledge("a", before)
     assert torn.heard(torn.one, "b") == [1]  # it has to say once more that it stays
     await torn.bind()
     await torn.tell(3)
@@ -225,24 +282,28 @@ async def test_redis_that_comes_and_goes_while_it_is_put_right(torn: Torn, lost:
     assert torn.heard(torn.one, "c") == torn.heard(torn.two, "far") == [1, 2]
 
 
+async def test_much_that_is_said_since_makes_no_copy_forgotten(
+    torn: Torn, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(ledger, "MOST_REQUESTS", 4)
+    await torn.cut()
+    answer = await torn.tell_all("all")
+    await torn.bind()
+    await torn.comes_and_goes("again")  # b and c have copies in their mailboxes
+    numbers = list(range(6))
+    for number in numbers:
+        await torn.tell(number)
+        await torn.one.acknowledge("b", torn.last("b"))
+    await torn.mend()
+    assert await answer is True
+    assert torn.heard(torn.one, "b") == ["all", *numbers]
+
+
 async def test_what_redis_may_have_put_there_already_is_not_handed_on(torn: Torn):
     """It waited for its sender; Redis was back, was asked for it, and went before the answer."""
     await torn.cut()
     answers = [await torn.tell_all(1)]
-    link, real = torn.one._link, torn.one._link.call
-
-    async def loses_the_answer(script: str, *arguments: Any) -> Any:
-        reply = await real(script, *arguments)
-        if script == "again":
-            await until(lambda: torn.heard(torn.one, "b"))  # b and c have it by their mailboxes
-            torn.wire.cut()
-            raise Unavailable("Redis went away")
-        return reply
-
-    link.call = loses_the_answer  # type: ignore[method-assign]
-    torn.wire.mend()
-    await until(lambda: not torn.wire._whole)
-    link.call = real  # type: ignore[method-assign]
+    await torn.comes_and_goes("again", lambda: torn.heard(torn.one, "b"))  # by its mailbox
     answers.append(await torn.tell_all(2))
     await torn.one.acknowledge("a", torn.last("a"))
     with pytest.raises(Unavailable):
@@ -365,6 +426,18 @@ async def test_rosters_are_those_of_the_rooms_that_somebody_here_is_in(torn: Tor
     await torn.one.close("a", "left")
     await torn.one.leave("b", "room", "left")
     assert len(torn.one._rosters) == 0
+
+
+async def test_quiet_members_are_in_no_roster(torn: Torn):
+    name = f"{peerjs.NAME}x"
+    await begin(torn.one, name)
+    await torn.one.join(name, "room", NULL, 64, quiet=True)
+    assert torn.one._rosters.others(["room"], "peer-a") == {"peer-b", "peer-c"}
+    await torn.one.leave("b", "room", "left")
+    await torn.one.renew()
+    await torn.two.resume(name, name.encode(), 0)
+    await torn.one.resume(name, name.encode(), 0)
+    assert torn.one._rosters.others(["room"], "peer-a") == {"peer-c"}
 
 
 def test_who_is_not_there_is_no_fault():

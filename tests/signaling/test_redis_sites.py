@@ -12,7 +12,9 @@ from pydantic import SecretStr
 
 from config.redis import RedisTls
 from config.schema import RedisSettings
-from signaling.broker.base import Unavailable
+from signaling.broker import alone
+from signaling.broker.base import Later, Unavailable
+from signaling.broker.choose import choose_broker
 from signaling.broker.scripts import FOLDER
 from signaling.examine import examine_redis
 from signaling.protocol.errors import CloseCode
@@ -168,6 +170,41 @@ async def test_when_another_server_has_our_keys_all_begin_anew_there(tmp_path, k
             assert site.without_ttl() == []
 
 
+@pytest.mark.parametrize("kind", [plain, sentinels, cluster])
+async def test_what_a_node_did_alone_is_put_right_whatever_redis_is(tmp_path, kind, monkeypatch):
+    monkeypatch.setattr(alone, "GRACE", 0.0)
+    with kind(tmp_path) as site:
+        async with redis_world(site, PREFIX, lease=2.0) as world:
+            for name in "ab":
+                await begin(world.one, name, "r")
+            await begin(world.two, "far", "r")
+            await world.settle()
+            with monkeypatch.context() as cut:
+                cut.setattr(world.nodes[0]._link._finder, "find", nowhere)
+                site.client.client_kill_filter(_type="normal", skipme=True)
+                await until(lambda: not world.one.is_up())
+                answers = []
+                for number in range(2):
+                    with pytest.raises(Later) as later:
+                        await world.one.broadcast("a", message(number), f"id {number}")
+                    answers.append(later.value.answer)
+                _, jump, _ = next(one for one in world.ear.delivered if b'"jump"' in one[2])
+                await world.one.acknowledge("a", jump)
+                said = [text for name, _, text in world.ear.delivered if name == "b"]
+                assert sum(b'"message"' in text for text in said) == 2
+            await until(world.one.is_up)
+            await until(world.two.is_up)
+            assert [await answer for answer in answers] == [True, True]
+            for name in ("b", "far"):
+                heard = await world.heard(name)
+                assert [what for kind, what, _ in heard if kind == "message"] == [0, 1]
+            assert site.without_ttl() == []
+
+
+async def nowhere():
+    raise OSError("cut off")
+
+
 def seen(world, ends):
     """Whether so many sessions have ended."""
     return len(world.ear.cuts) == ends
@@ -230,6 +267,40 @@ async def test_sentinels_may_have_the_same_password(tmp_path, lines):
         await broker.start(Ear())
         assert broker.is_up()
         await broker.stop()
+
+
+OWN = "of-the-sentinels"
+
+
+@pytest.mark.parametrize(
+    ("username", "lines"),
+    [
+        ("", [f'requirepass "{OWN}"']),
+        (
+            "watcher",
+            [
+                "user default on >another -@all",
+                f"user watcher on >{OWN} -@all +client|setname +sentinel|get-master-addr-by-name",
+            ],
+        ),
+    ],
+    ids=["a password", "users"],
+)
+async def test_sentinels_may_have_a_password_of_their_own(tmp_path, username, lines):
+    with guarded_sentinel(tmp_path, *lines) as site:
+        settings = RedisSettings(
+            url=SecretStr(site.url), sentinel_username=username, sentinel_password=SecretStr(OWN)
+        )
+        broker = choose_broker(settings, 8, 10_000)
+        await broker.start(Ear())
+        assert broker.is_up()
+        await broker.stop()
+        assert (await examine_redis(settings)).status == "ok"
+        for wrong in ("", "another one"):
+            settings = RedisSettings(url=SecretStr(site.url), sentinel_password=SecretStr(wrong))
+            found = await examine_redis(settings)
+            assert found.status == "fail"
+            assert "redis.sentinel_password" in found.next
 
 
 async def test_a_dead_sentinel_or_node_is_passed_over(tmp_path):

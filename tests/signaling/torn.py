@@ -6,14 +6,14 @@ Node ``one`` reaches Redis by a wire of its own; node ``two`` always reaches it.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, NamedTuple
 
 import pytest
 
 from config.redis import RedisTls
-from signaling.broker.base import Later
+from signaling.broker.base import Later, Unavailable
 from signaling.broker.ledger import JUMP
 from signaling.broker.redis import RedisBroker
 from tests.chaos.wire import Wire
@@ -52,6 +52,25 @@ class Torn:
             await until(node.is_up)
         await self.one.renew()
         await self.two.renew()
+
+    async def comes_and_goes(
+        self, lost: str, meanwhile: Callable[[], object] = lambda: True
+    ) -> None:
+        """Have Redis come back, do one script, and be gone with its answer."""
+        link, real = self.one._link, self.one._link.call
+
+        async def loses_the_answer(script: str, *arguments: Any) -> Any:
+            reply = await real(script, *arguments)
+            if script == lost:
+                await until(meanwhile)
+                self.wire.cut()
+                raise Unavailable("Redis went away")
+            return reply
+
+        link.call = loses_the_answer  # type: ignore[method-assign]
+        self.wire.mend()
+        await until(lambda: not self.wire._whole)
+        link.call = real  # type: ignore[method-assign]
 
     def heard(self, broker: RedisBroker, session: str) -> list[Any]:
         """The data of the messages that a session was handed at a node."""

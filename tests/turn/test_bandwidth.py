@@ -1,9 +1,10 @@
 """Token buckets: an allocation's, its user's, everyone's."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.turn.world import PEER, World, code_of
+from tests.turn.world import OTHER_PEER, PEER, World, code_of
 from turn.allocation.model import Limits
 from turn.bandwidth import Bandwidth, ByteBudget, Rates
 from turn.stats import DropReason
@@ -37,6 +38,24 @@ def test_never_more_passes_than_the_rate_and_one_second(packets):
         if sending.refuse(size, now) is None:
             passed += size
     assert passed <= 1000 * (now + 1) + 1e-6
+
+
+@pytest.mark.parametrize("size", [0, 1, 63, 64])
+def test_small_packets_take_what_a_line_takes_for_one(size):
+    """Else a flood of empty ones costs nothing, and passes whatever the limit."""
+    world = World(Limits(rates=Rates(allocation=640)))
+    client = ready(world)
+    client.bind(0x4000, OTHER_PEER)
+    for _ in range(8):
+        client.send_indication(PEER, bytes(size))
+        client.channel_data(0x4000, bytes(size))
+        client.relay.receive(bytes(size), PEER)
+        client.relay.receive(bytes(size), OTHER_PEER)
+    assert len(client.relay.sent) == len(client.received) == 10
+    assert world.stats.drops == {DropReason.BANDWIDTH: 12}
+    assert world.routes.carried(world.engine.table.get(client.five_tuple).routes).sent_bytes == (
+        10 * size
+    ), "what is counted is payload"
 
 
 def test_a_users_allocations_share_and_others_do_not():

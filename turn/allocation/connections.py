@@ -119,6 +119,10 @@ class Connections:
         """Forget a connection that is over, or was not made."""
         if self._by_number.pop(connection.number, None) is None:
             return
+        if (
+            connection.stream is not None
+        ):  # each would lead to the other, and wait for the collector
+            connection.stream.on_end = _nothing
         peers = self._of[connection.allocation]
         del peers[connection.peer]
         if not peers:
@@ -143,3 +147,7 @@ class Connections:
         self.drop(connection)
         if connection.stream is not None:
             connection.stream.abort()
+
+
+def _nothing() -> None:
+    """There is nothing to forget any more."""

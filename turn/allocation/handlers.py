@@ -20,6 +20,17 @@ from turn.codec.values import IPV4, IPV6, AddressError, Family, family_of
 
 UDP, TCP = 17, 6
 """IANA protocol numbers, as REQUESTED-TRANSPORT carries them (RFC 8656 §18.7, RFC 6062 §4.1)."""
+PARTICULAR = frozenset(
+    attribute.number
+    for attribute in (
+        registry.RESERVATION_TOKEN,
+        registry.EVEN_PORT,
+        registry.REQUESTED_ADDRESS_FAMILY,
+        registry.ADDITIONAL_ADDRESS_FAMILY,
+        registry.DONT_FRAGMENT,
+    )
+)
+"""What an Allocate may say about the address that it asks for."""
 
 
 def binding(allocator: Allocator, request: Request) -> Attributes:
@@ -108,7 +119,9 @@ def _relays_for(
     allocator: Allocator, request: Request, owner: Owner
 ) -> tuple[list[Relay], Attributes]:
     """What an Allocate asks to relay from, and what the reply says beside the addresses."""
-    message, server = request.message, request.client.server.host
+    message = request.message
+    if message.lacks(PARTICULAR):  # browsers ask for an address, and that is all
+        return [_open(allocator, request, owner, _family(allocator, None))], ()
     token = message.get(registry.RESERVATION_TOKEN)
     even_port = message.get(registry.EVEN_PORT)
     wanted = message.get(registry.REQUESTED_ADDRESS_FAMILY)
@@ -126,15 +139,32 @@ def _relays_for(
         return [allocator.table.claim(token, owner)], ()
     family = _family(allocator, wanted)
     _check_fragments(request, family)
-    allocator.table.check_quota(request.client, owner, shares=2 if even_port else 1)
+    if even_port:
+        return _open_pair(allocator, request, owner, family)
+    return [_open(allocator, request, owner, family, even=even_port is not None)], ()
+
+
+def _open(
+    allocator: Allocator, request: Request, owner: Owner, family: Family, *, even: bool = False
+) -> Relay:
+    allocator.table.check_quota(request.client, owner)
     try:
-        if even_port:
-            relay, held = allocator.opener.open_pair(family, server)
-            reserved = allocator.reserve(held, owner, request.now.monotonic)
-            return [relay], ((registry.RESERVATION_TOKEN, reserved),)
-        return [allocator.opener.open(family, server, even=even_port is not None)], ()
+        return allocator.opener.open(family, request.client.server.host, even=even)
     except NoPort:
         raise allocator.table.exceeded("ports", 508) from None
+
+
+def _open_pair(
+    allocator: Allocator, request: Request, owner: Owner, family: Family
+) -> tuple[list[Relay], Attributes]:
+    """Two addresses on neighbouring ports, the second held for whoever shows the token."""
+    allocator.table.check_quota(request.client, owner, shares=2)
+    try:
+        relay, held = allocator.opener.open_pair(family, request.client.server.host)
+    except NoPort:
+        raise allocator.table.exceeded("ports", 508) from None
+    token = allocator.reserve(held, owner, request.now.monotonic)
+    return [relay], ((registry.RESERVATION_TOKEN, token),)
 
 
 def _family(allocator: Allocator, wanted: int | None) -> Family:

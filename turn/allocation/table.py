@@ -8,7 +8,7 @@ from ipaddress import ip_network
 from typing import NamedTuple
 
 from turn.allocation.books import Books, Most, OwnBooks
-from turn.allocation.model import Allocation, Limits, Owner, Relay
+from turn.allocation.model import PERMISSION_LIFETIME, Allocation, Limits, Owner, Relay
 from turn.bandwidth import ALL, Key
 from turn.codec.errors import StunError
 from turn.codec.values import Address
@@ -133,15 +133,19 @@ class AllocationTable:
     def insert(self, allocation: Allocation) -> None:
         """Take in a new allocation whose quota was checked, and give it its number.
 
-        It is scheduled once it has been given its time.
+        It is looked at first when a permission that it is given now would end: sooner than it
+        ends itself, mostly, and one entry in the schedule does for both.
         """
         allocation.number = next(self._numbers)
         self._by_client[allocation.client] = allocation
-        self._count({ALL: 1} | shares_of(allocation, len(allocation.relayed)))
+        amounts = shares_of(allocation, len(allocation.relayed))
+        amounts[ALL] = 1
+        self._count(amounts)
         index = self._index(allocation)
         for relayed in allocation.relayed.values():
             index[relayed.relay.address] = allocation
             self.books.opened(relayed.relay.address, is_tcp=allocation.is_tcp)
+        self.schedule(allocation, allocation.created + PERMISSION_LIFETIME)
 
     def remove(self, allocation: Allocation, *, handed_over: bool = False) -> None:
         """Give back everything that ``insert`` took.
@@ -214,7 +218,7 @@ class AllocationTable:
             heapq.heappush(self._due, (due, self._serial, allocation))
 
     def due(self, now: float) -> Iterator[Allocation]:
-        """The allocations that something expires of by ``now``, each once; reschedule them."""
+        """The allocations to look at by ``now``, each once; reschedule them."""
         while self._due and self._due[0][0] <= now:
             due, _, allocation = heapq.heappop(self._due)
             if due == allocation.due:  # else it was rescheduled, or is gone

@@ -127,6 +127,10 @@ class Message:
         """Whether there is an attribute of this kind."""
         return attribute.number in self._first
 
+    def lacks(self, numbers: frozenset[int]) -> bool:
+        """Whether there is no attribute of any of these kinds."""
+        return numbers.isdisjoint(self._first)
+
     def unknown_required(self, known: frozenset[int]) -> tuple[int, ...]:
         """The comprehension-required attributes that are not ``known``, each once, in order."""
         if known.issuperset(self._first):  # as they mostly are

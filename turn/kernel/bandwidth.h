@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * How many bytes may pass: the rule of `turn/bandwidth.py`, for packets that it does not see. A packet
- * passes where each of its buckets holds enough, and then takes from each. Included behind the
+ * passes where each of its buckets holds enough, and then takes from each: its payload, or more
+ * where that is very small. Included behind the
  * program's entry, which has to be the first function of its section.
  */
 #ifndef ICEBROKER_BANDWIDTH_H
@@ -45,6 +46,7 @@ SECTION(PLACE)
 static __attribute__((noinline)) int charge(const __u32 *indices, __u32 payload)
 {
     __u64 now = coarse_now() * TICKS;
+    payload = payload < SMALLEST ? SMALLEST : payload;
     for (__u32 i = 0; i < MOST_LIMITS; i++) {
         struct bucket *bucket = bucket_of(indices, i);
         if (!bucket)

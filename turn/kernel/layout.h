@@ -129,6 +129,7 @@ struct bucket {
 
 #define MOST_BUCKETS 262144
 #define PRICE_SHIFT 12
+#define SMALLEST 64 /* bytes that a packet takes of a bucket at least */
 #define TICKS 16 /* a nanosecond */
 #define MOST_HOPS 16384
 #define MOST_DEVICES 1024

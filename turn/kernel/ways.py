@@ -8,6 +8,7 @@ this process is busy or dead. A way is found from the moment that its ports are 
 import mmap
 import struct
 from collections.abc import Iterator, Mapping
+from operator import mul
 
 from turn.kernel.bpf import Map
 from turn.kernel.layout import (
@@ -35,6 +36,7 @@ RECENT = 1024
 """Ways that have ended whose places stay empty, where there are others: a packet under way on
 another processor has long gone by when its way's place means something else."""
 TWO_WORDS = struct.Struct("=QQ")
+UNLIMITED = bytes(BUCKETS_OF_WAY.size)
 MASK, HALF = (1 << 64) - 1, (1 << 32) - 1
 
 
@@ -184,19 +186,25 @@ class Table:
         return self._seed.rows[self._family]
 
     def _free_place(self, mixed: int) -> int | None:
-        one, other = (self._empty(row) for row in _rows_of(mixed, self._rows))
-        if len(one) <= ROW // 2 and len(one) < len(other):
-            one, other = other, one  # the emptier one, once the first is half full
-        empty = one + other
+        first, second = _rows_of(mixed, self._rows)
+        empty = self._empty(first)
+        if len(empty) > ROW // 2 and empty[0] not in self._recent:
+            return empty[0]
+        other = self._empty(second)
+        if len(empty) <= ROW // 2 and len(empty) < len(other):
+            empty, other = other, empty  # the emptier one, once the first is half full
+        empty += other
         for number in empty:
             if number not in self._recent:
                 return number
         return next((number for number in self._recent if number in empty), None)
 
     def _empty(self, row: int) -> list[int]:
-        size, words = self._parts.size, self._words
-        places = range(row * ROW, (row + 1) * ROW)
-        return [number for number in places if not words[number * size + self._parts.ports]]
+        size = self._parts.size
+        first = row * ROW
+        start = first * size + self._parts.ports
+        ports = self._words[start : start + ROW * size : size].tolist()
+        return [number for number, used in enumerate(ports, first) if not used]
 
     def _grow(self) -> bool:
         """Use twice as many rows; False: all are in use.
@@ -237,17 +245,14 @@ class Seed:
         """Read it."""
         self._map = seeds
         self._secret, *rows = SEED.unpack(seeds.get(INDEX.pack(0)) or bytes(SEED.size))
-        self.words = memoryview(self._secret).cast("I")
+        self._words: list[int] = memoryview(self._secret).cast("I").tolist()
         self.rows: dict[int, int] = dict(zip((4, 6), rows, strict=True))
 
     def hash(self, key: bytes) -> int:
         """Of a key: as the program has it."""
-        words, secret = memoryview(key).cast("I"), self.words
-        total = 0
-        for place in range(0, len(words), 2):
-            one = words[place] + secret[place] & HALF
-            total += one * (words[place + 1] + secret[place + 1] & HALF)
-        total &= MASK
+        words = memoryview(key).cast("I").tolist()
+        mixed = [word + secret & HALF for word, secret in zip(words, self._words, strict=False)]
+        total: int = sum(map(mul, mixed[::2], mixed[1::2])) & MASK
         return (total ^ total >> 32) * MIX & MASK
 
     def use(self, family: int, rows: int) -> None:
@@ -298,4 +303,6 @@ def _nanoseconds(expires: float) -> int:
 
 
 def _packed(buckets: tuple[int, ...]) -> bytes:
+    if not buckets:  # as it mostly is
+        return UNLIMITED
     return BUCKETS_OF_WAY.pack(*buckets, *(0,) * (MOST_LIMITS - len(buckets)))

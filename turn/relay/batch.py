@@ -7,7 +7,8 @@ else that user space does for a packet. Here the source stays the bytes that the
 import ctypes
 import socket
 import struct
-from functools import lru_cache
+import sys
+from mmap import mmap
 
 from turn.codec.values import Address
 
@@ -45,8 +46,9 @@ class Entry(ctypes.Structure):
     _fields_ = (("message", Message), ("size", ctypes.c_uint32))
 
 
-# No argument types: to check them takes ctypes as long as the call. Pointers are made once.
-LIBC = ctypes.CDLL(None)
+# The interpreter's lock is kept, because nothing here waits. No argument types: to check them takes
+# ctypes as long as the call; pointers are made once.
+LIBC = ctypes.PyDLL(None)
 receive_one, receive_many = LIBC.recvmsg, LIBC.recvmmsg
 
 # What lies at the start of a slot: struct sockaddr_in or sockaddr_in6 as the kernel fills it, of
@@ -73,7 +75,7 @@ class Inbox:
         """Where in a slot the datagram begins."""
         # A line more than it takes: or all slots would want the same places in the cache.
         stride = (self.head.size + LARGEST_DATAGRAM) // LINE * LINE + 2 * LINE
-        self.buffer = bytearray(READS_PER_EVENT * stride)
+        self.buffer = mmap(-1, READS_PER_EVENT * stride)  # takes memory only where it is written
         self.view = memoryview(self.buffer)
         self.slots = tuple(range(0, len(self.buffer), stride))
         """Where in the buffer each slot begins."""
@@ -132,8 +134,9 @@ class Letter:
         """For ``receive_one``, which gives the datagram's size, below 0 where there is none."""
 
 
-@lru_cache(maxsize=1024)  # of who sends by a route that is not the latest; 1 µs, or 0.1
 def address_of(key: bytes) -> Address:
     """The address that a client is looked up by (``routes.key_of``)."""
     family, host = (socket.AF_INET, 2) if len(key) == IPV4_KEY else (socket.AF_INET6, 6)
-    return Address(socket.inet_ntop(family, key[host:]), int.from_bytes(key[:2]))
+    # Clients of one network have one host: where they are many, it is at hand for each packet.
+    text = sys.intern(socket.inet_ntop(family, key[host:]))
+    return Address(text, int.from_bytes(key[:2]))

@@ -36,6 +36,9 @@ IDLE_TIMEOUT = 60.0
 """Seconds that a session without an allocation may say nothing."""
 RECORD_HEAD = 13
 CLIENT_HELLO_LENGTH = 14
+RANDOM = slice(RECORD_HEAD + 12 + 2, RECORD_HEAD + 12 + 2 + 32)
+"""Of a ClientHello, behind the heads of record and message and the version (RFC 6347 §4.2.2): the
+same one with the cookie as without, and in what comes twice."""
 LONGEST_RECORD = RECORD_HEAD + (1 << 14)
 """Bytes (RFC 6347 §4.1). OpenSSL reads as many of a first flight, and no more."""
 HANDSHAKE, CLIENT_HELLO = 22, 1
@@ -101,8 +104,12 @@ class DtlsContext:
 class Session:
     """One client's DTLS session."""
 
-    def __init__(self, connection: SSL.Connection, sock: socket.socket, client: FiveTuple) -> None:
+    def __init__(
+        self, connection: SSL.Connection, sock: socket.socket, client: FiveTuple, random: bytes
+    ) -> None:
         self.client = client
+        self.random = random
+        """Of the hello that it began with."""
         self.established = False
         self.is_stranger = True
         self.created = self.seen = time.monotonic()
@@ -229,7 +236,11 @@ class DtlsListener:
 
     def _take(self, datagram: memoryview, source: Endpoint) -> None:
         session = self._sessions.get(source)
-        if session is None or (session.established and is_client_hello(datagram)):
+        # A client that has given up may begin anew on its port (RFC 6347 §4.2.8); but a hello that
+        # comes again, late or out of a recording, is the session's own.
+        if session is None or (
+            is_client_hello(datagram) and bytes(datagram[RANDOM]) != session.random
+        ):
             self._greet(datagram, source)
         else:
             self._carry(session, datagram)
@@ -255,7 +266,7 @@ class DtlsListener:
             self._shared.stats.drop(DropReason.MALFORMED)
             return
         self._waiting = self._context.connection()
-        self._begin(waiting, source)
+        self._begin(waiting, source, bytes(datagram[RANDOM]))
 
     def _send_cookie(self, waiting: SSL.Connection, source: Endpoint) -> None:
         if not self._shared.replies.allow(source[0], time.monotonic()):
@@ -268,18 +279,18 @@ class DtlsListener:
             except OSError:
                 self._shared.stats.drop(DropReason.SEND_FAILED)
 
-    def _begin(self, connection: SSL.Connection, source: Endpoint) -> None:
+    def _begin(self, connection: SSL.Connection, source: Endpoint, random: bytes) -> None:
         if not self._handshakes.allow(source[0], time.monotonic()):
             self._shared.stats.drop(DropReason.TOO_MANY_HANDSHAKES)
             return
         previous = self._sessions.get(source)
-        if previous is not None:  # the client has begun anew on the same port (RFC 6347 §4.2.8)
+        if previous is not None:  # the client has begun anew on the same port
             self._end(previous)
         if not self._strangers.enter(source[0]):
             self._shared.stats.drop(DropReason.TOO_MANY_CONNECTIONS)
             return
         client = FiveTuple(Transport.DTLS, Address(*source), self.address)
-        session = self._sessions[source] = Session(connection, self._sock, client)
+        session = self._sessions[source] = Session(connection, self._sock, client, random)
         self._carry(session, memoryview(b""))
 
     def _carry(self, session: Session, datagram: memoryview) -> None:

@@ -56,9 +56,6 @@ class Lender:
         self._lent: dict[tuple[int, int], Far] = {}
         """By borrower and number."""
 
-    def __len__(self) -> int:
-        return len(self._lent)
-
     def asked(self, question: Borrow) -> None:
         """Lend a connection, or say why not."""
         number, asking, holding = question.number, question.asking, question.holding
@@ -153,7 +150,7 @@ class Borrower:
             loan = Loan(socks[0], answer.early, answer.buckets)
             self._spawn(self._go_on(number, stream, asked.done, lending.borrow(stream, loan)))
         elif asked is not None:
-            asked.done(answer.code)
+            asked.done(answer.code or 447)
         elif socks:
             socks[0].close()
             self._send(Ended(number, self._worker, holding))

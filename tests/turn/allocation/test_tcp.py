@@ -1,5 +1,8 @@
 """TCP allocations, message by message (RFC 6062 §5)."""
 
+import gc
+import weakref
+
 import pytest
 
 from tests.turn.world import PEER, FakeStream, World, code_of
@@ -175,6 +178,19 @@ def test_the_end_of_the_allocation_ends_every_connection(world, client):
     assert one.aborted
     assert two.aborted
     assert len(world.engine._allocator.connections) == 0
+
+
+def test_what_is_over_waits_for_no_garbage_collector(world, client):
+    stream, number = connected(client, world)
+    bind(world, number)
+    left = weakref.ref(stream)
+    gc.disable()
+    try:
+        stream.on_end()
+        del stream
+        assert left() is None
+    finally:
+        gc.enable()
 
 
 def test_there_is_a_bound():

@@ -17,7 +17,7 @@ from tests.turn.kernel.hosts import Network, Relay, relay
 from tests.turn.kernel.indications import IndicationStage
 from tests.turn.kernel.restarts import Call, Process, bpffs
 from tests.turn.kernel.script import CHANNEL, PEER_PORT, Stage, body, channel_data
-from turn.bandwidth import Budgets, ByteBudget
+from turn.bandwidth import SMALLEST, Budgets, ByteBudget
 from turn.kernel.bpf import Map
 from turn.kernel.buckets import Buckets
 from turn.kernel.program import shapes
@@ -100,6 +100,27 @@ def test_the_kernel_carries_what_may_pass_and_drops_the_rest(
         assert dropped(stage.relay) == {DropReason.BANDWIDTH: 200 - there - back}
         assert not stage.relay.service.stats.drops[DropReason.BANDWIDTH]
         assert (stage.by_xdp() > 0) == (hook == "xdp")
+
+
+@pytest.mark.parametrize("size", [0, 1, 16])
+def test_small_packets_take_what_a_line_takes_for_one(hosts: tuple[Network, str], size: int):
+    """Whichever plane: what is empty and goes to a peer is user space's, the rest the kernel's."""
+    found, hook = hosts
+    rate = 100 * SMALLEST
+    with staged(found, max_bytes_per_second=rate, kernel_hook=hook) as stage:
+        begin = time.monotonic()
+        for _ in range(400):
+            stage.send(body(size))
+            stage.answer(body(size))
+        got = [0, 0]
+        for way, sock in enumerate((stage.peer, stage.client.sock)):
+            sock.settimeout(0.2)
+            with suppress(TimeoutError, BlockingIOError):
+                while True:
+                    got[way] += len(sock.recv(4096)) < SIZE
+        most = 100 * (1 + time.monotonic() - begin + COARSE)
+        assert min(got) >= 60
+        assert max(got) <= most < 300, "it took so long that nothing is shown"
 
 
 def test_both_planes_take_of_one_bucket(three: Network):

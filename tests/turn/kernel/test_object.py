@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.turn.kernel.hosts import source_of
+from turn.bandwidth import SMALLEST
 from turn.kernel import layout
 from turn.kernel.bpf import PER_CPU_ARRAY
 from turn.kernel.program import FRAMES, RELAY, WATCH, read_object
@@ -78,6 +79,7 @@ def test_the_layout_is_the_same_in_c(need, tmp_path):
         "PORT_WORDS",
     ):
         lines.append(f'_Static_assert({number} == {getattr(layout, number)}, "{number}");')
+    lines.append(f'_Static_assert(SMALLEST == {SMALLEST}, "SMALLEST");')
     file = tmp_path / "layout.c"
     file.write_text("\n".join(lines) + "\n")
     done = subprocess.run(

@@ -132,7 +132,7 @@ def test_user_space_takes_over_from_the_kernel(process: Process, bound: Call, fo
 
 def test_a_limit_that_is_new_holds_for_calls_that_go_on(process: Process, bound: Call):
     process.end(signal.SIGKILL)
-    limited = "[turn]\nmax_bytes_per_second = 80"  # ten packets of this call
+    limited = "[turn]\nmax_bytes_per_second = 640"  # ten packets of this call
     process.file.write_text(process.file.read_text().replace("[turn]", limited, 1))
     process.start()
     bound.ask(Method.REFRESH)

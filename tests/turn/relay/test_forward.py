@@ -149,10 +149,10 @@ class TestChannelData:
         assert path.wire.to_peer == []
 
     def test_over_the_byte_rate(self, path):
-        path.route(channel=0x4000, rate=4)
-        path.channel_data(b"\x40\x00\x00\x04fits")
+        path.route(channel=0x4000, rate=100)
+        path.channel_data(b"\x40\x00\x00\x64" + bytes(100))
         path.channel_data(b"\x40\x00\x00\x01x")
-        assert path.wire.to_peer == [(b"fits", PEER)]
+        assert path.wire.to_peer == [(bytes(100), PEER)]
         assert path.drops == {DropReason.BANDWIDTH: 1}
 
     @pytest.mark.parametrize("number", [errno.EMSGSIZE, errno.ENETUNREACH, errno.ECONNREFUSED])

@@ -1,8 +1,10 @@
 """DTLS with real sockets: cookies before state, sessions, and their end (RFC 6347, RFC 7350)."""
 
 import asyncio
+import secrets
 import socket
 import time
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
@@ -138,9 +140,7 @@ async def test_one_address_makes_us_shake_so_many_hands_a_second(clients, dtls):
         async def begins_anew() -> bool:
             before = sessions.get(source)
             refused = service.stats.drops[DropReason.TOO_MANY_HANDSHAKES]
-            if before:
-                before.established = True  # as if it had ended the handshake
-            await Client.send(client, hello)
+            await Client.send(client, hello[:27] + secrets.token_bytes(32) + hello[59:])
             now = service.stats.drops
             await until(
                 lambda: (
@@ -292,6 +292,40 @@ async def test_a_client_that_begins_anew_on_its_port_is_let_in(clients, dtls):
         await again.shake()
         await again.allocate()
         assert len(sessions_of(service)) == 1
+
+
+async def test_a_client_that_gives_up_in_the_middle_may_begin_anew_on_its_port(clients, dtls):
+    async with relay(**dtls) as service:
+        client = await clients(service)
+        await Client.send(client, first_flight(client))
+        client.connection.bio_write(await Client.receive(client))
+        await Client.send(client, first_flight(client))
+        with suppress(TimeoutError):
+            while await Client.receive(client, 0.1):
+                pass  # nobody is there any more to hear of it
+        assert len(sessions_of(service)) == 1
+        client.connection = SSL.Connection(SSL.Context(SSL.DTLS_CLIENT_METHOD), None)
+        client.connection.set_connect_state()
+        await asyncio.wait_for(client.shake(), PATIENCE)
+        await client.allocate()
+        assert len(sessions_of(service)) == 1
+
+
+async def test_a_hello_that_comes_twice_ends_no_session(clients, dtls):
+    """Networks do that, and whoever has recorded it can: its cookie is good for a while."""
+    async with relay(**dtls) as service:
+        client = await clients(service)
+        await Client.send(client, first_flight(client))
+        client.connection.bio_write(await Client.receive(client))
+        hello = first_flight(client)
+        await Client.send(client, hello)
+        await client.shake()
+        await client.allocate()
+        (session,) = sessions_of(service)._sessions.values()
+        for _ in range(3):
+            await Client.send(client, hello)
+        assert not (await client.request(Method.REFRESH)).has(registry.ERROR_CODE)
+        assert [*sessions_of(service)._sessions.values()] == [session]
 
 
 async def test_a_forged_hello_ends_no_session(clients, dtls):
