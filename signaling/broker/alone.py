@@ -29,6 +29,8 @@ GRACE = 1.0
 SETTLED = 30.0
 """Seconds after a resume in which a client asks again what may have been done at another node."""
 JUMP_TAG = "jump"
+PEER_BYTES = 64
+"""What it takes to remember one peer who does not have a message yet, about."""
 Found = TypeVar("Found")
 
 
@@ -180,8 +182,8 @@ class Alone:
         if not asked.peers:
             return
         handed = self._room_for(sender)
-        waiting = sum(len(each.body) for each in handed.values() if each.to_all)
-        if waiting + len(asked.body) > self._limits[1]:
+        waiting = sum(_size(each) for each in handed.values() if each.to_all)
+        if waiting + _size(asked) > self._limits[1]:
             raise MailboxFull
         handed[asked.request] = asked
         sender.waiting = [*(sender.waiting or ()), asked]
@@ -243,6 +245,10 @@ class Alone:
                 raise MailboxFull
             del handed[oldest]
         return handed
+
+
+def _size(asked: Asked) -> int:
+    return len(asked.body) + PEER_BYTES * len(asked.peers)
 
 
 def is_quiet(attached: Attached) -> bool:

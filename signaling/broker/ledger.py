@@ -58,6 +58,7 @@ class Asked:
         if not self.peers:
             self.settle()
             self.body = b""  # no ledger has it any more
+            self.peers.clear()  # a dict keeps its room else, and this is remembered for a while
 
     def settle(self) -> None:
         """It has arrived, or is kept where it cannot be lost."""
@@ -123,7 +124,7 @@ class Ledger:
         self._tags: defaultdict[str, deque[tuple[str, str]]] = defaultdict(
             lambda: deque(maxlen=MOST_REQUESTS)
         )
-        """By sender: (tag, request) of what it was handed."""
+        """By sender: (tag, request) of what it was handed that was for it alone."""
         self._recent: dict[str, Mapping[str, Asked]] = {}
         """By sender: its last requests, whomever they were for. It asks again for no others."""
 
@@ -154,13 +155,19 @@ class Ledger:
         asked.peers[to] = self
         if asked.doubtful:
             self.doubt(asked.tag)
-        else:
+        elif not asked.to_all:  # else its sender asks nowhere again before it is remembered
             self._tags[asked.sender].append((asked.tag, asked.request))
         return entry
 
     def doubt(self, tag: str) -> None:
         """Redis may have, or get, an event that is known here: it must not be forgotten."""
         self._doubtful[tag] = None
+
+    def doubt_all(self) -> None:
+        """The mailbox may take over what is not acknowledged, and its answer be lost."""
+        for entry in self.entries:
+            if entry.asked.to_all:
+                self.doubt(entry.asked.tag)
 
     def has_numbers_of(self, absence: int) -> bool:
         """Whether anything was handed on in this absence."""

@@ -57,6 +57,7 @@ class Reconciler:
         if ledger is None:
             return
         own = [asked.request for asked in (attached.handed or {}).values() if asked.to_all]
+        ledger.doubt_all()
         await self._link.call(
             "reconcile", record.session, record.secret_hash.hex(), attached.epoch, ledger.base,
             ledger.acknowledged, ledger.top, len(ledger.entries), len(own), *own,

@@ -241,7 +241,8 @@ class RedisBroker:
         if reply == b"gone":
             raise self._gone(attached)
         others = wire.roster(reply[0], reply[1])
-        if room not in attached.rooms:
+        # Else its client came back meanwhile, and Redis has said then which rooms it is in.
+        if self._attached.get(session) is attached and room not in attached.rooms:
             self._enter(attached, room, (other.id for other in others))
         return others
 
@@ -264,7 +265,7 @@ class RedisBroker:
             raise self._gone(attached)
         if reply == b"absent":
             raise NotThere
-        if room in attached.rooms:
+        if self._attached.get(session) is attached and room in attached.rooms:
             attached.rooms.discard(room)
             self._rosters.leave([room])
 

@@ -428,6 +428,62 @@ async def test_rosters_are_those_of_the_rooms_that_somebody_here_is_in(torn: Tor
     assert len(torn.one._rosters) == 0
 
 
+@pytest.mark.parametrize("what", ["join", "leave"])
+async def test_rosters_are_right_where_a_client_comes_back_before_it_is_answered(
+    torn: Torn, what: str
+):
+    link, real, go_on = torn.one._link, torn.one._link.call, asyncio.Event()
+
+    async def answers_late(script: str, *arguments: Any) -> Any:
+        reply = await real(script, *arguments)
+        if script == what:
+            await go_on.wait()
+        return reply
+
+    link.call = answers_late  # type: ignore[method-assign]
+    asking = asyncio.ensure_future(
+        torn.one.join("a", "other", NULL, 8)
+        if what == "join"
+        else torn.one.leave("a", "room", "left")
+    )
+    await asyncio.sleep(0)
+    assert await torn.one.resume("a", b"a", torn.last("a")) is not None
+    go_on.set()
+    await asking
+    await torn.one.close("a", "left")
+    await torn.one.leave("c", "room", "left")
+    await torn.one.renew()
+    assert len(torn.one._rosters) == 1
+    assert torn.one._rosters.others(["room"], "peer-b") == set()
+
+
+async def test_what_all_have_takes_no_room_while_redis_is_away(torn: Torn):
+    """Else each message would cost so much for each who has it until Redis is back."""
+    await torn.cut()
+    answers = [await torn.tell_all(0)]
+    await torn.bind()
+    answers += [await torn.tell_all(number) for number in (1, 2)]
+    await everyone_acknowledges(torn)
+    assert [await answer for answer in answers] == [True, True, True]
+    for session in "bc":
+        ledger = torn.one._attached[session].ledger
+        assert ledger is not None
+        assert [*ledger.arguments()] == [0]
+    await torn.mend()
+    assert torn.heard(torn.one, "b") == torn.heard(torn.one, "c") == [0, 1, 2]
+
+
+async def test_for_how_many_it_waits_is_bounded_too(torn: Torn, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(alone, "PEER_BYTES", MOST_BYTES // 4)
+    await torn.cut()
+    await torn.tell_all(1)
+    with pytest.raises(MailboxFull):
+        await torn.one.broadcast("a", message(2), "id 2")
+    await torn.bind()
+    await everyone_acknowledges(torn)
+    await torn.tell_all(2)
+
+
 async def test_quiet_members_are_in_no_roster(torn: Torn):
     name = f"{peerjs.NAME}x"
     await begin(torn.one, name)

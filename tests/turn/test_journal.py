@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from ipaddress import ip_network
 from pathlib import Path
 
 import msgspec
@@ -9,6 +10,7 @@ import pytest
 
 from tests.turn.world import OTHER_PEER, PEER, Client, FakeRelay, World, code_of
 from turn import journal
+from turn.allocation.clients import Clients
 from turn.allocation.model import Limits
 from turn.allocation.options import NOTHING_MORE, Options
 from turn.allocation.policy import PolicyRules
@@ -35,10 +37,14 @@ def recorded(file: Path, options: Options = NOTHING_MORE) -> World:
 
 
 def next_world(
-    file: Path, before: World, limits: Limits | None = None, rules: PolicyRules | None = None
+    file: Path,
+    before: World,
+    limits: Limits | None = None,
+    rules: PolicyRules | None = None,
+    options: Options = NOTHING_MORE,
 ) -> World:
     """The world after a restart, a second later."""
-    world = World(limits or Limits(), rules or PolicyRules())
+    world = World(limits or Limits(), rules or PolicyRules(), options=options)
     world.monotonic, world.wall = before.monotonic + 1, before.wall + 1
     kept = [
         Kept(record, [FakeRelay(each.address, world) for each in record.relayed], print)
@@ -124,8 +130,6 @@ def test_quotas_hold_for_what_came_back(file: Path):
 
 
 def test_what_the_policy_refuses_now_does_not_come_back(file: Path):
-    from ipaddress import ip_network  # noqa: PLC0415
-
     world = recorded(file)
     client = world.client()
     client.allocate()
@@ -136,6 +140,17 @@ def test_what_the_policy_refuses_now_does_not_come_back(file: Path):
     back.channel_data(0x4001, b"refused")
     back.channel_data(0x4002, b"fine")
     assert back.relay.sent == [(b"fine", OTHER_PEER)]
+
+
+def test_what_clients_have_that_are_kept_out_now_does_not_come_back(file: Path):
+    world = recorded(file)
+    out, stays = world.client(host="192.0.2.7"), world.client(host="192.0.3.7")
+    for client in (out, stays):
+        client.allocate()
+    options = Options(clients=Clients((), (ip_network("192.0.2.0/24"),)))
+    after = next_world(file, world, options=options)
+    assert [allocation.client for allocation in after.engine.table] == [stays.five_tuple]
+    assert code_of(come_back(after, out).refresh()) == 403
 
 
 def test_two_clients_of_one_relay_are_each_others_peers_again(file: Path):

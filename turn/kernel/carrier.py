@@ -25,7 +25,7 @@ from turn.kernel.layout import INDEX, PORTS_PER_WORD, WORD, Way
 from turn.kernel.loader import Lent, attach, borrow, explained
 from turn.kernel.plane import Unavailable
 from turn.kernel.rtnetlink import Netlink, News
-from turn.kernel.ways import Table, Ways
+from turn.kernel.ways import Place, Table, Ways
 from turn.kernel.xdp import Hook
 from turn.routes import NOTHING, ONE_PACKET, Carried, FiveTuple, Route, ThroughProxy, Transport
 from turn.stats import DropReason
@@ -45,14 +45,14 @@ WORTH = 8
 class Offload:
     """A route that the program carries: two ways."""
 
-    __slots__ = ("client", "numbers", "peer", "table")
+    __slots__ = ("client", "peer", "places", "table")
 
     def __init__(self, table: Table, client: Passage, peer: Passage) -> None:
         self.table = table
         self.client = client
         self.peer = peer
-        self.numbers: list[int] = []
-        """Of the ways in the table: from the client, from the peer."""
+        self.places: list[Place] = []
+        """Of its ways in the table: from the client, from the peer."""
 
     def hops(self, index: int) -> tuple[int, int]:
         """Where the packets of a way come from, and where they go to."""
@@ -62,9 +62,9 @@ class Offload:
     @property
     def carried(self) -> Carried:
         """What went by it."""
-        if len(self.numbers) < 2:  # it was not written whole
+        if len(self.places) < 2:  # it was not written whole
             return NOTHING
-        sent, received = (self.table.read(number) for number in self.numbers)
+        sent, received = (self.table.read(place) for place in self.places)
         return Carried(*sent[:2], *received[:2], sent[2] + received[2])
 
 
@@ -231,23 +231,23 @@ class KernelPlane:
         table, label = offload.table, secrets.token_bytes(12)
         for index, way in enumerate(ways_of(route)):
             hops = offload.hops(index)
-            number = self._inherited.take(way)
-            if number is None:
-                number = table.write(way, hops, route.expires, limits[index], label)
+            place = self._inherited.take(way)
+            if place is None:
+                place = table.write(way, hops, route.expires, limits[index], label)
             else:
-                table.lead(number, hops)
-                table.limit(number, limits[index])
-                table.move(number, route.expires)
-            if number is None:
+                table.lead(place, hops)
+                table.limit(place, limits[index])
+                table.move(place, route.expires)
+            if place is None:
                 raise BpfError(errno.ENOSPC, "its places among the kernel's routes are taken")
-            offload.numbers.append(number)
+            offload.places.append(place)
 
     def refreshed(self, route: Route) -> None:
         """Move the end of a route: one store into shared memory a way."""
         offload = self._offloads.get(route)
         if offload is not None:
-            for number in offload.numbers:
-                offload.table.move(number, route.expires)
+            for place in offload.places:
+                offload.table.move(place, route.expires)
 
     def removed(self, route: Route) -> None:
         """Close a route; not one packet takes it from here on."""
@@ -275,8 +275,8 @@ class KernelPlane:
 
     def _drop(self, route: Route) -> None:
         offload = self._offloads.pop(route)
-        for number in offload.numbers:
-            offload.table.free(number)
+        for place in offload.places:
+            offload.table.free(place)
         self._retired = self._retired.plus(offload.carried)
         self._buckets.take_back(route.sending, route.receiving)
         self._hops.release(offload.client)
@@ -304,8 +304,8 @@ class KernelPlane:
         changed = set(self._hops.refresh())
         for offload in self._offloads.values():
             if changed and (offload.client in changed or offload.peer in changed):
-                for index, number in enumerate(offload.numbers):
-                    offload.table.lead(number, offload.hops(index))
+                for index, place in enumerate(offload.places):
+                    offload.table.lead(place, offload.hops(index))
 
     def _keep(self) -> None:
         self._hops.keep()

@@ -7,7 +7,6 @@
 #define JOIN(stem, family) JOINED(stem, family)
 #define OF(stem) JOIN(stem, FAMILY)
 #define INDICATION ((__u32)JOIN(INDICATION, FAMILY))
-#define ROWS (JOIN(MOST_WAYS, FAMILY) / ROW)
 #define START (ETHERNET + (__u32)sizeof(struct OF(head)))
 #define COPY(to, from) __builtin_memcpy(to, from, sizeof(to))
 
@@ -93,7 +92,7 @@ INLINE struct OF(way) *OF(find)(const struct OF(key) *key)
         return 0;
     __u64 hash = OF(hash)(key, seed);
     for (__u32 i = 0; i < 2 * ROW; i++) {
-        __u32 row = (i < ROW ? hash >> FIRST_ROW : hash >> SECOND_ROW) & (ROWS - 1);
+        __u32 row = (i < ROW ? hash >> FIRST_ROW : hash >> SECOND_ROW) & (seed->OF(rows) - 1);
         __u32 place = row * ROW + i % ROW;
         struct OF(way) *way = lookup(&OF(ways), &place);
         if (way && OF(is_way_of)(key, way))
@@ -271,7 +270,6 @@ INLINE int OF(relay)(context *ctx)
 }
 
 #undef START
-#undef ROWS
 #undef INDICATION
 #undef COPY
 #undef OF

@@ -7,7 +7,7 @@ asked for when all is written again is cleaned away.
 from turn.codec.values import Address
 from turn.kernel.bpf import Map
 from turn.kernel.layout import INDEX, PORT_WORDS, WORD, Found, Way
-from turn.kernel.ways import Table, Ways
+from turn.kernel.ways import Place, Table, Ways
 from turn.routes import NOTHING, Carried, FiveTuple, Transport
 
 
@@ -16,13 +16,13 @@ class Inherited:
 
     def __init__(self, ways: Ways, ports: Map) -> None:
         self._ports = ports
-        self._ways: dict[bytes, tuple[Table, int, Found]] = {}
+        self._ways: dict[bytes, tuple[Table, Place, Found]] = {}
         self.hops: set[int] = set()
         """Places of the next hops that they use."""
         self.buckets: set[int] = set()
         """Places of the token buckets that they use."""
-        for table, number, found in ways.all():
-            self._ways[found.key] = table, number, found
+        for table, place, found in ways.all():
+            self._ways[found.key] = table, place, found
             self.hops |= {found.behind, found.ahead} - {0}
             self.buckets |= found.buckets
         self.ports = {
@@ -40,23 +40,23 @@ class Inherited:
         """Whether packets go by one of these."""
         return bool(self._ways) and any(way.key() in self._ways for way in ways)
 
-    def take(self, way: Way) -> int | None:
-        """The number of a way, no longer inherited; None: it is not there, or now is another."""
+    def take(self, way: Way) -> Place | None:
+        """Where a way is, no longer inherited; None: it is not there, or now is another."""
         found = self._ways.pop(way.key(), None) if self._ways else None
         if found is None:
             return None
-        table, number, _ = found
-        if way.is_in(table.value(number)):
-            return number
-        table.free(number)
+        table, place, _ = found
+        if way.is_in(table.value(place.number)):
+            return place
+        table.free(place)
         return None
 
     def clean(self) -> Carried:
         """Take out of the maps what nobody has asked for; gives what went by it."""
         total = NOTHING
-        for table, number, found in self._ways.values():
-            table.free(number)
-            packets, size, spoiled = table.read(number)
+        for table, place, found in self._ways.values():
+            table.free(place)
+            packets, size, spoiled = table.read(place)
             sent, received = (packets, size), (0, 0)
             if not found.is_from_client:
                 sent, received = received, sent

@@ -10,7 +10,7 @@
 
 #include <linux/types.h>
 
-#define LAYOUT 6
+#define LAYOUT 7
 
 /* Bytes of a Data or Send indication of the plain shape before its payload (RFC 8656 §11): header,
  * XOR-PEER-ADDRESS, head of DATA. */
@@ -66,10 +66,12 @@ struct way6 {
 #define LIMITED 0x8000
 
 /* A way is at one of ROW places in either of two rows, which follow from its key: so it is found
- * without a list of where things are, which would be another wait for memory. */
+ * without a list of where things are, which would be another wait for memory. No more rows are in
+ * use than need be: where the ways of a relay are in few pages, the processor knows all of them. */
 #define ROW 4
 #define MOST_WAYS4 131072
 #define MOST_WAYS6 65536
+#define LEAST_ROWS 4096
 #define FIRST_ROW 32 /* bits of the hash below the row's number */
 #define SECOND_ROW 48
 #define MIX 0x9E3779B97F4A7C15ull
@@ -98,6 +100,7 @@ struct key6 {
 /* Secret, and drawn when the maps are made: so nobody can choose addresses that share their rows. */
 struct seed {
     __u32 words[sizeof(struct key6) / 4];
+    __u32 rows4, rows6; /* that are in use; a power of two */
 };
 
 /* A next hop: the device, and the head of the frames that it takes. */

@@ -49,7 +49,7 @@ class Parts(NamedTuple):
 
 
 PARTS = {4: Parts(1, 4, 5, 6, 7, 13, 8, 14, 16), 6: Parts(4, 10, 11, 12, 13, 14, 16, 22, 24)}
-LAYOUT = 6
+LAYOUT = 7
 """Another number for whatever means something else: pinned maps outlive the process."""
 ROW = 4
 """Places in a row; a key has two rows."""
@@ -59,7 +59,9 @@ MOST_WAYS = {4: MOST_WAYS4, 6: MOST_WAYS6}
 FIRST_ROW, SECOND_ROW = 32, 48
 """Bits of the hash below the rows' numbers."""
 MIX = 0x9E3779B97F4A7C15
-SEED = struct.Struct("=16I")
+SEED = struct.Struct("=64sII")
+"""A secret, and how many rows are in use of each family."""
+LEAST_ROWS = 4096
 HOP = struct.Struct("=II6s6sI")
 """Device, MTU, destination MAC, source MAC, how it gets there."""
 BY_DEVICE, LOCAL, ACROSS = range(3)

@@ -40,19 +40,32 @@ UNLIMITED = bytes(BUCKETS_OF_WAY.size)
 MASK, HALF = (1 << 64) - 1, (1 << 32) - 1
 
 
-class Table:
-    """The ways of one address family. A way's number is its place."""
+class Place:
+    """Where a way is; it may be moved."""
 
-    def __init__(self, family: int, ways: Map, seed: tuple[int, ...]) -> None:
+    __slots__ = ("hash", "number")
+
+    def __init__(self, number: int, mixed: int) -> None:
+        self.number = number
+        self.hash = mixed
+        """Of its key: it says which rows the way may be in."""
+
+
+class Table:
+    """The ways of one address family."""
+
+    def __init__(self, family: int, ways: Map, seed: "Seed") -> None:
         """Share the memory; what is in it stays."""
         self._family = family
         self._parts = PARTS[family]
-        self._rows = MOST_WAYS[family] // ROW
         self._seed = seed
         self._memory: mmap.mmap = ways.memory()
         self._words = memoryview(self._memory).cast("Q")
         self._halves = memoryview(self._memory).cast("I")
+        self._places: dict[int, Place] = {}
         self._recent: dict[int, None] = {}
+        self._counted: dict[int, tuple[int, int, int]] = {}
+        """What went by a way elsewhere, while it was moved here."""
 
     def close(self) -> None:
         """Let go of the memory; what is in it stays."""
@@ -69,49 +82,59 @@ class Table:
         expires: float,
         buckets: tuple[int, ...],
         label: bytes,
-    ) -> int | None:
-        """Have packets go a way; gives its number. None: all its places are taken.
+    ) -> Place | None:
+        """Have packets go a way. None: all its places are taken.
 
         :param hops: where they come from, and where they go to.
         :param expires: when it ends: a monotonic time.
         :param buckets: what they have to pass.
         :param label: the transaction id of its Data indications.
         """
-        number = self._place(way.key())
-        if number is None:
-            return None
+        number, mixed = None, self._seed.hash(way.key())
+        while number is None:
+            number = self._free_place(mixed)
+            if number is None and not self._grow():
+                return None
         behind, ahead = hops
-        limits = _packed(buckets)
         if buckets:
             behind |= LIMITED
-        value = way.value(behind, ahead, _nanoseconds(expires), limits, label)
+        limits = _packed(buckets)
+        self._put(number, way.value(behind, ahead, _nanoseconds(expires), limits, label))
+        self._counted.pop(number, None)
+        place = self._places[number] = Place(number, mixed)
+        return place
+
+    def _put(self, number: int, value: bytes) -> None:
         word, start = self._parts.ports, number * len(value)
         ports = start + 8 * word
         self._memory[start:ports] = value[: 8 * word]
         self._memory[ports + 8 : start + len(value)] = value[8 * word + 8 :]
         self._words[ports // 8] = WORD.unpack_from(value, 8 * word)[0]
         self._recent.pop(number, None)
-        return number
 
-    def lead(self, number: int, hops: tuple[int, int]) -> None:
+    def lead(self, place: Place, hops: tuple[int, int]) -> None:
         """Have packets come from and go to other hops."""
-        at = number * 2 * self._parts.size + self._parts.hops
+        at = place.number * 2 * self._parts.size + self._parts.hops
         behind, ahead = hops
         self._halves[at] = self._halves[at] & LIMITED | behind | ahead << 16
 
-    def limit(self, number: int, buckets: tuple[int, ...]) -> None:
+    def limit(self, place: Place, buckets: tuple[int, ...]) -> None:
         """Have packets pass these buckets."""
-        start = number * self._parts.size
+        start = place.number * self._parts.size
         at, hops = start + self._parts.buckets, 2 * start + self._parts.hops
         self._words[at], self._words[at + 1] = TWO_WORDS.unpack(_packed(buckets))
         self._halves[hops] = self._halves[hops] & ~LIMITED | (LIMITED if buckets else 0)
 
-    def move(self, number: int, expires: float) -> None:
+    def move(self, place: Place, expires: float) -> None:
         """Let a way live until a monotonic time."""
-        self._words[number * self._parts.size + self._parts.expires] = _nanoseconds(expires)
+        self._words[place.number * self._parts.size + self._parts.expires] = _nanoseconds(expires)
 
-    def free(self, number: int) -> None:
+    def free(self, place: Place) -> None:
         """End a way now."""
+        del self._places[place.number]
+        self._clear(place.number)
+
+    def _clear(self, number: int) -> None:
         start = number * self._parts.size
         self._words[start + self._parts.expires] = 0
         self._words[start + self._parts.ports] = 0
@@ -121,35 +144,49 @@ class Table:
 
     # Reading ---------------------------------------------------------------------------------
 
-    def read(self, number: int) -> tuple[int, int, int]:
-        """What went by a way: packets, bytes, packets that were spoiled."""
+    def read(self, place: Place) -> tuple[int, int, int]:
+        """What went by a way: packets, bytes, packets that were spoiled. Also of one just ended."""
+        found = self._read(place.number)
+        if place.number in self._counted:
+            before = self._counted[place.number]
+            return found[0] + before[0], found[1] + before[1], found[2] + before[2]
+        return found
+
+    def _read(self, number: int) -> tuple[int, int, int]:
         words, parts = self._words, self._parts
         start = number * parts.size
-        return (
-            words[start + parts.packets] + words[start + parts.frames],
-            words[start + parts.bytes],
-            words[start + parts.spoiled],
-        )
+        packets = words[start + parts.packets] + words[start + parts.frames]
+        return packets, words[start + parts.bytes], words[start + parts.spoiled]
 
-    def frames(self, number: int) -> int:
+    def frames(self, place: Place) -> int:
         """Packets that went by XDP, of all those on a way."""
-        return self._words[number * self._parts.size + self._parts.frames]
+        return self._words[place.number * self._parts.size + self._parts.frames]
 
     def value(self, number: int) -> bytes:
-        """A way as it is there."""
+        """What is at a place."""
         size = 8 * self._parts.size
         return self._memory[number * size : (number + 1) * size]
 
-    def all(self) -> Iterator[tuple[int, Found]]:
-        """Every way that is there, and its number."""
-        for number, ports in enumerate(self._words[self._parts.ports :: self._parts.size].tolist()):
-            if ports:
-                yield number, read_way(self._family, self.value(number))
+    def all(self) -> Iterator[tuple[Place, Found]]:
+        """Every way that is there."""
+        end = self._rows * ROW * self._parts.size
+        ports = self._words[self._parts.ports : end : self._parts.size].tolist()
+        for number in [number for number, word in enumerate(ports) if word]:
+            found = read_way(self._family, self.value(number))
+            place = Place(number, self._seed.hash(found.key))
+            if number // ROW in _rows_of(place.hash, self._rows):
+                yield self._places.setdefault(number, place), found
+            else:  # it was moved by a process that died before it had taken this one away
+                self._clear(number)
 
     # Places ----------------------------------------------------------------------------------
 
-    def _place(self, key: bytes) -> int | None:
-        first, second = self._rows_of(key)
+    @property
+    def _rows(self) -> int:
+        return self._seed.rows[self._family]
+
+    def _free_place(self, mixed: int) -> int | None:
+        first, second = _rows_of(mixed, self._rows)
         empty = self._empty(first)
         if len(empty) > ROW // 2 and empty[0] not in self._recent:
             return empty[0]
@@ -169,13 +206,59 @@ class Table:
         ports = self._words[start : start + ROW * size : size].tolist()
         return [number for number, used in enumerate(ports, first) if not used]
 
-    def _rows_of(self, key: bytes) -> tuple[int, int]:
-        """The numbers of a key's rows: as the program finds them."""
+    def _grow(self) -> bool:
+        """Use twice as many rows; False: all are in use.
+
+        A way that lay in row 5 of 4,096 belongs into row 5 or 4,101 of 8,192. Those that move are
+        at both places, until one word has the program look for all of them at the new ones.
+        """
+        rows = self._rows
+        if 2 * rows * ROW > MOST_WAYS[self._family]:
+            return False
+        # A process that died at this point has left some there already.
+        size = 8 * self._parts.size * rows * ROW
+        self._memory[size : 2 * size] = bytes(size)
+        moved: list[tuple[Place, tuple[int, int, int]]] = []
+        further = rows * ROW
+        for number, place in self._places.items():
+            if number // ROW not in _rows_of(place.hash, 2 * rows):
+                self._put(number + further, self.value(number))
+                self._counted.pop(number + further, None)
+                moved.append((place, self._read(number + further)))
+        self._seed.use(self._family, 2 * rows)
+        for place, copied in moved:
+            packets, size, spoiled = self.read(place)
+            counted = packets - copied[0], size - copied[1], spoiled - copied[2]
+            self._counted.pop(place.number, None)
+            self._clear(place.number)
+            del self._places[place.number]
+            place.number += further
+            self._counted[place.number] = counted
+            self._places[place.number] = place
+        return True
+
+
+class Seed:
+    """What says where a way belongs: a secret, and how many rows are in use of each family."""
+
+    def __init__(self, seeds: Map) -> None:
+        """Read it."""
+        self._map = seeds
+        self._secret, *rows = SEED.unpack(seeds.get(INDEX.pack(0)) or bytes(SEED.size))
+        self._words: list[int] = memoryview(self._secret).cast("I").tolist()
+        self.rows: dict[int, int] = dict(zip((4, 6), rows, strict=True))
+
+    def hash(self, key: bytes) -> int:
+        """Of a key: as the program has it."""
         words = memoryview(key).cast("I").tolist()
-        mixed = [word + seed & HALF for word, seed in zip(words, self._seed, strict=False)]
-        total = sum(map(mul, mixed[::2], mixed[1::2])) & MASK
-        spread = (total ^ total >> 32) * MIX
-        return spread >> FIRST_ROW & self._rows - 1, spread >> SECOND_ROW & self._rows - 1
+        mixed = [word + secret & HALF for word, secret in zip(words, self._words, strict=False)]
+        total: int = sum(map(mul, mixed[::2], mixed[1::2])) & MASK
+        return (total ^ total >> 32) * MIX & MASK
+
+    def use(self, family: int, rows: int) -> None:
+        """Have the program look in so many rows."""
+        self.rows[family] = rows
+        self._map.update(INDEX.pack(0), SEED.pack(self._secret, *self.rows.values()))
 
 
 class Ways:
@@ -184,7 +267,7 @@ class Ways:
     def __init__(self, maps: Mapping[str, Map]) -> None:
         """Use what is there; memory is shared once it is needed."""
         self._maps = {family: maps[f"ways{family}"] for family in (4, 6)}
-        self._seed = SEED.unpack(maps["seeds"].get(INDEX.pack(0)) or bytes(SEED.size))
+        self._seed = Seed(maps["seeds"])
         self._tables: dict[int, Table] = {}
 
     def close(self) -> None:
@@ -200,14 +283,19 @@ class Ways:
             table = self._tables[family] = Table(family, self._maps[family], self._seed)
         return table
 
-    def all(self) -> Iterator[tuple[Table, int, Found]]:
-        """Every way that is there: its table, and its number there."""
+    def all(self) -> Iterator[tuple[Table, Place, Found]]:
+        """Every way that is there, and its table."""
         for family in self._maps:
             table = self.of(family)
             found = list(table.all())
             if not found:  # most machines have one family
                 self._tables.pop(family).close()
-            yield from ((table, number, way) for number, way in found)
+            yield from ((table, place, way) for place, way in found)
+
+
+def _rows_of(mixed: int, rows: int) -> tuple[int, int]:
+    """The rows that a hash names, when so many are in use."""
+    return mixed >> FIRST_ROW & rows - 1, mixed >> SECOND_ROW & rows - 1
 
 
 def _nanoseconds(expires: float) -> int:

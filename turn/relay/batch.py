@@ -8,6 +8,7 @@ import ctypes
 import socket
 import struct
 import sys
+from functools import lru_cache
 from mmap import mmap
 
 from turn.codec.values import Address
@@ -63,6 +64,7 @@ NAMES = {socket.AF_INET: struct.Struct("2x6s8x"), socket.AF_INET6: struct.Struct
 """The source alone."""
 IPV4_KEY = 6
 """Bytes of an IPv4 source: port and host."""
+IPV4_BYTES = 4
 
 
 class Inbox:
@@ -110,7 +112,7 @@ class Inbox:
         """The same as datagrams, good until the next reading, and whom each is from."""
         found = []
         for slot, size in zip(self.slots, self.receive(descriptor), strict=False):
-            source, *_ = self.head.unpack_from(self.buffer, slot)
+            source, _, _ = self.head.unpack_from(self.buffer, slot)
             start = slot + self.begin
             found.append((self.view[start : start + size], address_of(source)))
         return found
@@ -136,7 +138,12 @@ class Letter:
 
 def address_of(key: bytes) -> Address:
     """The address that a client is looked up by (``routes.key_of``)."""
-    family, host = (socket.AF_INET, 2) if len(key) == IPV4_KEY else (socket.AF_INET6, 6)
+    host = key[2:] if len(key) == IPV4_KEY else key[6:]
+    return Address(_text_of(host), int.from_bytes(key[:2]))
+
+
+@lru_cache(maxsize=1024)  # a client asks several times in a row, and so do others behind its NAT
+def _text_of(host: bytes) -> str:
+    family = socket.AF_INET if len(host) == IPV4_BYTES else socket.AF_INET6
     # Clients of one network have one host: where they are many, it is at hand for each packet.
-    text = sys.intern(socket.inet_ntop(family, key[host:]))
-    return Address(text, int.from_bytes(key[:2]))
+    return sys.intern(socket.inet_ntop(family, host))

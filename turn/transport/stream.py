@@ -84,6 +84,7 @@ class StreamConnection(asyncio.BufferedProtocol):
         self._framer = StreamFramer()
         self._transport: asyncio.Transport | None = None
         self._client = client
+        self._led = client is not None
         self._stranger = stranger
         self._deadline: asyncio.TimerHandle | None = None
         self._peer: PeerStream | None = None
@@ -219,6 +220,8 @@ class StreamConnection(asyncio.BufferedProtocol):
 
     def _wait(self, client: FiveTuple, waiting: Waiting) -> None:
         """Handle nothing more before the reply is there."""
+        if self._led:  # its allocation is over, and it asks for what another worker has
+            self.abort()
         self._held = bytearray()
         if self._transport is not None:
             self._transport.pause_reading()
@@ -292,8 +295,13 @@ class StreamConnection(asyncio.BufferedProtocol):
     def _be_stranger(self) -> None:
         """Close soon, unless there will be an allocation; at once where its address has its share.
 
-        Also one that had an allocation: else a user could keep any number of connections.
+        Also one that had an allocation: else a user could keep any number of connections. What
+        leads here from another worker is for one allocation: else a client could be led from worker
+        to worker without an end, and hold descriptors of each.
         """
+        if self._led:
+            self._end()
+            return
         if self._client and not self._stranger:
             self._stranger = self._shared.strangers.enter(self._client.client.host)
             if not self._stranger:

@@ -25,6 +25,7 @@ RECEIVE_BUFFER = 4 << 20
 """Bytes; all clients share this one socket. See ``make_room``."""
 SEND_INDICATION = b"\x00\x16"
 SEND = int.from_bytes(SEND_INDICATION)
+UDP = Transport.UDP
 BINDING_SUCCESS = b"\x01\x01"
 
 
@@ -173,7 +174,7 @@ class UdpListener:
 
     def _decide(self, message: Buffer, source: Address, send: Send, now: Now) -> Reply | None:
         """The reply to a message, if there is one and it may go to where that came from."""
-        shared, client = self._shared, FiveTuple(Transport.UDP, source, self.address)
+        shared, client = self._shared, FiveTuple(UDP, source, self.address)
         try:
             reply = shared.engine.handle(message, client, send, now)
         except Malformed:

@@ -151,7 +151,7 @@ class Stage:
 
         def count() -> int:
             offloads = plane._offloads.values()
-            return sum(one.table.frames(number) for one in offloads for number in one.numbers)
+            return sum(one.table.frames(place) for one in offloads for place in one.places)
 
         return int(self.relay.call(count))
 

@@ -35,7 +35,7 @@ def _way(family: int, source_port: int, header: int) -> tuple[int, dict[str, int
 STRUCTS = {
     "key4": (8 + layout.PORTS.size + layout.PEER[4].size, {"channel": 12, "peer": 16}),
     "key6": (32 + layout.PORTS.size + layout.PEER[6].size, {"channel": 36, "peer": 40}),
-    "seed": (layout.SEED.size, {"words": 0}),
+    "seed": (layout.SEED.size, {"words": 0, "rows4": 64, "rows6": 68}),
     "way4": _way(4, 8, 64),
     "way6": _way(6, 32, 128),
     "hop": (layout.HOP.size, {"device": 0, "mtu": 4, "head": 8, "road": 20}),
@@ -65,6 +65,7 @@ def test_the_layout_is_the_same_in_c(need, tmp_path):
         "MOST_WAYS4",
         "MOST_WAYS6",
         "ROW",
+        "LEAST_ROWS",
         "FIRST_ROW",
         "SECOND_ROW",
         "MIX",

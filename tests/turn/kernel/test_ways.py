@@ -8,10 +8,21 @@ from turn.codec.indication import data_indication_header
 from turn.codec.values import Address
 from turn.kernel import bpf
 from turn.kernel.inherited import Inherited
-from turn.kernel.layout import BUCKET, HOP, INDEX, MOST_WAYS, PORTS_PER_WORD, ROW, WORD, Way
+from turn.kernel.layout import (
+    BUCKET,
+    HOP,
+    INDEX,
+    LEAST_ROWS,
+    MOST_WAYS,
+    PORTS_PER_WORD,
+    ROW,
+    SEED,
+    WORD,
+    Way,
+)
 from turn.kernel.program import Program, load
 from turn.kernel.selftest import FAMILIES, LABEL, NEVER, PAYLOAD, Sides, frame
-from turn.kernel.ways import RECENT, Table, Ways
+from turn.kernel.ways import RECENT, Place, Table, Ways, _rows_of
 from turn.routes import Carried, FiveTuple, Transport
 
 REDIRECT = 7
@@ -21,6 +32,7 @@ LOST = 2
 """TC_ACT_SHOT"""
 LOOPBACK = 1
 MAC = bytes(6)
+SECRET = bytes(range(1, 192, 3))
 CHANNEL = 0x4000
 CHANNEL_DATA = CHANNEL.to_bytes(2, "big") + len(PAYLOAD).to_bytes(2, "big") + PAYLOAD
 
@@ -33,6 +45,8 @@ def program_fixture(need_kernel: None) -> Iterator[Program]:
     program.maps["hops"].update(INDEX.pack(1), hop)
     word, bit = divmod(FAMILIES[0].server.port, PORTS_PER_WORD)
     program.maps["ports"].update(INDEX.pack(word), WORD.pack(1 << bit))
+    # Always the same, as chance has it where a table is too full.
+    program.maps["seeds"].update(INDEX.pack(0), SEED.pack(SECRET, LEAST_ROWS, LEAST_ROWS))
     yield program
     program.close()
 
@@ -41,8 +55,8 @@ def program_fixture(need_kernel: None) -> Iterator[Program]:
 def ways_fixture(program: Program) -> Iterator[Ways]:
     ways = Ways(program.maps)
     yield ways
-    for table, number, _ in ways.all():
-        table.free(number)
+    for table, place, _ in ways.all():
+        table.free(place)
     ways.close()
 
 
@@ -84,15 +98,15 @@ def of(sides: Sides) -> dict[str, tuple[Way, bytes]]:
     }
 
 
-def write(table: Table, way: Way, expires: float = NEVER) -> int | None:
+def write(table: Table, way: Way, expires: float = NEVER) -> Place | None:
     return table.write(way, (1, 1), expires, (), LABEL)
 
 
-def take(table: Table, number: int) -> None:
+def take(table: Table, place: Place) -> None:
     """Have something else be at a place."""
-    table.free(number)
+    table.free(place)
     table._recent.clear()
-    table._words[number * table._parts.size + table._parts.ports] = (1 << 64) - 1
+    table._words[place.number * table._parts.size + table._parts.ports] = (1 << 64) - 1
 
 
 @pytest.mark.parametrize("sides", FAMILIES, ids=["IPv4", "IPv6"])
@@ -100,12 +114,14 @@ def take(table: Table, number: int) -> None:
 def test_a_way_is_found_at_each_of_its_places_and_nowhere_else(program, ways, sides, kind):
     way, packet = of(sides)[kind]
     table, places = ways.of(way.family), []
-    while (number := write(table, way)) is not None:
+    for _ in range(2 * ROW):
+        place = write(table, way)
+        assert place is not None
         assert verdict(program, packet) == REDIRECT
-        assert table.read(number) == (1, len(PAYLOAD), 0)
-        take(table, number)
+        assert table.read(place) == (1, len(PAYLOAD), 0)
+        take(table, place)
         assert verdict(program, packet) == UP
-        places.append(number)
+        places.append(place.number)
     assert len(set(places)) == 2 * ROW
     assert len({number // ROW for number in places}) == 2
 
@@ -126,34 +142,34 @@ def test_a_way_of_another_is_not_found(program, ways, sides):
         way._replace(named=Address(way.source.host, sides.peer.port)),
     ):
         table = ways.of(way.family)
-        number = write(table, way)
-        assert number is not None
-        at = number * 8 * table._parts.size
+        place = write(table, way)
+        assert place is not None
+        at = place.number * 8 * table._parts.size
         start, end = at, at + 8 * table._parts.size
         table._memory[start:end] = different.value(1, 1, 1 << 62, b"", LABEL)
         assert verdict(program, packet) == UP
         table._memory[start:end] = way.value(1, 1, 1 << 62, b"", LABEL)
         assert verdict(program, packet) == REDIRECT
-        table.free(number)
+        table.free(place)
 
 
 def test_a_way_ends_when_it_should(program, ways):
     way, packet = of(FAMILIES[0])["channel"]
     table = ways.of(4)
-    number = write(table, way, expires=0.0)
+    place = write(table, way, expires=0.0)
     assert verdict(program, packet) == UP
-    table.move(number, NEVER)
+    table.move(place, NEVER)
     assert verdict(program, packet) == REDIRECT
-    table.lead(number, (0, 1))
+    table.lead(place, (0, 1))
     assert verdict(program, packet) == UP
-    table.lead(number, (1, 1))
+    table.lead(place, (1, 1))
     program.maps["buckets"].update(INDEX.pack(7), BUCKET.pack(1 << 62, 0, 1, 0))  # it is empty
-    table.limit(number, (7,))
-    table.lead(number, (1, 1))
+    table.limit(place, (7,))
+    table.lead(place, (1, 1))
     assert verdict(program, packet) == LOST
-    table.limit(number, ())
+    table.limit(place, ())
     assert verdict(program, packet) == REDIRECT
-    table.free(number)
+    table.free(place)
     assert verdict(program, packet) == UP
 
 
@@ -161,8 +177,9 @@ def test_a_place_rests_when_its_way_has_ended(ways):
     way, _ = of(FAMILIES[0])["peer"]
     table, numbers = ways.of(4), []
     for _ in range(4 * ROW):
-        numbers.append(write(table, way))
-        table.free(numbers[-1])
+        place = write(table, way)
+        numbers.append(place.number)
+        table.free(place)
     # Eight others were in use before it is again.
     assert len(set(numbers[: 2 * ROW])) == 2 * ROW
     assert numbers[2 * ROW :] == numbers[: 2 * ROW]
@@ -171,18 +188,58 @@ def test_a_place_rests_when_its_way_has_ended(ways):
     assert len(table._recent) == RECENT
 
 
-def test_a_table_that_is_two_fifths_full_has_a_place_for_everyone(ways):
-    """And the first ten thousand lie where the program looks first."""
-    way, _ = of(FAMILIES[0])["peer"]
-    table, first, count = ways.of(4), 0, MOST_WAYS[4] * 2 // 5
-    for index in range(count):
-        source = Address(f"198.51.{index >> 12}.1", 1 + (index & 4095))
-        number = write(table, way._replace(source=source))
-        assert number is not None
-        if index < 10_000:
-            first += number % ROW == 0
-    assert first > 8000
-    assert len(list(table.all())) == count
+def crowd(count: int) -> Iterator[Address]:
+    """So many peers."""
+    return (Address(f"198.51.{index >> 12}.1", 1 + (index & 4095)) for index in range(count))
+
+
+def test_a_table_grows_under_traffic(program, ways):
+    """And a way counts on, wherever it is."""
+    sides, table = FAMILIES[0], ways.of(4)
+    way, _ = of(sides)["peer"]
+    places, rows, most = {}, {table._rows}, MOST_WAYS[4] * 2 // 5
+    for index, peer in enumerate(crowd(most)):
+        places[peer] = write(table, way._replace(source=peer))
+        assert places[peer] is not None
+        if table._rows not in rows:
+            rows.add(table._rows)
+            asked = list(places)[:: index // 50] + list(places)[-1:]
+            for one in asked:
+                before = table.read(places[one])[0]
+                assert verdict(program, frame(MAC, one, sides.relayed, PAYLOAD, 64)) == REDIRECT
+                assert table.read(places[one]) == (before + 1, (before + 1) * len(PAYLOAD), 0)
+    assert len(rows) == 4
+    assert max(rows) * ROW == MOST_WAYS[4]
+    assert len(list(table.all())) == most
+    first = next(iter(places))
+    assert table.read(places[first])[0] == 3
+    # Another process finds all of them.
+    other = Ways(program.maps)
+    assert sum(1 for _ in other.all()) == most
+    other.close()
+
+
+def test_a_process_that_dies_while_the_table_grows_leaves_nothing_behind(program, ways):
+    sides, table = FAMILIES[1], ways.of(6)
+    rows = table._rows
+    way, packet = of(sides)["peer"]
+    while (place := write(table, way)).number // ROW in _rows_of(place.hash, 2 * rows):
+        table.free(place)  # it would not have to move
+        sides = sides._replace(peer=Address(sides.peer.host, sides.peer.port + 1))
+        way, packet = of(sides)["peer"]
+    # It had copied the way and had not told the program, which goes by the first one.
+    table._put(place.number + rows * ROW, table.value(place.number))
+    assert [found.number for found, _ in table.all()] == [place.number]
+    table.free(place)
+    assert table._grow()
+    assert verdict(program, packet) == UP
+    # It had told the program, and not taken away the first one.
+    place, wrong = write(table, way), 0
+    while wrong in _rows_of(place.hash, table._rows):
+        wrong += 1
+    table._put(wrong * ROW, table.value(place.number))
+    assert [found.number for found, _ in table.all()] == [place.number]
+    assert not table._words[wrong * ROW * table._parts.size + table._parts.ports]
 
 
 @pytest.mark.parametrize("sides", FAMILIES, ids=["IPv4", "IPv6"])
@@ -190,20 +247,23 @@ def test_another_process_goes_on_with_what_it_finds(program, ways, sides):
     both, ports = of(sides), program.maps["ports"]
     (send, sent), (data, _) = both["send"], both["data"]
     table = ways.of(send.family)
-    numbers = [table.write(way, (3, 4), NEVER, (5, 6), b"drawn before") for way in (send, data)]
+    for way in (send, data):
+        assert table.write(way, (3, 4), NEVER, (5, 6), b"drawn before")
+    places = [place for place, _ in table.all()]
     found = Inherited(ways, ports)
     assert (found.hops, found.buckets) == ({3, 4}, {5, 6})
     assert found.named() == [(FiveTuple(Transport.UDP, *sides[:2]), sides.peer)]
     assert found.has((send, data))
     assert not found.has((both["channel"][0],) * 2)
-    assert [found.take(way) for way in (send, data)] == numbers
+    assert {found.take(way) for way in (send, data)} == set(places)
     assert not found.has((send, data))
     assert found.take(send) is None
     # What goes elsewhere now ends, and so does what nobody asks for.
     found = Inherited(ways, ports)
     assert found.take(data._replace(new_destination=sides.peer)) is None
-    table.lead(numbers[0], (1, 1))
-    table.limit(numbers[0], ())
+    (place,) = (place for place, _ in table.all())
+    table.lead(place, (1, 1))
+    table.limit(place, ())
     assert verdict(program, sent) == REDIRECT
     assert found.clean() == Carried(1, len(PAYLOAD), 0, 0, 0)
     assert not list(table.all())

@@ -147,6 +147,16 @@ class TestUdp:
                 assert (reply.get(registry.ERROR_CODE) or (0,))[0] == code
                 client.close()
 
+    async def test_a_client_is_kept_out_by_its_own_address(self):
+        async with relay(**FROM_PROXY, deny_clients=["192.0.2.0/24"]) as service:
+            codes = []
+            for host in ("192.0.2.7", "192.0.3.7"):
+                client = await proxied(service, host)
+                reply = await client.request(Method.ALLOCATE, UDP)
+                codes.append((reply.get(registry.ERROR_CODE) or (0,))[0])
+                client.close()
+            assert codes == [403, 0]
+
     async def test_a_port_given_to_another_client_brings_it_nothing(self):
         async with relay(**FROM_PROXY, mobility=True) as service:
             client = await proxied(service)

@@ -275,6 +275,23 @@ class TestMobility:
         assert await refresh(client, 0) == 0
         assert await ended(data)
 
+    async def test_a_client_is_led_to_one_allocation_and_from_there_nowhere(self, tcp):
+        """Each step would take two descriptors more, and no limit would know of them."""
+        tcp.reload(tcp_allocations=True, mobility=True)
+        tickets = []
+        for worker in (0, 1):
+            client = await calls.at(tcp, worker)
+            reply = await client.request(Method.ALLOCATE, TCP, TICKET)
+            tickets.append((registry.MOBILITY_TICKET, reply.get(registry.MOBILITY_TICKET)))
+            client.close()
+        client = await calls.at(tcp, 1)
+        assert code_of(await client.request(Method.REFRESH, tickets[0])) == 0
+        release = client.encode(Method.REFRESH, (registry.LIFETIME, 0))
+        await client.send(release + client.encode(Method.REFRESH, tickets[1]))
+        assert code_of(parse_untrusted(await client.receive())) == 0
+        assert await ended(client)
+        assert await tcp.allocations() == [0, 1]
+
     async def test_a_ticket_is_its_owners_and_the_worker_has_to_be_there(self, tcp):
         users = {"alice": "pw", "bob": "pw"}
         tcp.reload(tcp_allocations=True, mobility=True, users=users)
