@@ -7,7 +7,6 @@ else that user space does for a packet. Here the source stays the bytes that the
 import ctypes
 import socket
 import struct
-import sys
 from functools import lru_cache
 from mmap import mmap
 
@@ -142,8 +141,9 @@ def address_of(key: bytes) -> Address:
     return Address(_text_of(host), int.from_bytes(key[:2]))
 
 
-@lru_cache(maxsize=1024)  # a client asks several times in a row, and so do others behind its NAT
+# A client asks several times in a row, and so do others behind its NAT: who share the text then,
+# so that where they are many, it is at hand for each packet.
+@lru_cache(maxsize=1024)
 def _text_of(host: bytes) -> str:
     family = socket.AF_INET if len(host) == IPV4_BYTES else socket.AF_INET6
-    # Clients of one network have one host: where they are many, it is at hand for each packet.
-    return sys.intern(socket.inet_ntop(family, host))
+    return socket.inet_ntop(family, host)
