@@ -1,7 +1,7 @@
-"""Many datagrams by one system call: recvmmsg(2), which the socket module does not have.
+"""Datagrams read without ``recvfrom``: many at a time (recvmmsg(2)), or one with less around it.
 
-Python's own ``recvfrom`` also makes text of each source's address, which costs more than anything
-else that user space does for a packet. Here the source stays the bytes that the kernel writes.
+The socket module has no recvmmsg, and makes text of each source's address, two tuples and two
+numbers for every packet. Here the source stays the bytes that the kernel writes.
 """
 
 import ctypes
