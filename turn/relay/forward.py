@@ -1,4 +1,4 @@
-"""HOT: the two functions that carry packets in user space, each a lookup, a send, two counters.
+"""HOT: the two functions that carry packets in user space, each a lookup, a send, one count.
 
 Buffers: a packet is read into one shared buffer behind ``HEADROOM`` bytes, so that the header
 that goes before its payload is written in place and nothing is copied.
