@@ -507,9 +507,15 @@ class RedisBroker:
         """Attach a session again; gives it back where it cannot be had. :raises Unavailable:"""
         session = attached.record.session
         with self._coming.expecting(session):
-            reply = await self._link.call(
-                "attach", session, attached.record.secret_hash.hex(), attached.last, attached.epoch
-            )
+            try:
+                reply = await self._link.call(
+                    "attach", session, attached.record.secret_hash.hex(), attached.last,
+                    attached.epoch,
+                )  # fmt: skip
+            except BaseException:
+                # It may be ours with an epoch that we do not know: its end would not be heard.
+                self._doubtful.add(session)
+                raise
         if self._attached.get(session) is not attached:
             # Its client was quicker; or an answer from before has had it let go of, and Redis now
             # believes it to be here: it is given back, or nobody would ever hear of its end.

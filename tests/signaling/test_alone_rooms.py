@@ -261,7 +261,7 @@ async def test_nothing_overtakes_what_redis_did_before_it_went(torn: Torn):
     assert torn.heard(torn.one, "b") == torn.heard(torn.one, "c") == [1]
 
 
-@pytest.mark.parametrize("lost", ["again", "reconcile"])
+@pytest.mark.parametrize("lost", ["again", "reconcile", "attach"])
 async def test_redis_that_comes_and_goes_while_it_is_put_right(torn: Torn, lost: str):
     await begin(torn.two, "far", "room")
     await torn.one.renew()
@@ -280,6 +280,36 @@ async def test_redis_that_comes_and_goes_while_it_is_put_right(torn: Torn, lost:
     assert [await answer for answer in answers] == [True, True]
     assert torn.heard(torn.one, "b") == [1, 2, 3]
     assert torn.heard(torn.one, "c") == torn.heard(torn.two, "far") == [1, 2]
+
+
+@pytest.mark.parametrize("lost", ["reconcile", "attach"])
+async def test_nobody_is_lost_where_redis_goes_again_just_as_it_is_put_right(torn: Torn, lost: str):
+    """What Redis did of it before it went is still this node's."""
+    await torn.cut()
+    answers = [await torn.tell_all(1)]
+    await torn.bind()
+    await everyone_acknowledges(torn)
+    for number in (2, 3):
+        await torn.comes_and_goes(lost)
+        answers.append(await torn.tell_all(number))
+        await torn.bind()
+        await everyone_acknowledges(torn)
+    await torn.mend()
+    assert [await answer for answer in answers] == [True, True, True]
+    assert torn.ears[torn.one].cuts == []
+    assert torn.heard(torn.one, "b") == torn.heard(torn.one, "c") == [1, 2, 3]
+    assert await torn.one.broadcast("a", message(4), "id 4")
+
+
+async def test_whoever_goes_when_redis_goes_again_is_no_ghost(torn: Torn):
+    await torn.cut()
+    await torn.comes_and_goes("attach")
+    await torn.one.suspend("b", 0.0)
+    await torn.mend()
+    told = [json.loads(text) for name, _, text in torn.ears[torn.one].delivered if name == "a"]
+    assert [(it["event"], it["id"]) for it in told if it["type"] == "peer"][-1:] == [
+        ("suspended", "peer-b")
+    ]
 
 
 async def test_much_that_is_said_since_makes_no_copy_forgotten(

@@ -4,8 +4,8 @@
 -- ARGV: session, secret's hash, epoch, request, body, tag, {peer, "handed" or ""}, ….
 -- Gives 'sent', 'kept' (it was done before), 'absent' (nobody is there) or 'gone'.
 local session, secret, held, request, body, tag = unpack(ARGV, 5, 10)
-local found = redis.call('HMGET', P .. 's:' .. session, 'secret', 'epoch')
-if found[1] ~= secret or found[2] ~= held then
+local found = redis.call('HMGET', P .. 's:' .. session, 'secret', 'epoch', 'owner')
+if found[1] ~= secret or not still_held(found[2], found[3], held) then
   return 'gone'
 end
 if done_before(session, request) then

@@ -3,13 +3,13 @@
 -- A client comes back with epoch "": what it has seen is acknowledged by that; with seq "" it does
 -- not know, and goes on after what was acknowledged. A node that was
 -- cut off names the epoch it held, and takes back only what nobody took over since; what it
--- handed to the socket is not yet acknowledged.
+-- handed to the socket is not yet acknowledged. Again, because the answer was lost: the same.
 -- Gives {record, epoch, memberships, {seq, text, …}, seq, the peers in each of its rooms}, or nothing
 -- where it cannot go on. A node that takes back knows the peers.
 local session, secret, seq, held = ARGV[5], ARGV[6], tonumber(ARGV[7]), ARGV[8]
 local key, mailbox = P .. 's:' .. session, P .. 'm:' .. session
 local found = redis.call('HMGET', key, 'secret', 'owner', 'epoch', 'seq', 'acked', 'broken', 'rec')
-if not found[1] or found[1] ~= secret or (held ~= '' and held ~= found[3]) then
+if not found[1] or found[1] ~= secret or (held ~= '' and not still_held(found[3], found[2], held)) then
   return nil
 end
 seq = seq or tonumber(found[5])
@@ -23,7 +23,7 @@ end
 if held == '' then
   acknowledge(session, seq)
 end
-local epoch, before = found[3] + 1, found[2]
+local epoch, before = (held == '' and found[3] or held) + 1, found[2]
 redis.call('HSET', key, 'owner', NODE .. ':' .. epoch, 'epoch', epoch)
 if before ~= '' and node_of(before) ~= NODE then
   redis.call('SREM', P .. 'o:' .. node_of(before), session)

@@ -76,6 +76,12 @@ local function owned(session, owner)
   return redis.call('HGET', P .. 's:' .. session, 'owner') == owner and owner ~= ''
 end
 
+-- Whether a session is still the caller's, which held it with the epoch ``held``: nobody has attached it
+-- since, or the caller alone has, once, and the answer was lost.
+local function still_held(epoch, owner, held)
+  return epoch == held or (epoch == string.format('%.0f', held + 1) and node_of(owner) == NODE)
+end
+
 -- Number an event, keep it, wake the recipient's node.
 -- ``tag``: what the sender's node knows it by, or nothing. ``whatever``: keep it, however much is there.
 -- Gives 'sent', 'kept' (suspended), 'full' (nothing was kept) or 'absent'.

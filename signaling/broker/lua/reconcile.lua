@@ -5,13 +5,14 @@
 -- how many {seq, body, tag}, how many requests of its own; these, oldest first, which are done; those;
 -- how many tags, those of what a sender may ask for again, oldest first, and then those of all
 -- else that was handed on.
--- Gives 1, or 0 where the session is not this node's any more. Again: the same.
+-- Gives 1, or 0 where the session is not this node's any more. Again: the same, also where the
+-- client has acknowledged more, or was handed more, since.
 local session, secret, held, base, acked, top, count, own = unpack(ARGV, 5, 12)
 local key, mailbox = P .. 's:' .. session, P .. 'm:' .. session
-local found = redis.call('HMGET', key, 'secret', 'epoch', 'seq', 'acked', 'broken')
+local found = redis.call('HMGET', key, 'secret', 'epoch', 'seq', 'owner', 'broken')
 base = tonumber(base)
-if found[1] ~= secret or found[2] ~= held or found[5]
-    or base < tonumber(found[4]) or base > tonumber(found[3]) then
+if found[1] ~= secret or not still_held(found[2], found[4], held) or found[5]
+    or base > tonumber(found[3]) then
   return 0
 end
 local first = 13 + own
