@@ -68,6 +68,8 @@ class Attached:
         """Hand on an event that this node was woken with, if it follows on the last one."""
         self.behind = max(self.behind, seq)
         if seq == self.last + 1:
+            # Where this follows on a number of ours, the mailbox has taken over all that had one.
+            self.ledger = None
             self.hand(seq, frame, deliver)
 
     def catch_up(self, events: Iterable[tuple[int, bytes]], deliver: Deliver) -> None:

@@ -301,6 +301,38 @@ async def test_nobody_is_lost_where_redis_goes_again_just_as_it_is_put_right(tor
     assert await torn.one.broadcast("a", message(4), "id 4")
 
 
+async def test_what_came_by_a_mailbox_that_was_put_right_comes_once(torn: Torn):
+    """Only the node does not know that it was: the answer is lost."""
+    await begin(torn.two, "far", "room")
+    await torn.one.renew()
+    await torn.cut()
+    await torn.tell_all(1)
+    await torn.bind()
+    link, real = torn.one._link, torn.one._link.call
+
+    async def loses_the_answer(script: str, *arguments: Any) -> Any:
+        reply = await real(script, *arguments)
+        if script == "reconcile":
+            if arguments[0] == "b":
+                await torn.two.send("far", "peer-b", message("far"), "id far")
+                await until(lambda: "far" in torn.heard(torn.one, "b"))
+                torn.wire.cut()
+            await until(lambda: not torn.wire._whole)
+            raise Unavailable("Redis went away")
+        return reply
+
+    link.call = loses_the_answer  # type: ignore[method-assign]
+    torn.wire.mend()
+    await until(lambda: not torn.wire._whole)
+    link.call = real  # type: ignore[method-assign]
+    await torn.tell_all(2)
+    await torn.bind()
+    assert torn.heard(torn.one, "b") == [1, "far", 2]
+    await torn.mend()
+    assert torn.heard(torn.one, "b") == [1, "far", 2]
+    assert torn.heard(torn.one, "c") == torn.heard(torn.two, "far") == [1, 2]
+
+
 async def test_whoever_goes_when_redis_goes_again_is_no_ghost(torn: Torn):
     await torn.cut()
     await torn.comes_and_goes("attach")
