@@ -141,9 +141,16 @@ class Client:
     async def request(self, method: Method, *attributes: Any) -> Message:
         """Ask, a second time with credentials where they are wanted; gives the reply."""
         while True:
-            await self.send(self.encode(method, *attributes))
-            reply = parse_untrusted(await self.receive())
+            reply = await self._ask(self.encode(method, *attributes))
             nonce = reply.get(registry.NONCE)
             if nonce is None or self.nonce is not None:
                 return reply
             self.nonce = nonce
+
+    async def _ask(self, request: bytes) -> Message:
+        """The reply to a request, and not to one of whoever had this port before."""
+        await self.send(request)
+        while True:
+            reply = parse_untrusted(await self.receive())
+            if reply.transaction_id == request[8:20]:
+                return reply
