@@ -273,7 +273,7 @@ class Engine:
                 self._allocator.close(allocation, CloseReason.EXPIRED)
             else:
                 self._allocator.expire_parts(allocation, now)
-        for relay in self.table.expired_reservations(now):
+        for relay in self.table.unreserve(lambda held: held.expires <= now):
             relay.close()
         self._allocator.forget(now)
         self._replies.expire(now)
@@ -318,24 +318,25 @@ class Engine:
         self._allocator.reload(limits, options)
 
     def revoke(self, user: str, until: float, spent: float = 0.0) -> int:
-        """Close a user's allocations and refuse it others until then; both 0: let it begin again.
+        """Close what a user has and refuse it more until then; both 0: let it begin again.
 
         :param until: Unix time; 0: it may begin others.
         :param spent: credentials that end by this Unix time are of no use any more, and what
             was allocated with them is closed.
-        :returns: how many were closed.
+        :returns: how many allocations were closed.
         """
         self._allocator.revocations.set(user, until, spent)
         if not until and not spent:
             return 0
-        meant = [
-            allocation
-            for allocation in self.table
-            if allocation.owner.user == user
-            and (until or 0 < expiry_of(allocation.owner.username) <= spent)
-        ]
+
+        def is_meant(owner: Owner) -> bool:
+            return owner.user == user and bool(until or 0 < expiry_of(owner.username) <= spent)
+
+        meant = [allocation for allocation in self.table if is_meant(allocation.owner)]
         for allocation in meant:
             self._allocator.close(allocation, CloseReason.REVOKED)
+        for relay in self.table.unreserve(lambda held: is_meant(held.owner)):
+            relay.close()
         return len(meant)
 
     def close(self, allocation: Allocation, reason: CloseReason) -> None:
@@ -346,7 +347,7 @@ class Engine:
         """End every allocation and reservation."""
         for allocation in self.table:
             self._allocator.close(allocation, reason)
-        for relay in self.table.expired_reservations(float("inf")):
+        for relay in self.table.unreserve(lambda _: True):
             relay.close()
 
     def leave(self) -> None:
