@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 
 from msgspec import Struct
 
+from turn.allocation.connections import Claimant
 from turn.allocation.elsewhere import Lent as Done
 from turn.allocation.model import Owner
 from turn.bandwidth import Budgets
@@ -60,9 +61,9 @@ class Lender:
         """Lend a connection, or say why not."""
         number, asking, holding = question.number, question.asking, question.holding
         far = Far(lambda: self._recall(asking, number))
-        owner = Owner(question.username, question.user)
+        claimant = Claimant(Owner(question.username, question.user), question.host)
         try:
-            sock, early, buckets = self._lending.lend(question.connection, owner, far)
+            sock, early, buckets = self._lending.lend(question.connection, claimant, far)
         except StunError as error:
             self._send(Lent(number, asking, holding, error.code))
             return
@@ -121,15 +122,16 @@ class Borrower:
         maker = connection >> 24
         return maker != self._worker and maker < self._workers
 
-    def ask(self, connection: int, owner: Owner, done: Done) -> None:
+    def ask(self, connection: int, claimant: Claimant, done: Done) -> None:
         """Have a connection lent (``elsewhere.Streams``). :raises StunError: 508."""
+        owner, host = claimant
         waiting = sum(asked.user == owner.user for asked in self._asked.values())
         if waiting >= MOST_AT_ONCE:
             raise StunError(508)
         number, holding = next(self._numbers), connection >> 24
         timer = asyncio.get_running_loop().call_later(PATIENCE, self._refuse, number, 447)
         self._asked[number] = Asked(holding, owner.user, done, timer)
-        self._send(Borrow(number, self._worker, holding, connection, *owner))
+        self._send(Borrow(number, self._worker, holding, connection, *owner, host))
 
     def answered(self, answer: Lent, socks: Sequence[socket.socket], lending: Lending) -> None:
         """The answer has come, or comes too late."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import chain
 
 from turn.allocation.books import Books
+from turn.allocation.connections import Claimant
 from turn.allocation.elsewhere import Arrived, Fetched, Lent, Moved, Shown
 from turn.allocation.model import Owner, Relay
 from turn.allocation.record import Record
@@ -145,9 +146,9 @@ class Others:
         """Whether one of them made this CONNECTION-ID."""
         return self.borrower.holds(number)
 
-    def borrow_connection(self, number: int, owner: Owner, done: Lent) -> None:
+    def borrow_connection(self, number: int, claimant: Claimant, done: Lent) -> None:
         """Have a connection lent. :raises StunError: 508."""
-        self.borrower.ask(number, owner, done)
+        self.borrower.ask(number, claimant, done)
 
 
 def as_sockets(descriptors: list[int]) -> list[socket.socket]:
