@@ -14,7 +14,7 @@ from turn.allocation.allocator import Allocator, CloseReason, Parts
 from turn.allocation.connections import Claimant, PeerStream
 from turn.allocation.elsewhere import Shown
 from turn.allocation.handlers import HANDLERS, known
-from turn.allocation.model import Allocation, Limits
+from turn.allocation.model import Allocation, Limits, Owner
 from turn.allocation.options import Options
 from turn.allocation.record import NO_JOURNAL
 from turn.allocation.refusals import facts_of, is_first_step
