@@ -34,7 +34,7 @@ class Send(Protocol):
     """Tells the pool."""
 
     def __call__(self, message: Struct, descriptors: Sequence[int] = ()) -> None:
-        """Send a message, with copies of descriptors."""
+        """Send a message, with copies of descriptors; they may be lost on the way."""
 
 
 class Far:
@@ -67,14 +67,8 @@ class Lender:
             self._send(Lent(number, asking, holding, error.code))
             return
         self._lent[asking, number] = far
-        try:
-            answer = Lent(number, asking, holding, 0, early, buckets)
-            self._send(answer, [sock.fileno()])
-        except OSError:  # no descriptors are left
-            self._end(asking, number)
-            self._send(Lent(number, asking, holding, 447))
-        finally:
-            sock.close()
+        with sock:
+            self._send(Lent(number, asking, holding, 0, early, buckets), [sock.fileno()])
 
     def ended(self, message: Ended) -> None:
         """A loan is over: its connection counts no more."""
@@ -149,11 +143,13 @@ class Borrower:
             self._borrowed[number] = holding, stream
             loan = Loan(socks[0], answer.early, answer.buckets)
             self._spawn(self._go_on(number, stream, asked.done, lending.borrow(stream, loan)))
-        elif asked is not None:
-            asked.done(answer.code or 447)
-        elif socks:
-            socks[0].close()
+            return
+        if not answer.code:  # too late, or lost on the way: there it counts until it hears of that
             self._send(Ended(number, self._worker, holding))
+        for sock in socks:
+            sock.close()
+        if asked is not None:
+            asked.done(answer.code or 447)
 
     async def _go_on(
         self, number: int, stream: PeerStream, done: Done, borrowing: Awaitable[None]

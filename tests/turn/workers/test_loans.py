@@ -134,3 +134,12 @@ async def test_a_dead_workers_connections_end(side: Side, pair: list[socket.sock
         side.borrower.worker_gone(1)
         assert await asyncio.to_thread(pair[0].recv, 1) == b""
         assert not len(side.borrower)
+
+
+async def test_what_is_lost_on_the_way_is_refused_and_counts_no_more(side: Side) -> None:
+    """This process may open no more files: the answer has come without its socket."""
+    async with relay() as service:
+        side.ask()
+        side.borrower.answered(Lent(7, 0, 1, 0), [], service.lending)
+    assert side.told == [447]
+    assert side.sent[1:] == [Ended(7, 0, 1)]
