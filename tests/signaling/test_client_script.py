@@ -36,7 +36,7 @@ async def test_what_was_given_up_with_its_session_is_not_sent_in_the_next_one():
             await client.message("first")
         assert lost.value.code == "session_lost"
         await client.message("second")
-        await until(lambda: not client._tasks)  # whatever was to be sent later has been
+        await until(lambda: not client._connection._tasks)  # whatever was to be sent later has been
         await client.message("third")
         assert heard == ["second", "third"]
 
@@ -76,10 +76,10 @@ async def test_what_nobody_waits_for_any_more_is_not_sent_again():
 
     async with serving(refuses) as address, Client(address) as client:
         asked = asyncio.ensure_future(client.message("first"))
-        await until(lambda: client._tasks)  # it was refused, and is to be tried again
+        await until(lambda: client._connection._tasks)  # it was refused, and is to be tried again
         asked.cancel()
         await client.message("second")
-        await until(lambda: not client._tasks)
+        await until(lambda: not client._connection._tasks)
         await client.message("third")
         assert heard == ["first", "second", "third"]
 

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from turn.allocation import mobility
 from turn.allocation.allocator import Allocator, CloseReason, Parts
-from turn.allocation.connections import PeerStream
+from turn.allocation.connections import Claimant, PeerStream
 from turn.allocation.elsewhere import Shown
 from turn.allocation.handlers import HANDLERS, known
-from turn.allocation.model import Allocation, Limits, Owner
+from turn.allocation.model import Allocation, Limits
 from turn.allocation.options import Options
 from turn.allocation.record import NO_JOURNAL
 from turn.allocation.refusals import facts_of, is_first_step
@@ -298,12 +298,16 @@ class Engine:
         self._allocator.hand_over(allocation)
         return allocation, held
 
-    def lend(self, number: int, owner: Owner, far: PeerStream) -> tuple[Allocation, PeerStream]:
+    def lend(
+        self, number: int, claimant: Claimant, far: PeerStream
+    ) -> tuple[Allocation, PeerStream]:
         """Let another worker pass on what a connection with a peer carries (``Connections.lend``).
 
-        :raises StunError: 400, 441.
+        :raises StunError: 400, 441; 403, clients from there are kept out since it was asked for.
         """
-        return self._allocator.connections.lend(number, owner, far)
+        if (clients := self._allocator.options.clients) is not None:
+            clients.check(claimant.host)
+        return self._allocator.connections.lend(number, claimant, far)
 
     def restore_route(self, client: FiveTuple, peer: Address, now: float) -> None:
         """Write the route of indications again, if the client still has the permission."""

@@ -1,0 +1,27 @@
+"""The join token that is shown at the beginning of each connection."""
+
+from collections.abc import Awaitable, Callable
+
+import aiohttp
+
+from signaling.client.errors import SignalingError
+
+Token = str | Callable[[], Awaitable[str]]
+"""A join token, or what gets a fresh one; where it raises OSError or
+aiohttp.ClientError it is called again later."""
+
+
+async def fresh(token: Token | None) -> str | None:
+    """What to show now.
+
+    :raises OSError, aiohttp.ClientError: it cannot be had now.
+    :raises SignalingError: ``no_token``.
+    """
+    if not callable(token):
+        return token
+    try:
+        return await token()
+    except (aiohttp.ClientError, OSError):
+        raise
+    except Exception as error:  # a fault of the application's; it has to hear of it
+        raise SignalingError("no_token", f"there is no token: {error!r}") from error
