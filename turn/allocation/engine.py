@@ -165,7 +165,7 @@ class Engine:
     def _authenticate(self, request: Request) -> Identity:
         authenticator, granted = self._authenticator, None
         if authenticator.third_party is not None:
-            allocation = self.table.get(request.client)
+            allocation = self._allocation_meant(request)
             granted = allocation.grant if allocation else None
         try:
             identity = authenticator.authenticate(
@@ -180,6 +180,17 @@ class Engine:
             raise
         self._stats.auth["ok"] += 1
         return identity
+
+    def _allocation_meant(self, request: Request) -> Allocation | None:
+        """Whose token's key protects a request that brings none (RFC 7635 §9).
+
+        A ConnectionBind comes over a connection of its own, and names its allocation by what it
+        asks for.
+        """
+        if request.message.method == Method.CONNECTION_BIND:
+            number = request.message.get(registry.CONNECTION_ID)
+            return self._allocator.connections.allocation_of(number)
+        return self.table.get(request.client)
 
     def _succeed(self, request: Request) -> Reply | None:
         attributes = HANDLERS[request.message.method](self._allocator, request)
