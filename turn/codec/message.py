@@ -79,20 +79,33 @@ class Message:
         :raises Malformed: one is cut off, or the fingerprint is wrong or not the last.
         """
         raw, first, unpack_head = self.raw, self._first, ATTRIBUTE_HEAD.unpack_from
-        counting: frozenset[int] | None = None  # all of them
         offset, size = HEADER_BYTES, len(raw)
         while offset < size:
             number, length = unpack_head(raw, offset)
-            end = offset + 4 + length
+            if number in PROTECTION:
+                self._read_protection_untrusted(offset)
+                return
+            start = offset + 4
+            end = start + length
             if end > size:
                 raise Malformed("an attribute that is cut off")
-            if counting is None or number in counting:
-                if number in PROTECTION:
-                    counting = self._protect_untrusted(number, offset, length)
-                if number not in first:
-                    first[number] = raw[offset + 4 : end]
-                else:
-                    self._more.append((number, raw[offset + 4 : end]))
+            if number in first:
+                self._more.append((number, raw[start:end]))
+            else:
+                first[number] = raw[start:end]
+            offset = end + 3 & ~3
+
+    def _read_protection_untrusted(self, offset: int) -> None:
+        """Take in what counts from the first attribute of ``PROTECTION`` on."""
+        raw, counting = self.raw, PROTECTION
+        while offset < len(raw):
+            number, length = ATTRIBUTE_HEAD.unpack_from(raw, offset)
+            end = offset + 4 + length
+            if end > len(raw):
+                raise Malformed("an attribute that is cut off")
+            if number in counting:
+                self._first[number] = raw[offset + 4 : end]
+                counting = self._protect_untrusted(number, offset, length)
             offset = end + 3 & ~3
 
     def _protect_untrusted(self, number: int, offset: int, length: int) -> frozenset[int]:
