@@ -160,7 +160,7 @@ class Engine:
         """Answer as every client begins; no refusal, and nothing to be raised for."""
         self._stats.auth["unauthorized"] += 1
         error = self._authenticator.challenge(401, request.client.client, request.now)
-        return self._reject(request, error)
+        return self._fail(request, error)
 
     def _authenticate(self, request: Request) -> Identity:
         authenticator, granted = self._authenticator, None
@@ -201,15 +201,23 @@ class Engine:
         return alternates.elsewhere(request.client) or error
 
     def _reject(self, request: Request, error: StunError) -> Reply:
-        """Build the reply to every request that fails."""
+        """Tell of a request that is refused, and build the reply."""
         if not is_first_step(request, error):
             self._tell("request_refused", partial(facts_of, request, error))
-        error = self._elsewhere(request, error)
+        return self._fail(request, self._elsewhere(request, error))
+
+    def _fail(self, request: Request, error: StunError) -> Reply:
+        """Build the reply to every request that fails."""
         attributes = ((registry.ERROR_CODE, (error.code, error.reason)), *error.attributes)
-        return self._reply(request, ERROR, attributes, error.code)
+        return self._reply(request, ERROR, attributes, error.code, error.written)
 
     def _reply(
-        self, request: Request, message_class: MessageClass, attributes: Attributes, code: int
+        self,
+        request: Request,
+        message_class: MessageClass,
+        attributes: Attributes,
+        code: int,
+        written: bytes = b"",
     ) -> Reply:
         message, identity = request.message, request.identity
         key, integrity = (None, NONE) if identity is None else (identity.key, identity.integrity)
@@ -222,6 +230,7 @@ class Engine:
             key=key,
             integrity=integrity,
             fingerprint=message.has(registry.FINGERPRINT),
+            written=written,
         )
         proved = identity is not None
         if proved and message_class == SUCCESS and self._allocator.journal is not NO_JOURNAL:

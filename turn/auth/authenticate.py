@@ -8,7 +8,7 @@ from turn.auth.third_party import Grant, ThirdParty
 from turn.codec import registry
 from turn.codec.errors import StunError
 from turn.codec.integrity import NONE, WITH_SHA1, WITH_SHA256, Integrity, verify
-from turn.codec.message import Message
+from turn.codec.message import Message, write
 from turn.codec.values import Address, Algorithm
 
 
@@ -59,6 +59,10 @@ class Authenticator:
         if credentials.anonymous:
             features |= Feature.USERNAME_ANONYMITY
         self._nonces = Nonces(nonce_key, nonce_lifetime, features)
+        named = ((registry.THIRD_PARTY_AUTHORIZATION, third_party.name),) if third_party else ()
+        asked = ((registry.REALM, realm), (registry.PASSWORD_ALGORITHMS, self._offered), *named)
+        self._asked = write(asked, b"")
+        """What every challenge asks for, beside its nonce."""
 
     def authenticate(
         self,
@@ -100,18 +104,7 @@ class Authenticator:
         :param why: for the operator.
         """
         nonce = self._nonces.make(client.host, client.port, now.wall)
-        asked = self.third_party
-        named = ((registry.THIRD_PARTY_AUTHORIZATION, asked.name),) if asked else ()
-        return StunError(
-            code,
-            attributes=(
-                (registry.REALM, self._realm),
-                (registry.NONCE, nonce),
-                (registry.PASSWORD_ALGORITHMS, self._offered),
-                *named,
-            ),
-            why=why,
-        )
+        return StunError(code, attributes=((registry.NONCE, nonce),), written=self._asked, why=why)
 
     def _username(self, message: Message) -> str | None:
         """The name that a message gives, or hides in a hash that we know.

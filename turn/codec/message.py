@@ -182,22 +182,19 @@ def build(
     key: bytes | None = None,
     integrity: Integrity = NONE,
     fingerprint: bool = False,
+    written: bytes = b"",
 ) -> bytes:
     """Write a message.
 
     :param key: the key of the integrity attribute.
+    :param written: further attributes, as ``write`` gives them.
     :raises ValueError: an integrity attribute without a key, or text beyond its limit.
     :raises struct.error: more than 65,535 bytes.
     """
     kind = _type_of(method, message_class)
-    parts: list[bytes] = []
-    for attribute, value in attributes:
-        encoded = attribute.encode(value, transaction_id)
-        size = len(encoded)
-        parts += ATTRIBUTE_HEAD.pack(attribute.number, size), encoded, PADDING[size & 3]
-    body = b"".join(parts)
+    body = write(attributes, transaction_id) + written
     # What protects a message covers a header that counts it already, and so does it go out.
-    protection = integrity.size + ATTRIBUTE_HEAD.size if integrity.size else 0
+    protection = integrity.size + ATTRIBUTE_HEAD.size if integrity is not NONE else 0
     message = HEADER.pack(kind, len(body) + protection, MAGIC_COOKIE, transaction_id) + body
     if protection:
         if key is None:
@@ -209,6 +206,16 @@ def build(
         message = message[:2] + length.to_bytes(2) + message[4:]
         message += FINGERPRINT_ATTRIBUTE.pack(FINGERPRINT, 4, fingerprint_of(message))
     return message
+
+
+def write(attributes: Attributes, transaction_id: bytes) -> bytes:
+    """Write attributes as they stand in a message. :raises ValueError: text beyond its limit."""
+    parts: list[bytes] = []
+    for attribute, value in attributes:
+        encoded = attribute.encode(value, transaction_id)
+        size = len(encoded)
+        parts += ATTRIBUTE_HEAD.pack(attribute.number, size), encoded, PADDING[size & 3]
+    return b"".join(parts)
 
 
 @lru_cache(maxsize=64)

@@ -6,6 +6,7 @@ Memory is fixed whatever the number of sources: a table of cells that sources ar
 import secrets
 from array import array
 from collections import Counter
+from functools import lru_cache
 from ipaddress import IPv6Address
 from socket import inet_aton
 from typing import NamedTuple, Protocol, Self
@@ -14,6 +15,7 @@ CELLS = 1 << 18
 """2 MiB a limiter. Two sources share a cell with a chance of 1 in 262,144."""
 
 
+@lru_cache(maxsize=64)  # two limits ask of a source, one behind the other
 def network_of(host: str) -> int:
     """What counts as one source: an IPv4 address, or an IPv6 /64.
 
