@@ -28,9 +28,10 @@ PARTICULAR = frozenset(
         registry.REQUESTED_ADDRESS_FAMILY,
         registry.ADDITIONAL_ADDRESS_FAMILY,
         registry.DONT_FRAGMENT,
+        registry.MOBILITY_TICKET,
     )
 )
-"""What an Allocate may say about the address that it asks for."""
+"""What an Allocate may say about the address that it asks for, or about what it is to be."""
 
 
 def binding(allocator: Allocator, request: Request) -> Attributes:
@@ -56,11 +57,14 @@ def allocate(allocator: Allocator, request: Request) -> Attributes | None:
     transport = message.get(registry.REQUESTED_TRANSPORT)
     if transport is None:
         raise StunError(400)
-    mobility.check_asked(request)
     if transport != UDP and not (transport == TCP and allocator.opener.tcp):
         raise StunError(442)
     message.get(registry.LIFETIME)  # one that is malformed is found out before anything is taken
     owner = request.owner
+    if transport == UDP and message.lacks(PARTICULAR):  # browsers ask for an address, that is all
+        family = _family(allocator, None)
+        return _begin(allocator, request, owner, [_open(allocator, request, owner, family)])
+    mobility.check_asked(request)
     if transport == TCP:
         return _begin(allocator, request, owner, _tcp_relay_for(allocator, request, owner))
     if reservation.is_elsewhere(allocator, request):
@@ -120,8 +124,6 @@ def _relays_for(
 ) -> tuple[list[Relay], Attributes]:
     """What an Allocate asks to relay from, and what the reply says beside the addresses."""
     message = request.message
-    if message.lacks(PARTICULAR):  # browsers ask for an address, and that is all
-        return [_open(allocator, request, owner, _family(allocator, None))], ()
     token = message.get(registry.RESERVATION_TOKEN)
     even_port = message.get(registry.EVEN_PORT)
     wanted = message.get(registry.REQUESTED_ADDRESS_FAMILY)

@@ -61,9 +61,11 @@ def refusal(message, **kwargs):
             Method.REFRESH, MessageClass.ERROR, bytes(12), error.attributes, written=error.written
         )
     )
-    asked: tuple[registry.Attribute[Any], ...]
-    asked = (registry.REALM, registry.NONCE, registry.PASSWORD_ALGORITHMS)
-    return error.code, {each: reply.get(each) for each in asked if reply.has(each)}
+    challenge: dict[Any, Any] = {}
+    for each in (registry.REALM, registry.NONCE, registry.PASSWORD_ALGORITHMS):
+        if reply.has(each):
+            challenge[each] = reply.get(each)
+    return error.code, challenge
 
 
 @pytest.mark.parametrize("integrity", [Integrity.SHA1, Integrity.SHA256])
