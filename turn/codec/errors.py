@@ -33,7 +33,7 @@ class StunError(Exception):
     """A request fails with this error code.
 
     ``attributes`` are further attributes of the error response, as ``message.build`` takes them,
-    and ``written`` others behind them.
+    and ``written`` others in front of them.
     ``why`` is for the operator, and never goes out.
     """
 

@@ -72,11 +72,13 @@ def verify(message: Protected, key: bytes) -> bool:
     raw, offset, integrity = message.raw, message.integrity_offset, message.integrity
     if integrity is NONE:
         return False
-    end = offset + 4 + integrity.size
-    if int.from_bytes(raw[offset + 2 : offset + 4]) != integrity.size:
+    start, end = offset + 4, offset + 4 + integrity.size
+    if int.from_bytes(raw[offset + 2 : start]) != integrity.size:
         return False
-    covered = raw[:2] + (end - 20).to_bytes(2) + raw[4:offset]
-    return hmac.compare_digest(digest(integrity, key, covered), raw[offset + 4 : end])
+    covered = raw[:offset]
+    if end != len(raw):  # something behind it, which the length that is covered does not count
+        covered = raw[:2] + (end - 20).to_bytes(2) + raw[4:offset]
+    return hmac.compare_digest(digest(integrity, key, covered), raw[start:end])
 
 
 def fingerprint_of(data: bytes | bytearray | memoryview) -> int:

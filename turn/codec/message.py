@@ -187,12 +187,12 @@ def build(
     """Write a message.
 
     :param key: the key of the integrity attribute.
-    :param written: further attributes, as ``write`` gives them.
+    :param written: attributes in front of these, as ``write`` gives them.
     :raises ValueError: an integrity attribute without a key, or text beyond its limit.
     :raises struct.error: more than 65,535 bytes.
     """
     kind = _type_of(method, message_class)
-    body = write(attributes, transaction_id) + written
+    body = written + write(attributes, transaction_id)
     # What protects a message covers a header that counts it already, and so does it go out.
     protection = integrity.size + ATTRIBUTE_HEAD.size if integrity is not NONE else 0
     message = HEADER.pack(kind, len(body) + protection, MAGIC_COOKIE, transaction_id) + body

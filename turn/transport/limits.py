@@ -56,12 +56,13 @@ class ReplyLimit:
 
     def allow(self, host: str, now: float) -> bool:
         """Whether one more reply may go to ``host`` at the monotonic time ``now``."""
-        cell = hash((self._salt, network_of(host))) % CELLS
-        full = max(self._cells[cell], now) + self.cost
+        cells, cell = self._cells, hash((self._salt, network_of(host))) % CELLS
+        cost = self.cost
+        full = max(cells[cell], now) + cost
         # Half a reply of tolerance: the sum of many costs is not exact.
-        if full > now + 1.0 + self.cost / 2:
+        if full > now + 1.0 + cost / 2:
             return False
-        self._cells[cell] = full
+        cells[cell] = full
         return True
 
     def charge(self, host: str, now: float, seconds: float) -> None:
