@@ -111,7 +111,7 @@ class TestAtAWorker:
             assert await allocate(bob) == 401
             stage.reload(users={"alice": "pw", "bob": "pw"})
         deadline = asyncio.get_running_loop().time() + PATIENCE
-        while await allocate(bob) and asyncio.get_running_loop().time() < deadline:
+        while await allocate(bob) and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 - it is asked as clients ask
             await asyncio.sleep(0.1)
         assert await refresh(bob, 0) == 0
 
