@@ -16,6 +16,9 @@
 #define ntohs(number) __builtin_bswap16(number)
 #define htonl(number) __builtin_bswap32(number)
 
+/* The compiler is to have this number here, and not to know what it is. */
+#define OPAQUE(number) asm volatile("" : "+r"(number))
+
 static void *(*const lookup)(void *map, const void *key) = (void *)BPF_FUNC_map_lookup_elem;
 static __u64 (*const coarse_now)(void) = (void *)BPF_FUNC_ktime_get_coarse_ns;
 static __u32 (*const random)(void) = (void *)BPF_FUNC_get_prandom_u32;
