@@ -34,12 +34,10 @@ struct map {
 /* The ones' complement sum (RFC 1071) of 16-bit words, out of a sum of longer ones. */
 INLINE __u16 fold(__u64 sum)
 {
-    sum = (sum >> 32) + (__u32)sum;
-    sum = (sum >> 32) + (__u32)sum;
-    sum = (sum >> 16) + (__u16)sum;
-    sum = (sum >> 16) + (__u16)sum;
-    sum = (sum >> 16) + (__u16)sum;
-    return sum;
+    sum = (sum >> 32) + (__u32)sum; /* less than 2^33 */
+    __u32 rest = (sum >> 16) + (__u16)sum;
+    rest = (rest >> 16) + (__u16)rest; /* 0x10001 at most */
+    return (rest >> 16) + rest;
 }
 
 #define GONE(word) ((__u32) ~(word))          /* for a 32-bit word that is no longer there */
