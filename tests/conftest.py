@@ -3,12 +3,15 @@
 import itertools
 import os
 import shutil
+from collections.abc import Generator
 
 import pytest
 
 SHOWN = "shown when all is over"
 """The property of a test (``record_property``) that is for whoever reads the run's output."""
 IN_CI = os.environ.get("CI") == "true"
+NO_KERNEL = "this kernel has no"
+"""How the reason of a test begins that CI skips too: nothing that is installed would help."""
 PACKAGES = {
     "turnutils_uclient": "coturn",
     "turnserver": "coturn",
@@ -65,6 +68,17 @@ def need_fixture():
 def need_root_fixture():
     """The function ``need_root``."""
     return need_root
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """See that CI skips nothing, whatever a test does by itself."""
+    report = yield
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
+    if reason and IN_CI and NO_KERNEL not in reason:
+        report.outcome = "failed"
+        report.longrepr = f"CI skips nothing: {reason}"
+    return report
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

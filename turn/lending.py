@@ -10,9 +10,10 @@ from math import ceil
 from typing import NamedTuple, cast
 
 from turn.allocation.books import Books, key_of_relay
+from turn.allocation.connections import Claimant
 from turn.allocation.connections import PeerStream as Far
 from turn.allocation.engine import Engine
-from turn.allocation.model import Allocation, Owner
+from turn.allocation.model import Allocation
 from turn.allocation.table import place_of
 from turn.bandwidth import ALL, Budget, Budgets, ByteBudget, Key, Pair, Twins
 from turn.codec.errors import StunError
@@ -47,14 +48,14 @@ class Lending:
         self._stats = stats
         self._books = engine.table.books
 
-    def lend(self, number: int, owner: Owner, far: Far) -> Loan:
+    def lend(self, number: int, claimant: Claimant, far: Far) -> Loan:
         """Let go of a connection that a client of another worker shows the number of.
 
         It stays the allocation's: what ends that ends ``far``.
 
-        :raises StunError: 400, 441, it may not have it; 447, the peer is gone.
+        :raises StunError: 400, 441, 403, it may not have it; 447, the peer is gone.
         """
-        allocation, stream = self._engine.lend(number, owner, far)
+        allocation, stream = self._engine.lend(number, claimant, far)
         try:
             sock, early = cast("PeerStream", stream).detach()
         except OSError:

@@ -74,7 +74,7 @@ async def test_a_revoked_user_is_out_everywhere_at_once(nodes: list[Node]):
             await client.__aenter__()
             joined[client] = await client.join("r")
         await away.drop()
-        away._task.cancel()  # it never comes back
+        away._connection._task.cancel()  # it never comes back
         relayed = [await allocate(place, joined[anna]) for place in (relay, both)]
         assert all(relayed)
         before = [closed(place) for place in (relay, both)]

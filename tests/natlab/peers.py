@@ -75,19 +75,21 @@ class Peer(ABC):
 
 
 class PatientConnection(aioice.Connection):
-    """ICE that gives direct paths a start over relayed ones.
+    """ICE that gives direct paths a start over relayed ones, and one relay over two.
 
     aioice takes whichever pair answers first. Two routers that each let in only what was asked for
-    need one try to open, so that a relay would often win where a direct path works.
+    need one try to open, so that a relay would often win where a direct path works. To somebody's
+    relay too the first try may come before it lets us in, and two relays would win.
     """
 
     HEAD_START = 0.6
     """Seconds: longer than the first retransmission of a check takes (RFC 8489 §6.2.1)."""
 
     async def check_start(self, pair: CandidatePair) -> None:
-        """Check a pair; one with a relay in it a little later."""
-        if "relay" in (pair.local_candidate.type, pair.remote_candidate.type):
-            await asyncio.sleep(self.HEAD_START)
+        """Check a pair; for each relay in it a little later."""
+        relays = (pair.local_candidate.type, pair.remote_candidate.type).count("relay")
+        if relays:
+            await asyncio.sleep(self.HEAD_START * relays)
         await super().check_start(pair)
 
 

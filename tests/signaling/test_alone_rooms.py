@@ -184,7 +184,7 @@ async def test_who_comes_from_elsewhere_is_known_with_all_in_its_room(torn: Torn
     await torn.cut()
     with pytest.raises(Unavailable):  # it may have asked at the other node
         await torn.one.broadcast("mover", message(1), "id")
-    peers = torn.one._rosters.others(["other"], "peer-mover")
+    peers = torn.one._sessions.rosters.others(["other"], "peer-mover")
     assert peers == {"peer-far"}
     await torn.mend()
 
@@ -475,19 +475,19 @@ async def test_a_node_that_stops_leaves_nobody_waiting(torn: Torn):
 
 
 async def test_rosters_are_those_of_the_rooms_that_somebody_here_is_in(torn: Torn):
-    assert torn.one._rosters.others(["room"], "peer-a") == {"peer-b", "peer-c"}
+    assert torn.one._sessions.rosters.others(["room"], "peer-a") == {"peer-b", "peer-c"}
     await begin(torn.two, "far", "room")
     await torn.one.renew()
-    assert torn.one._rosters.others(["room"], "peer-a") == {"peer-b", "peer-c", "peer-far"}
+    assert torn.one._sessions.rosters.others(["room"], "peer-a") == {"peer-b", "peer-c", "peer-far"}
     await torn.two.close("far", "left")
     await torn.one.leave("c", "room", "left")
     await torn.one.renew()
-    assert torn.one._rosters.others(["room"], "peer-a") == {"peer-b"}
+    assert torn.one._sessions.rosters.others(["room"], "peer-a") == {"peer-b"}
     for _ in range(3):
         assert await torn.one.resume("a", b"a", torn.last("a")) is not None
     await torn.one.close("a", "left")
     await torn.one.leave("b", "room", "left")
-    assert len(torn.one._rosters) == 0
+    assert len(torn.one._sessions.rosters) == 0
 
 
 @pytest.mark.parametrize("what", ["join", "leave"])
@@ -515,8 +515,8 @@ async def test_rosters_are_right_where_a_client_comes_back_before_it_is_answered
     await torn.one.close("a", "left")
     await torn.one.leave("c", "room", "left")
     await torn.one.renew()
-    assert len(torn.one._rosters) == 1
-    assert torn.one._rosters.others(["room"], "peer-b") == set()
+    assert len(torn.one._sessions.rosters) == 1
+    assert torn.one._sessions.rosters.others(["room"], "peer-b") == set()
 
 
 async def test_what_all_have_takes_no_room_while_redis_is_away(torn: Torn):
@@ -550,12 +550,12 @@ async def test_quiet_members_are_in_no_roster(torn: Torn):
     name = f"{peerjs.NAME}x"
     await begin(torn.one, name)
     await torn.one.join(name, "room", NULL, 64, quiet=True)
-    assert torn.one._rosters.others(["room"], "peer-a") == {"peer-b", "peer-c"}
+    assert torn.one._sessions.rosters.others(["room"], "peer-a") == {"peer-b", "peer-c"}
     await torn.one.leave("b", "room", "left")
     await torn.one.renew()
     await torn.two.resume(name, name.encode(), 0)
     await torn.one.resume(name, name.encode(), 0)
-    assert torn.one._rosters.others(["room"], "peer-a") == {"peer-c"}
+    assert torn.one._sessions.rosters.others(["room"], "peer-a") == {"peer-c"}
 
 
 def test_who_is_not_there_is_no_fault():

@@ -12,7 +12,7 @@ import jwt
 import pytest
 
 from signaling.client import Client, SignalingError
-from signaling.unread import Unread
+from signaling.client.unread import Unread
 from tests.patience import PATIENCE, until
 from tests.redis_server import redis_server
 from tests.signaling.live import default_broker, on, signaling, sockets, url
@@ -595,7 +595,7 @@ class TestPythonClient:
                 assert got == ["first", "second", "third"]
 
     async def test_who_does_not_read_events_gets_answers_and_hears_what_was_lost(self, monkeypatch):
-        monkeypatch.setattr("signaling.client.Unread", partial(Unread, 4))
+        monkeypatch.setattr("signaling.client.rooms.Unread", partial(Unread, 4))
         async with signaling() as service:
             address = url(service, "/ws", "ws")
             async with Client(address) as one, Client(address) as two:
@@ -604,7 +604,7 @@ class TestPythonClient:
                 for number in range(5):
                     await one.message(number)
                 await two.message("sent and answered")
-                await until(lambda: two._seen == 6)
+                await until(lambda: two._connection._session.seen == 6)
                 heard = two.events()
                 got = [await anext(heard) for _ in range(5)]
                 assert [each.get("data") for each in got] == [None, 0, 1, 2, None]
@@ -618,7 +618,7 @@ class TestPythonClient:
             async with Client(address) as one:
                 await one.join("r", {"seat": 1})
                 peer = one.peer
-                transport = one._ws._response.connection.transport
+                transport = one._connection._socket._transport
                 await asyncio.sleep(0)
                 transport.abort()
                 async for event in one.events():
@@ -642,8 +642,9 @@ class TestPythonClient:
                 await one.join("r")
                 assert not told
                 peer = one.peer
-                assert one._session is not None
-                one._session["secret"] = "forgotten"
+                granted = one._connection._session._granted
+                assert granted is not None
+                granted["secret"] = "forgotten"
                 await one.drop()
                 async with asyncio.timeout(30):
                     async for event in one.events():

@@ -16,8 +16,9 @@ from config.redis import parse_redis_url
 from config.schema import RedisSettings
 from signaling.broker import link
 from signaling.broker.base import NotThere, Revocation, SessionOver, Unavailable
+from signaling.broker.lease import LOOKS, _patiently
 from signaling.broker.primary import Finder
-from signaling.broker.redis import LOOKS, RedisBroker, _patiently
+from signaling.broker.redis import RedisBroker
 from signaling.protocol.errors import CloseCode
 from signaling.protocol.messages import NULL
 from signaling.revocations import RevocationWatch
@@ -131,7 +132,7 @@ async def test_keys_are_refreshed_while_a_session_lasts(own_world, own_server):
     await begin(own_world.one, "a", "r")
     for key in own_server.every_key():
         own_server.client.pexpire(key, 5000)
-    await own_world.one._refresh()
+    await own_world.one._lease.refresh()
     await own_world.one.renew()
     assert all(own_server.client.ttl(key) > 100 for key in own_server.every_key())
 
@@ -320,7 +321,7 @@ async def test_who_was_overtaken_before_its_answer_came_is_cut(world, server, wh
     await until(lambda: ("a", CloseCode.REPLACED) in world.ear.cuts)
     assert "a" not in world.one._attached
     assert "a" in world.two._attached
-    assert not world.one._coming
+    assert not world.one._sessions.coming
 
 
 async def test_a_session_that_is_let_go_of_while_it_is_taken_back_is_given_back(world, server):
@@ -332,11 +333,11 @@ async def test_a_session_that_is_let_go_of_while_it_is_taken_back_is_given_back(
     async def slow(script, *arguments):
         reply = await real(script, *arguments)
         if script == "attach":
-            world.one._gone(world.one._attached["a"])
+            world.one._sessions.gone(world.one._attached["a"])
         return reply
 
     world.one._link.call = slow
-    await world.one._put_right()
+    await world.one._lease.put_right()
     world.one._link.call = real
     assert field(server, "a", "owner") == b""
     assert await world.presence("b") == ["suspended"]
@@ -509,7 +510,7 @@ async def test_redis_restarts(own_world, own_server, keeps_data):
 async def test_redis_that_answers_nobody_is_away_and_comes_back_with_everything(
     own_world, own_server, monkeypatch
 ):
-    monkeypatch.setattr("signaling.broker.redis.ANSWER", 0.5)
+    monkeypatch.setattr("signaling.broker.lease.ANSWER", 0.5)
     world = own_world
     await begin(world.one, "a", "r")
     await begin(world.two, "b", "r")
@@ -540,7 +541,7 @@ async def test_the_lease_is_not_behind_all_that_a_node_has_to_ask(world, monkeyp
 
 
 async def test_redis_is_away_when_nothing_comes_and_not_when_much_does(monkeypatch):
-    monkeypatch.setattr("signaling.broker.redis.ANSWER", LOOKS * 0.01)
+    monkeypatch.setattr("signaling.broker.lease.ANSWER", LOOKS * 0.01)
     looks, come = itertools.count(), asyncio.Event()
 
     def more() -> int:

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from signaling.unread import Unread
+from signaling.client.unread import Unread
 
 
 def event(number: int) -> dict[str, Any]:

@@ -77,11 +77,18 @@ class Client:
         self._frames: list[bytes] = []
 
     async def connect(
-        self, port: int, *, tcp: bool = False, host: str = "127.0.0.1", source: str = ""
+        self,
+        port: int,
+        *,
+        tcp: bool = False,
+        host: str = "127.0.0.1",
+        source: str = "",
+        window: int = 0,
     ) -> "Client":
         """Open the socket.
 
         :param source: our own address; empty: the kernel's choice.
+        :param window: bytes of TCP that may arrive before we read; 0: the kernel's choice.
         """
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.sock = socket.socket(family, socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM)
@@ -90,6 +97,8 @@ class Client:
         self.sock.setblocking(False)
         if tcp:
             self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if window:
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, window)
         self._framer = StreamFramer() if tcp else None
         await asyncio.get_running_loop().sock_connect(self.sock, (host, port))
         return self
@@ -141,9 +150,16 @@ class Client:
     async def request(self, method: Method, *attributes: Any) -> Message:
         """Ask, a second time with credentials where they are wanted; gives the reply."""
         while True:
-            await self.send(self.encode(method, *attributes))
-            reply = parse_untrusted(await self.receive())
+            reply = await self._ask(self.encode(method, *attributes))
             nonce = reply.get(registry.NONCE)
             if nonce is None or self.nonce is not None:
                 return reply
             self.nonce = nonce
+
+    async def _ask(self, request: bytes) -> Message:
+        """The reply to a request, and not to one of whoever had this port before."""
+        await self.send(request)
+        while True:
+            reply = parse_untrusted(await self.receive())
+            if reply.transaction_id == request[8:20]:
+                return reply

@@ -334,6 +334,7 @@ class Allocator:
         self.end_denied()
         for allocation in self.table:
             self._end_refused(allocation)
+        self.connections.close_where(lambda it: not self.policy.allows_connection(it.peer))
 
     def end_denied(self) -> None:
         """End what clients have that are kept out now."""
@@ -343,6 +344,9 @@ class Allocator:
         for allocation in self.table:
             if not clients.admits(allocation.client.client.host):
                 self.close(allocation, CloseReason.OPERATOR)
+        self.connections.close_where(
+            lambda connection: connection.claimed and not clients.admits(connection.host)
+        )
 
     def _end_refused(self, allocation: Allocation) -> None:
         for number, channel in list(allocation.channels.items()):
@@ -354,7 +358,6 @@ class Allocator:
         for route in set(allocation.routes.peers.values()):
             if not self.policy.allows(route.peer):
                 self._routes.remove(allocation.routes, route)
-        self.connections.close_where(allocation, lambda p: not self.policy.allows_connection(p))
 
     def begin_connection(self, allocation: Allocation, peer: Address) -> Connection:
         """Make room for a connection. :raises StunError: 508, the allocation has its share."""

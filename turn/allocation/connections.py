@@ -5,7 +5,7 @@ with ConnectionBind over a connection of its own, and from then on bytes pass as
 """
 
 from collections.abc import Callable, Collection
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from turn.allocation.model import Allocation, Owner
 from turn.bandwidth import Budgets
@@ -29,6 +29,14 @@ class PeerStream(Protocol):
         """End it, with whatever is under way."""
 
 
+class Claimant(NamedTuple):
+    """Who shows a CONNECTION-ID."""
+
+    owner: Owner
+    host: str
+    """Where its connection comes from: not always where its allocation's does."""
+
+
 Connected = Callable[[PeerStream | None, float], None]
 """Told how an attempt to connect ended, None: it failed; and the monotonic time."""
 
@@ -43,7 +51,7 @@ class Dialer(Protocol):
 class Connection:
     """One connection with a peer, by its CONNECTION-ID."""
 
-    __slots__ = ("allocation", "claimed", "expires", "number", "peer", "stream")
+    __slots__ = ("allocation", "claimed", "expires", "host", "number", "peer", "stream")
 
     def __init__(self, number: int, allocation: Allocation, peer: Address) -> None:
         self.number = number
@@ -52,6 +60,8 @@ class Connection:
         self.stream: PeerStream | None = None
         """None while the connection is being made."""
         self.claimed = False
+        self.host = ""
+        """Of the client's half, once it is claimed."""
         self.expires = float("inf")
 
 
@@ -69,6 +79,11 @@ class Connections:
     def of(self, allocation: Allocation) -> Collection[Address]:
         """The peers that an allocation is connected with, or about to be."""
         return self._of.get(allocation, {}).keys()
+
+    def allocation_of(self, number: int | None) -> Allocation | None:
+        """Whose connection has this CONNECTION-ID."""
+        connection = None if number is None else self._by_number.get(number)
+        return connection.allocation if connection else None
 
     def begin(self, allocation: Allocation, peer: Address) -> Connection:
         """Make room for a connection with a peer that has none."""
@@ -88,7 +103,7 @@ class Connections:
         connection.stream = stream
         connection.expires = now + CLAIM_TIMEOUT
 
-    def claim(self, number: int, owner: Owner) -> PeerStream:
+    def claim(self, number: int, claimant: Claimant) -> PeerStream:
         """Hand a connection to its client.
 
         :raises StunError: 400 where there is no such connection to be had, 441 to another user.
@@ -96,20 +111,23 @@ class Connections:
         connection = self._by_number.get(number)
         if connection is None or connection.stream is None or connection.claimed:
             raise StunError(400)
-        if not connection.allocation.is_held_by(owner):
+        if not connection.allocation.is_held_by(claimant.owner):
             raise StunError(441)
         connection.claimed = True
+        connection.host = claimant.host
         connection.expires = float("inf")
         return connection.stream
 
-    def lend(self, number: int, owner: Owner, far: PeerStream) -> tuple[Allocation, PeerStream]:
+    def lend(
+        self, number: int, claimant: Claimant, far: PeerStream
+    ) -> tuple[Allocation, PeerStream]:
         """Hand a connection to its client at another worker; it counts here until ``far`` ends.
 
         :param far: what ends it there.
         :returns: whose it is, and what that worker is to have.
         :raises StunError: as ``claim``.
         """
-        stream = self.claim(number, owner)
+        stream = self.claim(number, claimant)
         connection = self._by_number[number]
         connection.stream = far
         far.on_end = lambda: self.drop(connection)
@@ -130,18 +148,17 @@ class Connections:
 
     def close_all(self, allocation: Allocation) -> None:
         """End every connection of an allocation (RFC 6062 §5.5)."""
-        self.close_where(allocation, lambda _: True)
-
-    def close_where(self, allocation: Allocation, over: Callable[[Address], bool]) -> None:
-        """End the connections of an allocation with such peers."""
         for connection in list(self._of.get(allocation, {}).values()):
-            if over(connection.peer):
-                self._end(connection)
+            self._end(connection)
+
+    def close_where(self, over: Callable[[Connection], bool]) -> None:
+        """End all such connections."""
+        for connection in [each for each in self._by_number.values() if over(each)]:
+            self._end(connection)
 
     def expire(self, now: float) -> None:
         """End the connections that nobody has claimed in time."""
-        for connection in [c for c in self._by_number.values() if c.expires <= now]:
-            self._end(connection)
+        self.close_where(lambda connection: connection.expires <= now)
 
     def _end(self, connection: Connection) -> None:
         self.drop(connection)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
-from turn.allocation.connections import PeerStream
+from turn.allocation.connections import Claimant, PeerStream
 from turn.allocation.model import Owner, Relay
 from turn.allocation.record import Record
 from turn.codec.errors import StunError
@@ -60,7 +60,7 @@ class Streams(Protocol):
     def holds_connection(self, number: int) -> bool:
         """Whether one of the other workers made this CONNECTION-ID."""
 
-    def borrow_connection(self, number: int, owner: Owner, done: Lent) -> None:
+    def borrow_connection(self, number: int, claimant: Claimant, done: Lent) -> None:
         """Have a connection lent. ``done`` is called once, and not at once.
 
         :raises StunError: 508, the user waits for too many already.
@@ -103,7 +103,7 @@ class Nowhere:
         """Nobody did."""
         return False
 
-    def borrow_connection(self, number: int, owner: Owner, done: Lent) -> None:
+    def borrow_connection(self, number: int, claimant: Claimant, done: Lent) -> None:
         """There is nothing to borrow."""
         raise StunError(400)
 

@@ -4,7 +4,7 @@ from functools import partial
 from typing import cast
 
 from turn.allocation.allocator import Allocator
-from turn.allocation.connections import Connection, PeerStream
+from turn.allocation.connections import Claimant, Connection, PeerStream
 from turn.allocation.model import TcpRelay
 from turn.allocation.request import Request, Waiting, allocation_of, check_family
 from turn.codec import registry
@@ -57,11 +57,12 @@ def connection_bind(allocator: Allocator, request: Request) -> Attributes | None
     is_stream = request.client.transport.is_stream
     if number is None or not is_stream or allocator.table.get(request.client) is not None:
         raise StunError(400)
+    claimant = Claimant(request.owner, request.client.client.host)
     if allocator.elsewhere.holds_connection(number):
-        allocator.elsewhere.borrow_connection(number, request.owner, partial(_lent, request))
+        allocator.elsewhere.borrow_connection(number, claimant, partial(_lent, request))
         request.waiting = Waiting()
         return None
-    request.stream = allocator.connections.claim(number, request.owner)
+    request.stream = allocator.connections.claim(number, claimant)
     return ()
 
 

@@ -9,7 +9,7 @@ from typing import cast
 
 from turn.allocation.connections import Connected
 from turn.allocation.model import Gate
-from turn.bandwidth import Budgets
+from turn.bandwidth import SMALLEST, Budgets
 from turn.codec.values import Address
 from turn.routes import Buffer, ClientRoutes, Endpoint
 from turn.stats import Stats
@@ -21,8 +21,6 @@ ACCEPT_PAUSE = 0.1
 """Seconds until the next try where a peer could not be accepted: no descriptors left."""
 MOST_UNSENT_BYTES = 1 << 18
 """Waiting for one side; more than that, and the other side is not read."""
-PIECE = 1024
-"""Bytes that are paid off at a time: less than any rate allows in a second."""
 RETRY = 0.05
 """Seconds before a stream that is over its rate is read again."""
 
@@ -41,12 +39,22 @@ class Valve:
         self._turn()
 
     def passed(self, size: int, budgets: Budgets | None) -> None:
-        """So many bytes passed: where their rate is over, wait until it is paid off."""
+        """So many bytes passed: where their rate is over, wait until it is paid off.
+
+        In few pieces: each may be lost where another worker takes of the same bucket just then
+        (``workers.books.SharedBudget``), and hundreds of small ones would meet all the time.
+        """
         if budgets is None:
             return
         now = time.monotonic()
-        while size > 0 and budgets.refuse(min(size, PIECE), now) is None:
-            size -= PIECE
+        piece = size
+        while size > 0:
+            if budgets.refuse(min(size, piece), now) is None:
+                size -= piece
+            elif piece > SMALLEST:
+                piece //= 2
+            else:
+                break
         self._over = size > 0
         self._turn()
         if self._over:

@@ -114,10 +114,14 @@ class Child:
         """Do what the pool says."""
         service = self._service
         match message:
-            case Setup():
+            case Setup() if descriptors:
                 self._set_up(message, descriptors)
+            case Setup():
+                self._link.send(Failed("turn.workers: too many open files"))
+                self._over.set()
             case Socket(kind, host, port):
-                self._handed.put(kind, host, port, descriptors[0])
+                if descriptors:  # else whoever is to listen there finds that it is missing
+                    self._handed.put(kind, host, port, descriptors[0])
             case Start():
                 self._spawn(self._start())
             case Stop(leave):
@@ -156,14 +160,9 @@ class Child:
                 self._others.answered(number, service.handover.adopt(socks[0]) if socks else None)
             case Take():
                 self._let_go(service, message)
-            case Taken(number, _, code, record, stays):
-                relays = [service.handover.adopt(sock) for sock in as_sockets(descriptors)]
-                moved = None if stays else code
-                self._others.taken(number, Moved(record, relays) if record else moved)
-            case Follow(_, transport, client, server):
-                who = FiveTuple(transport, Address(*client), Address(*server))
-                self._spawn(service.take_over(as_sockets(descriptors)[0], who))
-            case Borrow() | Lent() | Recall() | Ended() | Died():
+            case Taken():
+                self._taken(service, message, descriptors)
+            case Follow() | Borrow() | Lent() | Recall() | Ended() | Died():
                 self._lend(service, message, descriptors)
             case Lost():
                 service.handover.worker_gone()
@@ -176,9 +175,13 @@ class Child:
                 self._spawn(self._drain(service, seconds))
 
     def _lend(self, service: TurnService, message: Struct, descriptors: list[int]) -> None:
-        """Do what concerns connections with peers that one worker lends to another."""
+        """Do what concerns connections that one worker lends to another, or leads there."""
         borrower, lender = self._others.borrower, self._lender
         match message:
+            case Follow(_, transport, client, server):
+                who = FiveTuple(transport, Address(*client), Address(*server))
+                for sock in as_sockets(descriptors):  # none: the other end has ended with it
+                    self._spawn(service.take_over(sock, who))
             case Borrow():
                 lender.asked(message)
             case Lent():
@@ -282,6 +285,15 @@ class Child:
         self._link.send(answer, [sock.fileno() for sock in socks])
         for sock in socks:
             sock.close()
+
+    def _taken(self, service: TurnService, answer: Taken, descriptors: list[int]) -> None:
+        relays = [service.handover.adopt(sock) for sock in as_sockets(descriptors)]
+        if answer.record is None:
+            self._others.taken(answer.number, None if answer.stays else answer.code)
+        elif relays:
+            self._others.taken(answer.number, Moved(answer.record, relays))
+        else:
+            self._others.lost(answer.number, answer.record)
 
     def _tell_gone(self, relayed: Address, workers: Sequence[int]) -> None:
         self._link.send(Gone(*relayed, list(workers)))

@@ -3,7 +3,9 @@
 ```
 length of the body 4 | descriptors that come with it 1 | body (MessagePack, ``messages``)
 ```
-Over a Unix stream socket: the descriptors of a message arrive with its first byte, or before.
+Over a Unix stream socket: the descriptors of a message arrive with its first byte, or before, and
+those of two never together. A process that may open no more files has them lost on the way: then
+the message comes without any, and whoever takes it refuses what was asked for.
 """
 
 import array
@@ -15,6 +17,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 import msgspec
+import structlog
+
+log = structlog.get_logger("turn")
 
 HEAD = struct.Struct("!IB")
 READ_BYTES = 1 << 16
@@ -22,9 +27,11 @@ MOST_DESCRIPTORS = 4
 """Of one message."""
 LARGEST = 256 << 20
 """A snapshot of 65,536 allocations is far below."""
+QUIET = 60.0
+"""Seconds between two lines of the log about lost descriptors."""
 
 Received = Callable[[msgspec.Struct, list[int]], None]
-"""Takes a message and its descriptors, which it owns."""
+"""Takes a message and its descriptors, which it owns: all of them, or none where they were lost."""
 
 
 class Link:
@@ -48,9 +55,11 @@ class Link:
         self._received = received
         self._lost = lost
         self._buffer = bytearray()
-        self._descriptors: deque[int] = deque()
+        self._descriptors: deque[list[int]] = deque()
+        """Of each message that brings some; empty where they were lost."""
         self._unsent: deque[tuple[memoryview, Sequence[int]]] = deque()
         self._open = True
+        self._complained = -QUIET
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(sock, self._read)
 
@@ -58,13 +67,13 @@ class Link:
         """Send a message; nothing happens where the other end is gone.
 
         :param descriptors: sent as copies: the caller keeps its own, and may close them at once.
+            Where none can be made, the message goes without.
         """
         if not self._open:
             return
         body = msgspec.msgpack.encode(message)
-        data = memoryview(HEAD.pack(len(body), len(descriptors)) + body)
-        copies = [os.dup(descriptor) for descriptor in descriptors]
-        self._unsent.append((data, copies))
+        copies = self._copies(descriptors)
+        self._unsent.append((memoryview(HEAD.pack(len(body), len(copies)) + body), copies))
         if len(self._unsent) == 1:
             self._write()
 
@@ -77,7 +86,18 @@ class Link:
             self._sock.close()
             for _, copies in self._unsent:
                 _close(copies)
-            _close(self._descriptors)
+            for found in self._descriptors:
+                _close(found)
+
+    def _copies(self, descriptors: Sequence[int]) -> list[int]:
+        copies: list[int] = []
+        try:
+            copies.extend(map(os.dup, descriptors))
+        except OSError:
+            _close(copies)
+            self._complain()
+            return []
+        return copies
 
     def _write(self) -> None:
         try:
@@ -102,12 +122,11 @@ class Link:
 
     def _read(self) -> None:
         try:
-            data, descriptors = self._receive()
+            data = self._receive()
         except BlockingIOError:
             return
         except OSError:
-            data, descriptors = b"", []
-        self._descriptors += descriptors
+            data = b""
         if not data:
             self._end()
             return
@@ -118,17 +137,20 @@ class Link:
         except (msgspec.MsgspecError, ValueError):
             self._end()
 
-    def _receive(self) -> tuple[bytes, list[int]]:
+    def _receive(self) -> bytes:
         found = array.array("i")
         room = socket.CMSG_SPACE(MOST_DESCRIPTORS * found.itemsize)
         data, ancillary, flags, _ = self._sock.recvmsg(READ_BYTES, room, socket.MSG_CMSG_CLOEXEC)
         for level, kind, content in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 found.frombytes(content[: len(content) - len(content) % found.itemsize])
-        if flags & socket.MSG_CTRUNC:  # the process has no descriptors left
+        lost = flags & socket.MSG_CTRUNC  # the kernel has closed what it could not hand over
+        if lost:
             _close(found)
-            raise OSError("descriptors were lost")
-        return data, list(found)
+            self._complain()
+        if found or lost:
+            self._descriptors.append([] if lost else list(found))
+        return data
 
     def _take(self) -> bool:
         """Take one message out of what was read, if it is whole. :raises ValueError: nonsense."""
@@ -140,12 +162,22 @@ class Link:
         end = HEAD.size + length
         if len(self._buffer) < end:
             return False
-        if count > len(self._descriptors):
+        if count and (not self._descriptors or len(self._descriptors[0]) not in {0, count}):
             raise ValueError("descriptors are missing")
         message = self._decoder.decode(bytes(self._buffer[HEAD.size : end]))
         del self._buffer[:end]
-        self._received(message, [self._descriptors.popleft() for _ in range(count)])
+        self._received(message, self._descriptors.popleft() if count else [])
         return True
+
+    def _complain(self) -> None:
+        """Say that descriptors were lost, and what to do; not for each."""
+        now = self._loop.time()
+        if now - self._complained >= QUIET:
+            self._complained = now
+            log.error(
+                "a socket is lost between workers: too many open files; allow more "
+                "(LimitNOFILE=, or ulimit -n), or set turn.max_allocations"
+            )
 
     def _end(self) -> None:
         if self._open:

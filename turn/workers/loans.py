@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 
 from msgspec import Struct
 
+from turn.allocation.connections import Claimant
 from turn.allocation.elsewhere import Lent as Done
 from turn.allocation.model import Owner
 from turn.bandwidth import Budgets
@@ -34,7 +35,7 @@ class Send(Protocol):
     """Tells the pool."""
 
     def __call__(self, message: Struct, descriptors: Sequence[int] = ()) -> None:
-        """Send a message, with copies of descriptors."""
+        """Send a message, with copies of descriptors; they may be lost on the way."""
 
 
 class Far:
@@ -60,21 +61,15 @@ class Lender:
         """Lend a connection, or say why not."""
         number, asking, holding = question.number, question.asking, question.holding
         far = Far(lambda: self._recall(asking, number))
-        owner = Owner(question.username, question.user)
+        claimant = Claimant(Owner(question.username, question.user), question.host)
         try:
-            sock, early, buckets = self._lending.lend(question.connection, owner, far)
+            sock, early, buckets = self._lending.lend(question.connection, claimant, far)
         except StunError as error:
             self._send(Lent(number, asking, holding, error.code))
             return
         self._lent[asking, number] = far
-        try:
-            answer = Lent(number, asking, holding, 0, early, buckets)
-            self._send(answer, [sock.fileno()])
-        except OSError:  # no descriptors are left
-            self._end(asking, number)
-            self._send(Lent(number, asking, holding, 447))
-        finally:
-            sock.close()
+        with sock:
+            self._send(Lent(number, asking, holding, 0, early, buckets), [sock.fileno()])
 
     def ended(self, message: Ended) -> None:
         """A loan is over: its connection counts no more."""
@@ -127,15 +122,16 @@ class Borrower:
         maker = connection >> 24
         return maker != self._worker and maker < self._workers
 
-    def ask(self, connection: int, owner: Owner, done: Done) -> None:
+    def ask(self, connection: int, claimant: Claimant, done: Done) -> None:
         """Have a connection lent (``elsewhere.Streams``). :raises StunError: 508."""
+        owner, host = claimant
         waiting = sum(asked.user == owner.user for asked in self._asked.values())
         if waiting >= MOST_AT_ONCE:
             raise StunError(508)
         number, holding = next(self._numbers), connection >> 24
         timer = asyncio.get_running_loop().call_later(PATIENCE, self._refuse, number, 447)
         self._asked[number] = Asked(holding, owner.user, done, timer)
-        self._send(Borrow(number, self._worker, holding, connection, *owner))
+        self._send(Borrow(number, self._worker, holding, connection, *owner, host))
 
     def answered(self, answer: Lent, socks: Sequence[socket.socket], lending: Lending) -> None:
         """The answer has come, or comes too late."""
@@ -149,11 +145,13 @@ class Borrower:
             self._borrowed[number] = holding, stream
             loan = Loan(socks[0], answer.early, answer.buckets)
             self._spawn(self._go_on(number, stream, asked.done, lending.borrow(stream, loan)))
-        elif asked is not None:
-            asked.done(answer.code or 447)
-        elif socks:
-            socks[0].close()
+            return
+        if not answer.code:  # too late, or lost on the way: there it counts until it hears of that
             self._send(Ended(number, self._worker, holding))
+        for sock in socks:
+            sock.close()
+        if asked is not None:
+            asked.done(answer.code or 447)
 
     async def _go_on(
         self, number: int, stream: PeerStream, done: Done, borrowing: Awaitable[None]

@@ -294,6 +294,8 @@ class Borrow(Struct, tag=True, frozen=True):
     connection: int
     username: str
     user: str
+    host: str
+    """The client's, where it shows it."""
 
 
 class Lent(Struct, tag=True, frozen=True):

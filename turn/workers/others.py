@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from itertools import chain
 
 from turn.allocation.books import Books
+from turn.allocation.connections import Claimant
 from turn.allocation.elsewhere import Arrived, Fetched, Lent, Moved, Shown
 from turn.allocation.model import Owner, Relay
+from turn.allocation.record import Record
 from turn.bandwidth import ALL, Key
+from turn.codec.values import Address
 from turn.routes import FiveTuple
 from turn.workers.loans import Borrower, Send
 from turn.workers.messages import Claim, Take
@@ -100,14 +103,24 @@ class Others:
         found = self._moving.pop(number, None)
         if found is None:
             for relay in moved.relays if isinstance(moved, Moved) else ():
-                self._books.opened(relay.address)  # who was told that it lives hears that it ends
-                self._books.closed(relay.address)
+                self._tell_over(relay.address)
                 relay.close()
             return
         done, user, timer = found
         timer.cancel()
         done(moved)
         self._books.give({user: MOST_ADDRESSES, ALL: 1})
+
+    def lost(self, number: int, record: Record) -> None:
+        """An allocation has come without its sockets: it is over."""
+        for relayed in record.relayed:
+            self._tell_over(relayed.address)
+        self.taken(number, 508)
+
+    def _tell_over(self, relayed: Address) -> None:
+        """Who was told that a relayed address lives hears that it has ended."""
+        self._books.opened(relayed)
+        self._books.closed(relayed)
 
     def follow(self, ticket: bytes, client: FiveTuple, message: bytes, done: Lent) -> None:
         """Let a client's connection go on where its allocation stays."""
@@ -133,9 +146,9 @@ class Others:
         """Whether one of them made this CONNECTION-ID."""
         return self.borrower.holds(number)
 
-    def borrow_connection(self, number: int, owner: Owner, done: Lent) -> None:
+    def borrow_connection(self, number: int, claimant: Claimant, done: Lent) -> None:
         """Have a connection lent. :raises StunError: 508."""
-        self.borrower.ask(number, owner, done)
+        self.borrower.ask(number, claimant, done)
 
 
 def as_sockets(descriptors: list[int]) -> list[socket.socket]:

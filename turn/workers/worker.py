@@ -96,22 +96,30 @@ class Worker:
     async def run(self) -> int | None:
         """Start a process and wait for its end; gives its exit code, None: it did not start."""
         self.began, self.failure = time.monotonic(), ""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            try:
-                self._process = await _spawn(theirs.fileno())
-            except OSError as error:
-                ours.close()
-                self.failure = f"turn.workers: no process can be started: {error.strerror}"
-                return None
+        try:
+            ours, process = await self._begin()
+        except OSError as error:
+            self.failure = f"turn.workers: no process can be started: {error.strerror}"
+            return None
         self._link = Link(ours, FROM_WORKER, self._heard, self._lost)
         self._introduce(self)
-        guard = asyncio.get_running_loop().create_task(self._guard(self._process))
+        guard = asyncio.get_running_loop().create_task(self._guard(process))
         try:
-            return await self._process.wait()
+            return await process.wait()
         finally:
             guard.cancel()
             self._lost()
+
+    async def _begin(self) -> tuple[socket.socket, asyncio.subprocess.Process]:
+        """Start a process; gives our end of the link to it. :raises OSError: it cannot be."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                self._process = process = await _spawn(theirs.fileno())
+            except BaseException:
+                ours.close()
+                raise
+        return ours, process
 
     async def _guard(self, process: asyncio.subprocess.Process) -> None:
         """Kill a process that lives and does nothing: nobody else would serve its clients."""

@@ -5,12 +5,16 @@ from ipaddress import ip_network
 import pytest
 
 from tests.turn.live import UDP, Client, port_of, relay, settings
-from tests.turn.world import PEER, World, code_of
+from tests.turn.world import PEER, FakeStream, FakeTcpRelay, World, code_of
 from turn.allocation.clients import WHY, Clients
-from turn.allocation.model import Limits
+from turn.allocation.connections import Claimant
+from turn.allocation.model import Limits, Owner
 from turn.allocation.options import Options
 from turn.codec import registry
+from turn.codec.errors import StunError
+from turn.codec.message import parse_untrusted
 from turn.codec.registry import Method
+from turn.codec.values import Address
 from turn.routes import Transport
 
 ASKED = (registry.MOBILITY_TICKET, b"")
@@ -86,6 +90,40 @@ def test_what_they_have_ends_when_they_are_kept_out() -> None:
     assert code_of(stays.refresh()) == 0
     world.engine.reload(world.engine._authenticator, ROOM, Options())
     assert code_of(out.allocate()) == 0
+
+
+def test_a_connection_with_a_peer_ends_by_the_address_that_claimed_it() -> None:
+    """RFC 6062: the client's second connection may come from elsewhere than its first."""
+    world = World(ROOM)
+    world.opener.tcp = True
+    control = world.client(host="192.0.3.7", transport=Transport.TCP)
+    control.request(Method.ALLOCATE, (registry.REQUESTED_TRANSPORT, 6))
+    streams = []
+    for port, host in ((1, "192.0.2.7"), (2, "192.0.3.7"), (3, "")):
+        peer = Address(PEER.host, port)
+        control.raw(control.encode(Method.CONNECT, (registry.XOR_PEER_ADDRESS, peer)))
+        relay = control.relay
+        assert isinstance(relay, FakeTcpRelay)
+        (_, done) = relay.dialled.pop()
+        streams.append(FakeStream())
+        done(streams[-1], world.monotonic)
+        number = parse_untrusted(control.received.pop()).get(registry.CONNECTION_ID)
+        if host:  # the third one waits to be claimed
+            data = world.client(host=host, transport=Transport.TCP)
+            bound = data.request(Method.CONNECTION_BIND, (registry.CONNECTION_ID, number))
+            assert code_of(bound) == 0
+    rules = clients(deny="192.0.2.0/24")
+    world.engine.reload(world.engine._authenticator, ROOM, Options(clients=rules))
+    assert [stream.aborted for stream in streams] == [True, False, False]
+    assert code_of(control.refresh()) == 0
+
+
+def test_one_that_is_kept_out_borrows_nothing() -> None:
+    """It may have asked a worker that has not heard of it yet."""
+    world = World(ROOM, options=Options(clients=clients(deny="192.0.2.0/24")))
+    claimant = Claimant(Owner("alice", "alice"), "192.0.2.7")
+    with pytest.raises(StunError, match="403"):
+        world.engine.lend(1, claimant, FakeStream())
 
 
 async def test_a_reload_keeps_out_and_lets_in_again(connect) -> None:

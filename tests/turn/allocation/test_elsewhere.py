@@ -6,6 +6,7 @@ import pytest
 
 from tests.turn.world import PEER, FakeStream, World, code_of
 from turn.allocation.books import OwnBooks
+from turn.allocation.connections import Claimant
 from turn.allocation.elsewhere import NOWHERE, Moved, Shown
 from turn.allocation.model import Limits, Owner
 from turn.allocation.options import Options
@@ -73,10 +74,10 @@ class There:
     def holds_connection(self, number):
         return number in self.world.engine._allocator.connections._by_number
 
-    def borrow_connection(self, number, owner, done):
+    def borrow_connection(self, number, claimant, done):
         def answer():
             try:
-                done(self.world.engine.lend(number, owner, self.far)[1])
+                done(self.world.engine.lend(number, claimant, self.far)[1])
             except StunError as error:
                 done(error.code)
 
@@ -396,4 +397,4 @@ def test_where_there_are_no_others_nothing_is_to_be_had():
     assert said == [None, 400]
     assert not NOWHERE.holds_connection(1)
     with pytest.raises(StunError):
-        NOWHERE.borrow_connection(1, Owner("alice", "alice"), said.append)
+        NOWHERE.borrow_connection(1, Claimant(Owner("alice", "alice"), "192.0.2.7"), said.append)

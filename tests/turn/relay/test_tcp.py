@@ -12,11 +12,13 @@ import pytest
 from tests.patience import PATIENCE, until
 from tests.turn.live import port_of, relay
 from tests.turn.peers import TCP, listening, receive
+from turn.bandwidth import SMALLEST, Budgets, ByteBudget
 from turn.codec import registry
 from turn.codec.message import parse_untrusted
 from turn.codec.registry import Method
 from turn.codec.values import Address
-from turn.relay.tcp import TcpRelaySocket
+from turn.relay.tcp import TcpRelaySocket, Valve
+from turn.stats import DropReason
 
 MEGABYTE = 1 << 20
 
@@ -150,6 +152,30 @@ async def test_a_rate_below_one_read_slows_and_does_not_stop(connect):
     ):
         writer.write(bytes(300_000))
         assert len(await receive(data, 300_000)) == 300_000
+
+
+@pytest.mark.parametrize(("rate", "pieces"), [(MEGABYTE, 4), (100_000, 40), (100, 40)])
+async def test_what_was_read_is_paid_off_in_few_pieces(rate, pieces):
+    """Each may be lost to another worker's at the same moment; and whatever is there is taken."""
+    paid = []
+
+    class Counted(ByteBudget):
+        def spend(self, size):
+            paid.append(size)
+            super().spend(size)
+
+    budgets = Budgets(Counted(rate, DropReason.BANDWIDTH, time.monotonic()))
+    sock, other = socket.socketpair()
+    with other:
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_connection(asyncio.Protocol, sock=sock)
+        valve = Valve(transport)
+        for _ in range(4):
+            valve.passed(MEGABYTE // 4, budgets)
+        assert rate - SMALLEST < sum(paid)
+        assert len(paid) <= pieces
+        transport.abort()
+        await asyncio.sleep(0)
 
 
 async def test_a_peer_that_is_not_there_gets_447(connect):

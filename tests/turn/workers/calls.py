@@ -34,11 +34,13 @@ class Call(NamedTuple):
         return 1 - self.owner
 
 
-async def at(stage: Stage, worker: int, username: str = "alice", protocol: str = "tcp") -> Client:
-    """A client whose connection a worker has."""
+async def at(
+    stage: Stage, worker: int, username: str = "alice", protocol: str = "tcp", source: str = ""
+) -> Client:
+    """A client whose connection a worker has. :param source: its address."""
     while True:
         client = TlsClient(username) if protocol == "tls" else Client(username)
-        await client.connect(port_of(stage.pool, protocol), tcp=True)
+        await client.connect(port_of(stage.pool, protocol), tcp=True, source=source)
         before = await stage.requests()
         await client.request(Method.BINDING)
         after = await stage.requests()

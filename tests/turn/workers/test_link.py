@@ -2,11 +2,15 @@
 
 import asyncio
 import os
+import resource
 import socket
+from pathlib import Path
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
+from tests.descriptors import none_left
 from tests.patience import until
 from turn.workers.link import HEAD, LARGEST, Link
 from turn.workers.messages import (
@@ -51,6 +55,18 @@ async def raw():
     yield end, theirs
     end.link.close()
     theirs.close()
+
+
+@pytest.fixture
+def socks():
+    """Two that can be sent."""
+    with socket.socket() as one, socket.socket() as two:
+        yield one, two
+
+
+def opened():
+    """How many descriptors this process has."""
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 async def test_messages_come_in_order_each_with_its_descriptors(ends):
@@ -127,3 +143,51 @@ async def test_a_message_in_pieces(raw):
         await asyncio.sleep(0)
     await until(lambda: pool.heard)
     assert pool.heard == [(Started([]), [])]
+
+
+class TestNoDescriptorsLeft:
+    """One message goes without its descriptors; the link and all other messages go on."""
+
+    async def test_at_the_end_that_receives(self, ends, socks):
+        pool, worker = ends
+        one, two = socks
+        pool.link.send(Report(1))
+        pool.link.send(Socket("tcp", "127.0.0.1", 1), [one.fileno(), two.fileno()])
+        pool.link.send(Report(2))
+        with none_left(), capture_logs() as logs:
+            await until(lambda: len(worker.heard) == 3)
+        pool.link.send(Socket("tcp", "127.0.0.1", 2), [two.fileno()])
+        await until(lambda: len(worker.heard) == 4)
+        assert [message for message, _ in worker.heard] == [
+            Report(1),
+            Socket("tcp", "127.0.0.1", 1),
+            Report(2),
+            Socket("tcp", "127.0.0.1", 2),
+        ]
+        assert [len(each) for _, each in worker.heard] == [0, 0, 0, 1]
+        os.close(worker.heard[3][1][0])
+        assert worker.lost == 0
+        assert len(logs) == 1
+        assert "LimitNOFILE" in logs[0]["event"]
+
+    async def test_some_are_none(self, ends, socks):
+        pool, worker = ends
+        before = opened()
+        pool.link.send(Socket("tcp", "127.0.0.1", 1), [sock.fileno() for sock in socks])
+        with none_left():
+            limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limits[0] + 1, limits[1]))  # one of two
+            await until(lambda: worker.heard)
+        assert worker.heard == [(Socket("tcp", "127.0.0.1", 1), [])]
+        assert opened() == before
+
+    async def test_at_the_end_that_sends(self, ends, socks):
+        pool, worker = ends
+        before = opened()
+        with none_left(), capture_logs() as logs:
+            for _ in range(3):
+                pool.link.send(Socket("tcp", "127.0.0.1", 1), [sock.fileno() for sock in socks])
+        await until(lambda: len(worker.heard) == 3)
+        assert worker.heard == [(Socket("tcp", "127.0.0.1", 1), [])] * 3
+        assert opened() == before
+        assert len(logs) == 1, "once a minute is enough"

@@ -9,6 +9,7 @@ import pytest
 from msgspec import Struct
 
 from tests.turn.live import relay
+from turn.allocation.connections import Claimant
 from turn.allocation.model import Owner
 from turn.codec.errors import StunError
 from turn.server import TurnService
@@ -16,6 +17,7 @@ from turn.workers.loans import MOST_AT_ONCE, Borrower
 from turn.workers.messages import Borrow, Ended, Lent
 
 ALICE, BOB = Owner("1:alice", "alice"), Owner("1:bob", "bob")
+HOST = "192.0.2.7"
 THEIRS = 0x01ABCDEF
 
 
@@ -36,7 +38,7 @@ class Side:
 
     def ask(self, owner: Owner = ALICE) -> None:
         """Ask for the same connection."""
-        self.borrower.ask(THEIRS, owner, self.told.append)
+        self.borrower.ask(THEIRS, Claimant(owner, HOST), self.told.append)
 
     def answer(self, service: TurnService, sock: socket.socket | None, number: int = 7) -> None:
         """An answer that brings a connection, or none."""
@@ -74,8 +76,8 @@ async def test_a_user_asks_for_so_much_at_once_and_no_more(side: Side) -> None:
     assert refused.value.code == 508
     side.ask(BOB)
     assert side.sent == [
-        *(Borrow(7 + n, 0, 1, THEIRS, *ALICE) for n in range(MOST_AT_ONCE)),
-        Borrow(7 + MOST_AT_ONCE, 0, 1, THEIRS, *BOB),
+        *(Borrow(7 + n, 0, 1, THEIRS, *ALICE, HOST) for n in range(MOST_AT_ONCE)),
+        Borrow(7 + MOST_AT_ONCE, 0, 1, THEIRS, *BOB, HOST),
     ]
     side.borrower.worker_gone(1)
     assert side.told == [400] * (MOST_AT_ONCE + 1)
@@ -134,3 +136,12 @@ async def test_a_dead_workers_connections_end(side: Side, pair: list[socket.sock
         side.borrower.worker_gone(1)
         assert await asyncio.to_thread(pair[0].recv, 1) == b""
         assert not len(side.borrower)
+
+
+async def test_what_is_lost_on_the_way_is_refused_and_counts_no_more(side: Side) -> None:
+    """This process may open no more files: the answer has come without its socket."""
+    async with relay() as service:
+        side.ask()
+        side.borrower.answered(Lent(7, 0, 1, 0), [], service.lending)
+    assert side.told == [447]
+    assert side.sent[1:] == [Ended(7, 0, 1)]

@@ -312,6 +312,31 @@ class TestMobility:
 
 
 class TestEnds:
+    async def test_a_client_that_is_kept_out_loses_what_it_has_claimed(self, tcp):
+        """By the address of that connection, wherever its allocation's comes from."""
+        control = await calls.at(tcp, 0)
+        await calls.allocate(control)
+        held = []
+        async with (
+            listening() as one,
+            listening() as two,
+            listening() as three,
+            listening() as other,
+        ):
+            places = ((one, 0, "127.0.0.2"), (two, 1, "127.0.0.2"), (three, 1, ""))
+            for peer, worker, source in places:
+                number = await calls.connect(control, peer.address)
+                await peer.next()
+                held.append(await calls.at(tcp, worker, source=source))
+                assert await calls.bind(held[-1], number) == 0
+            tcp.reload(tcp_allocations=True, deny_clients=["127.0.0.2/32"])
+            assert await together(ended(held[0]), ended(held[1])) == [True, True]
+            assert await calls.connect(control, three.address) == -446, "this one goes on"
+            number = await calls.connect(control, other.address)
+            for worker in (0, 1):
+                again = await calls.at(tcp, worker, source="127.0.0.2")
+                assert await calls.bind(again, number) == 403
+
     @pytest.mark.parametrize(
         "who", ["client", "peer", "control", "refresh", "operator", "revoked", "refused"]
     )
