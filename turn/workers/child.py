@@ -30,6 +30,7 @@ from turn.server import TurnService
 from turn.workers.answers import Answers, Events
 from turn.workers.books import SharedBooks, SharedPlaces
 from turn.workers.frozen import thawed
+from turn.workers.keys import Keys
 from turn.workers.ledger import Ledger
 from turn.workers.link import Link
 from turn.workers.loans import Borrower, Lender
@@ -38,6 +39,7 @@ from turn.workers.messages import (
     STEP,
     TO_WORKER,
     Addresses,
+    AskKey,
     Borrow,
     Claim,
     Claimed,
@@ -50,6 +52,7 @@ from turn.workers.messages import (
     Follow,
     Gone,
     Inspect,
+    Key,
     Lent,
     Level,
     List,
@@ -162,7 +165,7 @@ class Child:
                 self._let_go(service, message)
             case Taken():
                 self._taken(service, message, descriptors)
-            case Follow() | Borrow() | Lent() | Recall() | Ended() | Died():
+            case Follow() | AskKey() | Key() | Borrow() | Lent() | Recall() | Ended() | Died():
                 self._lend(service, message, descriptors)
             case Lost():
                 service.handover.worker_gone()
@@ -182,6 +185,10 @@ class Child:
                 who = FiveTuple(transport, Address(*client), Address(*server))
                 for sock in as_sockets(descriptors):  # none: the other end has ended with it
                     self._spawn(service.take_over(sock, who))
+            case AskKey(number, asking, connection=connection):
+                self._link.send(Key(number, asking, service.lending.grant_of(connection)))
+            case Key(number, grant=grant):
+                self._others.keys.answered(number, grant)
             case Borrow():
                 lender.asked(message)
             case Lent():
@@ -193,6 +200,7 @@ class Child:
             case Died(worker):
                 lender.worker_gone(worker)
                 borrower.worker_gone(worker)
+                self._others.keys.worker_gone(worker)
 
     # Beginning ------------------------------------------------------------------------------
 
@@ -204,7 +212,8 @@ class Child:
         self._addresses = setup.addresses
         numbers, send = itertools.count(setup.first_number), self._link.send
         borrower = Borrower(setup.worker, setup.workers, numbers, send, self._spawn)
-        self._others = Others(setup.worker, setup.workers, books, numbers, send, borrower)
+        keys = Keys(setup.worker, numbers, send)
+        self._others = Others(setup.worker, setup.workers, books, numbers, send, borrower, keys)
         self._common = Common(
             setup.key,
             books,
