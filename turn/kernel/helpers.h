@@ -23,6 +23,17 @@ static void *(*const lookup)(void *map, const void *key) = (void *)BPF_FUNC_map_
 static __u64 (*const coarse_now)(void) = (void *)BPF_FUNC_ktime_get_coarse_ns;
 static __u32 (*const random)(void) = (void *)BPF_FUNC_get_prandom_u32;
 
+/* A size that is 1 to `most`, in terms that the verifier of every kernel understands, else 0. */
+INLINE __u32 bounded(__u32 size, __u32 most)
+{
+    __u32 less = size - 1;
+    OPAQUE(less);
+    if (less >= most)
+        return 0;
+    OPAQUE(less);
+    return less + 1;
+}
+
 /* The loader reads these; no BTF is needed so. */
 struct map {
     __u32 type, key_size, value_size, max_entries, flags;
