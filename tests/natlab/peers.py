@@ -181,13 +181,12 @@ class Page(Peer):
         self._page: Any
 
     async def arrive(self) -> None:
+        # Without a camera Chromium hides the host's addresses behind multicast names.
+        off = [] if self._site.kind is LAN else ["WebRtcHideLocalIpsWithMdns"]
         flags = []
-        if self._site.kind is not LAN:
-            # Without a camera Chromium hides the host's addresses behind multicast names.
-            flags.append("--disable-features=WebRtcHideLocalIpsWithMdns")
         if self._site.proxy:
             flags.append("--proxy-server={}:{}".format(*self._site.proxy))
-        browser = await self._stack.enter_async_context(chromium(*flags, loopback=False))
+        browser = await self._stack.enter_async_context(chromium(*flags, off=off, loopback=False))
         context = await browser.new_context()
         self._page = await blank_page(context, self._site.url)
 
