@@ -1,5 +1,6 @@
 """What every test may need: real programs, or a clear word that one is missing."""
 
+import gc
 import itertools
 import os
 import shutil
@@ -65,6 +66,18 @@ def need_fixture():
 def need_root_fixture():
     """The function ``need_root``."""
     return need_root
+
+
+def pytest_configure() -> None:
+    """Put the garbage collector off until all tests are read: they stay."""
+    gc.disable()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Let it look at what tests leave behind, and not at them all again each time."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
