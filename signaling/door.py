@@ -82,7 +82,7 @@ class Door(web.BaseSite):
         loop = asyncio.get_running_loop()
         return Visitor(
             self._runner.server, loop=loop, door=self, access_log=None, logger=UNHEARD,
-            keepalive_timeout=IDLE,
+            keepalive_timeout=IDLE, auto_decompress=False,
         )  # fmt: skip
 
     def let_in(self, address: str) -> str | None:
@@ -157,7 +157,7 @@ class Visitor(web.RequestHandler):
 
     def log_exception(self, *_: Any, exc_info: BaseException | None = None, **__: Any) -> None:
         """Tell of faults of ours; what a stranger wrote is not to be quoted: it may be a token."""
-        if isinstance(exc_info, HttpProcessingError | ConnectionError):
+        if isinstance(exc_info, HttpProcessingError | ConnectionError | web.RequestPayloadError):
             log.debug("not a request", reason=type(exc_info).__name__)
         else:
             log.error("a request failed", exc_info=exc_info)

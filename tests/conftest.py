@@ -4,12 +4,15 @@ import gc
 import itertools
 import os
 import shutil
+from collections.abc import Generator
 
 import pytest
 
 SHOWN = "shown when all is over"
 """The property of a test (``record_property``) that is for whoever reads the run's output."""
 IN_CI = os.environ.get("CI") == "true"
+NO_KERNEL = "this kernel has no"
+"""How the reason of a test begins that CI skips too: nothing that is installed would help."""
 PACKAGES = {
     "turnutils_uclient": "coturn",
     "turnserver": "coturn",
@@ -78,6 +81,17 @@ def pytest_collection_finish() -> None:
     """Let it look at what tests leave behind, and not at them all again each time."""
     gc.freeze()
     gc.enable()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """See that CI skips nothing, whatever a test does by itself."""
+    report = yield
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
+    if reason and IN_CI and NO_KERNEL not in reason:
+        report.outcome = "failed"
+        report.longrepr = f"CI skips nothing: {reason}"
+    return report
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -27,8 +27,8 @@ from turn.codec.values import Address, Family
 from turn.kernel.plane import HELD, NullPlane, Plane, Unavailable
 from turn.revoked import RevokedFile
 from turn.state import State
+from turn.transport.accepting import ALPN
 from turn.transport.addresses import is_here, relay_candidates
-from turn.transport.stream import ALPN
 
 if TYPE_CHECKING:
     from turn.transport.dtls import DtlsContext

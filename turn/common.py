@@ -9,10 +9,9 @@ from turn.allocation.elsewhere import NOWHERE, Elsewhere
 from turn.relay.shelf import NO_SHELF, Shelf, kept
 from turn.revoked import RevokedFile
 from turn.transport.addresses import local_addresses
+from turn.transport.bind import bind_tcp, bind_udp
 from turn.transport.limits import Cells, OwnPlaces, Places
 from turn.transport.listeners import Bind
-from turn.transport.stream import bind_tcp
-from turn.transport.udp import bind_udp
 
 
 class Common(NamedTuple):

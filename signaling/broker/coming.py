@@ -1,7 +1,7 @@
 """Sessions that are on their way to this node, and those that another one took meanwhile.
 
-An answer and a wake-up come by two connections: the news that a session was taken from this node
-may be here before the news that the node had it.
+An answer and a wake-up come by two connections: what a session is sent, and the news that it was
+taken from this node, may be here before the news that the node has it.
 """
 
 import asyncio
@@ -11,16 +11,48 @@ from contextlib import contextmanager
 
 from signaling.protocol.errors import CloseCode
 
+Woken = list[tuple[int, bytes]]
+"""The events, by their numbers, that wake-ups brought for a session before its answer."""
+
 
 class Coming:
     """What is heard of sessions before the answer that they are attached here."""
 
     def __init__(self) -> None:
+        self._resuming: dict[str, list[Woken]] = {}
+        """One list an attempt."""
+        self.doubtful: set[str] = set()
+        """Sessions that may be ours without our knowing: the answer did not come."""
         self._expected: Counter[str] = Counter()
         self._cut: dict[tuple[str, str], CloseCode] = {}
 
     def __len__(self) -> int:
         return len(self._cut)
+
+    @contextmanager
+    def resuming(self, session: str) -> Iterator[Woken]:
+        """While a session is taken over; gives what comes for it meanwhile."""
+        woken: Woken = []
+        self._resuming.setdefault(session, []).append(woken)
+        try:
+            with self.expecting(session):
+                yield woken
+        except BaseException:
+            self.doubtful.add(session)
+            raise
+        finally:
+            self._resuming[session].remove(woken)
+            if not self._resuming[session]:
+                del self._resuming[session]
+
+    def is_resuming(self, session: str) -> bool:
+        """Whether one is taken over right now."""
+        return session in self._resuming
+
+    def woken(self, session: str, seq: int, frame: bytes) -> None:
+        """A wake-up has brought an event."""
+        for woken in self._resuming.get(session, ()):
+            woken.append((seq, frame))
 
     @contextmanager
     def expecting(self, session: str) -> Iterator[None]:

@@ -1,12 +1,11 @@
 """How a message goes: by Redis, or, where that is away, by the node alone."""
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
 
 from signaling.broker import wire
 from signaling.broker.alone import Alone
-from signaling.broker.attached import Attached, Deliver
+from signaling.broker.attached import Attached
 from signaling.broker.base import (
     Directed,
     Later,
@@ -18,33 +17,17 @@ from signaling.broker.base import (
 from signaling.broker.echo import Echo, Echoes
 from signaling.broker.ledger import Outgoing
 from signaling.broker.reconcile import outcome_of
-from signaling.broker.rosters import Rosters
-
-
-class Home(NamedTuple):
-    """The node, as far as a message needs it."""
-
-    node: str
-    call: Callable[..., Awaitable[Any]]
-    """Runs a script. :raises Unavailable:"""
-    is_up: Callable[[], bool]
-    """Whether Redis answers, and our sessions are put right there."""
-    of: Callable[[str], Attached]
-    """A session of this node. :raises SessionOver:"""
-    gone: Callable[[Attached], SessionOver]
-    """Lets go of a session that is another's."""
-    deliver: Deliver
+from signaling.broker.sessions import Sessions
 
 
 class Sending:
     """Of one node."""
 
-    def __init__(self, home: Home, echoes: Echoes, alone: Alone, rosters: Rosters) -> None:
+    def __init__(self, sessions: Sessions, echoes: Echoes, alone: Alone) -> None:
         """Prepare. :param alone: does without Redis what can be done without it."""
-        self._home = home
+        self._sessions = sessions
         self._echoes = echoes
         self._alone = alone
-        self._rosters = rosters
 
     async def send(
         self, session: str, to: str, event: Directed, request: str = "", *, patient: bool = True
@@ -55,24 +38,24 @@ class Sending:
         body = wire.body_of(event)
         with self._echoes.expect() as echo:
             # What a mailbox knows it by, also where the sender asks again at another node.
-            tag = f"{session} {request}" if request else f"{self._home.node}:{echo.ticket}"
+            tag = f"{session} {request}" if request else f"{self._sessions.node}:{echo.ticket}"
             message = to, request, body, "" if patient else "now", echo.ticket, tag
             doubtful = False
             while True:
-                attached, asked = self._home.of(session), self._home.is_up()
+                attached, asked = self._sessions.of(session), self._sessions.is_up
                 try:
                     return await self._ask_to_send(attached, echo, message)
                 except Unavailable:
                     if echo.heard:
                         return True  # done: only the answer was lost
                     doubtful = doubtful or asked
-                    if self._home.is_up():
+                    if self._sessions.is_up:
                         raise  # refused by a Redis that is there
                     with _refusing(attached, request, doubtful=doubtful):
                         recipient = await self._alone.recipient(attached, to, request)
                         if recipient is not None:
                             what = Outgoing(body, request, tag, doubtful)
-                            self._alone.send(attached, recipient, what, self._home.deliver)
+                            self._alone.send(attached, recipient, what, self._sessions.deliver)
                             return True
                     if doubtful and not request:
                         raise  # nobody can tell whether it was done
@@ -82,7 +65,7 @@ class Sending:
     ) -> bool:
         """By Redis; returns when a recipient of this node has been handed it."""
         session, request = attached.record.session, message[1]
-        reply = await self._home.call("send", attached.owner, session, *message)
+        reply = await self._sessions.call("send", attached.owner, session, *message)
         await echo.all(reply == b"here")
         attached.believe(request)
         return self._sent(attached, reply)
@@ -92,25 +75,27 @@ class Sending:
         body, doubtful = wire.body_of(event), False
         with self._echoes.expect() as echo:
             # One that is not answered has a name, too, by which it is done once.
-            name = request or f"{self._home.node}:{echo.ticket}"
+            name = request or f"{self._sessions.node}:{echo.ticket}"
             tag = f"{session} {name}"
             while True:
-                attached, asked = self._home.of(session), self._home.is_up()
+                attached, asked = self._sessions.of(session), self._sessions.is_up
                 try:
                     return await self._ask_to_broadcast(attached, echo, (name, body, tag))
                 except Unavailable:
                     doubtful = doubtful or asked
-                    if self._home.is_up():
+                    if self._sessions.is_up:
                         raise  # refused by a Redis that is there
                     if echo.heard:  # done: only the answer was lost, and who has heard of it
                         attached.unsure = True
                         return False
                     with _refusing(attached, name, doubtful=doubtful, to_all=True):
                         if await self._alone.may_broadcast(attached, name):
-                            peers = self._rosters.others(attached.rooms, attached.record.peer)
+                            peers = self._sessions.rosters.others(
+                                attached.rooms, attached.record.peer
+                            )
                             what = Outgoing(body, name, tag, doubtful)
                             with _unanswered(request):
-                                self._alone.broadcast(attached, peers, what, self._home.deliver)
+                                self._alone.broadcast(attached, peers, what, self._sessions.deliver)
                             return True
 
     async def _ask_to_broadcast(
@@ -118,7 +103,7 @@ class Sending:
     ) -> bool:
         """By Redis; returns when all recipients of this node have been handed it."""
         request, body, tag = message
-        reply = await self._home.call(
+        reply = await self._sessions.call(
             "broadcast", attached.owner, attached.record.session, request, body, echo.ticket, tag
         )
         if isinstance(reply, list):
@@ -131,7 +116,7 @@ class Sending:
         try:
             return outcome_of(reply)
         except SessionOver:
-            raise self._home.gone(attached) from None
+            raise self._sessions.gone(attached) from None
 
 
 @contextmanager

@@ -39,6 +39,9 @@ class Client:
 
         :param url: ``ws://…/ws`` or ``wss://…/ws``.
         :param token: a join token, or a function that gets one; it is called for each connection.
+            A text is enough for as long as it is good: once it has expired and the session is lost
+            (the server was started anew, we were away for too long), ``events()`` raises
+            ``refused``.
         :param room: that will be joined; needed where a back end decides who may.
         :param ssl: as aiohttp takes it: an ``ssl.SSLContext``, or True for the usual checks.
         :param before_rejoin: called with our new peer id after a lost session, before the others

@@ -12,7 +12,7 @@ import structlog
 
 from signaling.client import dialing, pacing
 from signaling.client import token as tokens
-from signaling.client.dialing import COME_BACK, LEAVE, LOST, REPLACED, Socket
+from signaling.client.dialing import COME_BACK, LEAVE, LOST, REPLACED, UNAUTHORIZED, Socket
 from signaling.client.errors import SignalingError
 from signaling.client.session import Request, Session, Welcome
 
@@ -222,7 +222,10 @@ class Connection:
             self._unheard -= 1
             log.debug("replaced by a socket of our own that is no more")
         elif dialing.is_final(code):
-            raise SignalingError("refused", f"the server closed the connection ({code})")
+            why = "the server closed the connection"
+            if code == UNAUTHORIZED and not welcomed:
+                why = tokens.why_not_taken(self._token, before=bool(self.peer))
+            raise SignalingError("refused", f"{why} ({code})")
 
     # What arrives --------------------------------------------------------------------------
 

@@ -16,6 +16,8 @@ LEAVE, COME_BACK = 1000, 4000
 """Close codes: the server ends our session, or keeps it for a resume."""
 REPLACED = 4501
 """Close code: the session goes on over another socket."""
+UNAUTHORIZED = 4503
+"""Close code: the token is not good, or an operator has revoked the user."""
 LOST = 1006
 """What a socket that ended without a close code has in its place (RFC 6455 §7.1.5)."""
 

@@ -11,6 +11,15 @@ Token = str | Callable[[], Awaitable[str]]
 aiohttp.ClientError it is called again later."""
 
 
+def why_not_taken(token: Token | None, *, before: bool) -> str:
+    """What to tell of a token that the server refused. :param before: it had taken one."""
+    text = "the server did not take the token"
+    if not before or callable(token):
+        return text
+    # A session goes on without its token; this one was lost, and another one has to begin.
+    return f"{text}, which it had taken before: give a function that gets fresh ones"
+
+
 async def fresh(token: Token | None) -> str | None:
     """What to show now.
 

@@ -4,7 +4,11 @@
 export interface Options {
   /** The server's WebSocket; default: `/ws` beside `client.js`. Needed where `client.js` is bundled. */
   url?: string;
-  /** A join token, or a function that fetches one; it is called for each connection. */
+  /**
+   * A join token, or a function that fetches one; it is called for each connection. A text is enough for as long as it
+   * is good: once it has expired and the session is lost (the server was started anew, the device slept for too long),
+   * the room ends with `unauthorized`.
+   */
   token?: string | (() => string | Promise<string>);
   /** What the others see, where no token says it. */
   name?: string;

@@ -1,11 +1,10 @@
 """Files that the service's user may not read: the first start of many a service."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+from tests.conftest import need_root
 
 AS_NOBODY = """
 import os, sys
@@ -20,8 +19,8 @@ except ConfigError as error:
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
 def test_who_may_not_read_it_is_named_in_one_line(tmp_path: Path):
+    need_root("to be somebody else")
     file = tmp_path / "icebroker.toml"
     file.touch(mode=0o600)
     for folder in (tmp_path, *tmp_path.parents[:2]):

@@ -14,6 +14,7 @@ from tests.signaling.scripted import (
     hears_nothing,
     is_replaced,
     serving,
+    takes_no_token,
     welcome,
 )
 
@@ -30,18 +31,29 @@ ASK = """async (url) => {
 }"""
 
 
+ENDS = """async (url) => {
+  const { Connection } = await import("/assets/client/connection.js");
+  const connection = new Connection({ url, random: () => 0, token: TOKEN });
+  const error = await new Promise((resolve) => {
+    connection.on("close", resolve);
+    connection.open();
+  });
+  return JSON.stringify({ code: error.code, message: error.message });
+}"""
+
+
 @pytest.fixture(name="page")
 async def page_fixture() -> AsyncIterator[Page]:
     async with chromium() as browser:
         yield await browser.new_page()
 
 
-async def outcome(page: Page, *parts: Part) -> str:
+async def outcome(page: Page, *parts: Part, ask: str = ASK) -> str:
     """What becomes of a message to a server of these parts: its status, or why the end came."""
     async with serving(*parts) as address:
         home = address.replace("ws://", "http://").removesuffix("/ws")
         await page.goto(f"{home}/assets/client/sdp.js")
-        found: str = await page.evaluate(ASK, address)
+        found: str = await page.evaluate(ask, address)
         await page.goto("about:blank")
         return found
 
@@ -56,6 +68,17 @@ async def goes_on(ws: Socket) -> None:
 async def test_a_hello_of_its_own_that_is_heard_late_does_not_end_it(page: Page):
     """A node that slept takes the session over, for a socket that the page gave up long ago."""
     assert await outcome(page, begins, hears_nothing, is_replaced, goes_on) == "delivered"
+
+
+@pytest.mark.parametrize(("token", "expired"), [("'once good'", True), ("() => 'not good'", False)])
+async def test_a_token_that_was_good_once_may_have_expired(page: Page, token: str, expired: bool):
+    """A session goes on without it; where that is lost, another one has to begin."""
+    found = json.loads(
+        await outcome(page, begins, takes_no_token, ask=ENDS.replace("TOKEN", token))
+    )
+    assert found["code"] == "unauthorized"
+    assert found["message"].startswith("the join token is not good")
+    assert ("may have expired" in found["message"]) is expired
 
 
 async def test_a_session_that_somebody_else_has_is_not_fought_for(page: Page):

@@ -62,6 +62,8 @@ LINES = {
     "rfc6062": "-T USER 127.0.0.1",
     "rfc6062-many": "-T -m 8 USER 127.0.0.1",
     "rfc6062-mobility": "-M -T USER 127.0.0.1",
+    "rfc6062-third-party": "-T -J 127.0.0.1",
+    "rfc6062-third-party-tls": "-T -J -S 127.0.0.1",
     "rfc6062-tls": "-T -S USER 127.0.0.1",
     "rfc6062-ipv6": "-T -x USER ::1",
     "secret-udp": "-W SECRET -u bob -e 127.0.0.1 127.0.0.1",

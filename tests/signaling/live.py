@@ -4,12 +4,14 @@ import asyncio
 import json
 import math
 import secrets
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any
 
 import aiohttp
+import jwt
 from pydantic import SecretStr
 
 from config.schema import RedisSettings
@@ -21,6 +23,7 @@ from signaling.stats import Tell, to_nobody
 from tests.patience import PATIENCE
 from tests.redis_server import RedisServer
 
+TOKEN_SECRET = "the secret of the join tokens, 32+"
 RELAY_SECRET = "the relay's secret, of this test"
 SERVERS = (Server(("stun:127.0.0.1:3478",)), Server(("turn:127.0.0.1:3478?transport=udp",)))
 default_broker: ContextVar[RedisSettings | None] = ContextVar("default_broker", default=None)
@@ -113,3 +116,20 @@ async def sockets(service: SignalingService) -> AsyncIterator[Any]:
         finally:
             for one in opened:
                 one.ws._response.close()
+
+
+async def pair(
+    connect: Callable[[], Awaitable[Raw]],
+) -> tuple[Raw, Raw, dict[str, Any], dict[str, Any]]:
+    """Two sockets in one room, and what each was welcomed with."""
+    one, two = await connect(), await connect()
+    first, second = await one.hello(name="Ada"), await two.hello(name="Bob")
+    await one.join("r")
+    await two.join("r")
+    await one.hear("peer")
+    return one, two, first, second
+
+
+def token(room: str = "r", **claims: Any) -> str:
+    """A join token, as a back end signs it."""
+    return jwt.encode({"room": room, "exp": int(time.time()) + 60, **claims}, TOKEN_SECRET, "HS256")

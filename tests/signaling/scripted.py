@@ -58,6 +58,12 @@ async def hears_nothing(ws: Socket) -> None:
     transport.abort()
 
 
+async def takes_no_token(ws: Socket) -> None:
+    """A server that has lost the session, and finds the token expired."""
+    assert (await ws.receive_json())["type"] == "hello"
+    await ws.close(code=4503, message=b"the join token is not good")
+
+
 async def is_replaced(ws: Socket) -> None:
     """A session that goes on, until somebody else has it."""
     await welcome(ws, "one", resumed=True)

@@ -9,17 +9,9 @@ import pytest
 from signaling.client import Client
 from signaling.protocol.errors import CloseCode
 from tests.patience import PATIENCE, until
-from tests.redis_server import redis_server
 from tests.signaling.live import on, signaling, sockets, url
 
 DRAIN = 3.0
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """One Redis for the tests of this file."""
-    with redis_server(tmp_path_factory.mktemp("redis")) as running:
-        yield running
 
 
 async def test_clients_of_a_node_that_ends_are_spread_over_the_time_that_there_is(server):

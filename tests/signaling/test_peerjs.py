@@ -89,18 +89,6 @@ def patience(monkeypatch):
     monkeypatch.setattr("signaling.peerjs.PATIENCE", 1.0)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with redis_server(tmp_path_factory.mktemp("redis")) as running:
-        yield running
-
-
-@pytest.fixture(params=["memory", "redis"])
-def broker(request):
-    """Where the nodes meet: None, or Redis."""
-    return on(request.getfixturevalue("server")) if request.param == "redis" else None
-
-
 @pytest.mark.parametrize("kind", ["OFFER", "ANSWER", "CANDIDATE", "LEAVE"])
 async def test_a_frame_reaches_the_other_as_it_was_and_from_whom_it_is(broker, kind):
     async with net(broker) as nodes:

@@ -23,18 +23,6 @@ from tests.signaling.live import on, signaling, sockets, url
 from tests.signaling.receiver import SECRET, receiver
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with redis_server(tmp_path_factory.mktemp("redis")) as running:
-        yield running
-
-
-@pytest.fixture(params=["memory", "redis"])
-def broker(request):
-    """Where the nodes meet: None, or Redis."""
-    return on(request.getfixturevalue("server")) if request.param == "redis" else None
-
-
 @pytest.fixture
 async def back_end():
     async with receiver() as running:

@@ -283,7 +283,7 @@ async def body_of(request: web.Request, kind: type[S]) -> S:
     """What a request says. :raises ApiError: 400."""
     try:
         return msgspec.json.decode(await request.read() or b"{}", type=kind)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, web.RequestPayloadError) as error:
         raise ApiError(400, f"the body is not what is asked for: {error}") from None
 
 

@@ -82,7 +82,12 @@ class Admin:
             ]
         )
         self._runner = web.AppRunner(
-            app, access_log=None, handle_signals=False, shutdown_timeout=1.0
+            # Not to be unpacked: nobody has to, and what fails there fails with a traceback.
+            app,
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=1.0,
+            auto_decompress=False,
         )
         self.reload(settings)
 

@@ -18,6 +18,8 @@ from turn.admin.service import Collection
 
 MOST = 500
 USUAL = 100
+MOST_DIGITS = 9
+"""Of a number; Python reads none of thousands."""
 BREATH = 200
 """Entries between two moments in which the process does what it is for."""
 
@@ -57,7 +59,7 @@ def parse_query(collection: Collection, query: Mapping[str, str]) -> Query:
         if name not in known:
             raise BadQuery(f"no parameter {name!r}; there are {', '.join([*others, *known])}")
     limit = query.get("limit", str(USUAL))
-    if not limit.isdecimal() or not 1 <= int(limit[:9]) <= MOST:
+    if not limit.isdecimal() or len(limit) > MOST_DIGITS or not 1 <= int(limit) <= MOST:
         raise BadQuery(f"limit is a number from 1 to {MOST}")
     after, sort = query.get("after", ""), query.get("sort", "")
     if sort and sort not in numbers:

@@ -80,6 +80,11 @@ class Connections:
         """The peers that an allocation is connected with, or about to be."""
         return self._of.get(allocation, {}).keys()
 
+    def allocation_of(self, number: int | None) -> Allocation | None:
+        """Whose connection has this CONNECTION-ID."""
+        connection = None if number is None else self._by_number.get(number)
+        return connection.allocation if connection else None
+
     def begin(self, allocation: Allocation, peer: Address) -> Connection:
         """Make room for a connection with a peer that has none."""
         number = 0

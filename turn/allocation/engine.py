@@ -14,7 +14,7 @@ from turn.allocation.allocator import Allocator, CloseReason, Parts
 from turn.allocation.connections import Claimant, PeerStream
 from turn.allocation.elsewhere import Shown
 from turn.allocation.handlers import HANDLERS, known
-from turn.allocation.model import Allocation, Limits
+from turn.allocation.model import Allocation, Limits, Owner
 from turn.allocation.options import Options
 from turn.allocation.record import NO_JOURNAL
 from turn.allocation.refusals import facts_of, is_first_step
@@ -165,7 +165,7 @@ class Engine:
     def _authenticate(self, request: Request) -> Identity:
         authenticator, granted = self._authenticator, None
         if authenticator.third_party is not None:
-            allocation = self.table.get(request.client)
+            allocation = self._allocation_meant(request)
             granted = allocation.grant if allocation else None
         try:
             identity = authenticator.authenticate(
@@ -180,6 +180,17 @@ class Engine:
             raise
         self._stats.auth["ok"] += 1
         return identity
+
+    def _allocation_meant(self, request: Request) -> Allocation | None:
+        """Whose token's key protects a request that brings none (RFC 7635 §9).
+
+        A ConnectionBind comes over a connection of its own, and names its allocation by what it
+        asks for.
+        """
+        if request.message.method == Method.CONNECTION_BIND:
+            number = request.message.get(registry.CONNECTION_ID)
+            return self._allocator.connections.allocation_of(number)
+        return self.table.get(request.client)
 
     def _succeed(self, request: Request) -> Reply | None:
         attributes = HANDLERS[request.message.method](self._allocator, request)
@@ -273,7 +284,7 @@ class Engine:
                 self._allocator.close(allocation, CloseReason.EXPIRED)
             else:
                 self._allocator.expire_parts(allocation, now)
-        for relay in self.table.expired_reservations(now):
+        for relay in self.table.unreserve(lambda held: held.expires <= now):
             relay.close()
         self._allocator.forget(now)
         self._replies.expire(now)
@@ -322,24 +333,25 @@ class Engine:
         self._allocator.reload(limits, options)
 
     def revoke(self, user: str, until: float, spent: float = 0.0) -> int:
-        """Close a user's allocations and refuse it others until then; both 0: let it begin again.
+        """Close what a user has and refuse it more until then; both 0: let it begin again.
 
         :param until: Unix time; 0: it may begin others.
         :param spent: credentials that end by this Unix time are of no use any more, and what
             was allocated with them is closed.
-        :returns: how many were closed.
+        :returns: how many allocations were closed.
         """
         self._allocator.revocations.set(user, until, spent)
         if not until and not spent:
             return 0
-        meant = [
-            allocation
-            for allocation in self.table
-            if allocation.owner.user == user
-            and (until or 0 < expiry_of(allocation.owner.username) <= spent)
-        ]
+
+        def is_meant(owner: Owner) -> bool:
+            return owner.user == user and bool(until or 0 < expiry_of(owner.username) <= spent)
+
+        meant = [allocation for allocation in self.table if is_meant(allocation.owner)]
         for allocation in meant:
             self._allocator.close(allocation, CloseReason.REVOKED)
+        for relay in self.table.unreserve(lambda held: is_meant(held.owner)):
+            relay.close()
         return len(meant)
 
     def close(self, allocation: Allocation, reason: CloseReason) -> None:
@@ -350,7 +362,7 @@ class Engine:
         """End every allocation and reservation."""
         for allocation in self.table:
             self._allocator.close(allocation, reason)
-        for relay in self.table.expired_reservations(float("inf")):
+        for relay in self.table.unreserve(lambda _: True):
             relay.close()
 
     def leave(self) -> None:

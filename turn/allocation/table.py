@@ -3,7 +3,7 @@
 import heapq
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from ipaddress import ip_network
 from typing import NamedTuple
 
@@ -247,9 +247,9 @@ class AllocationTable:
         self.reserved(token, owner)
         return self._unreserve(token)
 
-    def expired_reservations(self, now: float) -> Iterator[Relay]:
-        """The ports that nobody came for; the caller closes them."""
-        for token in [t for t, r in self._reservations.items() if r.expires <= now]:
+    def unreserve(self, is_over: Callable[[Reservation], bool]) -> Iterator[Relay]:
+        """The ports that are not held any longer; the caller closes them."""
+        for token in [t for t, held in self._reservations.items() if is_over(held)]:
             yield self._unreserve(token)
 
     def _unreserve(self, token: bytes) -> Relay:

@@ -24,8 +24,8 @@ from turn.codec.values import Address
 from turn.relay.batch import READS_PER_EVENT
 from turn.routes import Buffer, ClientRoutes, Endpoint, FiveTuple, Transport
 from turn.stats import DropReason
+from turn.transport.accepting import ALPN
 from turn.transport.limits import ConnectionLimit, ReplyLimit
-from turn.transport.stream import ALPN
 from turn.transport.udp import SEND_INDICATION, Shared
 
 DTLS_1_2 = 0xFEFD

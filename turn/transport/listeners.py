@@ -11,9 +11,11 @@ import structlog
 from config.turn import TurnSettings
 from turn.codec.values import Address
 from turn.routes import FiveTuple, Send
+from turn.transport.accepting import StreamListener
+from turn.transport.bind import bind_tcp, bind_udp
 from turn.transport.queues import requests_apart
-from turn.transport.stream import StreamListener, StreamShared, bind_tcp
-from turn.transport.udp import Shared, UdpListener, bind_udp
+from turn.transport.stream import StreamShared
+from turn.transport.udp import Shared, UdpListener
 
 if TYPE_CHECKING:
     from turn.transport.dtls import DtlsContext

@@ -7,11 +7,8 @@ the point; its allocation goes with it (RFC 8656 §4).
 import asyncio
 import contextlib
 import functools
-import socket
-import ssl
 import time
-from collections.abc import Coroutine
-from typing import NamedTuple, cast
+from typing import NamedTuple, Protocol, cast
 
 from turn.allocation.engine import Engine
 from turn.allocation.request import Waiting
@@ -24,7 +21,7 @@ from turn.relay.tcp import PeerStream
 from turn.routes import Buffer, ClientRoutes, FiveTuple, RouteTable, Transport
 from turn.stats import DropReason, Stats
 from turn.transport.limits import ConnectionLimit, ReplyLimit
-from turn.transport.proxies import Proxies, introduced
+from turn.transport.proxies import Proxies
 
 READ_BYTES = 65536
 """What one wake-up brings at most; all connections read into the same buffer."""
@@ -37,12 +34,7 @@ MOST_UNSENT_REPLIES = 1 << 14
 """The same without an allocation: who asks and does not read is cut off."""
 IDLE_TIMEOUT = 60.0
 """Seconds that a connection without an allocation may stay once it sent a valid request."""
-BACKLOG = 1024
-ACCEPT_PAUSE = 0.1
-"""Seconds until the next try where a connection could not be accepted: no descriptors left."""
 SEND_INDICATION = b"\x00\x16"
-ALPN = ("stun.turn", "stun.nat-discovery")
-"""What a client may ask for by name (RFC 7443 §3); one that asks for nothing is served too."""
 
 
 class StreamShared(NamedTuple):
@@ -58,6 +50,14 @@ class StreamShared(NamedTuple):
     """Of TLS; the bucket is the same, whatever is let through."""
 
 
+class Belongs(Protocol):
+    """Where a connection belongs: the listener that took it in."""
+
+    shared: StreamShared
+    transport: Transport
+    connections: "set[StreamConnection]"
+
+
 class StreamConnection(asyncio.BufferedProtocol):
     """One client's connection."""
 
@@ -66,7 +66,7 @@ class StreamConnection(asyncio.BufferedProtocol):
 
     def __init__(
         self,
-        listener: "StreamListener",
+        listener: Belongs,
         *,
         stranger: bool = False,
         source: Address | None = None,
@@ -314,146 +314,3 @@ class StreamConnection(asyncio.BufferedProtocol):
         if self._stranger and self._client:
             self._stranger = False
             self._shared.strangers.leave(self._client.client.host)
-
-
-class StreamListener:
-    """A TCP or TLS address of the server."""
-
-    def __init__(self, shared: StreamShared, tls: ssl.SSLContext | None) -> None:
-        self.shared = shared
-        self.transport = Transport.TLS if tls else Transport.TCP
-        self.connections: set[StreamConnection] = set()
-        self._tls = tls
-        self._server: asyncio.Server | None = None
-        self._socket: socket.socket | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def start(self, sock: socket.socket) -> None:
-        """Accept connections on a bound socket, which the listener owns from now on."""
-        loop = asyncio.get_running_loop()
-        if self._tls is None and not self.shared.proxies:
-            self._server = await loop.create_server(
-                lambda: StreamConnection(self), sock=sock, backlog=BACKLOG
-            )
-        else:
-            sock.listen(BACKLOG)
-            self._socket = sock
-            self._spawn(self._accept(sock))
-
-    async def _accept(self, listening: socket.socket) -> None:
-        """Accept TLS clients, and those that proxies bring."""
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                sock, source = await loop.sock_accept(listening)
-            except OSError:
-                await asyncio.sleep(ACCEPT_PAUSE)
-                continue
-            client = Address(*source[:2])
-            if self.shared.proxies.trusts(client.host):
-                self._spawn(self._be_introduced(sock, client))
-            else:
-                self._take_in(sock, client)
-
-    async def _be_introduced(self, sock: socket.socket, proxy: Address) -> None:
-        """Hear whom a proxy brings, and take it in."""
-        try:
-            async with asyncio.timeout(self.shared.strangers.timeout):
-                client = await introduced(sock)
-        except (OSError, EOFError, Malformed):
-            self.shared.stats.drop(DropReason.NO_PROXY_HEADER)
-            sock.close()
-        except asyncio.CancelledError:
-            sock.close()
-            raise
-        else:
-            self._take_in(sock, client or proxy)
-
-    def _take_in(self, sock: socket.socket, client: Address) -> None:
-        """Count a client before its handshake, the dearest thing to do."""
-        refused = self._refusal(client.host)
-        if refused is None:
-            self._spawn(self._shake_hands(sock, client))
-        else:
-            self.shared.stats.drop(refused)
-            sock.close()
-
-    def _refusal(self, host: str) -> DropReason | None:
-        """Count a connection of this address in; why not, where it is not."""
-        if not self.shared.strangers.enter(host):
-            return DropReason.TOO_MANY_CONNECTIONS
-        if self._tls is None or self.shared.handshakes.allow(host, time.monotonic()):
-            return None
-        self.shared.strangers.leave(host)
-        return DropReason.TOO_MANY_HANDSHAKES
-
-    async def _shake_hands(self, sock: socket.socket, client: Address) -> None:
-        connection = StreamConnection(self, stranger=True, source=client)
-        try:
-            await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: connection,
-                sock,
-                ssl=self._tls,
-                ssl_handshake_timeout=self.shared.strangers.timeout if self._tls else None,
-            )
-        except OSError:  # no TLS, too slow, or gone
-            pass
-        finally:
-            if not connection.began:
-                self.shared.strangers.leave(client.host)
-
-    async def take_over(self, sock: socket.socket, client: FiveTuple) -> None:
-        """Serve a client whose connection another worker has; ``sock`` leads there."""
-        connection = StreamConnection(self, client=client)
-        try:
-            loop = asyncio.get_running_loop()
-            await loop.create_unix_connection(lambda: connection, sock=sock)
-        except OSError:
-            sock.close()
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    def sweep(self) -> None:
-        """Look for connections without a purpose; to be called every few seconds."""
-        for connection in self.connections:
-            connection.sweep()
-
-    async def stop(self) -> None:
-        """Stop accepting and close every connection."""
-        if self._server:
-            self._server.close()
-        await asyncio.sleep(0)  # a handshake that is not under way yet could not close its socket
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._socket:
-            self._socket.close()
-        for connection in list(self.connections):
-            connection.abort()
-        if self._server:
-            await self._server.wait_closed()
-
-
-def bind_tcp(host: str, port: int, *, shared: bool = False) -> socket.socket:
-    """A bound socket.
-
-    :param shared: one of several on this address, among which the kernel divides the clients.
-    :raises OSError: with the kernel's reason.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Each accepted connection inherits it: relayed packets are small, and wait for nothing.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
-        sock.bind((host, port))
-    except OSError:
-        sock.close()
-        raise
-    return sock

@@ -13,16 +13,12 @@ from turn.codec.proxy import parse_untrusted
 from turn.codec.values import Address
 from turn.relay.batch import Inbox, address_of
 from turn.relay.forward import Forwarder
-from turn.relay.icmp import forbid_fragments
 from turn.relay.poll import Poller
 from turn.routes import Buffer, FiveTuple, RouteTable, Send, Transport, key_of
 from turn.stats import DropReason, Stats
 from turn.transport.limits import ReplyLimit
 from turn.transport.proxies import Proxies, UdpProxied
-from turn.transport.queues import make_room
 
-RECEIVE_BUFFER = 4 << 20
-"""Bytes; all clients share this one socket. See ``make_room``."""
 SEND_INDICATION = b"\x00\x16"
 SEND = int.from_bytes(SEND_INDICATION)
 UDP = Transport.UDP
@@ -195,26 +191,3 @@ class UdpListener:
             by(reply.data, reply.destination or source)
         except OSError:
             self._shared.stats.drop(DropReason.SEND_FAILED)
-
-
-def bind_udp(host: str, port: int, *, shared: bool = False) -> socket.socket:
-    """A bound, non-blocking socket.
-
-    :param shared: one of several on this address, among which the kernel divides the clients.
-    :raises OSError: with the kernel's reason.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-    try:
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        else:
-            # The DF bit of a peer's packet is not known: it counts as clear (RFC 8656 §14).
-            forbid_fragments(sock, False)
-        make_room(sock, RECEIVE_BUFFER)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
-        sock.bind((host, port))
-    except OSError:
-        sock.close()
-        raise
-    return sock

@@ -14,9 +14,9 @@ import structlog
 
 from config.turn import TurnSettings
 from turn.assemble import udp_endpoints
+from turn.transport.accepting import BACKLOG
+from turn.transport.bind import bind_tcp, bind_udp
 from turn.transport.listeners import Bind, ListenError, explained, hosts_of
-from turn.transport.stream import BACKLOG, bind_tcp
-from turn.transport.udp import bind_udp
 from turn.workers.division import divide
 
 log = structlog.get_logger("turn")

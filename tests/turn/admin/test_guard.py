@@ -1,5 +1,8 @@
 """Who may use the API, and what is told to whom may not."""
 
+import asyncio
+import logging
+
 import pytest
 import structlog
 
@@ -99,6 +102,37 @@ async def test_nothing_is_shared_or_kept(api):
 async def test_a_mistake_is_answered_in_json(api, path, method, status, error):
     answer = await api.ask(path, method)
     assert (answer.status, answer.body["error"]) == (status, error)
+
+
+HEAD = (
+    "POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {token}\r\n"
+    "{header}\r\nConnection: close\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("header", "body"),
+    [
+        ("Content-Encoding: gzip\r\nContent-Length: 2", b"xy"),
+        ("Content-Encoding: deflate\r\nContent-Length: 2", b"xy"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("path", "token", "status"),
+    [("/api/v1/drain", TOKEN, b"400"), ("/api/v1/drain", "x", b"401"), ("/metrics", "", b"405")],
+)
+async def test_a_body_that_makes_no_sense_fails_nowhere(
+    api, caplog, path, token, status, header, body
+):
+    """A traceback in the log for each would fill a disk, for the asking."""
+    reader, writer = await asyncio.open_connection(*api.admin.address)
+    writer.write(HEAD.format(path=path, token=token, header=header).encode())
+    await asyncio.sleep(0.05)  # the body is a segment of its own, and comes after the handler began
+    writer.write(body)
+    assert (await reader.readline()).split(b" ")[1] == status
+    await reader.read()
+    writer.close()
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 async def test_without_a_configured_token_there_is_no_api_and_no_page():

@@ -160,6 +160,8 @@ async def test_pages_join_up_though_things_come_and_go(stage, clients):
     [
         "limit=0",
         "limit=501",
+        "limit=0000001009999",
+        f"limit={'9' * 5000}",
         "limit=x",
         "limit=-1",
         "colour=blue",

@@ -177,6 +177,17 @@ class TestAddresses:
         world.sleep(29.9)
         assert code_of(world.client().allocate(token)) == 0
 
+    def test_a_reservation_ends_when_its_user_is_revoked(self):
+        world = World(Limits(allocations_per_user=2))
+        world.client("bob", "pw2").allocate((registry.EVEN_PORT, True))
+        reply = world.client().allocate((registry.EVEN_PORT, True))
+        token = (registry.RESERVATION_TOKEN, reply.get(registry.RESERVATION_TOKEN))
+        world.engine.revoke("alice", world.wall + 60)
+        assert [relay.closed for relay in world.opener.opened] == [False, False, True, True]
+        world.engine.revoke("alice", 0)
+        assert code_of(world.client().allocate(token)) == 508
+        assert code_of(world.client().allocate((registry.EVEN_PORT, True))) == 0
+
     def test_a_reserved_port_is_of_the_addresss_share_when_it_is_claimed(self):
         world = World(Limits(allocations_per_address=2))
         reply = world.client().allocate((registry.EVEN_PORT, True))

@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from tests.conftest import need
-from tests.turn.world import PEER, Client, World, code_of
+from tests.turn.world import PEER, Client, FakeStream, FakeTcpRelay, World, code_of
 from turn.allocation.model import Limits
 from turn.allocation.options import Options
 from turn.auth.third_party import Grant, ThirdParty
@@ -258,6 +258,30 @@ class TestHolder:
         token = (registry.RESERVATION_TOKEN, reply.get(registry.RESERVATION_TOKEN))
         assert code_of(world.client().allocate(token)) == 508
         assert code_of(later.allocate(token)) == 0
+
+    def test_a_connection_is_claimed_with_the_key_of_its_allocations_token(
+        self, world: World
+    ) -> None:
+        """RFC 7635 §9: tokens come with Allocate and Refresh only; RFC 6062: over another one."""
+        world.opener.tcp = True
+        holder = Holder(world, seal(), transport=Transport.TCP)
+        holder.request(Method.ALLOCATE, (registry.REQUESTED_TRANSPORT, 6))
+        holder.token = None
+        holder.raw(holder.encode(Method.CONNECT, (registry.XOR_PEER_ADDRESS, PEER)))
+        relay = holder.relay
+        assert isinstance(relay, FakeTcpRelay)
+        (_, done) = relay.dialled.pop()
+        done(FakeStream(), world.monotonic)
+        number = parse_untrusted(holder.received.pop()).get(registry.CONNECTION_ID)
+        shown = (registry.CONNECTION_ID, number)
+        thief = Holder(world, None, b"another key", Transport.TCP)
+        assert code_of(thief.request(Method.CONNECTION_BIND, shown)) == 401
+        other = Holder(world, seal(key=b"other"), b"other", Transport.TCP)
+        assert code_of(other.request(Method.CONNECTION_BIND, shown)) == 441
+        later = Holder(world, None, transport=Transport.TCP)
+        assert code_of(later.request(Method.CONNECTION_BIND, (registry.CONNECTION_ID, 0))) == 401
+        data = Holder(world, None, transport=Transport.TCP)
+        assert code_of(data.request(Method.CONNECTION_BIND, shown)) == 0
 
     def test_a_user_and_a_holder_have_nothing_in_common(self, world: World) -> None:
         holder = Holder(world, seal())

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.conftest import NO_KERNEL
 from tests.namespaces import cable, namespaces, run, set_kernel
 from tests.patience import wait_until
 from tests.turn.kernel import frames
@@ -118,7 +119,7 @@ def need_device(found: Network, kind: str) -> None:
     except RuntimeError as error:
         if "Unknown device type" not in str(error):
             raise
-        pytest.skip(f"this kernel has no {kind} devices")
+        pytest.skip(f"{NO_KERNEL} {kind} devices")
     ip(found.peer, "link", "del", "try0")
 
 

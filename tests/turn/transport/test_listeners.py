@@ -7,8 +7,8 @@ import pytest
 from tests.interop.process import free_port
 from tests.turn.live import relay
 from turn.codec.registry import MessageClass, Method
+from turn.transport.bind import bind_tcp
 from turn.transport.listeners import Bind, ListenError
-from turn.transport.stream import bind_tcp
 
 
 def udp(service):

@@ -8,8 +8,8 @@ import pytest
 
 from turn.codec.message import build
 from turn.codec.registry import MessageClass, Method
+from turn.transport.bind import bind_udp
 from turn.transport.queues import requests_apart
-from turn.transport.udp import bind_udp
 
 
 def indication(method):

@@ -12,7 +12,8 @@ from turn.codec import registry
 from turn.codec.registry import MessageClass, Method
 from turn.codec.values import Address
 from turn.stats import DropReason
-from turn.transport.stream import READ_BYTES, READ_OF_STRANGERS, bind_tcp
+from turn.transport.bind import bind_tcp
+from turn.transport.stream import READ_BYTES, READ_OF_STRANGERS
 
 
 async def send_for_ever(client, data):

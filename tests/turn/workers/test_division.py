@@ -6,7 +6,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.turn.transport.test_queues import DATA, REQUESTS, read_all
-from turn.transport.udp import bind_udp
+from turn.transport.bind import bind_udp
 from turn.workers.division import divide
 
 WORKERS, CLIENTS = 3, 120

@@ -176,7 +176,12 @@ export class Connection extends Emitter {
     const byOurselves = code === REPLACED && this.#unheard > 0;
     if (byOurselves) this.#unheard--;
     if (byOurselves || mayReconnect(code)) this.#lost();
-    else this.#end(closeError(code, reason));
+    else this.#end(closeError(code, reason, { expired: this.#mayHaveExpired() }));
+  }
+
+  /** Whether a token that is a text was good once: a lost session begins anew, and needs it again. */
+  #mayHaveExpired() {
+    return this.state !== "open" && this.peer !== null && typeof this.#options.token === "string";
   }
 
   /** The socket is gone or of no use: forget it, and dial again after a while. */

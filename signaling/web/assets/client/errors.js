@@ -20,6 +20,8 @@ const MEANINGS = {
   refused: "the server closed the connection for good",
 };
 
+const TOKEN_MAY_HAVE_EXPIRED = "it was taken before, and may have expired; give a function that fetches a fresh one";
+
 const CLOSE_CODES = {
   4501: "replaced",
   4502: "hello_timeout",
@@ -47,7 +49,14 @@ export function mayReconnect(closeCode) {
   return !((closeCode >= 3500 && closeCode < 4000) || (closeCode >= 4500 && closeCode < 5000));
 }
 
-/** The error that a final close code stands for. */
-export function closeError(closeCode, reason) {
-  return new IcebrokerError(CLOSE_CODES[closeCode] ?? "refused", { message: reason || undefined });
+/**
+ * The error that a final close code stands for. `expired`: a token that is a text was not taken, and had been
+ * before.
+ */
+export function closeError(closeCode, reason, { expired = false } = {}) {
+  const code = CLOSE_CODES[closeCode] ?? "refused";
+  const message = reason || MEANINGS[code];
+  return new IcebrokerError(code, {
+    message: expired && code === "unauthorized" ? `${message}: ${TOKEN_MAY_HAVE_EXPIRED}` : message,
+  });
 }

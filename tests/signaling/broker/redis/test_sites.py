@@ -33,7 +33,7 @@ from tests.redis_sites import (
     sentinels,
     tls,
 )
-from tests.signaling.worlds import Ear, begin, message, redis_broker, redis_world
+from tests.signaling.broker.worlds import Ear, begin, message, redis_broker, redis_world
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from signaling.broker.ledger import JUMP
 from signaling.broker.redis import RedisBroker
 from tests.chaos.wire import Wire
 from tests.redis_server import RedisServer
-from tests.signaling.worlds import Ear, begin, message, redis_broker
+from tests.signaling.broker.worlds import Call, Ear, begin, instead, message, redis_broker
 
 WITHIN = 30.0
 """Seconds; bounds waiting alone."""
@@ -57,9 +57,8 @@ class Torn:
         self, lost: str, meanwhile: Callable[[], object] = lambda: True
     ) -> None:
         """Have Redis come back, do one script, and be gone with its answer."""
-        link, real = self.one._link, self.one._link.call
 
-        async def loses_the_answer(script: str, *arguments: Any) -> Any:
+        async def loses_the_answer(real: Call, script: str, *arguments: Any) -> Any:
             reply = await real(script, *arguments)
             if script == lost:
                 await until(meanwhile)
@@ -67,10 +66,9 @@ class Torn:
                 raise Unavailable("Redis went away")
             return reply
 
-        link.call = loses_the_answer  # type: ignore[method-assign]
-        self.wire.mend()
-        await until(lambda: not self.wire._whole)
-        link.call = real  # type: ignore[method-assign]
+        with instead(self.one, loses_the_answer):
+            self.wire.mend()
+            await until(lambda: not self.wire._whole)
 
     def heard(self, broker: RedisBroker, session: str) -> list[Any]:
         """The data of the messages that a session was handed at a node."""
@@ -80,6 +78,16 @@ class Torn:
     def last(self, session: str) -> int:
         """The number of the last event that a session was handed at node one."""
         return max(seq for name, seq, _ in self.ears[self.one].delivered if name == session)
+
+    def last_elsewhere(self, session: str) -> int:
+        """The same of node two; 0: of none."""
+        delivered = self.ears[self.two].delivered
+        return max((seq for name, seq, _ in delivered if name == session), default=0)
+
+    async def all_acknowledge(self) -> None:
+        """``b`` and ``c`` have everything that they were handed."""
+        for session in "bc":
+            await self.one.acknowledge(session, self.last(session))
 
     async def tell_all(self, data: Any, request: str = "") -> "asyncio.Future[bool]":
         """``a`` tells its room something, which goes without Redis; when it is certain."""

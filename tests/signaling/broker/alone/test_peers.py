@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +12,9 @@ from signaling.broker.base import Later, MailboxFull, NotThere, Unavailable
 from signaling.broker.ledger import JUMP, MOST_REQUESTS
 from signaling.protocol.errors import CloseCode
 from signaling.protocol.messages import NULL
-from tests.redis_server import RedisServer, redis_server
-from tests.signaling.torn import WITHIN, Torn, torn_world, until
-from tests.signaling.worlds import MOST_MESSAGES, begin, message
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """One Redis; the tests cut their nodes from it."""
-    with redis_server(tmp_path_factory.mktemp("redis")) as running:
-        yield running
-
-
-@pytest.fixture
-async def torn(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Torn]:
-    monkeypatch.setattr(alone, "GRACE", 0.05)
-    server.client.flushdb()
-    async with torn_world(server) as made:
-        yield made
+from tests.redis_server import redis_server
+from tests.signaling.broker.torn import WITHIN, Torn, torn_world, until
+from tests.signaling.broker.worlds import MOST_MESSAGES, Call, begin, instead, message
 
 
 async def test_messages_between_its_sockets_go_on(torn: Torn):
@@ -73,9 +57,8 @@ async def test_redis_that_answers_nobody_holds_nothing_up_for_long(tmp_path: Pat
 
 async def test_what_redis_did_before_it_went_is_not_done_again(torn: Torn):
     """The answer is lost on its way, what it caused here is not; or both are."""
-    link, real = torn.one._link, torn.one._link.call
 
-    async def answered_never(script: str, *arguments: Any) -> Any:
+    async def answered_never(real: Call, script: str, *arguments: Any) -> Any:
         await real(script, *arguments)
         if script == "send":
             torn.wire.cut()
@@ -83,12 +66,11 @@ async def test_what_redis_did_before_it_went_is_not_done_again(torn: Torn):
             raise Unavailable("Redis went away")
         return None
 
-    link.call = answered_never  # type: ignore[method-assign]
-    sending = asyncio.ensure_future(torn.one.send("a", "peer-b", message(1), "id 1"))
-    done, _ = await asyncio.wait({sending}, timeout=WITHIN)
-    assert done
-    assert sending.exception() is None or isinstance(sending.exception(), Later)
-    link.call = real  # type: ignore[method-assign]
+    with instead(torn.one, answered_never):
+        sending = asyncio.ensure_future(torn.one.send("a", "peer-b", message(1), "id 1"))
+        done, _ = await asyncio.wait({sending}, timeout=WITHIN)
+        assert done
+        assert sending.exception() is None or isinstance(sending.exception(), Later)
     await torn.mend()
     assert torn.heard(torn.one, "b") == [1]
     resumption = await torn.two.resume("b", b"b", 0)

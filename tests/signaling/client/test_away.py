@@ -4,8 +4,7 @@ import asyncio
 
 import pytest
 
-from signaling import client
-from signaling.client import Client
+from signaling.client import Client, pacing
 from tests.interop.process import free_port
 from tests.patience import until
 from tests.signaling.live import signaling
@@ -26,7 +25,7 @@ def told(capsys):
 
 
 async def test_why_there_is_no_connection_is_told_once_and_when_there_is_one(told, monkeypatch):
-    monkeypatch.setattr(client, "LONGEST_DELAY", 0.1)
+    monkeypatch.setattr(pacing, "LONGEST_DELAY", 0.1)
     port = free_port()
     one = Client(f"ws://127.0.0.1:{port}/ws")
     entering = asyncio.create_task(one.__aenter__())

@@ -2,8 +2,9 @@
 
 import json
 import secrets
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any, Protocol
 
 from msgspec import Raw
@@ -116,6 +117,21 @@ async def memory_world(*, webhooks: bool = False) -> AsyncIterator[World]:
         await broker.stop()
 
 
+Call = Callable[..., Coroutine[Any, Any, Any]]
+"""Runs a script for a node: its name and arguments, to its reply."""
+
+
+@contextmanager
+def instead(broker: RedisBroker, run: Call) -> Iterator[None]:
+    """Have a node run its scripts otherwise. :param run: is given the ``Call`` that was, first."""
+    link, real = broker._link, broker._link.call
+    link.call = partial(run, real)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        link.call = real  # type: ignore[method-assign]
+
+
 class Place(Protocol):
     """Where a broker finds Redis."""
 
@@ -149,6 +165,12 @@ async def redis_world(
     finally:
         await one.stop()
         await two.stop()
+
+
+async def quietly(broker: Any, name: str, room: str, capacity: int = 64) -> None:
+    """A session that is in a room without anybody's being told."""
+    await broker.open(SessionRecord(name, name.encode(), f"peer-{name}", name, Grant()))
+    assert await broker.join(name, room, NULL, capacity, quiet=True) == []
 
 
 async def begin(broker: Broker, name: str, *rooms: str, **grant: Any) -> None:

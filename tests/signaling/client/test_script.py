@@ -7,8 +7,17 @@ from typing import Any
 import pytest
 
 from signaling.client import Client, SignalingError
+from signaling.client.token import Token
 from tests.patience import PATIENCE, until
-from tests.signaling.scripted import Socket, begins, hears_nothing, is_replaced, serving, welcome
+from tests.signaling.scripted import (
+    Socket,
+    begins,
+    hears_nothing,
+    is_replaced,
+    serving,
+    takes_no_token,
+    welcome,
+)
 
 
 async def test_what_was_given_up_with_its_session_is_not_sent_in_the_next_one():
@@ -155,6 +164,31 @@ async def test_what_is_sent_in_a_new_session_waits_until_its_rooms_are_joined():
         go.set()
         assert await saying == "delivered"
         assert order == ["joined", "hello"]
+
+
+async def not_good() -> str:
+    """What an application's function gets."""
+    return "not good"
+
+
+@pytest.mark.parametrize(
+    ("token", "words"),
+    [
+        ("once good", "had taken before: give a function that gets fresh ones"),
+        (not_good, "did not take the token \\(4503\\)$"),
+    ],
+    ids=["a text", "a function"],
+)
+async def test_a_token_that_was_good_once_may_have_expired(token: Token, words: str):
+    """A session goes on without it; where that is lost, another one has to begin."""
+    async with (
+        serving(begins, takes_no_token) as address,
+        Client(address, token=token) as client,
+    ):
+        with pytest.raises(SignalingError, match=words) as refused:
+            async for _ in client.events():
+                pass
+        assert refused.value.code == "refused"
 
 
 async def test_a_hello_of_its_own_that_is_heard_late_does_not_end_it():
