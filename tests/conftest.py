@@ -71,16 +71,15 @@ def need_root_fixture():
     return need_root
 
 
-def pytest_configure() -> None:
-    """Put the garbage collector off until all tests are read: they stay."""
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Have the garbage collector look at what tests leave behind, not at them all each time."""
     gc.disable()
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_collection_finish() -> None:
-    """Let it look at what tests leave behind, and not at them all again each time."""
-    gc.freeze()
-    gc.enable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(wrapper=True)
