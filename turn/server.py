@@ -337,7 +337,7 @@ class TurnService:
         return figures_of(
             self.stats,
             {"userspace": self._routes.in_user_space(), "kernel": self._carried()},
-            self.stats.drops + self._plane.dropped(),
+            Counter(self.stats.drops) + self._plane.dropped(),
             allocations=len(self._engine.table),
             ports=self._ports.size,
             ports_free=self._ports.free,

@@ -3,8 +3,10 @@
 Every drop has a name, and that name is the counter's label, in user space and in the kernel.
 """
 
-from collections import Counter
 from enum import StrEnum
+from typing import TypeVar
+
+K = TypeVar("K")
 
 
 class DropReason(StrEnum):
@@ -40,6 +42,23 @@ class DropReason(StrEnum):
     """The kernel refused the packet: no route, too long, or its buffers are full."""
 
 
+class Tally(dict[K, int]):
+    """Counts by what is counted; 0 of what never was.
+
+    No ``Counter``: that one has a deletion of its own, so each ``+= 1`` looks ``__setitem__`` up
+    in Python's way, and takes three times as long.
+    """
+
+    __slots__ = ()
+
+    def __missing__(self, _: K) -> int:
+        return 0
+
+    def total(self) -> int:
+        """Of everything."""
+        return sum(self.values())
+
+
 class Stats:
     """The counters of one relay process. Only ever growing; gauges are asked of their owners."""
 
@@ -58,19 +77,19 @@ class Stats:
     )
 
     def __init__(self) -> None:
-        self.requests: Counter[tuple[str, str]] = Counter()
+        self.requests: Tally[tuple[str, str]] = Tally()
         """(method, transport) of each request."""
-        self.responses: Counter[tuple[str, int]] = Counter()
+        self.responses: Tally[tuple[str, int]] = Tally()
         """(method, code) of each reply; a success counts as code 200."""
-        self.auth: Counter[str] = Counter()
+        self.auth: Tally[str] = Tally()
         """Outcome of each authentication."""
-        self.allocations_created: Counter[tuple[str, str]] = Counter()
+        self.allocations_created: Tally[tuple[str, str]] = Tally()
         """(transport, family) of each allocation."""
-        self.allocations_closed: Counter[str] = Counter()
+        self.allocations_closed: Tally[str] = Tally()
         """Reason of each allocation's end."""
-        self.quota_rejections: Counter[str] = Counter()
+        self.quota_rejections: Tally[str] = Tally()
         """Quota that refused an allocation, a permission or a channel."""
-        self.drops: Counter[DropReason] = Counter()
+        self.drops: Tally[DropReason] = Tally()
         # Of routes that have ended; live routes count for themselves, so that the packet path
         # touches one object only. The sum of both is what is exported.
         self.sent_packets = 0

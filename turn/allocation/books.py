@@ -4,7 +4,6 @@ One relay process keeps its own; several that share a machine's addresses keep t
 and are each held to what all of them have given out (``turn.workers``).
 """
 
-from collections import Counter
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -63,24 +62,28 @@ class OwnBooks:
     """The books of a process that has no others beside it."""
 
     def __init__(self) -> None:
-        self._counts: Counter[Key] = Counter()
+        self._counts: dict[Key, int] = {}
 
     def take(self, amounts: Mapping[Key, int], most: Most = NO_LIMITS) -> str:
         """Take all, or nothing."""
         counts = self._counts
-        for key, amount in amounts.items():
-            if key[0] in most and counts.get(key, 0) + amount > most[key[0]]:
-                return key[0]
-        for key, amount in amounts.items():
-            counts[key] += amount
+        after = {key: counts.get(key, 0) + amount for key, amount in amounts.items()}
+        if most:
+            for key, amount in after.items():
+                if key[0] in most and amount > most[key[0]]:
+                    return key[0]
+        counts.update(after)
         return ""
 
     def give(self, amounts: Mapping[Key, int]) -> None:
         """Give back; what nobody has any more leaves nothing behind."""
+        counts = self._counts
         for key, amount in amounts.items():
-            self._counts[key] -= amount
-            if self._counts[key] <= 0:
-                del self._counts[key]
+            left = counts.get(key, 0) - amount
+            if left > 0:
+                counts[key] = left
+            else:
+                counts.pop(key, None)
 
     def has(self, key: Key) -> bool:
         """Whether there is anything of it."""

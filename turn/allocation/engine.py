@@ -13,7 +13,7 @@ from turn.allocation import mobility
 from turn.allocation.allocator import Allocator, CloseReason, Parts
 from turn.allocation.connections import Claimant, PeerStream
 from turn.allocation.elsewhere import Shown
-from turn.allocation.handlers import HANDLERS, known
+from turn.allocation.handlers import HANDLERS, KNOWN, known
 from turn.allocation.model import Allocation, Limits, Owner
 from turn.allocation.options import Options
 from turn.allocation.record import NO_JOURNAL
@@ -131,10 +131,13 @@ class Engine:
         self._allocator.revocations.check(proved.username, proved.user, request.now.wall)
 
     def _check_known(self, request: Request) -> None:
+        message = request.message
+        if not message.unknown_required(KNOWN):
+            return
         able = known(self._allocator, request)
         if self._authenticator.third_party is not None:
             able |= {registry.ACCESS_TOKEN.number}
-        unknown = request.message.unknown_required(able)
+        unknown = message.unknown_required(able)
         if unknown:
             raise unknown_attributes(unknown)
 
@@ -159,8 +162,9 @@ class Engine:
     def _challenge(self, request: Request) -> Reply:
         """Answer as every client begins; no refusal, and nothing to be raised for."""
         self._stats.auth["unauthorized"] += 1
-        error = self._authenticator.challenge(401, request.client.client, request.now)
-        return self._reject(request, error)
+        authenticator = self._authenticator
+        nonce = authenticator.fresh_nonce(request.client.client, request.now)
+        return self._reply(request, ERROR, nonce, 401, authenticator.first_challenge)
 
     def _authenticate(self, request: Request) -> Identity:
         authenticator, granted = self._authenticator, None
@@ -217,10 +221,15 @@ class Engine:
             self._tell("request_refused", partial(facts_of, request, error))
         error = self._elsewhere(request, error)
         attributes = ((registry.ERROR_CODE, (error.code, error.reason)), *error.attributes)
-        return self._reply(request, ERROR, attributes, error.code)
+        return self._reply(request, ERROR, attributes, error.code, error.written)
 
     def _reply(
-        self, request: Request, message_class: MessageClass, attributes: Attributes, code: int
+        self,
+        request: Request,
+        message_class: MessageClass,
+        attributes: Attributes,
+        code: int,
+        written: bytes = b"",
     ) -> Reply:
         message, identity = request.message, request.identity
         key, integrity = (None, NONE) if identity is None else (identity.key, identity.integrity)
@@ -233,6 +242,7 @@ class Engine:
             key=key,
             integrity=integrity,
             fingerprint=message.has(registry.FINGERPRINT),
+            written=written,
         )
         proved = identity is not None
         if proved and message_class == SUCCESS and self._allocator.journal is not NO_JOURNAL:

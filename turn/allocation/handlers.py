@@ -28,9 +28,10 @@ PARTICULAR = frozenset(
         registry.REQUESTED_ADDRESS_FAMILY,
         registry.ADDITIONAL_ADDRESS_FAMILY,
         registry.DONT_FRAGMENT,
+        registry.MOBILITY_TICKET,
     )
 )
-"""What an Allocate may say about the address that it asks for."""
+"""What an Allocate may say about the address that it asks for, or about what it is to be."""
 
 
 def binding(allocator: Allocator, request: Request) -> Attributes:
@@ -56,29 +57,39 @@ def allocate(allocator: Allocator, request: Request) -> Attributes | None:
     transport = message.get(registry.REQUESTED_TRANSPORT)
     if transport is None:
         raise StunError(400)
-    mobility.check_asked(request)
     if transport != UDP and not (transport == TCP and allocator.opener.tcp):
         raise StunError(442)
-    message.get(registry.LIFETIME)  # one that is malformed is found out before anything is taken
+    lifetime = message.get(registry.LIFETIME)  # here, for it may be malformed
     owner = request.owner
+    if transport == UDP and message.lacks(PARTICULAR):  # browsers ask for an address, that is all
+        family = _family(allocator, None)
+        relay = _open(allocator, request, owner, family)
+        return _begin(allocator, request, owner, [relay], lifetime)
+    mobility.check_asked(request)
     if transport == TCP:
-        return _begin(allocator, request, owner, _tcp_relay_for(allocator, request, owner))
+        return _begin(
+            allocator, request, owner, _tcp_relay_for(allocator, request, owner), lifetime
+        )
     if reservation.is_elsewhere(allocator, request):
-        begin = partial(_begin_on_fetched, allocator, request, owner)
+        begin = partial(_begin_on_fetched, allocator, request, owner, lifetime)
         reservation.fetch(allocator, request, owner, begin)
         return None
     relays, extra = _relays_for(allocator, request, owner)
-    return _begin(allocator, request, owner, relays, extra)
+    return _begin(allocator, request, owner, relays, lifetime, extra)
 
 
 def _begin_on_fetched(
-    allocator: Allocator, request: Request, owner: Owner, relays: list[Relay]
+    allocator: Allocator,
+    request: Request,
+    owner: Owner,
+    lifetime: int | None,
+    relays: list[Relay],
 ) -> Attributes:
     for relay in relays:
         _check_fragments(request, family_of(relay.address))
     allocator.revocations.check(owner.username, owner.user, request.now.wall)
     allocator.table.check_claim(request.client)
-    return _begin(allocator, request, owner, relays)
+    return _begin(allocator, request, owner, relays, lifetime)
 
 
 def _begin(
@@ -86,13 +97,16 @@ def _begin(
     request: Request,
     owner: Owner,
     relays: list[Relay],
+    lifetime: int | None,
     extra: Attributes = (),
 ) -> Attributes:
-    """Begin an allocation on these addresses, and say so."""
+    """Begin an allocation on these addresses, and say so.
+
+    :param lifetime: what the client asks for.
+    """
     now = request.now.monotonic
     allocation = allocator.create(request.client, owner, relays, request.send, now)
     # A client may not ask for less than the default (RFC 8656 §7.2, item "Lifetime").
-    lifetime = request.message.get(registry.LIFETIME)
     granted = _lifetime(allocator, request, allocation, lifetime)
     allocator.extend(allocation, now + granted)
     return (
@@ -120,8 +134,6 @@ def _relays_for(
 ) -> tuple[list[Relay], Attributes]:
     """What an Allocate asks to relay from, and what the reply says beside the addresses."""
     message = request.message
-    if message.lacks(PARTICULAR):  # browsers ask for an address, and that is all
-        return [_open(allocator, request, owner, _family(allocator, None))], ()
     token = message.get(registry.RESERVATION_TOKEN)
     even_port = message.get(registry.EVEN_PORT)
     wanted = message.get(registry.REQUESTED_ADDRESS_FAMILY)

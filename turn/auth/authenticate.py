@@ -6,9 +6,10 @@ from turn.auth.credentials import Credentials, PasswordAlgorithm
 from turn.auth.nonce import Feature, Nonces, has_password_algorithms
 from turn.auth.third_party import Grant, ThirdParty
 from turn.codec import registry
-from turn.codec.errors import StunError
+from turn.codec.errors import REASONS, StunError
 from turn.codec.integrity import NONE, WITH_SHA1, WITH_SHA256, Integrity, verify
-from turn.codec.message import Message
+from turn.codec.message import Message, write
+from turn.codec.registry import Attribute
 from turn.codec.values import Address, Algorithm
 
 
@@ -59,6 +60,13 @@ class Authenticator:
         if credentials.anonymous:
             features |= Feature.USERNAME_ANONYMITY
         self._nonces = Nonces(nonce_key, nonce_lifetime, features)
+        named = ((registry.THIRD_PARTY_AUTHORIZATION, third_party.name),) if third_party else ()
+        asked = ((registry.REALM, realm), (registry.PASSWORD_ALGORITHMS, self._offered), *named)
+        self._asked = write(asked, b"")
+        """What every challenge asks for, beside its nonce."""
+        code = write(((registry.ERROR_CODE, (401, REASONS[401])),), b"")
+        self.first_challenge = code + self._asked
+        """The attributes of the 401 that every client begins with, all but the nonce."""
 
     def authenticate(
         self,
@@ -99,19 +107,12 @@ class Authenticator:
         :param code: 401 or 438.
         :param why: for the operator.
         """
-        nonce = self._nonces.make(client.host, client.port, now.wall)
-        asked = self.third_party
-        named = ((registry.THIRD_PARTY_AUTHORIZATION, asked.name),) if asked else ()
-        return StunError(
-            code,
-            attributes=(
-                (registry.REALM, self._realm),
-                (registry.NONCE, nonce),
-                (registry.PASSWORD_ALGORITHMS, self._offered),
-                *named,
-            ),
-            why=why,
-        )
+        asked = self.fresh_nonce(client, now)
+        return StunError(code, attributes=asked, written=self._asked, why=why)
+
+    def fresh_nonce(self, client: Address, now: Now) -> tuple[tuple[Attribute[str], str]]:
+        """What ``first_challenge`` lacks: the one part that is another each time."""
+        return ((registry.NONCE, self._nonces.make(client.host, client.port, now.wall)),)
 
     def _username(self, message: Message) -> str | None:
         """The name that a message gives, or hides in a hash that we know.

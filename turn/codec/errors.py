@@ -32,14 +32,21 @@ class Malformed(Exception):
 class StunError(Exception):
     """A request fails with this error code.
 
-    ``attributes`` are further attributes of the error response, as ``message.build`` takes them.
+    ``attributes`` are further attributes of the error response, as ``message.build`` takes them,
+    and ``written`` others in front of them.
     ``why`` is for the operator, and never goes out.
     """
 
     def __init__(
-        self, code: int, *, attributes: tuple[tuple[Any, Any], ...] = (), why: str = ""
+        self,
+        code: int,
+        *,
+        attributes: tuple[tuple[Any, Any], ...] = (),
+        written: bytes = b"",
+        why: str = "",
     ) -> None:
         self.code = code
         self.reason = REASONS[code]
         self.attributes = attributes
+        self.written = written
         self.why = why

@@ -4,6 +4,7 @@ All three are computed over the message in front of them, whose header's length 
 them and nothing behind them.
 """
 
+import hashlib
 import hmac
 import zlib
 from enum import Enum
@@ -11,6 +12,9 @@ from functools import lru_cache
 from typing import Protocol
 
 FINGERPRINT_XOR = 0x5354554E
+INNER_PAD = bytes(byte ^ 0x36 for byte in range(256))
+OUTER_PAD = bytes(byte ^ 0x5C for byte in range(256))
+"""What each byte of a key becomes (RFC 2104 §2)."""
 
 
 class Integrity(Enum):
@@ -39,15 +43,24 @@ class Protected(Protocol):
 
 def digest(integrity: Integrity, key: bytes, data: bytes | bytearray) -> bytes:
     """The HMAC of a message up to its integrity attribute."""
-    mac = _begun(integrity.algorithm, key).copy()
-    mac.update(data)
+    inner, outer = _begun(integrity.algorithm, key)
+    message = inner.copy()
+    message.update(data)
+    mac = outer.copy()
+    mac.update(message.digest())
     return mac.digest()
 
 
-@lru_cache(maxsize=1024)  # the requests of one client, and their replies: 1.4 µs each, or 0.7
-def _begun(algorithm: str, key: bytes) -> hmac.HMAC:
-    """An HMAC with the key in it, and nothing else yet."""
-    return hmac.new(key, digestmod=algorithm)
+# The requests of one client, and their replies. ``hmac`` takes three times as long to copy its own.
+@lru_cache(maxsize=1024)
+def _begun(algorithm: str, key: bytes) -> "tuple[hashlib._Hash, hashlib._Hash]":
+    """The two hashes of an HMAC (RFC 2104 §2) with the key in them, and nothing else yet."""
+    block = hashlib.new(algorithm).block_size
+    if len(key) > block:
+        key = hashlib.new(algorithm, key).digest()
+    padded = key.ljust(block, b"\0")
+    inner, outer = padded.translate(INNER_PAD), padded.translate(OUTER_PAD)
+    return hashlib.new(algorithm, inner), hashlib.new(algorithm, outer)
 
 
 def verify(message: Protected, key: bytes) -> bool:
@@ -59,11 +72,13 @@ def verify(message: Protected, key: bytes) -> bool:
     raw, offset, integrity = message.raw, message.integrity_offset, message.integrity
     if integrity is NONE:
         return False
-    end = offset + 4 + integrity.size
-    if int.from_bytes(raw[offset + 2 : offset + 4]) != integrity.size:
+    start, end = offset + 4, offset + 4 + integrity.size
+    if int.from_bytes(raw[offset + 2 : start]) != integrity.size:
         return False
-    covered = raw[:2] + (end - 20).to_bytes(2) + raw[4:offset]
-    return hmac.compare_digest(digest(integrity, key, covered), raw[offset + 4 : end])
+    covered = raw[:offset]
+    if end != len(raw):  # something behind it, which the length that is covered does not count
+        covered = raw[:2] + (end - 20).to_bytes(2) + raw[4:offset]
+    return hmac.compare_digest(digest(integrity, key, covered), raw[start:end])
 
 
 def fingerprint_of(data: bytes | bytearray | memoryview) -> int:

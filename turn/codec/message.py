@@ -79,20 +79,33 @@ class Message:
         :raises Malformed: one is cut off, or the fingerprint is wrong or not the last.
         """
         raw, first, unpack_head = self.raw, self._first, ATTRIBUTE_HEAD.unpack_from
-        counting: frozenset[int] | None = None  # all of them
         offset, size = HEADER_BYTES, len(raw)
         while offset < size:
             number, length = unpack_head(raw, offset)
-            end = offset + 4 + length
+            if number in PROTECTION:
+                self._read_protection_untrusted(offset)
+                return
+            start = offset + 4
+            end = start + length
             if end > size:
                 raise Malformed("an attribute that is cut off")
-            if counting is None or number in counting:
-                if number in PROTECTION:
-                    counting = self._protect_untrusted(number, offset, length)
-                if number not in first:
-                    first[number] = raw[offset + 4 : end]
-                else:
-                    self._more.append((number, raw[offset + 4 : end]))
+            if number in first:
+                self._more.append((number, raw[start:end]))
+            else:
+                first[number] = raw[start:end]
+            offset = end + 3 & ~3
+
+    def _read_protection_untrusted(self, offset: int) -> None:
+        """Take in what counts from the first attribute of ``PROTECTION`` on."""
+        raw, counting = self.raw, PROTECTION
+        while offset < len(raw):
+            number, length = ATTRIBUTE_HEAD.unpack_from(raw, offset)
+            end = offset + 4 + length
+            if end > len(raw):
+                raise Malformed("an attribute that is cut off")
+            if number in counting:
+                self._first[number] = raw[offset + 4 : end]
+                counting = self._protect_untrusted(number, offset, length)
             offset = end + 3 & ~3
 
     def _protect_untrusted(self, number: int, offset: int, length: int) -> frozenset[int]:
@@ -169,22 +182,19 @@ def build(
     key: bytes | None = None,
     integrity: Integrity = NONE,
     fingerprint: bool = False,
+    written: bytes = b"",
 ) -> bytes:
     """Write a message.
 
     :param key: the key of the integrity attribute.
+    :param written: attributes in front of these, as ``write`` gives them.
     :raises ValueError: an integrity attribute without a key, or text beyond its limit.
     :raises struct.error: more than 65,535 bytes.
     """
     kind = _type_of(method, message_class)
-    parts: list[bytes] = []
-    for attribute, value in attributes:
-        encoded = attribute.encode(value, transaction_id)
-        size = len(encoded)
-        parts += ATTRIBUTE_HEAD.pack(attribute.number, size), encoded, PADDING[size & 3]
-    body = b"".join(parts)
+    body = written + write(attributes, transaction_id)
     # What protects a message covers a header that counts it already, and so does it go out.
-    protection = integrity.size + ATTRIBUTE_HEAD.size if integrity.size else 0
+    protection = integrity.size + ATTRIBUTE_HEAD.size if integrity is not NONE else 0
     message = HEADER.pack(kind, len(body) + protection, MAGIC_COOKIE, transaction_id) + body
     if protection:
         if key is None:
@@ -196,6 +206,16 @@ def build(
         message = message[:2] + length.to_bytes(2) + message[4:]
         message += FINGERPRINT_ATTRIBUTE.pack(FINGERPRINT, 4, fingerprint_of(message))
     return message
+
+
+def write(attributes: Attributes, transaction_id: bytes) -> bytes:
+    """Write attributes as they stand in a message. :raises ValueError: text beyond its limit."""
+    parts: list[bytes] = []
+    for attribute, value in attributes:
+        encoded = attribute.encode(value, transaction_id)
+        size = len(encoded)
+        parts += ATTRIBUTE_HEAD.pack(attribute.number, size), encoded, PADDING[size & 3]
+    return b"".join(parts)
 
 
 @lru_cache(maxsize=64)

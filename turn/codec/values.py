@@ -231,6 +231,11 @@ Failure = tuple[int, str]
 
 
 def _encode_error(value: Failure, _: bytes) -> bytes:
+    return _written_error(value)
+
+
+@lru_cache(maxsize=64)  # they are few
+def _written_error(value: Failure) -> bytes:
     code, reason = value
     return ERROR_HEAD.pack(0, code // 100, code % 100) + reason.encode()
 

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable
 
 from turn.codec.indication import data_indication_header, parse_send_indication
-from turn.codec.values import Address
+from turn.codec.values import IPV4, IPV6, Address
 from turn.relay.batch import LARGEST_DATAGRAM, Letter
 from turn.routes import ONE_PACKET, ClientRoutes, FiveTuple, Route, Send
 from turn.stats import DropReason, Stats
@@ -44,8 +44,8 @@ class Forwarder:
         self.room = self.view[HEADROOM : HEADROOM + LARGEST_DATAGRAM]
         """Where a peer's datagram is read to."""
         self.letters = {
-            family: Letter(family, self.buffer, HEADROOM)
-            for family in (socket.AF_INET, socket.AF_INET6)
+            IPV4: Letter(socket.AF_INET, self.buffer, HEADROOM),
+            IPV6: Letter(socket.AF_INET6, self.buffer, HEADROOM),
         }
 
     def client_to_peer(self, routes: ClientRoutes | None, message: memoryview, now: float) -> None:

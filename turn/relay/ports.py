@@ -57,7 +57,9 @@ class RelayPorts:
 
     def set_range(self, ports: tuple[int, int], public_of: Mapping[str, str]) -> None:
         """Open within this range, and tell clients these addresses, from now on."""
-        self._first, self._last = ports
+        first, last = ports
+        self._ports = {step: range(first + first % step, last + 1, step) for step in (1, 2)}
+        """Those of the range: all of them, and the even ones."""
         self._public_of = dict(public_of)
 
     def set_addresses(self, addresses: Mapping[Family, Sequence[str]]) -> None:
@@ -73,7 +75,7 @@ class RelayPorts:
     @property
     def size(self) -> int:
         """Ports of the range: what each address has."""
-        return self._last - self._first + 1
+        return len(self._ports[1])
 
     @property
     def free(self) -> int:
@@ -97,7 +99,7 @@ class RelayPorts:
         with ExitStack() as unused:
             second = unused.enter_context(_socket(family))
             for port in self._candidates(host, step=2):
-                if port < self._last and port + 1 not in self._used[host]:
+                if port + 1 in self._ports[1] and port + 1 not in self._used[host]:
                     first = unused.enter_context(_socket(family))
                     if _bind(first, host, port) and _bind(second, host, port + 1):
                         unused.pop_all()
@@ -148,18 +150,17 @@ class RelayPorts:
 
     def _candidates(self, host: str, step: int) -> Iterator[int]:
         """Ports that we do not use, in random order; at last every one of the range."""
-        used = self._used[host]
-        first = self._first + (self._first % step)
-        count = (self._last - first) // step + 1
-        if count <= 0 or max(len(used), self.in_use_at(host)) >= self.size:
+        used, ports = self._used[host], self._ports[step]
+        if not ports or max(len(used), self.in_use_at(host)) >= self.size:
             return
+        count = len(ports)
         for _ in range(RANDOM_TRIES):
-            port = first + step * self._random_below(count)
+            port = ports[self._random_below(count)]
             if port not in used:
                 yield port
         start = self._random_below(count)
-        for offset in range(count):
-            port = first + step * ((start + offset) % count)
+        for place in range(start, start + count):
+            port = ports[place % count]
             if port not in used:
                 yield port
 

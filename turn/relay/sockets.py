@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from turn.allocation.model import Gate
-from turn.codec.values import Address
+from turn.codec.values import Address, family_of
 from turn.relay.batch import address_of, receive_one
 from turn.relay.forward import Forwarder
 from turn.relay.icmp import forbid_fragments, next_error
@@ -38,13 +38,13 @@ class RelaySocket:
         self._sock = sock
         self._poller = poller
         self._forwarder = forwarder
-        self._letter = forwarder.letters[sock.family]
         self._on_close = on_close
         self._routes: ClientRoutes | None = None
         self._gate: Gate | None = None
         self._latest: Route | None = None
         """That of the last packet, and mostly of the next one."""
         self.address, self.public = ends
+        self._letter = forwarder.letters[family_of(self.address)]
         self.send: Send = sock.sendto
 
     def send_unfragmented(self, data: Buffer, peer: Address) -> None:

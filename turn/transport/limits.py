@@ -6,6 +6,7 @@ Memory is fixed whatever the number of sources: a table of cells that sources ar
 import secrets
 from array import array
 from collections import Counter
+from functools import lru_cache
 from ipaddress import IPv6Address
 from socket import inet_aton
 from typing import NamedTuple, Protocol, Self
@@ -14,6 +15,7 @@ CELLS = 1 << 18
 """2 MiB a limiter. Two sources share a cell with a chance of 1 in 262,144."""
 
 
+@lru_cache(maxsize=64)  # two limits ask of a source, one behind the other
 def network_of(host: str) -> int:
     """What counts as one source: an IPv4 address, or an IPv6 /64.
 
@@ -54,12 +56,13 @@ class ReplyLimit:
 
     def allow(self, host: str, now: float) -> bool:
         """Whether one more reply may go to ``host`` at the monotonic time ``now``."""
-        cell = hash((self._salt, network_of(host))) % CELLS
-        full = max(self._cells[cell], now) + self.cost
+        cells, cell = self._cells, hash((self._salt, network_of(host))) % CELLS
+        cost = self.cost
+        full = max(cells[cell], now) + cost
         # Half a reply of tolerance: the sum of many costs is not exact.
-        if full > now + 1.0 + self.cost / 2:
+        if full > now + 1.0 + cost / 2:
             return False
-        self._cells[cell] = full
+        cells[cell] = full
         return True
 
     def charge(self, host: str, now: float, seconds: float) -> None:

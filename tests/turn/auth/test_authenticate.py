@@ -1,5 +1,7 @@
 """The long-term mechanism in the RFC's order (RFC 8489 §9.2.4): which check speaks first."""
 
+from typing import Any
+
 import pytest
 
 from turn.auth.authenticate import Authenticator, Now
@@ -50,10 +52,20 @@ def authenticate(message, *, begins=True):
 
 
 def refusal(message, **kwargs):
-    """The code, and the realm and nonce that come with it."""
+    """The code, and what the reply asks for with it."""
     with pytest.raises(StunError) as refused:
         authenticate(message, **kwargs)
-    return refused.value.code, dict(refused.value.attributes)
+    error = refused.value
+    reply = parse_untrusted(
+        build(
+            Method.REFRESH, MessageClass.ERROR, bytes(12), error.attributes, written=error.written
+        )
+    )
+    challenge: dict[Any, Any] = {}
+    for each in (registry.REALM, registry.NONCE, registry.PASSWORD_ALGORITHMS):
+        if reply.has(each):
+            challenge[each] = reply.get(each)
+    return error.code, challenge
 
 
 @pytest.mark.parametrize("integrity", [Integrity.SHA1, Integrity.SHA256])

@@ -149,7 +149,7 @@ def test_time_limited_names_work_with_sha256_too(world):
 def test_anonymity_is_offered_where_every_name_can_be_found(users, secrets, anonymous):
     assert Credentials(REALM, users, secrets).anonymous is anonymous
     made = Authenticator(REALM, Credentials(REALM, users, secrets), b"key", 60)
-    nonce = made.challenge(401, Address("192.0.2.1", 1), World().now).attributes[1][1]
+    nonce = made.challenge(401, Address("192.0.2.1", 1), World().now).attributes[0][1]
     features = int.from_bytes(base64.b64decode(nonce[9:13]))
     assert bool(features & Feature.USERNAME_ANONYMITY) is anonymous
 

@@ -50,6 +50,14 @@ def test_right_key(protected):
     assert not verify(message, b"")
 
 
+@pytest.mark.parametrize("length", [0, 1, 16, 63, 64, 65, 200])
+@pytest.mark.parametrize("integrity", [Integrity.SHA1, Integrity.SHA256])
+def test_keys_of_any_length(integrity, length):
+    key = bytes(range(length))
+    for data in (b"", PLAIN, bytes(1000)):  # the same key again: one that was begun before
+        assert digest(integrity, key, data) == hmac.digest(key, data, integrity.algorithm)
+
+
 def test_no_integrity_attribute():
     assert not verify(parse_untrusted(PLAIN), KEY)
 
