@@ -5,8 +5,12 @@ import itertools
 import os
 import shutil
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
+
+from tests.interop.process import free_port
+from tests.shell import Ports, Shell
 
 SHOWN = "shown when all is over"
 """The property of a test (``record_property``) that is for whoever reads the run's output."""
@@ -57,6 +61,18 @@ def need_root(what: str) -> None:
         if IN_CI:
             pytest.fail(f"{what} needs root")
         pytest.skip(f"{what} needs root")
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    """Runs our command in a fresh folder."""
+    return Shell(tmp_path)
+
+
+@pytest.fixture
+def ports() -> Ports:
+    """Three free ports."""
+    return Ports(free_port(), free_port(), free_port())
 
 
 @pytest.fixture(name="need")

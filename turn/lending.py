@@ -15,6 +15,7 @@ from turn.allocation.connections import PeerStream as Far
 from turn.allocation.engine import Engine
 from turn.allocation.model import Allocation
 from turn.allocation.table import place_of
+from turn.auth.third_party import Grant
 from turn.bandwidth import ALL, Budget, Budgets, ByteBudget, Key, Pair, Twins
 from turn.codec.errors import StunError
 from turn.relay.tcp import PeerStream
@@ -63,6 +64,10 @@ class Lending:
             stream.abort()
             raise StunError(447) from None
         return Loan(sock, early, share_rates(allocation, self._books, time.monotonic()))
+
+    def grant_of(self, number: int) -> Grant | None:
+        """What protects the claim of a connection (``Engine.grant_of``)."""
+        return self._engine.grant_of(number)
 
     def expect(self) -> PeerStream:
         """A connection with a peer that is still to come (``borrow``)."""

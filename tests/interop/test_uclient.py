@@ -1,6 +1,5 @@
 """coturn's own test client against our relay, every packet also through Wireshark's dissector."""
 
-import base64
 import signal
 import subprocess
 import time
@@ -12,18 +11,17 @@ import pytest
 
 from tests.conftest import need, need_root
 from tests.interop import uclient
-from tests.interop.uclient import BY_THE_DIE, DICE, LINES, SECRET, Bench, all_came_back
+from tests.interop.uclient import (
+    BY_THE_DIE,
+    DICE,
+    LINES,
+    SECRET,
+    THIRD_PARTY,
+    Bench,
+    all_came_back,
+)
 from tests.patience import PATIENCE
 
-# The keys that the client has in it for its -J.
-TEST_KEYS = {
-    name: base64.b64encode(key).decode()
-    for name, key in {
-        "north": b"01234567890123456789012345678901",
-        "union": b"1234567890123456",
-        "oldempire": b"12345678901234567890123456789012",
-    }.items()
-}
 FILTERS = (
     (
         "_ws.malformed || stun.short_packet || stun.wrong_msglen || stun.long_attribute"
@@ -39,8 +37,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     with uclient.bench(
         tmp_path_factory.mktemp("relay"),
         tcp_allocations=True,
-        third_party_name="turn.example.org",
-        third_party_keys=TEST_KEYS,
+        **THIRD_PARTY,
     ) as bench:
         yield bench
 

@@ -5,18 +5,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.interop import uclient
-from tests.interop.uclient import all_came_back
+from tests.interop.uclient import THIRD_PARTY, all_came_back
 
 WANTED = (
     "udp", "udp-many", "udp-pair", "udp-pair-send", "udp-large", "tcp-pair", "tls", "tls-pair",
     "dtls-pair", "ipv6-pair", "ipv6-relay", "secret-tcp", "mobility", "mobility-tcp",
     "rfc6062-many", "rfc6062-tls", "rfc6062-ipv6", "rfc6062-mobility",
+    "rfc6062-third-party", "rfc6062-third-party-tls",
 )  # fmt: skip
 
 
 def test_every_message_comes_back_and_both_workers_serve(tmp_path: Path) -> None:
     most = [0.0, 0.0]
-    with uclient.bench(tmp_path, workers=2, tcp_allocations=True) as bench:
+    with uclient.bench(tmp_path, workers=2, tcp_allocations=True, **THIRD_PARTY) as bench:
         with ThreadPoolExecutor(1) as pool:
             running = pool.submit(bench.at_once, WANTED, 6)
             while not running.done():

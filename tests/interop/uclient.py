@@ -1,5 +1,6 @@
 """coturn's own test client: its command lines, and a relay with a peer to run them against."""
 
+import base64
 import re
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
@@ -80,6 +81,19 @@ is the family of each Refresh: it may ask for one that its allocation does not h
 relay refuses that as well). With -M over TLS it is how it leaves its old connection: one way in
 four frees it twice, and ends the new one with it."""
 DICE = 20
+
+THIRD_PARTY = {
+    "third_party_name": "turn.example.org",
+    "third_party_keys": {
+        name: base64.b64encode(key).decode()
+        for name, key in {
+            "north": b"01234567890123456789012345678901",
+            "union": b"1234567890123456",
+            "oldempire": b"12345678901234567890123456789012",
+        }.items()
+    },
+}
+"""Settings for -J: the keys that the client has in it."""
 
 
 def all_came_back(output: str) -> bool:

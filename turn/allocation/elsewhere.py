@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol
 from turn.allocation.connections import Claimant, PeerStream
 from turn.allocation.model import Owner, Relay
 from turn.allocation.record import Record
+from turn.auth.third_party import Grant
 from turn.codec.errors import StunError
 from turn.routes import FiveTuple, Transport
 
@@ -38,6 +39,10 @@ Lent = Callable[[PeerStream | int], None]
 of the reply."""
 
 
+Granted = Callable[[Grant | None], None]
+"""Told what a token gave to the holder of an allocation; None: it has none, or there is none."""
+
+
 class Tickets(Protocol):
     """The same for allocations that clients take along (RFC 8016)."""
 
@@ -59,6 +64,13 @@ class Streams(Protocol):
 
     def holds_connection(self, number: int) -> bool:
         """Whether one of the other workers made this CONNECTION-ID."""
+
+    def fetch_grant(self, number: int, host: str, done: Granted) -> None:
+        """Hear whose token's key protects the claim of a connection. ``done`` is called once.
+
+        :param host: the client's, which has proved nothing yet.
+        :raises StunError: 508, it waits for too many already.
+        """
 
     def borrow_connection(self, number: int, claimant: Claimant, done: Lent) -> None:
         """Have a connection lent. ``done`` is called once, and not at once.
@@ -102,6 +114,10 @@ class Nowhere:
     def holds_connection(self, number: int) -> bool:
         """Nobody did."""
         return False
+
+    def fetch_grant(self, number: int, host: str, done: Granted) -> None:
+        """There is none."""
+        done(None)
 
     def borrow_connection(self, number: int, claimant: Claimant, done: Lent) -> None:
         """There is nothing to borrow."""

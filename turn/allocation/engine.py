@@ -23,6 +23,7 @@ from turn.allocation.request import Outcome, Request, Waiting, unknown_attribute
 from turn.allocation.restore import Kept, restore
 from turn.auth.authenticate import Authenticator, Identity, Now
 from turn.auth.ephemeral import expiry_of
+from turn.auth.third_party import Grant
 from turn.bandwidth import Key
 from turn.codec import registry
 from turn.codec.errors import Malformed, StunError
@@ -39,7 +40,7 @@ REPEATABLE = frozenset({Method.CREATE_PERMISSION, Method.CHANNEL_BIND, Method.CO
 its success would not be true of."""
 # Here, because an enum's own lookup costs three times as much as a name's.
 REQUEST, SUCCESS, ERROR = MessageClass.REQUEST, MessageClass.SUCCESS, MessageClass.ERROR
-BINDING, ALLOCATE = Method.BINDING, Method.ALLOCATE
+BINDING, ALLOCATE, CONNECTION_BIND = Method.BINDING, Method.ALLOCATE, Method.CONNECTION_BIND
 AUTH_RESULTS = {400: "bad_request", 401: "unauthorized", 438: "stale_nonce"}
 
 
@@ -108,11 +109,9 @@ class Engine:
             kept = self._replies.get(request.client, message.raw, now)
             if kept is not None:
                 return Reply(kept, proved=True)
-        request.identity = self._authenticate(request)
-        if (clients := self._allocator.options.clients) is not None:
-            clients.check(request.client.client.host)
-        # Only now (RFC 8489 §6.3): a client discards a 420 that nothing protects (§9.2.5).
-        self._check_known(request)
+        if self._is_keyed_elsewhere(request):
+            return self._wait_for_key(request)
+        self._identify(request, self._grant_meant(request))
         if message.method == ALLOCATE:
             self._check_taken_in(request)
         try:
@@ -122,6 +121,14 @@ class Engine:
         if reply is not None and remembered and reply.waiting is None:
             self._replies.put(request.client, message.raw, reply.data, now)
         return reply
+
+    def _identify(self, request: Request, granted: Grant | None) -> None:
+        """Find out whose request it is, and see that it may be served. :raises StunError:"""
+        request.identity = self._authenticate(request, granted)
+        if (clients := self._allocator.options.clients) is not None:
+            clients.check(request.client.client.host)
+        # Only now (RFC 8489 §6.3): a client discards a 420 that nothing protects (§9.2.5).
+        self._check_known(request)
 
     def _check_taken_in(self, request: Request) -> None:
         """See that somebody may begin something here. :raises StunError: 508, 403."""
@@ -166,13 +173,9 @@ class Engine:
         nonce = authenticator.fresh_nonce(request.client.client, request.now)
         return self._reply(request, ERROR, nonce, 401, authenticator.first_challenge)
 
-    def _authenticate(self, request: Request) -> Identity:
-        authenticator, granted = self._authenticator, None
-        if authenticator.third_party is not None:
-            allocation = self._allocation_meant(request)
-            granted = allocation.grant if allocation else None
+    def _authenticate(self, request: Request, granted: Grant | None) -> Identity:
         try:
-            identity = authenticator.authenticate(
+            identity = self._authenticator.authenticate(
                 request.message,
                 request.client.client,
                 request.now,
@@ -185,16 +188,47 @@ class Engine:
         self._stats.auth["ok"] += 1
         return identity
 
-    def _allocation_meant(self, request: Request) -> Allocation | None:
-        """Whose token's key protects a request that brings none (RFC 7635 §9).
+    def _grant_meant(self, request: Request) -> Grant | None:
+        """What a token gave whose key protects a request that brings none (RFC 7635 §9).
 
         A ConnectionBind comes over a connection of its own, and names its allocation by what it
         asks for.
         """
-        if request.message.method == Method.CONNECTION_BIND:
-            number = request.message.get(registry.CONNECTION_ID)
-            return self._allocator.connections.allocation_of(number)
-        return self.table.get(request.client)
+        if self._authenticator.third_party is None:
+            return None
+        if request.message.method == CONNECTION_BIND:
+            return self.grant_of(request.message.get(registry.CONNECTION_ID))
+        allocation = self.table.get(request.client)
+        return allocation.grant if allocation else None
+
+    def _is_keyed_elsewhere(self, request: Request) -> bool:
+        """Whether another worker knows that key: the one that has the allocation."""
+        message, third_party = request.message, self._authenticator.third_party
+        if message.method != CONNECTION_BIND or third_party is None:
+            return False
+        number = message.get(registry.CONNECTION_ID)
+        return (
+            number is not None
+            and request.client.transport.is_stream
+            and not message.has(registry.ACCESS_TOKEN)
+            and third_party.knows(message.get(registry.USERNAME))
+            and self._allocator.elsewhere.holds_connection(number)
+        )
+
+    def _wait_for_key(self, request: Request) -> Reply:
+        def go_on(granted: Grant | None) -> None:
+            try:
+                self._identify(request, granted)
+                HANDLERS[CONNECTION_BIND](self._allocator, request)  # it answers later, too
+            except StunError as error:
+                request.answer(error)
+            except Malformed:
+                request.answer(StunError(400))
+
+        number = request.message.get(registry.CONNECTION_ID) or 0
+        request.waiting = Waiting()
+        self._allocator.elsewhere.fetch_grant(number, request.client.client.host, go_on)
+        return Reply(b"", True, waiting=request.waiting)
 
     def _succeed(self, request: Request) -> Reply | None:
         attributes = HANDLERS[request.message.method](self._allocator, request)
@@ -329,6 +363,11 @@ class Engine:
         if (clients := self._allocator.options.clients) is not None:
             clients.check(claimant.host)
         return self._allocator.connections.lend(number, claimant, far)
+
+    def grant_of(self, number: int | None) -> Grant | None:
+        """What a token gave to the holder of a connection with a peer; None: nothing."""
+        allocation = self._allocator.connections.allocation_of(number)
+        return allocation.grant if allocation else None
 
     def restore_route(self, client: FiveTuple, peer: Address, now: float) -> None:
         """Write the route of indications again, if the client still has the permission."""

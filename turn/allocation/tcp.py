@@ -60,7 +60,7 @@ def connection_bind(allocator: Allocator, request: Request) -> Attributes | None
     claimant = Claimant(request.owner, request.client.client.host)
     if allocator.elsewhere.holds_connection(number):
         allocator.elsewhere.borrow_connection(number, claimant, partial(_lent, request))
-        request.waiting = Waiting()
+        request.waiting = request.waiting or Waiting()
         return None
     request.stream = allocator.connections.claim(number, claimant)
     return ()

@@ -59,6 +59,10 @@ class ThirdParty:
         self.name = name
         self._keys = {kid: AESGCM(key) for kid, key in keys.items()}
 
+    def knows(self, kid: str | None) -> bool:
+        """Whether it is the name of one of them."""
+        return kid in self._keys
+
     def open(self, kid: str, token: bytes, wall: float) -> Grant | None:
         """What a token gives; None: it is not for us, or its time is over or yet to come."""
         box = self._keys.get(kid)

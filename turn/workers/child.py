@@ -30,6 +30,7 @@ from turn.server import TurnService
 from turn.workers.answers import Answers, Events
 from turn.workers.books import SharedBooks, SharedPlaces
 from turn.workers.frozen import thawed
+from turn.workers.keys import Keys
 from turn.workers.ledger import Ledger
 from turn.workers.link import Link
 from turn.workers.loans import Borrower, Lender
@@ -38,6 +39,7 @@ from turn.workers.messages import (
     STEP,
     TO_WORKER,
     Addresses,
+    AskKey,
     Borrow,
     Claim,
     Claimed,
@@ -50,6 +52,7 @@ from turn.workers.messages import (
     Follow,
     Gone,
     Inspect,
+    Key,
     Lent,
     Level,
     List,
@@ -74,6 +77,8 @@ from turn.workers.sockets import Handed
 
 log = structlog.get_logger("turn")
 
+RELOAD_AGAIN = 1.0
+"""Seconds."""
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -97,6 +102,8 @@ class Child:
         self._answers: Answers
         self._lender: Lender
         self._service: TurnService | None = None
+        self._again: asyncio.TimerHandle | None = None
+        """Until settings are tried that could not be used."""
         self._tasks: set[asyncio.Task[None]] = set()
         self.failure: BaseException | None = None
 
@@ -162,7 +169,7 @@ class Child:
                 self._let_go(service, message)
             case Taken():
                 self._taken(service, message, descriptors)
-            case Follow() | Borrow() | Lent() | Recall() | Ended() | Died():
+            case Follow() | AskKey() | Key() | Borrow() | Lent() | Recall() | Ended() | Died():
                 self._lend(service, message, descriptors)
             case Lost():
                 service.handover.worker_gone()
@@ -182,6 +189,10 @@ class Child:
                 who = FiveTuple(transport, Address(*client), Address(*server))
                 for sock in as_sockets(descriptors):  # none: the other end has ended with it
                     self._spawn(service.take_over(sock, who))
+            case AskKey(number, asking, connection=connection):
+                self._link.send(Key(number, asking, service.lending.grant_of(connection)))
+            case Key(number, grant=grant):
+                self._others.keys.answered(number, grant)
             case Borrow():
                 lender.asked(message)
             case Lent():
@@ -193,6 +204,7 @@ class Child:
             case Died(worker):
                 lender.worker_gone(worker)
                 borrower.worker_gone(worker)
+                self._others.keys.worker_gone(worker)
 
     # Beginning ------------------------------------------------------------------------------
 
@@ -204,7 +216,8 @@ class Child:
         self._addresses = setup.addresses
         numbers, send = itertools.count(setup.first_number), self._link.send
         borrower = Borrower(setup.worker, setup.workers, numbers, send, self._spawn)
-        self._others = Others(setup.worker, setup.workers, books, numbers, send, borrower)
+        keys = Keys(setup.worker, numbers, send)
+        self._others = Others(setup.worker, setup.workers, books, numbers, send, borrower, keys)
         self._common = Common(
             setup.key,
             books,
@@ -252,9 +265,18 @@ class Child:
     # Going on -------------------------------------------------------------------------------
 
     def _reload(self, service: TurnService, settings: bytes) -> None:
-        with thawed(settings) as (turn, logs):
-            set_up(logs, self._watcher)
-            service.reload(turn)
+        """Go on with other settings, as all do; where that cannot be, as soon as it can."""
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+        try:
+            with thawed(settings) as (turn, logs):
+                set_up(logs, self._watcher)
+                service.reload(turn)
+        except (OSError, StartError) as error:  # the pool has tried them: no descriptors are left
+            log.error("this worker has the settings of before; trying again", reason=str(error))
+            loop = asyncio.get_running_loop()
+            self._again = loop.call_later(RELOAD_AGAIN, self._reload, service, settings)
 
     async def _drain(self, service: TurnService, seconds: float) -> None:
         await service.drain(seconds)

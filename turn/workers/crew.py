@@ -19,6 +19,7 @@ from turn.workers.ledger import Ledger
 from turn.workers.memory import Memory
 from turn.workers.messages import (
     Addresses,
+    AskKey,
     Borrow,
     Claim,
     Claimed,
@@ -26,6 +27,7 @@ from turn.workers.messages import (
     Ended,
     Follow,
     Gone,
+    Key,
     Lent,
     Lost,
     Recall,
@@ -225,18 +227,13 @@ class Crew:
             case Gone(workers=numbers):
                 for number in numbers:
                     self._send(number, message)
-            case Claim(number, asking, holding):
-                if not self._send(holding, message):
-                    self._send(asking, Claimed(number, asking))
-            case Take(number=number, asking=asking, holding=holding):
-                if not self._send(holding, message):
-                    self._send(asking, Taken(number, asking, 400))
-            case Borrow(number, asking, holding):
-                if not self._send(holding, message):
-                    self._send(asking, Lent(number, asking, holding, 400))
+            case Claim() | Take() | AskKey() | Borrow():
+                if not self._send(message.holding, message):
+                    self._send(message.asking, _from_nobody(message))
             case (
                 Claimed(asking=number) | Taken(asking=number) | Lent(asking=number)
                 | Recall(asking=number) | Ended(holding=number) | Follow(holding=number)
+                | Key(asking=number)
             ):  # fmt: skip
                 self._send(number, message, descriptors)
         for descriptor in descriptors:
@@ -248,3 +245,17 @@ class Crew:
         if serves:
             self.workers[number].send(message, list(descriptors))
         return serves
+
+
+def _from_nobody(question: Claim | Take | AskKey | Borrow) -> Struct:
+    """The answer where the worker that is asked is not there."""
+    number, asking = question.number, question.asking
+    match question:
+        case Claim():
+            return Claimed(number, asking)
+        case Take():
+            return Taken(number, asking, 400)
+        case AskKey():
+            return Key(number, asking, None)
+        case Borrow():
+            return Lent(number, asking, question.holding, 400)

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from turn.admin.relay import AllocationDetails, AllocationEntry
 from turn.allocation.record import Record
+from turn.auth.third_party import Grant
 from turn.lending import Bucket
 from turn.routes import Transport
 
@@ -284,6 +285,23 @@ class Follow(Struct, tag=True, frozen=True):
     server: tuple[str, int]
 
 
+class AskKey(Struct, tag=True, frozen=True):
+    """A client of ``asking`` shows a CONNECTION-ID that ``holding`` made, and no token."""
+
+    number: int
+    asking: int
+    holding: int
+    connection: int
+
+
+class Key(Struct, tag=True, frozen=True):
+    """The answer: what a token gave to the holder of that connection's allocation."""
+
+    number: int
+    asking: int
+    grant: Grant | None
+
+
 class Borrow(Struct, tag=True, frozen=True):
     """A client of ``asking`` shows a CONNECTION-ID that ``holding`` made (RFC 6062 §5.4)."""
 
@@ -332,11 +350,11 @@ Answer = Snapshot | Listed | Inspected | Done
 ToWorker = (
     Setup | Socket | Start | Addresses | Reload | Drain | Resume | Stop | Report | List | Inspect
     | End | Revoke | Watch | Level | Lost | Died | Gone | Claim | Claimed | Take | Taken
-    | Follow | Borrow | Lent | Recall | Ended
+    | Follow | AskKey | Key | Borrow | Lent | Recall | Ended
 )  # fmt: skip
 FromWorker = (
     Started | Failed | Drained | Told | Answer | Gone | Claim | Claimed | Take | Taken
-    | Follow | Borrow | Lent | Recall | Ended
+    | Follow | AskKey | Key | Borrow | Lent | Recall | Ended
 )  # fmt: skip
 TO_WORKER = msgspec.msgpack.Decoder(ToWorker)
 FROM_WORKER = msgspec.msgpack.Decoder(FromWorker)

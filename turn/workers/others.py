@@ -7,12 +7,13 @@ from itertools import chain
 
 from turn.allocation.books import Books
 from turn.allocation.connections import Claimant
-from turn.allocation.elsewhere import Arrived, Fetched, Lent, Moved, Shown
+from turn.allocation.elsewhere import Arrived, Fetched, Granted, Lent, Moved, Shown
 from turn.allocation.model import Owner, Relay
 from turn.allocation.record import Record
 from turn.bandwidth import ALL, Key
 from turn.codec.values import Address
 from turn.routes import FiveTuple
+from turn.workers.keys import Keys
 from turn.workers.loans import Borrower, Send
 from turn.workers.messages import Claim, Take
 
@@ -36,6 +37,7 @@ class Others:
         numbers: Iterator[int],
         send: Send,
         borrower: Borrower,
+        keys: Keys,
     ) -> None:
         """Prepare to ask.
 
@@ -48,6 +50,7 @@ class Others:
         self._send = send
         self._numbers = numbers
         self.borrower = borrower
+        self.keys = keys
         self._moving: dict[int, tuple[Arrived, Key, asyncio.TimerHandle]] = {}
         self._waiting: dict[int, tuple[Fetched, Key, asyncio.TimerHandle]] = {}
 
@@ -145,6 +148,10 @@ class Others:
     def holds_connection(self, number: int) -> bool:
         """Whether one of them made this CONNECTION-ID."""
         return self.borrower.holds(number)
+
+    def fetch_grant(self, number: int, host: str, done: Granted) -> None:
+        """Hear whose token's key protects the claim of one. :raises StunError: 508."""
+        self.keys.ask(number, host, done)
 
     def borrow_connection(self, number: int, claimant: Claimant, done: Lent) -> None:
         """Have a connection lent. :raises StunError: 508."""

@@ -17,6 +17,7 @@ from turn.workers.figures import Tally
 from turn.workers.link import Link
 from turn.workers.messages import (
     FROM_WORKER,
+    AskKey,
     Borrow,
     Claim,
     Claimed,
@@ -27,6 +28,7 @@ from turn.workers.messages import (
     Follow,
     Gone,
     Inspected,
+    Key,
     Lent,
     Listed,
     Place,
@@ -190,7 +192,7 @@ class Worker:
                 self._told(self.number, kind, facts, lost)
             case (
                 Gone() | Claim() | Claimed() | Take() | Taken() | Follow()
-                | Borrow() | Lent() | Recall() | Ended()
+                | AskKey() | Key() | Borrow() | Lent() | Recall() | Ended()
             ):  # fmt: skip
                 self._pass_on(self, message, descriptors)
                 return

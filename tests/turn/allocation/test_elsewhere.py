@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from tests.turn.world import PEER, FakeStream, World, code_of
+from tests.turn.auth.test_third_party import HELD, THIRD_PARTY, Holder, seal
+from tests.turn.world import PEER, FakeStream, FakeTcpRelay, World, code_of
 from turn.allocation.books import OwnBooks
 from turn.allocation.connections import Claimant
 from turn.allocation.elsewhere import NOWHERE, Moved, Shown
@@ -74,6 +75,9 @@ class There:
     def holds_connection(self, number):
         return number in self.world.engine._allocator.connections._by_number
 
+    def fetch_grant(self, number, host, done):
+        self.waiting.append(lambda: done(self.world.engine.grant_of(number)))
+
     def borrow_connection(self, number, claimant, done):
         def answer():
             try:
@@ -89,12 +93,12 @@ class There:
             self.waiting.pop(0)()
 
 
-def two_worlds(**limits):
+def two_worlds(third_party=None, **limits):
     """Two workers with the same books; the second one asks the first."""
     there, books = There(), OwnBooks()
-    given = Limits(**limits)
-    there.world = World(given, options=MOBILE, books=books)
-    return there, World(given, options=MOBILE, books=books, elsewhere=there)
+    given, both = Limits(**limits), {"options": MOBILE, "third_party": third_party}
+    there.world = World(given, books=books, **both)
+    return there, World(given, books=books, elsewhere=there, **both)
 
 
 def at(world, host="192.0.2.7", username="alice", password="pw"):
@@ -290,8 +294,12 @@ class TestConnections:
     def bind(self, there, here, number, username="alice", password="pw"):
         """Claim it here; gives the reply, and what the connection carries after it."""
         client = here.client(username, password, transport=Transport.TCP)
+        return self.claim(there, here, client, number)
+
+    def claim(self, there, here, client, *attributes):
+        """The same of a client."""
         client.nonce = client.once(Method.REFRESH).get(registry.NONCE)
-        data = client.encode(Method.CONNECTION_BIND, number)
+        data = client.encode(Method.CONNECTION_BIND, *attributes)
         reply = here.engine.handle(memoryview(data), client.five_tuple, client.send, here.now)
         arrived: list[tuple[bytes, object]] = []
         reply.waiting.tell(lambda *what: arrived.append(what))
@@ -326,6 +334,22 @@ class TestConnections:
         assert self.bind(there, here, number, "bob", "pw2") == (441, None)
         assert self.bind(there, here, number) == (0, stream)
         assert self.bind(there, here, number) == (400, None)
+
+    @pytest.mark.parametrize(("key", "code"), [(HELD, 0), (b"another key", 401)])
+    def test_it_is_claimed_with_the_key_of_a_token_that_was_shown_there(self, key, code):
+        """RFC 7635: the token comes with Allocate and Refresh, which came to the other worker."""
+        there, here = two_worlds(THIRD_PARTY)
+        there.world.opener.tcp = True
+        holder = Holder(there.world, seal(), transport=Transport.TCP)
+        holder.request(Method.ALLOCATE, (registry.REQUESTED_TRANSPORT, 6))
+        holder.raw(holder.encode(Method.CONNECT, (registry.XOR_PEER_ADDRESS, PEER)))
+        stream, relay = FakeStream(), holder.relay
+        assert isinstance(relay, FakeTcpRelay)
+        relay.dialled.pop()[1](stream, there.world.monotonic)
+        number = parse_untrusted(holder.received.pop()).get(registry.CONNECTION_ID)
+        data = Holder(here, None, key, Transport.TCP)
+        found = self.claim(there, here, data, (registry.CONNECTION_ID, number))
+        assert found == (code, None if code else stream)
 
     def test_it_waits_half_a_minute(self):
         there, here = two_worlds()

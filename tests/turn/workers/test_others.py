@@ -14,6 +14,7 @@ from turn.bandwidth import ALL
 from turn.codec.values import Address
 from turn.routes import Transport
 from turn.workers.books import SharedBooks
+from turn.workers.keys import Keys
 from turn.workers.ledger import Ledger
 from turn.workers.loans import Borrower
 from turn.workers.memory import Memory
@@ -33,7 +34,7 @@ async def test_a_user_asks_for_so_much_at_once_and_no_more(what: str) -> None:
         sent.append(message)
 
     borrower = Borrower(0, 2, count(), send, lambda _: None)
-    others = Others(0, 2, books, count(), send, borrower)
+    others = Others(0, 2, books, count(), send, borrower, Keys(0, count(), send))
     said: list[object] = []
 
     def ask(owner: Owner) -> None:
@@ -72,7 +73,8 @@ async def test_an_allocation_that_has_lost_its_sockets_is_over() -> None:
 
     said: list[object] = []
     borrower = Borrower(1, 2, count(), lambda *_: None, lambda _: None)
-    others = Others(1, 2, books[1], count(7), lambda *_: None, borrower)
+    keys = Keys(1, count(), lambda *_: None)
+    others = Others(1, 2, books[1], count(7), lambda *_: None, borrower, keys)
     others.fetch_allocation(
         Shown(b"00" + bytes(30), ALICE, "192.0.2.7", Transport.UDP), said.append
     )
