@@ -14,6 +14,7 @@ from config.certificate import self_signed
 from tests.interop.process import free_port
 from tests.patience import PATIENCE, until
 from tests.turn.live import Client, port_of, relay
+from tests.turn.peers import udp_peer
 from tests.turn.secure import DtlsClient
 from turn.codec import registry
 from turn.codec.message import parse_untrusted
@@ -60,14 +61,27 @@ def first_flight(client):
     return hello
 
 
+async def prove_address(client):
+    """Say hello, and return the cookie; gives that second hello (RFC 6347 §4.2.1)."""
+    await Client.send(client, first_flight(client))
+    client.connection.bio_write(await Client.receive(client))
+    hello = first_flight(client)
+    await Client.send(client, hello)
+    return hello
+
+
+def begin_anew(client):
+    """Forget the session, on the same port."""
+    client.connection = SSL.Connection(SSL.Context(SSL.DTLS_CLIENT_METHOD), None)
+    client.connection.set_connect_state()
+
+
 async def test_a_whole_relay_over_dtls(clients, dtls):
     loop = asyncio.get_running_loop()
     async with relay(**dtls) as service:
         client = await (await clients(service)).shake()
         await client.allocate()
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
-            peer.bind(("127.0.0.1", 0))
-            peer.setblocking(False)
+        with udp_peer() as peer:
             await client.request(
                 Method.CHANNEL_BIND,
                 (registry.CHANNEL_NUMBER, 0x4000),
@@ -287,8 +301,7 @@ async def test_a_client_that_begins_anew_on_its_port_is_let_in(clients, dtls):
         await client.allocate()
         again = DtlsClient()
         again.sock, again._framer = client.sock, None
-        again.connection = SSL.Connection(SSL.Context(SSL.DTLS_CLIENT_METHOD), None)
-        again.connection.set_connect_state()
+        begin_anew(again)
         await again.shake()
         await again.allocate()
         assert len(sessions_of(service)) == 1
@@ -297,15 +310,12 @@ async def test_a_client_that_begins_anew_on_its_port_is_let_in(clients, dtls):
 async def test_a_client_that_gives_up_in_the_middle_may_begin_anew_on_its_port(clients, dtls):
     async with relay(**dtls) as service:
         client = await clients(service)
-        await Client.send(client, first_flight(client))
-        client.connection.bio_write(await Client.receive(client))
-        await Client.send(client, first_flight(client))
+        await prove_address(client)
         with suppress(TimeoutError):
             while await Client.receive(client, 0.1):
                 pass  # nobody is there any more to hear of it
         assert len(sessions_of(service)) == 1
-        client.connection = SSL.Connection(SSL.Context(SSL.DTLS_CLIENT_METHOD), None)
-        client.connection.set_connect_state()
+        begin_anew(client)
         await asyncio.wait_for(client.shake(), PATIENCE)
         await client.allocate()
         assert len(sessions_of(service)) == 1
@@ -315,10 +325,7 @@ async def test_a_hello_that_comes_twice_ends_no_session(clients, dtls):
     """Networks do that, and whoever has recorded it can: its cookie is good for a while."""
     async with relay(**dtls) as service:
         client = await clients(service)
-        await Client.send(client, first_flight(client))
-        client.connection.bio_write(await Client.receive(client))
-        hello = first_flight(client)
-        await Client.send(client, hello)
+        hello = await prove_address(client)
         await client.shake()
         await client.allocate()
         (session,) = sessions_of(service)._sessions.values()
@@ -342,9 +349,7 @@ async def test_a_forged_hello_ends_no_session(clients, dtls):
 async def test_a_handshake_that_stalls_and_a_session_without_a_purpose_end(clients, dtls):
     async with relay(**dtls, first_request_timeout=60) as service:
         client = await clients(service)
-        await Client.send(client, first_flight(client))
-        client.connection.bio_write(await Client.receive(client))
-        await Client.send(client, first_flight(client))
+        await prove_address(client)
         await until(lambda: len(sessions_of(service)) == 1)
         sessions_of(service).tick()
         (session,) = sessions_of(service)._sessions.values()

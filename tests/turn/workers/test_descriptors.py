@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from config.section import StartError
 from tests.descriptors import none_left
-from tests.patience import until
+from tests.patience import PATIENCE, until
 from tests.turn.live import UDP
 from tests.turn.peers import listening
 from tests.turn.workers import calls
@@ -100,8 +101,27 @@ class TestAtAWorker:
         assert stage.pool.pids == pids
         assert await refresh(control) == 0
 
+    async def test_settings_that_cannot_be_used_yet_are_used_as_soon_as_they_can_be(self, stage):
+        """The certificate is among them, which only a file can bring."""
+        stage.reload()
+        bob = await calls.at(stage, 1, "bob")
+        with none_left(stage.pool.pids[1]):
+            stage.reload(users={"carol": "pw"})
+            stage.reload(users={"bob": "pw"})
+            assert await allocate(bob) == 401
+            stage.reload(users={"alice": "pw", "bob": "pw"})
+        deadline = asyncio.get_running_loop().time() + PATIENCE
+        while await allocate(bob) and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 - it is asked as clients ask
+            await asyncio.sleep(0.1)
+        assert await refresh(bob, 0) == 0
+
 
 class TestAtThePool:
+    async def test_settings_are_refused_that_cannot_be_tried(self, stage):
+        stage.reload()
+        with none_left(), pytest.raises(StartError, match="Too many open files"):
+            stage.reload(users={"bob": "pw"})
+
     async def test_what_one_worker_hands_another_is_refused(self, stage):
         stage.reload()
         one, two, at_two = await pair_at_each(stage)
