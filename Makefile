@@ -8,6 +8,9 @@ PURE   := turn/codec/*,turn/auth/*,turn/allocation/*,turn/routes.py,turn/bandwid
 KERNEL_OBJECTS := turn/kernel
 MULTIARCH = $(shell gcc -print-multiarch 2>/dev/null)
 
+# Hundreds of processes are started; none should compile everything anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help serve test check bench bench-frames bench-restarts bench-workers bench-signaling kernel protocol docs format clean
 
 help:

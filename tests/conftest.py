@@ -1,5 +1,6 @@
 """What every test may need: real programs, or a clear word that one is missing."""
 
+import gc
 import itertools
 import os
 import shutil
@@ -84,6 +85,17 @@ def need_fixture():
 def need_root_fixture():
     """The function ``need_root``."""
     return need_root
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Have the garbage collector look at what tests leave behind, not at them all each time."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(wrapper=True)
