@@ -1,7 +1,9 @@
 """A process that may open no more files: what comes to it is refused, and nobody else notices."""
 
 import asyncio
+import resource
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -14,11 +16,17 @@ from tests.turn.workers import calls
 from tests.turn.workers.live import allocate, code_of, permit, refresh, say, together
 from turn.codec import registry
 from turn.codec.registry import Method
+from turn.workers import answers
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 EVEN_PORT = (registry.EVEN_PORT, True)
 TICKET = (registry.MOBILITY_TICKET, b"")
+
+
+def listed():
+    """The open files of this process, where the kernel does not count them."""
+    return Path("/proc/self/fd").iterdir()
 
 
 def opened(pid):
@@ -100,6 +108,22 @@ class TestAtAWorker:
             await show(after, ticket)
         assert stage.pool.pids == pids
         assert await refresh(control) == 0
+
+    @pytest.mark.parametrize("kernel", ["tells", "does not tell"])
+    async def test_operators_see_how_many_are_left(self, stage, monkeypatch, kernel):
+        """A process that may open none cannot list its own either."""
+        if kernel == "does not tell":  # before Linux 6.2
+            monkeypatch.setattr(answers, "FDS", Mock(stat=lambda: Mock(st_size=0), iterdir=listed))
+            assert answers.open_fds() == len(list(listed()))
+            with none_left():
+                assert answers.open_fds() == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            return
+        stage.reload()
+        pid = stage.pool.pids[1]
+        with none_left(pid):
+            samples, soft = await stage.samples(), resource.prlimit(pid, resource.RLIMIT_NOFILE)[0]
+        assert samples["icebroker_turn_worker_max_fds", "1"] == soft
+        assert samples["icebroker_turn_worker_open_fds", "1"] >= soft
 
     async def test_settings_that_cannot_be_used_yet_are_used_as_soon_as_they_can_be(self, stage):
         """The certificate is among them, which only a file can bring."""
