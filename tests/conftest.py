@@ -1,11 +1,16 @@
 """What every test may need: real programs, or a clear word that one is missing."""
 
+import gc
 import itertools
 import os
 import shutil
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
+
+from tests.interop.process import free_port
+from tests.shell import Ports, Shell
 
 SHOWN = "shown when all is over"
 """The property of a test (``record_property``) that is for whoever reads the run's output."""
@@ -58,6 +63,18 @@ def need_root(what: str) -> None:
         pytest.skip(f"{what} needs root")
 
 
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    """Runs our command in a fresh folder."""
+    return Shell(tmp_path)
+
+
+@pytest.fixture
+def ports() -> Ports:
+    """Three free ports."""
+    return Ports(free_port(), free_port(), free_port())
+
+
 @pytest.fixture(name="need")
 def need_fixture():
     """The function ``need``."""
@@ -68,6 +85,17 @@ def need_fixture():
 def need_root_fixture():
     """The function ``need_root``."""
     return need_root
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Have the garbage collector look at what tests leave behind, not at them all each time."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(wrapper=True)

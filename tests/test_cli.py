@@ -10,7 +10,6 @@ import ssl
 import time
 import urllib.error
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -23,18 +22,6 @@ from tests.shell import NO_DRAIN, Done, Ports, Shell, answers, get
 
 SECRET = "the relay's secret, of this test"
 TOKEN_SECRET = "the short one of tokens"  # shorter than PyJWT likes it, long enough for us
-
-
-@pytest.fixture
-def shell(tmp_path: Path) -> Shell:
-    """A fresh folder."""
-    return Shell(tmp_path)
-
-
-@pytest.fixture
-def ports() -> Ports:
-    """Three free ports."""
-    return Ports(free_port(), free_port(), free_port())
 
 
 # What needs no configuration -----------------------------------------------------------------

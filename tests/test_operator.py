@@ -8,21 +8,11 @@ from typing import Any
 
 import pytest
 
-from tests.interop.process import free_port, samples
+from tests.interop.process import samples
 from tests.patience import PATIENCE
-from tests.shell import NO_DRAIN, Ports, Service, Shell, get
+from tests.shell import NO_DRAIN, Ports, Service, get
 
 TOKEN = "the operator's token of the tests"
-
-
-@pytest.fixture
-def shell(tmp_path) -> Shell:
-    return Shell(tmp_path)
-
-
-@pytest.fixture
-def ports() -> Ports:
-    return Ports(free_port(), free_port(), free_port())
 
 
 def ask(base: str, path: str, token: str, method: str = "GET", body: Any = None) -> Any:

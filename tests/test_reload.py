@@ -11,21 +11,11 @@ import aiohttp
 import pytest
 
 from tests.doctor.lab import certificate
-from tests.interop.process import free_port, samples
+from tests.interop.process import samples
 from tests.patience import PATIENCE
 from tests.shell import NO_DRAIN, Ports, Shell
 
 SECRET, OTHER = "the first secret of the tests", "the second secret of the tests"
-
-
-@pytest.fixture
-def shell(tmp_path) -> Shell:
-    return Shell(tmp_path)
-
-
-@pytest.fixture
-def ports() -> Ports:
-    return Ports(free_port(), free_port(), free_port())
 
 
 def configuration(ports: Ports, *, secret=SECRET, turn="", signaling="", port=0) -> str:

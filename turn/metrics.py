@@ -120,6 +120,8 @@ class WorkerRow(NamedTuple):
     restarts: int
     allocations: int
     cpu_seconds: float
+    open_fds: int
+    max_fds: int
 
 
 def worker_metrics(rows: Iterable[WorkerRow]) -> Iterator[Metric]:
@@ -133,11 +135,19 @@ def worker_metrics(rows: Iterable[WorkerRow]) -> Iterator[Metric]:
     cpu = CounterMetricFamily(
         PREFIX + "turn_worker_cpu_seconds", "CPU time of a worker's processes.", labels=label
     )
+    files = GaugeMetricFamily(
+        PREFIX + "turn_worker_open_fds", "Open file descriptors of a worker.", labels=label
+    )
+    most = GaugeMetricFamily(
+        PREFIX + "turn_worker_max_fds", "As many as a worker may have open.", labels=label
+    )
     for number, row in enumerate(listed):
+        files.add_metric([str(number)], row.open_fds)
+        most.add_metric([str(number)], row.max_fds)
         up.add_metric([str(number)], int(row.up))
         live.add_metric([str(number)], row.allocations)
         cpu.add_metric([str(number)], row.cpu_seconds)
-    yield from (up, live, cpu)
+    yield from (up, live, cpu, files, most)
     restarts = {number: row.restarts for number, row in enumerate(listed)}
     yield _counter("turn_worker_restarts", "Workers that died and were replaced.", label, restarts)
 

@@ -3,6 +3,8 @@
 import asyncio
 from contextlib import suppress
 
+from tests.pipes import until_one_ends
+
 TURNS = 5
 """Of the event loop, in which a connection goes from accepted to served."""
 
@@ -80,16 +82,7 @@ class Wire:
         far_reader: asyncio.StreamReader,
         far_writer: asyncio.StreamWriter,
     ) -> None:
-        ways = [
-            asyncio.create_task(self._pass_on(reader, far_writer)),
-            asyncio.create_task(self._pass_on(far_reader, writer)),
-        ]
-        try:
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for way in ways:
-                way.cancel()
-            await asyncio.gather(*ways, return_exceptions=True)
+        await until_one_ends(self._pass_on(reader, far_writer), self._pass_on(far_reader, writer))
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(1 << 16):

@@ -156,11 +156,6 @@ async def test_no_redis() -> None:
 # The command ---------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def shell(tmp_path: Path) -> Shell:
-    return Shell(tmp_path)
-
-
 def test_the_command_tells_people_and_programs(shell: Shell, tmp_path: Path) -> None:
     """On loopback the one thing to find fault with is that loopback is relayed to."""
     (tmp_path / "relay").mkdir()

@@ -99,7 +99,10 @@ def metrics() -> str:
         service.collector._gauges.certificate_expiry = lambda: 0.0
     for title, families in (
         ("The relay", relay.collector.collect()),
-        ("Its workers, where there are several", worker_metrics([WorkerRow(True, 0, 0, 0.0)])),
+        (
+            "Its workers, where there are several",
+            worker_metrics([WorkerRow(True, 0, 0, 0.0, 0, 0)]),
+        ),
         ("Signaling", signaling.collector.collect()),
         ("The process", ProcessCollector("0", lambda: False, lambda: True).collect()),
     ):

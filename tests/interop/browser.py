@@ -4,7 +4,7 @@ import asyncio
 import datetime
 import ipaddress
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,12 +28,25 @@ FLAGS = (
     "--no-sandbox",
     "--disable-quic",
     "--disable-background-networking",
-    "--use-fake-device-for-media-stream",
+    "--use-fake-device-for-media-stream=fps=5",
     "--use-fake-ui-for-media-stream",
     # Applies to `turns:` too; the certificate is the test's own.
     "--ignore-certificate-errors",
     "--auto-select-desktop-capture-source=Entire screen",
 )
+OFF = (
+    # Each is a renderer for every window, before there is a page: a third of what a call costs.
+    "WebUIOmniboxPopup",
+    "WebUIOmniboxAimPopup",
+    "SpareRendererForSitePerProcess",
+    # Of Playwright's own list, which this one takes the place of: what its tests have found.
+    "DestroyProfileOnBrowserClose",
+    "HttpsFirstBalancedModeAutoEnable",
+    "HttpsUpgrades",
+    "MediaRouter",
+    "PaintHolding",
+)
+"""Features that no test looks at."""
 LOOPBACK_FLAG = "--allow-loopback-in-peer-connection"
 """Without it there are no candidates on loopback, and nothing says so."""
 SECRET = "a secret of the browser tests"
@@ -95,12 +108,18 @@ async def stage(folder: Path, **signaling_settings: Any) -> AsyncIterator[Stage]
 
 
 @asynccontextmanager
-async def chromium(*flags: str, loopback: bool = True) -> AsyncIterator[Browser]:
-    """Debian's Chromium, with a camera and a microphone that are not real."""
+async def chromium(
+    *flags: str, off: Sequence[str] = (), loopback: bool = True
+) -> AsyncIterator[Browser]:
+    """Debian's Chromium, with a camera and a microphone that are not real.
+
+    :param off: features to do without; the last flag of the kind is the one that counts.
+    """
+    features = "--disable-features=" + ",".join((*OFF, *off))
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
             executable_path="/usr/bin/chromium",
-            args=[*FLAGS, *flags, *([LOOPBACK_FLAG] if loopback else [])],
+            args=[*FLAGS, features, *flags, *([LOOPBACK_FLAG] if loopback else [])],
         )
         try:
             yield browser

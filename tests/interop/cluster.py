@@ -15,6 +15,7 @@ from typing import Any
 
 from tests.interop.process import ROOT, STARTED_WITHIN, free_port
 from tests.patience import PATIENCE
+from tests.pipes import join
 from tests.redis_server import redis_server
 
 TOKEN = "the operator's token of the tests"
@@ -141,7 +142,10 @@ class Balancer:
             for node in self.nodes:
                 with suppress(OSError):
                     there = await asyncio.open_connection("127.0.0.1", node.port)
-                    await _both_ways((reader, writer), there)
+                    try:
+                        await join((reader, writer), there)
+                    finally:
+                        there[1].transport.abort()
                     return
         finally:
             self._open.discard(task)
@@ -152,31 +156,6 @@ class Balancer:
         for task in list(self._open):
             task.cancel()
         await asyncio.gather(*self._open, return_exceptions=True)
-
-
-Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-
-
-async def _both_ways(one: Ends, other: Ends) -> None:
-    """Carry until either side has ended."""
-    ways = [
-        asyncio.ensure_future(_carry(one[0], other[1])),
-        asyncio.ensure_future(_carry(other[0], one[1])),
-    ]
-    try:
-        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for way in ways:
-            way.cancel()
-        await asyncio.gather(*ways, return_exceptions=True)
-        other[1].transport.abort()
-
-
-async def _carry(source: asyncio.StreamReader, to: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while data := await source.read(65536):
-            to.write(data)
-            await to.drain()
 
 
 @asynccontextmanager

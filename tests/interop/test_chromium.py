@@ -11,8 +11,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser
 
-from tests.conftest import need
-from tests.interop.browser import Caller, Stage, blank_page, chromium, stage
+from tests.interop.browser import Caller, Stage, blank_page
 from tests.interop.proxy import proxy
 from tests.patience import until
 from turn.allocation.allocator import CloseReason
@@ -20,21 +19,6 @@ from turn.allocation.allocator import CloseReason
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 Enter = Callable[..., Awaitable[Caller]]
 ROOMS = itertools.count(1)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
-    """Both services."""
-    async with stage(tmp_path_factory.mktemp("stage")) as running:
-        yield running
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    """One browser for all; each caller has a profile of their own."""
-    need("chromium")
-    async with chromium() as running:
-        yield running
 
 
 @pytest.fixture

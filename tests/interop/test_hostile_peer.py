@@ -11,8 +11,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, Page
 
 from signaling.client import Client
-from tests.conftest import need
-from tests.interop.browser import Stage, blank_page, chromium, stage
+from tests.interop.browser import Stage, blank_page
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 ORIGINS = itertools.count(1)
@@ -41,20 +40,6 @@ ODD_CANDIDATES: list[Any] = [
     5, "x", [], {"usernameFragment": {"toString": 1}}, {"candidate": {"toString": 1}},
     {"candidate": "candidate:x"}, {"candidate": "candidate:1 1 udp 1 127.0.0.1 22 typ host"},
 ]  # fmt: skip
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
-    """Both services; the limit of messages is an attacker's, too."""
-    async with stage(tmp_path_factory.mktemp("stage")) as running:
-        yield running
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    need("chromium")
-    async with chromium() as running:
-        yield running
 
 
 async def page_in(browser: Browser, server: Stage, room: str) -> Page:

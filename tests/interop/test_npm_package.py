@@ -4,17 +4,15 @@ import asyncio
 import json
 import subprocess
 import tomllib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
 
 from tests.conftest import need
 from tests.interop.browser import chromium, stage
 from tests.interop.process import free_port
+from tests.interop.site import site
 from tests.npm_packages import npm_package
 
 ROOT = Path(__file__).parents[2]
@@ -99,25 +97,6 @@ def test_an_application_in_typescript_compiles_against_it(installed: Path, resol
     run(need("node"), compiler, *options.split(), cwd=installed)
 
 
-@asynccontextmanager
-async def site(folder: Path, port: int) -> AsyncIterator[str]:
-    """A web server that has the application's files, on an origin of its own."""
-
-    async def page(_: web.Request) -> web.Response:
-        return web.Response(text="<!doctype html>", content_type="text/html")
-
-    app = web.Application()
-    app.router.add_get("/", page)
-    app.router.add_static("/", folder)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        await runner.cleanup()
-
-
 async def test_a_page_calls_with_it_from_another_origin(installed: Path, tmp_path: Path):
     need("chromium")
     port = free_port()
@@ -133,7 +112,7 @@ async def test_a_page_calls_with_it_from_another_origin(installed: Path, tmp_pat
     }"""
     async with (
         stage(tmp_path, allowed_origins=[own]) as server,
-        site(installed / "node_modules" / NAME, port),
+        site(port, folder=installed / "node_modules" / NAME),
         chromium() as browser,
     ):
         pages = [await (await browser.new_context()).new_page() for _ in range(2)]

@@ -3,8 +3,6 @@
 import pytest
 import pytest_asyncio
 
-from tests.conftest import need
-from tests.interop.browser import chromium
 from tests.operator_api import TOKEN, operator
 from tests.signaling.live import signaling, sockets
 from tests.turn.live import UDP, Client, port_of, relay
@@ -17,14 +15,6 @@ HOSTILE = "<img src=x onerror=\"document.title='owned'\">"
 
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser():
-    """Debian's Chromium."""
-    need("chromium")
-    async with chromium() as one:
-        yield one
 
 
 @pytest_asyncio.fixture(loop_scope="module")

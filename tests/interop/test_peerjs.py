@@ -7,12 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from playwright.async_api import Browser, Page
 
 from signaling.auth import Tokens
-from tests.conftest import need
-from tests.interop.browser import chromium
 from tests.interop.cluster import Node, balancer, cluster
 from tests.npm_packages import npm_package
 
@@ -62,14 +59,6 @@ window.callTo = async (id) => {
 };
 null;
 """
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    """One browser for all."""
-    need("chromium")
-    async with chromium() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -4,17 +4,14 @@ import asyncio
 import json
 import re
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-
-from aiohttp import web
 
 from config.load import load
 from signaling.client import Client
 from tests.conftest import need
 from tests.interop.browser import certificate_files, chromium, stage
 from tests.interop.process import free_port
+from tests.interop.site import site
 from tests.patience import PATIENCE, until
 
 ROOT = Path(__file__).parents[2]
@@ -58,24 +55,6 @@ async def test_the_lines_for_a_back_end_print_who_comes(tmp_path: Path):
             await back_end.wait()
 
 
-@asynccontextmanager
-async def page_of_another_site(html: str, port: int) -> AsyncIterator[str]:
-    """A web server of somebody's own with one page; its origin."""
-
-    async def page(_: web.Request) -> web.Response:
-        return web.Response(text=f"<!doctype html>\n{html}", content_type="text/html")
-
-    app = web.Application()
-    app.router.add_get("/", page)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        await runner.cleanup()
-
-
 async def test_the_lines_for_a_page_of_ones_own_make_a_call(tmp_path: Path):
     need("chromium")
     port = free_port()
@@ -83,7 +62,7 @@ async def test_the_lines_for_a_page_of_ones_own_make_a_call(tmp_path: Path):
     async with stage(tmp_path, allowed_origins=[own]) as server, chromium() as browser:
         html = pasted("html").replace(f"https://{HOST}", server.url)
         ice = pasted("js").replace(f"https://{HOST}", server.url)
-        async with page_of_another_site(html, port):
+        async with site(port, html):
             pages = [await (await browser.new_context()).new_page() for _ in range(2)]
             for page in pages:
                 await page.goto(own)

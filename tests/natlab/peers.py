@@ -78,18 +78,20 @@ class PatientConnection(aioice.Connection):
     """ICE that gives direct paths a start over relayed ones, and one relay over two.
 
     aioice takes whichever pair answers first. Two routers that each let in only what was asked for
-    need one try to open, so that a relay would often win where a direct path works. To somebody's
-    relay too the first try may come before it lets us in, and two relays would win.
+    need one try to open, and so does a relay that its client has not told yet whom to let in.
     """
 
-    HEAD_START = 0.6
-    """Seconds: longer than the first retransmission of a check takes (RFC 8489 §6.2.1)."""
+    HEAD_START = (0.0, 0.6, 2.0)
+    """Seconds from the first check to those of pairs with so many relays: longer than the first
+    retransmission takes (RFC 8489 §6.2.1), and than two of them."""
+    _first: float | None = None
 
     async def check_start(self, pair: CandidatePair) -> None:
-        """Check a pair; for each relay in it a little later."""
+        """Check a pair, once it is its turn."""
+        now = asyncio.get_running_loop().time()
+        self._first = now if self._first is None else self._first
         relays = (pair.local_candidate.type, pair.remote_candidate.type).count("relay")
-        if relays:
-            await asyncio.sleep(self.HEAD_START * relays)
+        await asyncio.sleep(self._first + self.HEAD_START[relays] - now)
         await super().check_start(pair)
 
 
@@ -181,13 +183,12 @@ class Page(Peer):
         self._page: Any
 
     async def arrive(self) -> None:
+        # Without a camera Chromium hides the host's addresses behind multicast names.
+        off = [] if self._site.kind is LAN else ["WebRtcHideLocalIpsWithMdns"]
         flags = []
-        if self._site.kind is not LAN:
-            # Without a camera Chromium hides the host's addresses behind multicast names.
-            flags.append("--disable-features=WebRtcHideLocalIpsWithMdns")
         if self._site.proxy:
             flags.append("--proxy-server={}:{}".format(*self._site.proxy))
-        browser = await self._stack.enter_async_context(chromium(*flags, loopback=False))
+        browser = await self._stack.enter_async_context(chromium(*flags, off=off, loopback=False))
         context = await browser.new_context()
         self._page = await blank_page(context, self._site.url)
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from tests.namespaces import looping
+from tests.pipes import join
 
 Address = tuple[str, int]
 Accept = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -106,20 +107,7 @@ async def _join(
 ) -> None:
     far_reader, far_writer = await asyncio.open_connection(*target)
     writer.write(greeting)
-    carried = [
-        asyncio.ensure_future(_carry(reader, far_writer)),
-        asyncio.ensure_future(_carry(far_reader, writer)),
-    ]
     try:
-        await asyncio.wait(carried, return_when=asyncio.FIRST_COMPLETED)
+        await join((reader, writer), (far_reader, far_writer))
     finally:
-        for task in carried:
-            task.cancel()
-        await asyncio.gather(*carried, return_exceptions=True)
         far_writer.transport.abort()
-
-
-async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(65536):
-        writer.write(data)
-        await writer.drain()

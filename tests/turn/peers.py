@@ -1,9 +1,9 @@
-"""Peers of TCP allocations (RFC 6062), and what clients read of them."""
+"""Peers: UDP sockets, and those of TCP allocations (RFC 6062) with what clients read of them."""
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from tests.patience import PATIENCE
 from turn.codec import registry
@@ -11,6 +11,15 @@ from turn.codec.values import Address
 
 TCP = (registry.REQUESTED_TRANSPORT, 6)
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+@contextmanager
+def udp_peer() -> Iterator[socket.socket]:
+    """A socket on loopback."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        peer.bind(("127.0.0.1", 0))
+        peer.setblocking(False)
+        yield peer
 
 
 class Peer:

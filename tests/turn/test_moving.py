@@ -1,12 +1,12 @@
 """A client changes its network with packets under way: real sockets, one relay (RFC 8016)."""
 
 import asyncio
-import socket
 
 import pytest
 
 from tests.patience import until
 from tests.turn.live import UDP, Client, port_of, relay
+from tests.turn.peers import udp_peer
 from turn.codec import registry
 from turn.codec.channel import encode
 from turn.codec.registry import Method
@@ -21,9 +21,7 @@ async def test_the_peer_sees_the_same_address_all_the_time(tcp_before: bool, tcp
     loop = asyncio.get_running_loop()
     async with relay(mobility=True) as service:
         ports = {False: port_of(service), True: port_of(service, "tcp")}
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
-            peer.bind(("127.0.0.1", 0))
-            peer.setblocking(False)
+        with udp_peer() as peer:
             to_peer = (registry.XOR_PEER_ADDRESS, Address(*peer.getsockname()))
 
             before = await Client().connect(ports[tcp_before], tcp=tcp_before)

@@ -77,6 +77,8 @@ from turn.workers.sockets import Handed
 
 log = structlog.get_logger("turn")
 
+RELOAD_AGAIN = 1.0
+"""Seconds."""
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -100,6 +102,8 @@ class Child:
         self._answers: Answers
         self._lender: Lender
         self._service: TurnService | None = None
+        self._again: asyncio.TimerHandle | None = None
+        """Until settings are tried that could not be used."""
         self._tasks: set[asyncio.Task[None]] = set()
         self.failure: BaseException | None = None
 
@@ -261,9 +265,18 @@ class Child:
     # Going on -------------------------------------------------------------------------------
 
     def _reload(self, service: TurnService, settings: bytes) -> None:
-        with thawed(settings) as (turn, logs):
-            set_up(logs, self._watcher)
-            service.reload(turn)
+        """Go on with other settings, as all do; where that cannot be, as soon as it can."""
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+        try:
+            with thawed(settings) as (turn, logs):
+                set_up(logs, self._watcher)
+                service.reload(turn)
+        except (OSError, StartError) as error:  # the pool has tried them: no descriptors are left
+            log.error("this worker has the settings of before; trying again", reason=str(error))
+            loop = asyncio.get_running_loop()
+            self._again = loop.call_later(RELOAD_AGAIN, self._reload, service, settings)
 
     async def _drain(self, service: TurnService, seconds: float) -> None:
         await service.drain(seconds)

@@ -133,6 +133,8 @@ class PoolCollector(Collector):
                 restarts=tally.restarts,
                 allocations=tally.last.allocations if tally.last else 0,
                 cpu_seconds=tally.cpu_seconds,
+                open_fds=tally.last.open_fds if tally.last else 0,
+                max_fds=tally.last.max_fds if tally.last else 0,
             )
             for number, tally in enumerate(self._tallies)
         )

@@ -27,18 +27,23 @@ class Thawed(NamedTuple):
 
 
 def freeze(turn: TurnSettings, log: LogSettings) -> bytes:
-    """The settings as bytes; secret. :raises StartError: the certificate is not usable."""
+    """The settings as bytes; secret. :raises StartError: the certificate is not usable, or no
+    more files may be opened.
+    """
     paths = [getattr(turn, name) for name in FILES]
     try:
         contents = [path.read_bytes() if path else b"" for path in paths]
     except OSError as error:
         raise StartError(f"turn.tls_certificate, turn.tls_key: {error}") from None
     frozen = pickle.dumps((turn, log, contents))
-    with thawed(frozen) as (settings, _):
-        if settings.listen_tls or settings.listen_dtls:
-            certificate = Certificate(settings)
-            if settings.listen_dtls:
-                certificate.dtls(settings)
+    try:
+        with thawed(frozen) as (settings, _):
+            if settings.listen_tls or settings.listen_dtls:
+                certificate = Certificate(settings)
+                if settings.listen_dtls:
+                    certificate.dtls(settings)
+    except OSError as error:
+        raise StartError(f"turn.workers: {error.strerror}") from None
     return frozen
 
 

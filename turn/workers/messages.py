@@ -186,6 +186,8 @@ class Snapshot(Struct, tag=True, frozen=True, kw_only=True):
     ports_in_use: int
     certificate_expiry: float | None
     cpu_seconds: float
+    open_fds: int
+    max_fds: int
 
 
 class Listed(Struct, tag=True, frozen=True):

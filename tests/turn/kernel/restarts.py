@@ -211,25 +211,31 @@ class Call:
             time.sleep(0.001)
 
     def ask(self, method: Method, *attributes: Any, calling: bool = False) -> Message:
-        """Send a request until there is a success.
+        """Ask until there is a success; what is not answered is sent again as it was.
 
         :param calling: packets go on meanwhile.
         """
+        request = self.client.encode(method, *attributes)
         while True:
-            before, reply = time.monotonic(), None
-            self.replies.clear()
-            self._send(self.client.encode(method, *attributes))
-
-            def answered(since: float = before) -> bool:
-                return bool(self.replies) or time.monotonic() > since + 0.5
-
-            (self.go_on if calling else self.wait)(answered)
-            reply = self.replies[0] if self.replies else None
-            if reply is not None and reply.get(registry.ERROR_CODE) is None:
+            self._send(request)
+            reply = self._reply(request[8:20], calling=calling)
+            if reply is None:
+                continue
+            if reply.get(registry.ERROR_CODE) is None:
                 return reply
-            if reply is not None:
-                self.client.nonce = reply.get(registry.NONCE) or self.client.nonce
-                assert (reply.get(registry.ERROR_CODE) or (0,))[0] in {401, 438}, reply
+            assert (reply.get(registry.ERROR_CODE) or (0,))[0] in {401, 438}, reply
+            self.client.nonce = reply.get(registry.NONCE) or self.client.nonce
+            request = self.client.encode(method, *attributes)
+
+    def _reply(self, transaction: bytes, *, calling: bool) -> Message | None:
+        """The answer to a request, if it comes soon."""
+        late = time.monotonic() + 0.5
+
+        def found() -> list[Message]:
+            return [each for each in self.replies if each.transaction_id == transaction]
+
+        (self.go_on if calling else self.wait)(lambda: found() or time.monotonic() > late)
+        return next(iter(found()), None)
 
 
 class IndicationCall(Call):

@@ -10,6 +10,7 @@ from config.certificate import self_signed
 from tests.patience import until
 from tests.turn.codec.test_proxy import header
 from tests.turn.live import UDP, Client, port_of, relay
+from tests.turn.peers import udp_peer
 from turn.codec import registry
 from turn.codec.channel import encode
 from turn.codec.message import parse_untrusted
@@ -54,9 +55,7 @@ class TestUdp:
             client = await proxied(service)
             assert await mapped(client) == ("192.0.2.7", 40000)
             relayed = await client.allocate()
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
-                peer.bind(("127.0.0.1", 0))
-                peer.setblocking(False)
+            with udp_peer() as peer:
                 to_peer = (registry.XOR_PEER_ADDRESS, Address(*peer.getsockname()))
                 number = (registry.CHANNEL_NUMBER, 0x4000)
                 await client.request(Method.CHANNEL_BIND, number, to_peer)
@@ -174,9 +173,7 @@ class TestUdp:
             relayed = await before.allocate()
             after = await proxied(service)
             after.nonce = before.nonce
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
-                peer.bind(("127.0.0.1", 0))
-                peer.setblocking(False)
+            with udp_peer() as peer:
                 to_peer = (registry.XOR_PEER_ADDRESS, Address(*peer.getsockname()))
                 await after.request(Method.CREATE_PERMISSION, to_peer)
                 await loop.sock_sendto(peer, b"back", relayed)

@@ -8,6 +8,7 @@ import pytest
 
 from tests.patience import PATIENCE, until
 from tests.turn.live import UDP, port_of, relay
+from tests.turn.peers import udp_peer
 from turn.codec import registry
 from turn.codec.registry import MessageClass, Method
 from turn.codec.values import Address
@@ -42,9 +43,7 @@ async def test_requests_arrive_whatever_the_segments(connect):
 
 async def test_channel_data_is_padded_both_ways(connect):
     loop = asyncio.get_running_loop()
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
-        peer.bind(("127.0.0.1", 0))
-        peer.setblocking(False)
+    with udp_peer() as peer:
         async with relay() as service:
             client = await connect(port_of(service, "tcp"), tcp=True)
             await client.request(Method.ALLOCATE, UDP)
@@ -147,9 +146,7 @@ async def test_strangers_of_one_address_are_bounded_and_proof_frees_a_place(conn
 
 async def test_a_client_that_does_not_read_loses_packets_and_nothing_else(connect):
     loop = asyncio.get_running_loop()
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
-        peer.bind(("127.0.0.1", 0))
-        peer.setblocking(False)
+    with udp_peer() as peer:
         async with relay() as service:
             client = await connect(port_of(service, "tcp"), tcp=True)
             relayed = await client.allocate()

@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from tests.patience import PATIENCE
 from tests.turn.live import UDP, port_of, relay, settings
+from tests.turn.peers import udp_peer
 from tests.turn.workers.live import send_indication
 from turn.codec import registry
 from turn.codec.message import parse_untrusted
@@ -21,9 +22,7 @@ from turn.transport.queues import queue_beside
 
 async def test_a_client_and_a_peer_exchange_packets_through_a_channel(connect):
     loop = asyncio.get_running_loop()
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
-        peer.bind(("127.0.0.1", 0))
-        peer.setblocking(False)
+    with udp_peer() as peer:
         async with relay() as service:
             client = await connect(port_of(service))
             relayed = await client.allocate()
@@ -41,9 +40,7 @@ async def test_a_client_and_a_peer_exchange_packets_through_a_channel(connect):
 
 async def test_indications_carry_any_length_and_are_padded(connect):
     loop = asyncio.get_running_loop()
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
-        peer.bind(("127.0.0.1", 0))
-        peer.setblocking(False)
+    with udp_peer() as peer:
         async with relay() as service:
             client = await connect(port_of(service))
             relayed = await client.allocate()
@@ -68,9 +65,7 @@ async def test_either_queue_serves_whatever_comes_before_the_kernel_sorts(connec
     """As for a moment at each start, and of workers until the last one is there."""
     service = TurnService(settings(), common=alone()._replace(bind=Bind(requests=unsorted)))
     await service.start()
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
-        peer.bind(("127.0.0.1", 0))
-        peer.setblocking(False)
+    with udp_peer() as peer:
         address = Address(*peer.getsockname())
         for _ in range(16):  # one in 32,768 times all of them come in by the same
             client = await connect(port_of(service))

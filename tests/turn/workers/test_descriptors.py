@@ -1,23 +1,32 @@
 """A process that may open no more files: what comes to it is refused, and nobody else notices."""
 
 import asyncio
+import resource
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
+from config.section import StartError
 from tests.descriptors import none_left
-from tests.patience import until
+from tests.patience import PATIENCE, until
 from tests.turn.live import UDP
 from tests.turn.peers import listening
 from tests.turn.workers import calls
 from tests.turn.workers.live import allocate, code_of, permit, refresh, say, together
 from turn.codec import registry
 from turn.codec.registry import Method
+from turn.workers import answers
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 EVEN_PORT = (registry.EVEN_PORT, True)
 TICKET = (registry.MOBILITY_TICKET, b"")
+
+
+def listed():
+    """The open files of this process, where the kernel does not count them."""
+    return Path("/proc/self/fd").iterdir()
 
 
 def opened(pid):
@@ -100,8 +109,43 @@ class TestAtAWorker:
         assert stage.pool.pids == pids
         assert await refresh(control) == 0
 
+    @pytest.mark.parametrize("kernel", ["tells", "does not tell"])
+    async def test_operators_see_how_many_are_left(self, stage, monkeypatch, kernel):
+        """A process that may open none cannot list its own either."""
+        if kernel == "does not tell":  # before Linux 6.2
+            monkeypatch.setattr(answers, "FDS", Mock(stat=lambda: Mock(st_size=0), iterdir=listed))
+            assert answers.open_fds() == len(list(listed()))
+            with none_left():
+                assert answers.open_fds() == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            return
+        stage.reload()
+        pid = stage.pool.pids[1]
+        with none_left(pid):
+            samples, soft = await stage.samples(), resource.prlimit(pid, resource.RLIMIT_NOFILE)[0]
+        assert samples["icebroker_turn_worker_max_fds", "1"] == soft
+        assert samples["icebroker_turn_worker_open_fds", "1"] >= soft
+
+    async def test_settings_that_cannot_be_used_yet_are_used_as_soon_as_they_can_be(self, stage):
+        """The certificate is among them, which only a file can bring."""
+        stage.reload()
+        bob = await calls.at(stage, 1, "bob")
+        with none_left(stage.pool.pids[1]):
+            stage.reload(users={"carol": "pw"})
+            stage.reload(users={"bob": "pw"})
+            assert await allocate(bob) == 401
+            stage.reload(users={"alice": "pw", "bob": "pw"})
+        deadline = asyncio.get_running_loop().time() + PATIENCE
+        while await allocate(bob) and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 - it is asked as clients ask
+            await asyncio.sleep(0.1)
+        assert await refresh(bob, 0) == 0
+
 
 class TestAtThePool:
+    async def test_settings_are_refused_that_cannot_be_tried(self, stage):
+        stage.reload()
+        with none_left(), pytest.raises(StartError, match="Too many open files"):
+            stage.reload(users={"bob": "pw"})
+
     async def test_what_one_worker_hands_another_is_refused(self, stage):
         stage.reload()
         one, two, at_two = await pair_at_each(stage)
