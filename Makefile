@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-PURE   := turn/codec/*,turn/auth/*,turn/allocation/*,turn/routes.py,turn/bandwidth.py,turn/stats.py,signaling/protocol/*,signaling/room.py,signaling/session.py,signaling/auth.py,signaling/stats.py
+PURE   := turn/codec/*,turn/auth/*,turn/allocation/*,turn/routes.py,turn/bandwidth.py,turn/stats.py,signaling/protocol/*,signaling/room.py,signaling/session.py,signaling/client/session.py,signaling/auth.py,signaling/stats.py
 
 KERNEL_OBJECTS := turn/kernel
 MULTIARCH = $(shell gcc -print-multiarch 2>/dev/null)

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from aiohttp import web
 
+from signaling.backlog import Backlog
 from signaling.protocol.errors import CloseCode
-from signaling.shelf import Shelf
 from signaling.stats import Stats
 
 WRITTEN_AT_ONCE = 65536
@@ -43,9 +43,9 @@ class Socket:
         stats: Stats,
         *,
         native: bool = True,
-        shelf: Shelf | None = None,
+        backlog: Backlog | None = None,
     ) -> None:
-        """Take a socket over. :param shelf: holds what waits for all sockets."""
+        """Take a socket over. :param backlog: holds what waits for all sockets."""
         self.native = native
         self.on_idle: Callable[[], None] | None = None
         """Called when everything that was queued has been written."""
@@ -59,7 +59,7 @@ class Socket:
         self._stats = stats
         self._queue: list[tuple[bytes, float | None]] = []
         self._queued_bytes = 0
-        self._shelf = shelf or Shelf()
+        self._backlog = backlog or Backlog()
         self._uncounted = 0
         """Frames at the head of the queue that the limits do not count."""
         self._flushes = False
@@ -90,7 +90,7 @@ class Socket:
             return
         size = len(frame)
         full = len(self._queue) - self._uncounted >= self._most_messages
-        if full or not self._shelf.put(size, self._queued_bytes, self._most_bytes):
+        if full or not self._backlog.put(size, self._queued_bytes, self._most_bytes):
             self.close(CloseCode.SLOW_READER, "the client reads too slowly")
             return
         self._queued_bytes += size
@@ -183,7 +183,7 @@ class Socket:
             size -= sum(len(frame) for frame, _ in uncounted)
         del self._queue[:count]
         self._queued_bytes -= size
-        self._shelf.take(size)
+        self._backlog.take(size)
 
     def _wait(self) -> None:
         if self._waiter is None or self._waiter.done():

@@ -6,9 +6,9 @@ says the last number it saw and gets everything after it, or learns that this ca
 
 from collections.abc import Set
 
+from signaling.backlog import Backlog
 from signaling.protocol.messages import Event, encode
 from signaling.protocol.peerjs import Forwarded
-from signaling.shelf import Shelf
 
 LEAST_REMEMBERED_IDS = 512
 """Requests that are remembered for a retry after a reconnect; at most twice as many."""
@@ -21,10 +21,10 @@ class MailboxFull(Exception):
 class Mailbox:
     """What a session was sent and has not acknowledged."""
 
-    def __init__(self, most_messages: int, most_bytes: int, shelf: Shelf | None = None) -> None:
+    def __init__(self, most_messages: int, most_bytes: int, backlog: Backlog | None = None) -> None:
         self._most_messages = most_messages
         self._most_bytes = most_bytes
-        self._shelf = shelf or Shelf()
+        self._backlog = backlog or Backlog()
         self._bytes = 0
         self._unacknowledged: list[tuple[int, bytes]] = []  # a deque takes 600 bytes when empty
         self.last = 0
@@ -45,7 +45,7 @@ class Mailbox:
         frame = encode(event)
         size = len(frame)
         full = len(self._unacknowledged) >= self._most_messages
-        if full or not self._shelf.put(size, self._bytes, self._most_bytes):
+        if full or not self._backlog.put(size, self._bytes, self._most_bytes):
             raise MailboxFull
         self._bytes += size
         self.last += 1
@@ -63,7 +63,7 @@ class Mailbox:
         size = sum([len(frame) for _, frame in self._unacknowledged[:gone]])
         del self._unacknowledged[:gone]
         self._bytes -= size
-        self._shelf.take(size)
+        self._backlog.take(size)
 
     def clear(self) -> None:
         """Hold nothing any more: the session has ended."""

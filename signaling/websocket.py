@@ -9,6 +9,7 @@ from typing import Protocol
 import structlog
 from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
+from signaling.backlog import Backlog
 from signaling.connection import Session
 from signaling.hub import Hub
 from signaling.line import Line
@@ -17,7 +18,6 @@ from signaling.protocol import SUBPROTOCOL
 from signaling.protocol import messages as m
 from signaling.protocol.errors import CloseCode, ErrorCode, ProtocolError
 from signaling.requests import MOST_REFUSED
-from signaling.shelf import Shelf
 from signaling.stats import Stats
 
 log = structlog.get_logger("signaling")
@@ -58,7 +58,7 @@ class WebSockets:
         self._stats = stats
         self._strangers: Counter[str] = Counter()
         self.connections = 0
-        self.shelf = Shelf()
+        self.backlog = Backlog()
         self.most_lag = 1.0
         """Seconds that this process may be behind its clock before it turns new clients away."""
         self.lag = 0.0
@@ -135,7 +135,9 @@ class WebSockets:
         return None
 
     async def _run(self, ws: web.WebSocketResponse, network: str, dialogue: Dialogue) -> None:
-        socket = Socket(ws, self.settings, self._stats, native=dialogue.native, shelf=self.shelf)
+        socket = Socket(
+            ws, self.settings, self._stats, native=dialogue.native, backlog=self.backlog
+        )
         session: Session | None = None
         try:
             try:

@@ -1,4 +1,4 @@
-"""The sessions whose sockets this node holds, and how far each has been told."""
+"""One session whose socket this node holds, and how far it has been told."""
 
 from collections.abc import Callable, Iterable
 

@@ -10,6 +10,7 @@ from msgspec import Raw
 
 from signaling import room as rooms
 from signaling import session as sessions
+from signaling.backlog import Backlog
 from signaling.broker.base import (
     Directed,
     Listener,
@@ -29,7 +30,6 @@ from signaling.protocol.errors import CloseCode
 from signaling.protocol.messages import Event, PeerEntry
 from signaling.room import Member, Notice, Room
 from signaling.session import Mailbox, RecentRequests
-from signaling.shelf import Shelf
 
 ATTACHED = math.inf
 
@@ -73,7 +73,7 @@ class MemoryBroker:
         """Prepare. :param waiting: hears what becomes of rooms and peers, for the webhooks."""
         self._most_messages = most_messages
         self._most_bytes = most_bytes
-        self._shelf = Shelf()
+        self._backlog = Backlog()
         self._sessions: dict[str, _Session] = {}
         self._rooms: dict[str, Room] = {}
         self._peers: dict[str, _Session] = {}
@@ -99,7 +99,7 @@ class MemoryBroker:
         """Begin a session."""
         if record.session in self._sessions:
             raise Taken
-        mailbox = Mailbox(self._most_messages, self._most_bytes, self._shelf)
+        mailbox = Mailbox(self._most_messages, self._most_bytes, self._backlog)
         opened = _Session(record, mailbox)
         self._sessions[record.session] = self._peers[record.peer] = opened
 

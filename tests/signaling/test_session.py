@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
+from signaling.backlog import Backlog
 from signaling.protocol.messages import MessageOut
 from signaling.session import (
     LEAST_REMEMBERED_IDS,
@@ -16,7 +17,6 @@ from signaling.session import (
     RateLimit,
     RecentRequests,
 )
-from signaling.shelf import Shelf
 
 
 def event(number=0):
@@ -116,15 +116,15 @@ def fill(box):
 
 def test_all_mailboxes_together_have_an_end():
     """A thousand sessions that let a megabyte lie each would end the process for everybody."""
-    shelf = Shelf(most_bytes=4000)
-    boxes = [Mailbox(100, 1600, shelf) for _ in range(6)]
+    backlog = Backlog(most_bytes=4000)
+    boxes = [Mailbox(100, 1600, backlog) for _ in range(6)]
     for box in boxes:
         fill(box)
-    assert shelf.bytes <= 4000 + 1600 + 5 * 200
+    assert backlog.bytes <= 4000 + 1600 + 5 * 200
     assert len(boxes[0]) > 3 * len(boxes[-1]) > 0
     boxes[0].acknowledge(boxes[0].last)
     boxes[1].clear()
     boxes[-1].append(event(1))
     for box in boxes:
         box.clear()
-    assert shelf.bytes == 0
+    assert backlog.bytes == 0

@@ -8,7 +8,7 @@ import tracemalloc
 import aiohttp
 import pytest
 
-from signaling.shelf import Shelf
+from signaling.backlog import Backlog
 from tests.patience import until
 from tests.signaling.live import signaling, sockets, url
 
@@ -119,7 +119,7 @@ async def test_a_reader_that_stalls_costs_bounded_memory(acknowledging):
         assert after - before < 4_000_000
         await busy.say(type="ping", t=1)
         assert (await busy.hear("pong"))["t"] == 1
-        await until(lambda: service._websockets.shelf.bytes == 0)
+        await until(lambda: service._websockets.backlog.bytes == 0)
 
 
 async def test_slow_readers_together_cost_bounded_memory():
@@ -128,7 +128,7 @@ async def test_slow_readers_together_cost_bounded_memory():
         signaling(max_messages_per_second=100_000, max_message_burst=100_000) as service,
         sockets(service) as connect,
     ):
-        shelf = service._websockets.shelf = Shelf(most_bytes=1_000_000)
+        backlog = service._websockets.backlog = Backlog(most_bytes=1_000_000)
         slow = [await connect() for _ in range(4)]
         busy = await connect()
         for one in (*slow, busy):
@@ -141,12 +141,12 @@ async def test_slow_readers_together_cost_bounded_memory():
             number += 1
             await busy.say(type="message", id=str(number), data="x" * 60_000)
             await busy.hear("ok", "error")
-            most = max(most, shelf.bytes)
+            most = max(most, backlog.bytes)
             for one in slow:  # an empty mailbox, and a full queue
                 with contextlib.suppress(ConnectionError):
                     await one.say(type="ack", seq=number)
         assert 900_000 < most < 1_300_000
-        await until(lambda: shelf.bytes == 0)
+        await until(lambda: backlog.bytes == 0)
 
 
 async def test_a_flood_ends_one_socket_and_no_other():

@@ -73,6 +73,26 @@ class DtlsClient(Client):
         self.connection.set_ciphertext_mtu(MTU)
         return self
 
+    def begin_anew(self) -> None:
+        """Forget the session, on the same port."""
+        self.connection = SSL.Connection(SSL.Context(SSL.DTLS_CLIENT_METHOD), None)
+        self.connection.set_connect_state()
+
+    def first_flight(self) -> bytes:
+        """The hello that is to be sent next, with the cookie if there is one."""
+        with suppress(SSL.WantReadError):
+            self.connection.do_handshake()
+        (hello,) = datagrams_of(self.connection)
+        return hello
+
+    async def prove_address(self) -> bytes:
+        """Say hello, and return the cookie; gives that second hello (RFC 6347 §4.2.1)."""
+        await super().send(self.first_flight())
+        self.connection.bio_write(await super().receive())
+        hello = self.first_flight()
+        await super().send(hello)
+        return hello
+
     async def shake(self) -> "DtlsClient":
         """Shake hands. :raises SSL.Error: the server refuses."""
         while True:

@@ -14,16 +14,27 @@
 #define TRIES 8 /* to be faster than the other processors */
 #define READ(place) (*(volatile __u64 *)&(place))
 
+/* The greater of two numbers that are less than 2^63 apart, without a branch: the kernel's verifier
+ * follows both ways of each, in every round of every loop. */
+INLINE __u64 greater(__u64 one, __u64 other)
+{
+    __u64 more = one - other, is_less = (__s64)more >> 63;
+    OPAQUE(is_less);
+    return one - (more & is_less);
+}
+
 /* Take what a packet costs, if it is there. */
 INLINE int take(struct bucket *bucket, __u64 now, __u64 cost)
 {
+#pragma nounroll
     for (int i = 0; i < TRIES; i++) {
         __u64 full = READ(bucket->full), lent = READ(bucket->lent);
-        __u64 start = full > lent ? full : lent;
-        start = start > now ? start : now;
+        __u64 start = greater(now, greater(full, lent));
         if (start + cost > now + SECOND)
             return EMPTY;
-        if (__sync_val_compare_and_swap(&bucket->full, full, start + cost) != full)
+        __u64 seen = __sync_val_compare_and_swap(&bucket->full, full, start + cost);
+        OPAQUE(seen); /* one comparison, not two */
+        if (seen != full)
             continue;
         /* User space has no such instruction: it writes, and looks whether we did; so do we. Who
          * sees the other's adds it: too much rather than too little. */
@@ -43,10 +54,10 @@ INLINE struct bucket *bucket_of(const __u32 *indices, __u32 place)
 
 /* A function of its own, as most relays have no limits. */
 SECTION(PLACE)
-static __attribute__((noinline)) int charge(const __u32 *indices, __u32 payload)
+static __attribute__((noinline)) int charge(const __u32 *indices, __u64 payload)
 {
     __u64 now = coarse_now() * TICKS;
-    payload = payload < SMALLEST ? SMALLEST : payload;
+    payload = greater(payload, SMALLEST);
     for (__u32 i = 0; i < MOST_LIMITS; i++) {
         struct bucket *bucket = bucket_of(indices, i);
         if (!bucket)

@@ -140,6 +140,7 @@ INLINE int OF(read_send)(context *ctx, const struct OF(head) *old, struct OF(key
             return 0;
         step->sum += GONE(word >> 8 * kept << 8 * kept);
     }
+    step->taken_tail = veiled(step->taken_tail, veil(head->port));
     __u32 behind = ntohs(old->udp.len) - UDP - INDICATION - step->payload - step->taken_tail;
     if (behind) {
         __u64 gone = 0;
@@ -233,6 +234,7 @@ INLINE int OF(relay)(context *ctx)
         if (next)
             OF(wrap)(next, &step);
     }
+    veil_step(&step, veil(old.udp.source));
     struct OF(way) *last = next ? next : way;
     __u64 now = coarse_now();
     if (way->expires <= now || last->expires <= now || !came_from(ctx, way->behind))
@@ -241,8 +243,7 @@ INLINE int OF(relay)(context *ctx)
     if (!ahead || !can_leave(ahead))
         return UP;
     /* A checksum that a device is still to compute stands for the pseudo header alone. */
-    __u16 doubtful = old.udp.check == OF(pseudo_sum)(&old) ? old.udp.check : 0;
-    if (doubtful && !TELLS_PARTIAL)
+    if (!TELLS_PARTIAL && old.udp.check == OF(pseudo_sum)(&old))
         return UP;
     int paid = OF(pay)(way, step.payload);
     if (paid == TAKEN && next) {
@@ -252,6 +253,7 @@ INLINE int OF(relay)(context *ctx)
     }
     if (paid != TAKEN)
         return paid == EMPTY ? LOST : UP;
+    __u16 doubtful = TELLS_PARTIAL && old.udp.check == OF(pseudo_sum)(&old) ? old.udp.check : 0;
     OF(readdress)(&old, &new, last, &step);
     OF(rewrite_udp)(&old, &new, last, &step);
     int resized = resize(ctx, ETHERNET + offsetof(struct OF(head), udp.check), doubtful, &step);

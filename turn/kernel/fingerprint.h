@@ -30,7 +30,8 @@ static __attribute__((noinline)) __u64 fingerprint_of(context *ctx, __u32 start,
         __be16 number, length;
         __be32 value;
     } last;
-    if (!page || !crc || length < STUN || length > SHIFTED || load(ctx, start, page->words, length))
+    length = bounded(length, SHIFTED);
+    if (!page || !crc || !length || load(ctx, start, page->words, length))
         return 0;
     if (load(ctx, start + size, &last, sizeof last))
         return 0;

@@ -16,9 +16,23 @@
 #define ntohs(number) __builtin_bswap16(number)
 #define htonl(number) __builtin_bswap32(number)
 
+/* The compiler is to have this number here, and not to know what it is. */
+#define OPAQUE(number) asm volatile("" : "+r"(number))
+
 static void *(*const lookup)(void *map, const void *key) = (void *)BPF_FUNC_map_lookup_elem;
 static __u64 (*const coarse_now)(void) = (void *)BPF_FUNC_ktime_get_coarse_ns;
 static __u32 (*const random)(void) = (void *)BPF_FUNC_get_prandom_u32;
+
+/* A size that is 1 to `most`, in terms that the verifier of every kernel understands, else 0. */
+INLINE __u32 bounded(__u32 size, __u32 most)
+{
+    __u32 less = size - 1;
+    OPAQUE(less);
+    if (less >= most)
+        return 0;
+    OPAQUE(less);
+    return less + 1;
+}
 
 /* The loader reads these; no BTF is needed so. */
 struct map {
@@ -31,12 +45,10 @@ struct map {
 /* The ones' complement sum (RFC 1071) of 16-bit words, out of a sum of longer ones. */
 INLINE __u16 fold(__u64 sum)
 {
-    sum = (sum >> 32) + (__u32)sum;
-    sum = (sum >> 32) + (__u32)sum;
-    sum = (sum >> 16) + (__u16)sum;
-    sum = (sum >> 16) + (__u16)sum;
-    sum = (sum >> 16) + (__u16)sum;
-    return sum;
+    sum = (sum >> 32) + (__u32)sum; /* less than 2^33 */
+    __u32 rest = (sum >> 16) + (__u16)sum;
+    rest = (rest >> 16) + (__u16)rest; /* 0x10001 at most */
+    return (rest >> 16) + rest;
 }
 
 #define GONE(word) ((__u32) ~(word))          /* for a 32-bit word that is no longer there */

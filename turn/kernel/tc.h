@@ -79,8 +79,8 @@ INLINE int is_partial(context *skb, __u32 offset, __u16 checksum, int *result)
 /* Padding is zero: what is added by making the packet longer is, what is left of the old is not. */
 INLINE int clear_padding(context *skb, __u32 at, const struct step *step)
 {
-    __u32 zero = 0, size = step->put_tail;
-    if (!step->taken_tail || size < 1 || size >= PAD)
+    __u32 zero = 0, size = bounded(step->put_tail, PAD - 1);
+    if (!step->taken_tail || !size)
         return 0;
     return store(skb, at, &zero, size, 0);
 }
@@ -89,11 +89,11 @@ INLINE int clear_padding(context *skb, __u32 at, const struct step *step)
  * buffer remembers where the UDP header is, and it has to stay there. */
 INLINE int shift_payload(context *skb, __u32 start, const struct step *step)
 {
-    __u32 zero = 0, size = step->payload, length = skb->len;
+    __u32 zero = 0, size = bounded(step->payload, SHIFTED), length = skb->len;
     __u32 from = start + step->taken_front, to = start + step->put_front;
     __u32 end = to + size + step->put_tail;
     struct scratch *page = lookup(&scratch, &zero);
-    if (!page || size < 1 || size > SHIFTED)
+    if (!page || !size)
         return UNCHANGED;
     if (from != to && load(skb, from, page->words, size))
         return UNCHANGED;

@@ -70,8 +70,8 @@ enum { SPOILED = -1, UNCHANGED, WHOLE, PSEUDO };
 /* Padding is zero: what the kernel adds is, what is left of the old is not. */
 INLINE int clear_padding(context *ctx, __u32 at, const struct step *step)
 {
-    __u32 zero = 0, size = step->put_tail;
-    if (!step->taken_tail || size < 1 || size >= PAD)
+    __u32 zero = 0, size = bounded(step->put_tail, PAD - 1);
+    if (!step->taken_tail || !size)
         return 0;
     return store(ctx, at, &zero, size);
 }

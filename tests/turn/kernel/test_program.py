@@ -1,12 +1,19 @@
-"""A program is loaded, whatever else happens to the process meanwhile."""
+"""A program is loaded, soon, whatever else happens to the process meanwhile."""
 
 import signal
+import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import pytest
 
-from turn.kernel.program import load
+from turn.kernel.bpf import OBJECT_INFO, OF_INFO, address_of, call
+from turn.kernel.program import FRAMES, RELAY, Source, load
+
+PROGRAM_INFO = struct.Struct("=216xI")
+"""struct bpf_prog_info of <linux/bpf.h>, up to verified_insns (Linux 5.16; before, 0)."""
+MOST_FOLLOWED = 100_000
+"""Instructions, about 1 µs each; a kernel refuses a program at a million."""
 
 
 @contextmanager
@@ -28,3 +35,11 @@ def test_a_signal_does_no_harm(seconds: float):
     with disturbed(seconds) as came:
         while not came:
             load().close()
+
+
+@pytest.mark.parametrize("source", [RELAY, FRAMES], ids=lambda source: source.section)
+def test_the_verifier_has_little_to_follow(source: Source):
+    loaded, info = load(source=source), bytearray(PROGRAM_INFO.size)
+    with closing(loaded):
+        call(OBJECT_INFO, "looking", OF_INFO.pack(loaded.fd, len(info), address_of(info)))
+    assert PROGRAM_INFO.unpack(info)[0] < MOST_FOLLOWED

@@ -54,28 +54,6 @@ def sessions_of(service):
     return next(listener for listener in listeners if listener.protocol == "dtls")
 
 
-def first_flight(client):
-    with pytest.raises(SSL.WantReadError):
-        client.connection.do_handshake()
-    (hello,) = datagrams_of(client.connection)
-    return hello
-
-
-async def prove_address(client):
-    """Say hello, and return the cookie; gives that second hello (RFC 6347 §4.2.1)."""
-    await Client.send(client, first_flight(client))
-    client.connection.bio_write(await Client.receive(client))
-    hello = first_flight(client)
-    await Client.send(client, hello)
-    return hello
-
-
-def begin_anew(client):
-    """Forget the session, on the same port."""
-    client.connection = SSL.Connection(SSL.Context(SSL.DTLS_CLIENT_METHOD), None)
-    client.connection.set_connect_state()
-
-
 async def test_a_whole_relay_over_dtls(clients, dtls):
     loop = asyncio.get_running_loop()
     async with relay(**dtls) as service:
@@ -100,7 +78,7 @@ async def test_who_has_not_returned_the_cookie_leaves_nothing(clients, dtls):
     async with relay(**dtls) as service:
         for _ in range(50):
             stranger = await clients(service)
-            hello = first_flight(stranger)
+            hello = stranger.first_flight()
             await Client.send(stranger, hello)
             answer = await Client.receive(stranger)
             assert answer[13] == 3, "HelloVerifyRequest"
@@ -112,9 +90,9 @@ async def test_who_has_not_returned_the_cookie_leaves_nothing(clients, dtls):
 async def test_a_cookie_is_good_for_one_address(clients, dtls):
     async with relay(**dtls) as service:
         one, two = await clients(service), await clients(service)
-        await Client.send(one, first_flight(one))
+        await Client.send(one, one.first_flight())
         one.connection.bio_write(await Client.receive(one))
-        with_cookie = first_flight(one)
+        with_cookie = one.first_flight()
         await Client.send(two, with_cookie)
         assert (await Client.receive(two))[13] == 3
         assert len(sessions_of(service)) == 0
@@ -130,10 +108,10 @@ async def test_a_cookie_is_good_for_a_while(clients, dtls):
         async with relay(**dtls) as service:
             for later, is_good in ((0.9 * COOKIE_LIFETIME, True), (2.1 * COOKIE_LIFETIME, False)):
                 client = await clients(service)
-                await Client.send(client, first_flight(client))
+                await Client.send(client, client.first_flight())
                 client.connection.bio_write(await Client.receive(client))
                 clock += later
-                await Client.send(client, first_flight(client))
+                await Client.send(client, client.first_flight())
                 kind = (await Client.receive(client))[13]
                 assert kind == (2 if is_good else 3), "ServerHello, or another cookie"
             assert len(sessions_of(service)) == 1
@@ -146,9 +124,9 @@ async def test_one_address_makes_us_shake_so_many_hands_a_second(clients, dtls):
             service._listeners._stream_shared.handshakes, 1000.0, sessions_of(service)._sessions,
         )  # fmt: skip
         client = await clients(service)
-        await Client.send(client, first_flight(client))
+        await Client.send(client, client.first_flight())
         client.connection.bio_write(await Client.receive(client))
-        hello = first_flight(client)
+        hello = client.first_flight()
         source = client.sock.getsockname()
 
         async def begins_anew() -> bool:
@@ -176,7 +154,7 @@ async def test_one_address_makes_us_shake_so_many_hands_a_second(clients, dtls):
 async def test_the_cookies_are_within_the_share_of_strangers(clients, dtls):
     async with relay(**dtls, max_unproved_replies_per_second=3) as service:
         client = await clients(service)
-        hello = first_flight(client)
+        hello = client.first_flight()
         for _ in range(10):
             await Client.send(client, hello)
         await until(lambda: service.stats.drops[DropReason.REPLY_LIMIT] >= 6)
@@ -204,12 +182,12 @@ async def test_what_is_behind_a_long_hello_is_not_the_next_clients(clients, dtls
     """All first flights go through one connection: nothing of one may be left for another."""
     async with relay(**dtls) as service:
         stranger = await clients(service)
-        hello = first_flight(stranger)
+        hello = stranger.first_flight()
         more = hello.ljust(16384 + 13, b"\0") + (behind or hello + hello)
         for _ in range(3):
             await Client.send(stranger, more)
         client = await clients(service)
-        await Client.send(client, first_flight(client))
+        await Client.send(client, client.first_flight())
         client.connection.bio_write(await Client.receive(client))
         with pytest.raises(SSL.WantReadError):
             client.connection.do_handshake()
@@ -269,11 +247,11 @@ async def test_a_reply_that_the_kernel_does_not_take_ends_no_session(clients, dt
 async def test_a_handshake_goes_on_where_a_flight_of_ours_is_lost(clients, dtls):
     async with relay(**dtls) as service:
         client = await clients(service)
-        await Client.send(client, first_flight(client))
+        await Client.send(client, client.first_flight())
         client.connection.bio_write(await Client.receive(client))
         listener = sessions_of(service)
         sock, listener._sock = listener._sock, Full(listener._sock)
-        await Client.send(client, first_flight(client))
+        await Client.send(client, client.first_flight())
         await until(lambda: len(listener) == 1)
         listener._sock = sock
         (session,) = listener._sessions.values()
@@ -301,7 +279,7 @@ async def test_a_client_that_begins_anew_on_its_port_is_let_in(clients, dtls):
         await client.allocate()
         again = DtlsClient()
         again.sock, again._framer = client.sock, None
-        begin_anew(again)
+        again.begin_anew()
         await again.shake()
         await again.allocate()
         assert len(sessions_of(service)) == 1
@@ -310,12 +288,12 @@ async def test_a_client_that_begins_anew_on_its_port_is_let_in(clients, dtls):
 async def test_a_client_that_gives_up_in_the_middle_may_begin_anew_on_its_port(clients, dtls):
     async with relay(**dtls) as service:
         client = await clients(service)
-        await prove_address(client)
+        await client.prove_address()
         with suppress(TimeoutError):
             while await Client.receive(client, 0.1):
                 pass  # nobody is there any more to hear of it
         assert len(sessions_of(service)) == 1
-        begin_anew(client)
+        client.begin_anew()
         await asyncio.wait_for(client.shake(), PATIENCE)
         await client.allocate()
         assert len(sessions_of(service)) == 1
@@ -325,7 +303,7 @@ async def test_a_hello_that_comes_twice_ends_no_session(clients, dtls):
     """Networks do that, and whoever has recorded it can: its cookie is good for a while."""
     async with relay(**dtls) as service:
         client = await clients(service)
-        hello = await prove_address(client)
+        hello = await client.prove_address()
         await client.shake()
         await client.allocate()
         (session,) = sessions_of(service)._sessions.values()
@@ -339,7 +317,7 @@ async def test_a_forged_hello_ends_no_session(clients, dtls):
     async with relay(**dtls) as service:
         client = await (await clients(service)).shake()
         await client.allocate()
-        await Client.send(client, first_flight(await clients(service)))
+        await Client.send(client, (await clients(service)).first_flight())
         while (await Client.receive(client))[0] != 22:
             pass
         reply = await client.request(Method.REFRESH)
@@ -349,7 +327,7 @@ async def test_a_forged_hello_ends_no_session(clients, dtls):
 async def test_a_handshake_that_stalls_and_a_session_without_a_purpose_end(clients, dtls):
     async with relay(**dtls, first_request_timeout=60) as service:
         client = await clients(service)
-        await prove_address(client)
+        await client.prove_address()
         await until(lambda: len(sessions_of(service)) == 1)
         sessions_of(service).tick()
         (session,) = sessions_of(service)._sessions.values()

@@ -8,7 +8,7 @@ MOST_BYTES_IN_ALL = 256 << 20
 CROWDED = 8
 
 
-class Shelf:
+class Backlog:
     """Holds the bytes of all mailboxes, or of all sockets' queues, of a process."""
 
     __slots__ = ("_most_bytes", "bytes")
