@@ -10,7 +10,7 @@ import gc
 YOUNG = 50_000
 """Objects more than have gone before it looks at the new ones; Python's own number is 700.
 
-An allocation is 27: so where as many end as begin, give or take two thousand, it seldom looks at
+An allocation is 22: so where as many end as begin, give or take two thousand, it seldom looks at
 all, and where it does, packets wait for 18 ms.
 """
 OLDER, OLDEST = 4, 1_000

@@ -210,7 +210,7 @@ class RouteTable:
         self._stats = stats
         self._observers = list(observers)
         self._listeners: dict[tuple[Transport, Address], dict[bytes, ClientRoutes]] = {}
-        self._to_peer: dict[Address, dict[int, tuple[ClientRoutes, Route]]] = {}
+        self._to_peer: dict[Address, dict[Route, ClientRoutes]] = {}
         self._channels: dict[int, int] = {}
 
     def observe(self, observer: RouteObserver) -> None:
@@ -275,11 +275,11 @@ class RouteTable:
         if previous is not None:
             self.remove(routes, previous)
         same_peer = self._to_peer.setdefault(route.wire_peer, {})
-        self._share(route, next(iter(same_peer.values()))[1] if same_peer else route)
+        self._share(route, next(iter(same_peer)) if same_peer else route)
         routes.peers[route.peer] = routes.peers[route.wire_peer] = route
         if route.channel:
             routes.channels[route.channel] = route
-        same_peer[id(route)] = (routes, route)
+        same_peer[route] = routes
         for observer in self._observers:
             observer.added(route)
 
@@ -303,7 +303,7 @@ class RouteTable:
             if routes.peers.get(peer) is route:
                 del routes.peers[peer]
         same_peer = self._to_peer[route.wire_peer]
-        del same_peer[id(route)]
+        del same_peer[route]
         if not same_peer:
             del self._to_peer[route.wire_peer]
         route.expires = 0.0  # a reference that someone still holds carries nothing
@@ -311,14 +311,13 @@ class RouteTable:
 
     def remove_to(self, peer: Address) -> None:
         """End every route to a peer: one of our own relayed addresses that was just released."""
-        for routes, route in list(self._to_peer.get(peer, {}).values()):
+        for route, routes in list(self._to_peer.get(peer, {}).items()):
             self.remove(routes, route)
 
     def all(self) -> Iterable[Route]:
         """Every live route."""
         for same_peer in self._to_peer.values():
-            for _, route in same_peer.values():
-                yield route
+            yield from same_peer
 
     def in_user_space(self) -> Carried:
         """What went through user space since the start."""

@@ -6,8 +6,8 @@ particular to one; ``_reject`` builds every failure. The engine knows neither so
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 from turn.allocation import mobility
 from turn.allocation.allocator import Allocator, CloseReason, Parts
@@ -44,7 +44,8 @@ BINDING, ALLOCATE, CONNECTION_BIND = Method.BINDING, Method.ALLOCATE, Method.CON
 AUTH_RESULTS = {400: "bad_request", 401: "unauthorized", 438: "stale_nonce"}
 
 
-class Reply(NamedTuple):
+@dataclass(slots=True)
+class Reply:
     """What to send back to where the message came from."""
 
     data: bytes

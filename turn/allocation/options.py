@@ -1,13 +1,14 @@
 """What an operator may switch on beyond RFC 8656; most of it widens what a stranger can reach."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from turn.allocation.alternates import Alternates
 from turn.allocation.clients import Clients
 from turn.allocation.discovery import Discovery
 
 
-class Options(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Options:
     """Switched on, or not."""
 
     mobility: bool = False

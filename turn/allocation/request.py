@@ -1,6 +1,7 @@
 """A request on its way through the steps, and the questions that several methods ask of it."""
 
 from collections.abc import Callable
+from functools import lru_cache
 
 from turn.allocation.allocator import Allocator
 from turn.allocation.connections import PeerStream
@@ -84,7 +85,13 @@ class Request:
     def owner(self) -> Owner:
         """Whose what it begins is, and what it asks for has to be."""
         proved = self.proved
-        return Owner(proved.username, proved.user)
+        return _owner(proved.username, proved.user)
+
+
+@lru_cache(maxsize=1024)
+def _owner(username: str, user: str) -> Owner:
+    """One for all allocations of a user."""
+    return Owner(username, user)
 
 
 def allocation_of(allocator: Allocator, request: Request) -> Allocation:

@@ -1,6 +1,6 @@
 """The long-term credential mechanism, a server's side (RFC 8489 §9.2.4), in the RFC's order."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from turn.auth.credentials import Credentials, PasswordAlgorithm
 from turn.auth.nonce import Feature, Nonces, has_password_algorithms
@@ -13,14 +13,16 @@ from turn.codec.registry import Attribute
 from turn.codec.values import Address, Algorithm
 
 
-class Now(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Now:
     """The time of an event: lifetimes run on ``monotonic``, credentials on ``wall``; seconds."""
 
     monotonic: float
     wall: float
 
 
-class Identity(NamedTuple):
+@dataclass(slots=True)
+class Identity:
     """Who sent a request."""
 
     username: str

@@ -51,6 +51,8 @@ class RelayPorts:
         """How many ports of an address are known to be in use, others' with them."""
         self.shelf: Shelf = NO_SHELF
         """Where sockets outlive the process."""
+        self._on_close = self._closed
+        """One for all sockets: each would have its own bound method."""
         self.tcp = False
         """Whether TCP allocations are to be had."""
         self.set_addresses(addresses)
@@ -122,7 +124,7 @@ class RelayPorts:
             self.shelf.put(name_of(KIND, *address), sock)
         self._used[address.host].add(address.port)
         ends = address, Address(public, address.port)
-        return RelaySocket(sock, ends, self._poller, self._forwarder, self._closed)
+        return RelaySocket(sock, ends, self._poller, self._forwarder, self._on_close)
 
     def open_tcp(self, family: Family, server: str) -> TcpRelaySocket:
         """Open one that peers connect to (RFC 6062). :raises NoPort: none is free."""
@@ -136,7 +138,7 @@ class RelayPorts:
                 break  # no descriptors left, or the address itself is gone
             self._used[host].add(port)
             public = Address(self._public_of.get(host, host), port)
-            return TcpRelaySocket(sock, public, self._forwarder.stats, self._closed)
+            return TcpRelaySocket(sock, public, self._forwarder.stats, self._on_close)
         raise NoPort
 
     def adopt(self, sock: socket.socket) -> RelaySocket:
@@ -171,7 +173,7 @@ class RelayPorts:
             self.shelf.put(name_of(KIND, host, port), sock)
         public = self._public_of.get(host)
         ends = ours, (Address(public, port) if public else ours)
-        return RelaySocket(sock, ends, self._poller, self._forwarder, self._closed)
+        return RelaySocket(sock, ends, self._poller, self._forwarder, self._on_close)
 
     def _closed(self, relay: RelaySocket | TcpRelaySocket) -> None:
         self._used[relay.address.host].discard(relay.address.port)

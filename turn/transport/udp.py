@@ -3,8 +3,8 @@
 import errno
 import socket
 import time
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
 
 from turn.allocation.engine import Engine, Reply
 from turn.auth.authenticate import Now
@@ -26,7 +26,8 @@ UDP = Transport.UDP
 BINDING_SUCCESS = b"\x01\x01"
 
 
-class Shared(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Shared:
     """What all listeners work with."""
 
     engine: Engine

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from turn.auth.authenticate import Authenticator, Now
+from turn.auth.authenticate import Authenticator, Identity, Now
 from turn.auth.credentials import Credentials, long_term_key
 from turn.auth.ephemeral import mint
 from turn.auth.nonce import Feature, Nonces
@@ -72,7 +72,7 @@ def refusal(message, **kwargs):
 def test_a_good_request_says_who_sent_it(integrity):
     identity = authenticate(request(integrity=integrity))
     key = long_term_key("alice", REALM, "pw")
-    assert identity == ("alice", "alice", key, Integrity.SHA1, None)
+    assert identity == Identity("alice", "alice", key, Integrity.SHA1)
 
 
 @pytest.mark.parametrize("secret", SECRETS)
