@@ -42,3 +42,20 @@ def test_ci_skips_nothing_that_could_be_there(tmp_path: Path, ci: str, reason: s
         env={**os.environ, "CI": ci, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert told in done.stdout, done.stdout + done.stderr
+
+
+def test_only_the_pure_codes_own_tests_are_counted(tmp_path: Path):
+    (tmp_path / "two_ways.py").write_text("def one():\n    return 1\n\ndef two():\n    return 2\n")
+    for place, name in (("tests/turn/codec", "one"), ("tests/interop", "two")):
+        (tmp_path / place).mkdir(parents=True)
+        text = f"import two_ways\n\ndef test_it():\n    assert two_ways.{name}()\n"
+        (tmp_path / place / f"test_{name}.py").write_text(text)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-n", "2", "-p", "tests.conftest",
+         "--cov=two_ways", "--cov-report=term-missing"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}"},
+    )  # fmt: skip
+    assert "2 passed" in done.stdout, done.stdout + done.stderr
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("two_ways.py")]
+    assert line.split()[-1] == "5", done.stdout
