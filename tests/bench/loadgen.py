@@ -36,7 +36,7 @@ class Allocations(NamedTuple):
 def build(folder: Path) -> Path:
     """Compile the generator. :raises RuntimeError: with the compiler's words."""
     program = folder / "loadgen"
-    command = ["gcc", "-O2", "-w", "-o", str(program), str(SOURCE), "-lcrypto"]
+    command = ["gcc", "-O2", "-Wall", "-o", str(program), str(SOURCE), "-lcrypto"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"the load generator does not build:\n{done.stderr}")

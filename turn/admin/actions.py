@@ -27,6 +27,8 @@ DAY = 86400.0
 LONGEST = 366 * DAY
 LONGEST_DRAIN = DAY
 MOST_LISTED = 500
+BODY_PATIENCE = 10.0
+"""Seconds that a request's body has to come."""
 
 
 class ProcessFigures(Struct, frozen=True):
@@ -282,7 +284,11 @@ def _user(request: web.Request) -> str:
 async def body_of(request: web.Request, kind: type[S]) -> S:
     """What a request says. :raises ApiError: 400."""
     try:
-        return msgspec.json.decode(await request.read() or b"{}", type=kind)
+        async with asyncio.timeout(BODY_PATIENCE):
+            data = await request.read()
+        return msgspec.json.decode(data or b"{}", type=kind)
+    except TimeoutError:
+        raise ApiError(408, "the body did not come") from None
     except (msgspec.DecodeError, web.RequestPayloadError) as error:
         raise ApiError(400, f"the body is not what is asked for: {error}") from None
 

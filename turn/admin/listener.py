@@ -13,6 +13,7 @@ from aiohttp import web
 from config.schema import AdminSettings
 from turn.admin.actions import Actions, only
 from turn.admin.document import document
+from turn.admin.door import Door, notice
 from turn.admin.drain import Drain
 from turn.admin.guard import OFF, ApiError, Guard
 from turn.admin.journal import OF_THE_PROCESS, Journal
@@ -69,7 +70,9 @@ class Admin:
             for collection in service.collections:
                 self.operations += Lists(collection, actions).operations()
         self._document = msgspec.json.encode(document(self.operations))
-        app = web.Application(middlewares=[self._guard.middleware], client_max_size=LARGEST_BODY)
+        app = web.Application(
+            middlewares=[notice, self._guard.middleware], client_max_size=LARGEST_BODY
+        )
         app.add_routes(
             [
                 web.get("/metrics", self._metrics),
@@ -81,14 +84,7 @@ class Admin:
                 *(web.route(it.method, route_of(it.path), it.handler) for it in self.operations),
             ]
         )
-        self._runner = web.AppRunner(
-            # Not to be unpacked: nobody has to, and what fails there fails with a traceback.
-            app,
-            access_log=None,
-            handle_signals=False,
-            shutdown_timeout=1.0,
-            auto_decompress=False,
-        )
+        self._runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=1.0)
         self.reload(settings)
 
     @property
@@ -102,7 +98,7 @@ class Admin:
         await self._runner.setup()
         for endpoint in self._listen:
             try:
-                await web.TCPSite(self._runner, *endpoint).start()
+                await Door(self._runner, endpoint).start()
             except OSError as error:
                 await self._runner.cleanup()
                 raise OSError(

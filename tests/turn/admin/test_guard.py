@@ -9,6 +9,7 @@ import structlog
 from config.schema import AdminSettings
 from tests.operator_api import TOKEN, operator
 from tests.turn.live import relay
+from turn.admin import actions
 from turn.admin.journal import Journal
 
 PATHS = ["status", "allocations", "no-such-thing", "allocations/1", "events"]
@@ -133,6 +134,18 @@ async def test_a_body_that_makes_no_sense_fails_nowhere(
     await reader.read()
     writer.close()
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+@pytest.mark.parametrize("body", [b"", b"xyz\r\n"], ids=["none", "no piece of any length"])
+async def test_a_body_that_does_not_come_is_not_waited_for(api, monkeypatch, body):
+    monkeypatch.setattr(actions, "BODY_PATIENCE", 0.3)
+    reader, writer = await asyncio.open_connection(*api.admin.address)
+    head = HEAD.format(path="/api/v1/drain", token=TOKEN, header="Transfer-Encoding: chunked")
+    writer.write(head.encode())
+    await asyncio.sleep(0.05)
+    writer.write(body)
+    assert (await reader.readline()).split(b" ")[1] in {b"400", b"408"}
+    writer.close()
 
 
 async def test_without_a_configured_token_there_is_no_api_and_no_page():
