@@ -21,8 +21,9 @@ from turn.allocation.refusals import facts_of, is_first_step
 from turn.allocation.replies import RecentReplies
 from turn.allocation.request import Outcome, Request, Waiting, unknown_attributes
 from turn.allocation.restore import Kept, restore
-from turn.auth.authenticate import Authenticator, Identity, Now
+from turn.auth.authenticate import Authenticator, Now
 from turn.auth.ephemeral import expiry_of
+from turn.auth.proved import Identity
 from turn.auth.third_party import Grant
 from turn.bandwidth import Key
 from turn.codec import registry

@@ -6,7 +6,8 @@ from functools import lru_cache
 from turn.allocation.allocator import Allocator
 from turn.allocation.connections import PeerStream
 from turn.allocation.model import Allocation, Owner
-from turn.auth.authenticate import Identity, Now
+from turn.auth.authenticate import Now
+from turn.auth.proved import Identity
 from turn.codec import registry
 from turn.codec.errors import StunError
 from turn.codec.message import Message

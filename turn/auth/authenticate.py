@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from turn.auth.credentials import Credentials, PasswordAlgorithm
 from turn.auth.nonce import Feature, Nonces, has_password_algorithms
+from turn.auth.proved import Identity, Proved
 from turn.auth.third_party import Grant, ThirdParty
 from turn.codec import registry
 from turn.codec.errors import REASONS, StunError
@@ -19,19 +20,6 @@ class Now:
 
     monotonic: float
     wall: float
-
-
-@dataclass(slots=True)
-class Identity:
-    """Who sent a request."""
-
-    username: str
-    user: str
-    key: bytes
-    integrity: Integrity
-    """What protects the reply: SHA-256 for a client that named its password algorithm."""
-    grant: Grant | None = None
-    """What a third party gave it, in place of a password."""
 
 
 class Authenticator:
@@ -62,6 +50,7 @@ class Authenticator:
         if credentials.anonymous:
             features |= Feature.USERNAME_ANONYMITY
         self._nonces = Nonces(nonce_key, nonce_lifetime, features)
+        self._proved = Proved()
         named = ((registry.THIRD_PARTY_AUTHORIZATION, third_party.name),) if third_party else ()
         asked = ((registry.REALM, realm), (registry.PASSWORD_ALGORITHMS, self._offered), *named)
         self._asked = write(asked, b"")
@@ -87,6 +76,11 @@ class Authenticator:
         """
         if message.integrity is NONE:
             raise self.challenge(401, client, now)
+        is_by_password = self.third_party is None
+        if is_by_password and not begins:
+            proved = self._proved.get(message, client.host, now.wall)
+            if proved is not None:
+                return proved
         nonce = message.get(registry.NONCE)
         if nonce is None or not message.has(registry.REALM):
             raise StunError(400)
@@ -99,8 +93,11 @@ class Authenticator:
             identity = self._by_password(message, username, nonce, wall)
         if identity is None:
             raise self.challenge(401, client, now, self._why_not(message, username, wall))
-        if not self._nonces.is_fresh(nonce, client.host, now.wall):
+        good = self._nonces.span(nonce, client.host)
+        if good is None or now.wall not in good:
             raise self.challenge(438, client, now)
+        if is_by_password:
+            self._proved.put(message, client.host, identity, good)
         return identity
 
     def challenge(self, code: int, client: Address, now: Now, why: str = "") -> StunError:

@@ -13,6 +13,8 @@ import hmac
 from binascii import a2b_base64, b2a_base64
 from enum import IntFlag
 
+from turn.auth.proved import Span
+
 COOKIE = "obMatJos2"
 COOKIE_CHARACTERS = 13
 TIME_BYTES, PORT_BYTES, MAC_BYTES = 5, 2, 14
@@ -50,21 +52,25 @@ class Nonces:
         return self._cookie + b2a_base64(head + self._mac(head, host), newline=False).decode()
 
     def is_fresh(self, nonce: str, host: str, wall: float) -> bool:
-        """Whether this server (or its twin) made the nonce for ``host``, and not too long ago.
+        """Whether a nonce is good now."""
+        good = self.span(nonce, host)
+        return good is not None and wall in good
+
+    def span(self, nonce: str, host: str) -> Span | None:
+        """When a nonce is good, if this server (or its twin) made it for ``host``.
 
         A wall clock that jumps makes a nonce stale at worst, which a client mends unseen (438).
         """
         try:
             raw = a2b_base64(nonce[COOKIE_CHARACTERS:], strict_mode=True)
         except ValueError:
-            return False
+            return None
         head, mac = raw[:HEAD_BYTES], raw[HEAD_BYTES:]
-        age = wall - int.from_bytes(head[:TIME_BYTES])
-        return (
-            nonce.startswith(self._cookie)
-            and -TOLERANCE <= age <= self._lifetime
-            and hmac.compare_digest(mac, self._mac(head, host))
-        )
+        is_ours = hmac.compare_digest(mac, self._mac(head, host))
+        if not is_ours or not nonce.startswith(self._cookie):
+            return None
+        made = int.from_bytes(head[:TIME_BYTES])
+        return Span(made - TOLERANCE, made + self._lifetime)
 
     def _mac(self, head: bytes, host: str) -> bytes:
         mac = self._begun.copy()

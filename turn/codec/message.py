@@ -128,6 +128,10 @@ class Message:
         value = self._first.get(attribute.number)
         return None if value is None else attribute.decode(value, self.transaction_id)
 
+    def value_of(self, attribute: Attribute[Any]) -> bytes | None:
+        """The bytes of the first attribute of this kind, as they came."""
+        return self._first.get(attribute.number)
+
     def get_all(self, attribute: Attribute[T]) -> list[T]:
         """Every value of this kind, in order. :raises Malformed: as ``get``."""
         number = attribute.number

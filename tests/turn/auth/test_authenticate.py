@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
-from turn.auth.authenticate import Authenticator, Identity, Now
+from turn.auth.authenticate import Authenticator, Now
 from turn.auth.credentials import Credentials, long_term_key
 from turn.auth.ephemeral import mint
 from turn.auth.nonce import Feature, Nonces
+from turn.auth.proved import Identity
 from turn.codec import registry
 from turn.codec.errors import StunError
 from turn.codec.integrity import Integrity
