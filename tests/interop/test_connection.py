@@ -4,9 +4,9 @@ import json
 from collections.abc import AsyncIterator
 
 import pytest
-from playwright.async_api import Page
+import pytest_asyncio
+from playwright.async_api import Browser, Page
 
-from tests.interop.browser import chromium
 from tests.signaling.scripted import (
     Part,
     Socket,
@@ -17,6 +17,8 @@ from tests.signaling.scripted import (
     takes_no_token,
     welcome,
 )
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")  # the browser is of all
 
 ASK = """async (url) => {
   const { Connection } = await import("/assets/client/connection.js");
@@ -42,10 +44,11 @@ ENDS = """async (url) => {
 }"""
 
 
-@pytest.fixture(name="page")
-async def page_fixture() -> AsyncIterator[Page]:
-    async with chromium() as browser:
-        yield await browser.new_page()
+@pytest_asyncio.fixture(name="page", loop_scope="module")
+async def page_fixture(browser: Browser) -> AsyncIterator[Page]:
+    context = await browser.new_context()
+    yield await context.new_page()
+    await context.close()
 
 
 async def outcome(page: Page, *parts: Part, ask: str = ASK) -> str:

@@ -9,9 +9,10 @@ import pytest
 from playwright.async_api import Browser, Page
 
 from tests.conftest import need
-from tests.interop.browser import chromium
 from tests.interop.cluster import Node, balancer, cluster
 from tests.signaling.live import Raw
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")  # the browser is of all
 
 APPLICATION = """
 window.got = [];
@@ -65,13 +66,6 @@ null;
 def nodes_fixture(tmp_path: Path) -> Iterator[list[Node]]:
     need("chromium")
     with cluster(tmp_path) as running:
-        yield running
-
-
-@pytest.fixture(name="browser")
-async def browser_fixture() -> AsyncIterator[Browser]:
-    need("chromium")
-    async with chromium() as running:
         yield running
 
 

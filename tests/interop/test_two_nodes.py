@@ -2,16 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 import redis
 from playwright.async_api import Browser
 
-from tests.conftest import need
-from tests.interop.browser import Caller, chromium
+from tests.interop.browser import Caller
 from tests.interop.cluster import Balancer, Node, balancer, cluster
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")  # the browser is of all
 
 HOLD_THE_ANSWER = """
 window.held = false;
@@ -59,18 +60,11 @@ class Stage:
         assert [caller.problems for caller in self._callers] == [[] for _ in self._callers]
 
 
-@pytest.fixture
-async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
+@pytest_asyncio.fixture(loop_scope="module")
+async def stage(tmp_path: Path, browser: Browser) -> AsyncIterator[Stage]:
     """The callee's page is loaded through a balancer, as behind a proxy: its own node first."""
-    need("chromium")
-    async with _stage(tmp_path) as made:
-        yield made
-
-
-@asynccontextmanager
-async def _stage(folder: Path) -> AsyncIterator[Stage]:
-    with cluster(folder) as nodes:
-        async with balancer(reversed(nodes)) as front, chromium() as browser:
+    with cluster(tmp_path) as nodes:
+        async with balancer(reversed(nodes)) as front:
             made = Stage(nodes, front, browser)
             try:
                 yield made

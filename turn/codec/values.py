@@ -97,12 +97,17 @@ def decode_address(value: bytes, _: bytes = b"") -> Address:
 
 def encode_xor_address(address: Address, transaction_id: bytes) -> bytes:
     """XOR-MAPPED-ADDRESS and its like: the port and the address are XOR-ed."""
-    packed = pack_host(address.host)
-    port = address.port ^ COOKIE_PORT
-    if len(packed) == 4:
-        return ADDRESS_IPV4.pack(0, IPV4, port, int.from_bytes(packed) ^ MAGIC_COOKIE)
+    host, port = address
+    if ":" not in host:
+        return ADDRESS_IPV4.pack(0, IPV4, port ^ COOKIE_PORT, _masked_ipv4(host))
     mask = int.from_bytes(COOKIE_BYTES + transaction_id)
-    return ADDRESS_HEAD.pack(0, IPV6, port) + (int.from_bytes(packed) ^ mask).to_bytes(16)
+    masked = int.from_bytes(pack_host(host)) ^ mask
+    return ADDRESS_HEAD.pack(0, IPV6, port ^ COOKIE_PORT) + masked.to_bytes(16)
+
+
+@lru_cache(maxsize=1024)  # as of ``pack_host``
+def _masked_ipv4(host: str) -> int:
+    return int.from_bytes(pack_host(host)) ^ MAGIC_COOKIE
 
 
 @lru_cache(maxsize=1024)  # every Send indication to an IPv4 peer names it; 1 µs, or 0.1
