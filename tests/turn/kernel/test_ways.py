@@ -217,6 +217,19 @@ def test_a_table_grows_under_traffic(program, ways):
     other.close()
 
 
+def test_the_rest_of_a_way_moves_with_it(program, ways):
+    sides, table = FAMILIES[1], ways.of(6)
+    places = table._places_in_use
+    way, packet = of(sides)["send"]
+    while _is_of((place := write(table, way)).hash, place.number, 2 * places):
+        table.free(place)  # it would not have to move
+        sides = sides._replace(client=Address(sides.client.host, sides.client.port + 1))
+        way, packet = of(sides)["send"]
+    assert table._grow()
+    assert place.number >= places
+    assert verdict(program, packet) == REDIRECT
+
+
 def test_a_process_that_dies_while_the_table_grows_leaves_nothing_behind(program, ways):
     sides, table = FAMILIES[1], ways.of(6)
     places = table._places_in_use
