@@ -18,18 +18,20 @@ APPLICATION = """
 window.got = [];
 window.ended = [];
 window.fresh = [];
+window.sent = [];
+window.send = (signal) => { sent.push(signaler.send(signal)); };
 window.call = async (room, options = {}) => {
   const { pair } = await import("/client.js");
   window.signaler = await pair(room, options);
   const { polite, iceServers } = signaler;
   window.pc = new RTCPeerConnection({ iceServers });
   let offering = false, ignoring = false;
-  pc.onicecandidate = ({ candidate }) => signaler.send({ candidate });
+  pc.onicecandidate = ({ candidate }) => send({ candidate });
   pc.onnegotiationneeded = async () => {
     offering = true;
     await pc.setLocalDescription();
     offering = false;
-    signaler.send({ description: pc.localDescription });
+    send({ description: pc.localDescription });
   };
   pc.ondatachannel = ({ channel }) => {
     channel.onmessage = ({ data }) => got.push(data);
@@ -45,7 +47,7 @@ window.call = async (room, options = {}) => {
     await pc.setRemoteDescription(description);
     if (description.type === "offer") {
       await pc.setLocalDescription();
-      signaler.send({ description: pc.localDescription });
+      send({ description: pc.localDescription });
     }
   };
   signaler.onclose = (error) => { pc.close(); ended.push(error?.code ?? "gone"); };
@@ -127,6 +129,7 @@ async def test_who_reloads_meets_the_other_again_at_once(browser: Browser, nodes
     async with page_at(browser, nodes[0].url) as ada, page_at(browser, nodes[1].url) as bob:
         await meet(ada, bob, "reload")
         await talk(ada, bob, "before")
+        await ada.evaluate("Promise.all(sent)")  # what a page that is left still sends, fails there
         await opened(ada, nodes[0].url)
         await bob.wait_for_function("ended.length === 1")
         assert await bob.evaluate("ended") == ["gone"]
