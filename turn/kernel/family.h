@@ -74,17 +74,23 @@ INLINE int OF(is_way_of)(const struct OF(key) *key, const struct OF(way) *way)
     for (__u32 i = 0; i < sizeof key->source / 4; i++)
         if (way->source[i] != key->source[i] || way->destination[i] != key->destination[i])
             return 0;
+    return 1;
+}
+
+/* Whether the peer is the same, where the packet names one. */
+INLINE int OF(is_to_peer_of)(const struct OF(key) *key, const struct OF(rest) *rest)
+{
     if (key->channel != htons(NAMED))
         return 1;
 #pragma unroll
     for (__u32 i = 0; i < sizeof key->peer / 4; i++)
-        if (way->header[i] != key->peer[i])
+        if (rest->header[i] != key->peer[i])
             return 0;
-    return *(__be16 *)&way->header[sizeof key->peer / 4] == key->peer_port;
+    return *(__be16 *)&rest->header[sizeof key->peer / 4] == key->peer_port;
 }
 
-/* The way of a packet, or 0. */
-INLINE struct OF(way) *OF(find)(const struct OF(key) *key)
+/* The way of a packet, and the rest of it; or 0. */
+INLINE struct OF(way) *OF(find)(const struct OF(key) *key, struct OF(rest) **rest)
 {
     __u32 zero = 0;
     struct seed *seed = lookup(&seeds, &zero);
@@ -92,17 +98,20 @@ INLINE struct OF(way) *OF(find)(const struct OF(key) *key)
         return 0;
     __u64 hash = OF(hash)(key, seed);
     for (__u32 i = 0; i < 2 * ROW; i++) {
-        __u32 row = (i < ROW ? hash >> FIRST_ROW : hash >> SECOND_ROW) & (seed->OF(rows) - 1);
-        __u32 place = row * ROW + i % ROW;
+        __u32 first = (i < ROW ? hash >> FIRST_PLACE : hash >> SECOND_PLACE) & (seed->OF(places) - 1);
+        __u32 place = first ^ i % ROW;
         struct OF(way) *way = lookup(&OF(ways), &place);
-        if (way && OF(is_way_of)(key, way))
+        if (!way || !OF(is_way_of)(key, way))
+            continue;
+        *rest = lookup(&OF(rests), &place);
+        if (*rest && OF(is_to_peer_of)(key, *rest))
             return way;
     }
     return 0;
 }
 
 /* The same of a packet that would come from a peer. */
-INLINE struct OF(way) *OF(find_next)(const struct OF(way) *way)
+INLINE struct OF(way) *OF(find_next)(const struct OF(way) *way, struct OF(rest) **rest)
 {
     struct OF(key) key = {
         .source_port = way->new_source_port,
@@ -110,7 +119,7 @@ INLINE struct OF(way) *OF(find_next)(const struct OF(way) *way)
     };
     COPY(key.source, way->new_source);
     COPY(key.destination, way->new_destination);
-    return OF(find)(&key);
+    return OF(find)(&key, rest);
 }
 
 /* Whom a Send indication names; 0: it is not of the plain shape. */
@@ -154,17 +163,17 @@ INLINE int OF(read_send)(context *ctx, const struct OF(head) *old, struct OF(key
     return 1;
 }
 
-INLINE void OF(wrap)(const struct OF(way) *way, struct step *step)
+INLINE void OF(wrap)(const struct OF(way) *way, const struct OF(rest) *rest, struct step *step)
 {
     if (way->wrap)
         wrap_in_channel(way->wrap, step);
     else
-        wrap_in_indication(way->header, INDICATION, step);
+        wrap_in_indication(rest->header, INDICATION, step);
 }
 
 /* Write what stands before the payload, and who gets it. 0: it cannot be. */
 INLINE int OF(write)(context *ctx, const struct OF(head) *new, const struct OF(way) *way,
-                     const struct step *step, const struct hop *ahead)
+                     const struct OF(rest) *rest, const struct step *step, const struct hop *ahead)
 {
     void *data;
     if (!step->put_front) {
@@ -181,7 +190,7 @@ INLINE int OF(write)(context *ctx, const struct OF(head) *new, const struct OF(w
             return 0;
         struct stun *header = data + START;
         struct data *last = data + START + INDICATION - PAD;
-        __builtin_memcpy(header, way->header, INDICATION);
+        __builtin_memcpy(header, rest->header, INDICATION);
         header->length = htons(INDICATION - STUN + step->payload + step->put_tail);
         last->length = htons(step->payload);
     }
@@ -192,9 +201,9 @@ INLINE int OF(write)(context *ctx, const struct OF(head) *new, const struct OF(w
     return 1;
 }
 
-INLINE int OF(pay)(const struct OF(way) *way, __u32 payload)
+INLINE int OF(pay)(const struct OF(way) *way, const struct OF(rest) *rest, __u32 payload)
 {
-    return way->behind & LIMITED ? charge(way->buckets, payload) : TAKEN;
+    return way->behind & LIMITED ? charge(rest->buckets, payload) : TAKEN;
 }
 
 INLINE void OF(count)(struct OF(way) *way, __u32 payload)
@@ -222,20 +231,22 @@ INLINE int OF(relay)(context *ctx)
         if (!key.channel)
             return UP;
     }
-    struct OF(way) *way = OF(find)(&key), *next = 0;
+    struct OF(rest) *rest, *next_rest = 0;
+    struct OF(way) *way = OF(find)(&key, &rest), *next = 0;
     if (!way)
         return UP;
     if (!is_from_client) {
         step.payload = ntohs(old.udp.len) - UDP;
-        OF(wrap)(way, &step);
+        OF(wrap)(way, rest, &step);
     } else if (is_local(way->ahead)) {
         /* The peer may be a client of this relay: what would come out there, at once. */
-        next = OF(find_next)(way);
+        next = OF(find_next)(way, &next_rest);
         if (next)
-            OF(wrap)(next, &step);
+            OF(wrap)(next, next_rest, &step);
     }
     veil_step(&step, veil(old.udp.source));
     struct OF(way) *last = next ? next : way;
+    struct OF(rest) *last_rest = next ? next_rest : rest;
     __u64 now = coarse_now();
     if (way->expires <= now || last->expires <= now || !came_from(ctx, way->behind))
         return UP;
@@ -245,9 +256,9 @@ INLINE int OF(relay)(context *ctx)
     /* A checksum that a device is still to compute stands for the pseudo header alone. */
     if (!TELLS_PARTIAL && old.udp.check == OF(pseudo_sum)(&old))
         return UP;
-    int paid = OF(pay)(way, step.payload);
+    int paid = OF(pay)(way, rest, step.payload);
     if (paid == TAKEN && next) {
-        paid = OF(pay)(next, step.payload);
+        paid = OF(pay)(next, next_rest, step.payload);
         if (paid == EMPTY) /* the one has sent it, the other may not have it */
             OF(count)(way, step.payload);
     }
@@ -261,8 +272,8 @@ INLINE int OF(relay)(context *ctx)
         return UP;
     if (resized == PSEUDO)
         new.udp.check = OF(pseudo_sum)(&new);
-    if (resized == SPOILED || !OF(write)(ctx, &new, last, &step, ahead)) {
-        __sync_fetch_and_add(&way->spoiled, 1);
+    if (resized == SPOILED || !OF(write)(ctx, &new, last, last_rest, &step, ahead)) {
+        __sync_fetch_and_add(&rest->spoiled, 1);
         return LOST;
     }
     OF(count)(way, step.payload);

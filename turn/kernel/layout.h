@@ -10,7 +10,7 @@
 
 #include <linux/types.h>
 
-#define LAYOUT 7
+#define LAYOUT 8
 
 /* Bytes of a Data or Send indication of the plain shape before its payload (RFC 8656 §11): header,
  * XOR-PEER-ADDRESS, head of DATA. */
@@ -20,7 +20,8 @@
 /* One direction of a route is a *way*: found by a packet's own addresses, it says the new ones, and
  * how long they hold. A packet of a relay with thousands of routes finds nothing of its own in the
  * processor's caches, and waits for memory: so all that ChannelData needs, and counts, is side by
- * side, one cache line in IPv4, two in IPv6. What comes after `frames` is for others.
+ * side, one cache line in IPv4, two in IPv6, and lies in as few pages as can be. What only others
+ * need is the *rest*, in an array of its own, at the same place.
  *
  * A place is taken while the word of `source_port` is not 0: it is written last, and cleared first. */
 struct way4 {
@@ -36,6 +37,9 @@ struct way4 {
     __u64 packets; /* that went by tc */
     __u64 bytes;   /* of payload */
     __u64 frames;  /* packets that went by XDP; they are not among the others */
+};
+
+struct rest4 {
     __be32 header[INDICATION4 / 4]; /* to prepend where there is no channel, both lengths 0; of a
                                        way of Send indications: the peer that they name, its port */
     __u32 zero;
@@ -56,24 +60,28 @@ struct way6 {
     __u64 packets;
     __u64 bytes;
     __u64 frames;
-    __u64 spoiled;
-    __u64 zero;
+    __u64 zero[2];
+};
+
+struct rest6 {
     __be32 header[INDICATION6 / 4];
+    __u64 spoiled;
     __u32 buckets[4];
 };
 
 #define NAMED 0x0016 /* no channel has this number: it is the type of Send indications */
 #define LIMITED 0x8000
 
-/* A way is at one of ROW places in either of two rows, which follow from its key: so it is found
- * without a list of where things are, which would be another wait for memory. No more rows are in
- * use than need be: where the ways of a relay are in few pages, the processor knows all of them. */
-#define ROW 4
+/* A way is at one of two places that follow from its key, or near one of them, in the same row: so
+ * it is found without a list of where things are, which would be another wait for memory. Most are at
+ * the first. No more places are in use than need be: where a page is, is the longest wait of all, but
+ * few pages the processor knows. */
+#define ROW 8
 #define MOST_WAYS4 131072
 #define MOST_WAYS6 65536
-#define LEAST_ROWS 4096
-#define FIRST_ROW 32 /* bits of the hash below the row's number */
-#define SECOND_ROW 48
+#define LEAST_PLACES 4096
+#define FIRST_PLACE 30 /* bits of the hash below the place's number */
+#define SECOND_PLACE 47
 #define MIX 0x9E3779B97F4A7C15ull
 
 /* What is hashed. The second part is there for Send indications only, else it is not looked at. */
@@ -97,10 +105,10 @@ struct key6 {
     __be16 none[3];
 };
 
-/* Secret, and drawn when the maps are made: so nobody can choose addresses that share their rows. */
+/* Secret, and drawn when the maps are made: so nobody can choose addresses that share their places. */
 struct seed {
     __u32 words[sizeof(struct key6) / 4];
-    __u32 rows4, rows6; /* that are in use; a power of two */
+    __u32 places4, places6; /* that are in use; a power of two */
 };
 
 /* A next hop: the device, and the head of the frames that it takes. */

@@ -10,11 +10,11 @@ from turn.codec.values import Address, pack_host
 
 WAY = {
     4: struct.Struct("=4s4s8s4s4s4sHHQ24x36s12x16s"),
-    6: struct.Struct("=16s16s8s16s16s4sHHQ40x48s16s"),
+    6: struct.Struct("=16s16s8s16s16s4sHHQ40x48s8x16s"),
 }
 """Source and destination, ``PORTS``, the new ones and their ports, hop behind (and ``LIMITED``),
-hop ahead, expiry, the counters, what stands before the payload of a Data indication (of a Send
-indication's way: the peer that it names), indices of buckets."""
+hop ahead, expiry, the counters. The rest, which lies elsewhere: what stands before the payload of a
+Data indication (of a Send indication's way: the peer that it names), indices of buckets."""
 PORTS = struct.Struct("!HHHH")
 """Of source and destination, the channel that a packet carries, the one to prepend: one word."""
 NEW_PORTS = struct.Struct("!HH")
@@ -37,10 +37,13 @@ class Parts(NamedTuple):
     packets: int
     bytes: int
     frames: int
-    spoiled: int
-    header: int
-    buckets: int
     size: int
+    """Of all that, and here the rest begins."""
+    header: int
+    spoiled: int
+    buckets: int
+    rest: int
+    """Size of the rest; its parts count from its own beginning."""
 
     @property
     def hops(self) -> int:
@@ -48,20 +51,20 @@ class Parts(NamedTuple):
         return 2 * self.expires - 1
 
 
-PARTS = {4: Parts(1, 4, 5, 6, 7, 13, 8, 14, 16), 6: Parts(4, 10, 11, 12, 13, 14, 16, 22, 24)}
-LAYOUT = 7
+PARTS = {4: Parts(1, 4, 5, 6, 7, 8, 0, 5, 6, 8), 6: Parts(4, 10, 11, 12, 13, 16, 0, 6, 7, 9)}
+LAYOUT = 8
 """Another number for whatever means something else: pinned maps outlive the process."""
-ROW = 4
-"""Places in a row; a key has two rows."""
+ROW = 8
+"""Places in a row; a key has two rows, and in each a place that is looked at first."""
 MOST_WAYS4, MOST_WAYS6 = 131072, 65536
 MOST_WAYS = {4: MOST_WAYS4, 6: MOST_WAYS6}
 """Places for ways of each family."""
-FIRST_ROW, SECOND_ROW = 32, 48
-"""Bits of the hash below the rows' numbers."""
+FIRST_PLACE, SECOND_PLACE = 30, 47
+"""Bits of the hash below the numbers of these places."""
 MIX = 0x9E3779B97F4A7C15
 SEED = struct.Struct("=64sII")
-"""A secret, and how many rows are in use of each family."""
-LEAST_ROWS = 4096
+"""A secret, and how many places are in use of each family."""
+LEAST_PLACES = 4096
 HOP = struct.Struct("=II6s6sI")
 """Device, MTU, destination MAC, source MAC, how it gets there."""
 BY_DEVICE, LOCAL, ACROSS = range(3)
@@ -149,7 +152,7 @@ class Way(NamedTuple):
     def is_in(self, value: bytes) -> bool:
         """Whether a way of the map does the same to the same packets."""
         parts = PARTS[self.family]
-        start = 8 * parts.header
+        start = 8 * (parts.size + parts.header)
         end, hops = start + INDICATION[self.family], 4 * parts.hops
         mine = self.value(0, 0, 0, b"", value[start + 8 : start + 20])
         return mine[:hops] == value[:hops] and mine[start:end] == value[start:end]

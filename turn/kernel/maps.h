@@ -23,6 +23,8 @@ enum {
 
 MAP(ways4, ARRAY, __u32, struct way4, MOST_WAYS4, BPF_F_MMAPABLE);
 MAP(ways6, ARRAY, __u32, struct way6, MOST_WAYS6, BPF_F_MMAPABLE);
+MAP(rests4, ARRAY, __u32, struct rest4, MOST_WAYS4, BPF_F_MMAPABLE);
+MAP(rests6, ARRAY, __u32, struct rest6, MOST_WAYS6, BPF_F_MMAPABLE);
 MAP(seeds, ARRAY, __u32, struct seed, 1, 0);
 MAP(hops, ARRAY, __u32, struct hop, MOST_HOPS, 0);
 MAP(buckets, ARRAY, __u32, struct bucket, MOST_BUCKETS, BPF_F_MMAPABLE);

@@ -12,7 +12,7 @@ from elftools.elf.relocation import RelocationSection
 from elftools.elf.sections import Section, SymbolTableSection
 
 from turn.kernel.bpf import CLASSIFIER, RAW_TRACEPOINT, XDP, Map, Shape, load_program
-from turn.kernel.layout import INDEX, LEAST_ROWS, SEED, remainders
+from turn.kernel.layout import INDEX, LEAST_PLACES, SEED, remainders
 
 
 class Source(NamedTuple):
@@ -122,7 +122,8 @@ def _make(definitions: Mapping[str, Shape]) -> dict[str, Map]:
         if "remainders" in maps:
             maps["remainders"].update(INDEX.pack(0), remainders())
         if "seeds" in maps:
-            maps["seeds"].update(INDEX.pack(0), SEED.pack(os.urandom(64), LEAST_ROWS, LEAST_ROWS))
+            drawn = SEED.pack(os.urandom(64), LEAST_PLACES, LEAST_PLACES)
+            maps["seeds"].update(INDEX.pack(0), drawn)
     except OSError:
         for one in maps.values():
             one.close()

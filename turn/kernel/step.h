@@ -40,7 +40,7 @@ INLINE struct hop *next_hop(const context *ctx, __u32 index, __u32 ip_length)
 }
 
 enum { TAKEN, EMPTY, BUSY };
-#define MOST_LIMITS (sizeof ((struct way4 *)0)->buckets / sizeof(__u32))
+#define MOST_LIMITS (sizeof ((struct rest4 *)0)->buckets / sizeof(__u32))
 
 /* Take a payload's bytes from the buckets of a way: TAKEN, or one is EMPTY, or BUSY. */
 static __attribute__((noinline)) int charge(const __u32 *indices, __u64 payload);

@@ -1,8 +1,9 @@
 """Ways: what the program does with a packet, in memory that it shares.
 
-A way is at one of eight places that follow from a keyed hash of the packet's addresses: two rows
-of four. Writing one, moving its end and ending it are stores, no system calls; they hold while
-this process is busy or dead. A way is found from the moment that its ports are written: the last.
+A way is at one of sixteen places that follow from a keyed hash of the packet's addresses: two rows
+of eight, each looked through from a place of the way's own. Writing one, moving its end and ending
+it are stores, no system calls; they hold while this process is busy or dead. A way is found from
+the moment that its ports are written: the last.
 """
 
 import mmap
@@ -13,7 +14,7 @@ from operator import mul
 from turn.kernel.bpf import Map
 from turn.kernel.layout import (
     BUCKETS_OF_WAY,
-    FIRST_ROW,
+    FIRST_PLACE,
     INDEX,
     LIMITED,
     MIX,
@@ -21,7 +22,7 @@ from turn.kernel.layout import (
     MOST_WAYS,
     PARTS,
     ROW,
-    SECOND_ROW,
+    SECOND_PLACE,
     SEED,
     WORD,
     Found,
@@ -35,6 +36,9 @@ A way closes so much earlier there; its last packets go through user space, whic
 RECENT = 1024
 """Ways that have ended whose places stay empty, where there are others: a packet under way on
 another processor has long gone by when its way's place means something else."""
+CROWDED = 2
+"""Places of its first row that are left when a way may go to its second: packets look there later,
+in another page; but were the first one always filled up, ways would find no place much earlier."""
 TWO_WORDS = struct.Struct("=QQ")
 UNLIMITED = bytes(BUCKETS_OF_WAY.size)
 MASK, HALF = (1 << 64) - 1, (1 << 32) - 1
@@ -48,13 +52,13 @@ class Place:
     def __init__(self, number: int, mixed: int) -> None:
         self.number = number
         self.hash = mixed
-        """Of its key: it says which rows the way may be in."""
+        """Of its key: it says where the way may be."""
 
 
 class Table:
     """The ways of one address family."""
 
-    def __init__(self, family: int, ways: Map, seed: "Seed") -> None:
+    def __init__(self, family: int, ways: Map, rests: Map, seed: "Seed") -> None:
         """Share the memory; what is in it stays."""
         self._family = family
         self._parts = PARTS[family]
@@ -62,6 +66,8 @@ class Table:
         self._memory: mmap.mmap = ways.memory()
         self._words = memoryview(self._memory).cast("Q")
         self._halves = memoryview(self._memory).cast("I")
+        self._rest: mmap.mmap = rests.memory()
+        self._rest_words = memoryview(self._rest).cast("Q")
         self._places: dict[int, Place] = {}
         self._recent: dict[int, None] = {}
         self._counted: dict[int, tuple[int, int, int]] = {}
@@ -69,9 +75,10 @@ class Table:
 
     def close(self) -> None:
         """Let go of the memory; what is in it stays."""
-        self._words.release()
-        self._halves.release()
+        for view in (self._words, self._halves, self._rest_words):
+            view.release()
         self._memory.close()
+        self._rest.close()
 
     # Writing ---------------------------------------------------------------------------------
 
@@ -105,10 +112,11 @@ class Table:
         return place
 
     def _put(self, number: int, value: bytes) -> None:
-        word, start = self._parts.ports, number * len(value)
-        ports = start + 8 * word
+        word, size, rest = self._parts.ports, 8 * self._parts.size, 8 * self._parts.rest
+        start, ports = number * size, number * size + 8 * word
+        self._rest[number * rest : (number + 1) * rest] = value[size:]
         self._memory[start:ports] = value[: 8 * word]
-        self._memory[ports + 8 : start + len(value)] = value[8 * word + 8 :]
+        self._memory[ports + 8 : start + size] = value[8 * word + 8 : size]
         self._words[ports // 8] = WORD.unpack_from(value, 8 * word)[0]
         self._recent.pop(number, None)
 
@@ -120,9 +128,9 @@ class Table:
 
     def limit(self, place: Place, buckets: tuple[int, ...]) -> None:
         """Have packets pass these buckets."""
-        start = place.number * self._parts.size
-        at, hops = start + self._parts.buckets, 2 * start + self._parts.hops
-        self._words[at], self._words[at + 1] = TWO_WORDS.unpack(_packed(buckets))
+        at = place.number * self._parts.rest + self._parts.buckets
+        hops = place.number * 2 * self._parts.size + self._parts.hops
+        self._rest_words[at], self._rest_words[at + 1] = TWO_WORDS.unpack(_packed(buckets))
         self._halves[hops] = self._halves[hops] & ~LIMITED | (LIMITED if buckets else 0)
 
     def move(self, place: Place, expires: float) -> None:
@@ -156,25 +164,27 @@ class Table:
         words, parts = self._words, self._parts
         start = number * parts.size
         packets = words[start + parts.packets] + words[start + parts.frames]
-        return packets, words[start + parts.bytes], words[start + parts.spoiled]
+        spoiled = self._rest_words[number * parts.rest + parts.spoiled]
+        return packets, words[start + parts.bytes], spoiled
 
     def frames(self, place: Place) -> int:
         """Packets that went by XDP, of all those on a way."""
         return self._words[place.number * self._parts.size + self._parts.frames]
 
     def value(self, number: int) -> bytes:
-        """What is at a place."""
-        size = 8 * self._parts.size
-        return self._memory[number * size : (number + 1) * size]
+        """What is at a place, and the rest of it."""
+        size, rest = 8 * self._parts.size, 8 * self._parts.rest
+        way = self._memory[number * size : (number + 1) * size]
+        return way + self._rest[number * rest : (number + 1) * rest]
 
     def all(self) -> Iterator[tuple[Place, Found]]:
         """Every way that is there."""
-        end = self._rows * ROW * self._parts.size
+        end = self._places_in_use * self._parts.size
         ports = self._words[self._parts.ports : end : self._parts.size].tolist()
         for number in [number for number, word in enumerate(ports) if word]:
             found = read_way(self._family, self.value(number))
             place = Place(number, self._seed.hash(found.key))
-            if number // ROW in _rows_of(place.hash, self._rows):
+            if _is_of(place.hash, number, self._places_in_use):
                 yield self._places.setdefault(number, place), found
             else:  # it was moved by a process that died before it had taken this one away
                 self._clear(number)
@@ -182,71 +192,75 @@ class Table:
     # Places ----------------------------------------------------------------------------------
 
     @property
-    def _rows(self) -> int:
-        return self._seed.rows[self._family]
+    def _places_in_use(self) -> int:
+        return self._seed.places[self._family]
 
     def _free_place(self, mixed: int) -> int | None:
-        first, second = _rows_of(mixed, self._rows)
+        first, second = _first_of(mixed, self._places_in_use)
         empty = self._empty(first)
-        if len(empty) > ROW // 2 and empty[0] not in self._recent:
-            return empty[0]
+        if len(empty) > CROWDED and first in empty and first not in self._recent:
+            return first
         other = self._empty(second)
-        if len(empty) <= ROW // 2 and len(empty) < len(other):
-            empty, other = other, empty  # the emptier one, once the first is half full
+        empty.sort(key=first.__xor__)  # as packets look there
+        other.sort(key=second.__xor__)
+        if len(empty) <= CROWDED and len(empty) < len(other):
+            empty, other = other, empty
         empty += other
         for number in empty:
             if number not in self._recent:
                 return number
         return next((number for number in self._recent if number in empty), None)
 
-    def _empty(self, row: int) -> list[int]:
-        size = self._parts.size
-        first = row * ROW
-        start = first * size + self._parts.ports
+    def _empty(self, first: int) -> list[int]:
+        """What is empty in a place's row."""
+        size, row = self._parts.size, first & -ROW
+        start = row * size + self._parts.ports
         ports = self._words[start : start + ROW * size : size].tolist()
-        return [number for number, used in enumerate(ports, first) if not used]
+        return [number for number, used in enumerate(ports, row) if not used]
 
     def _grow(self) -> bool:
-        """Use twice as many rows; False: all are in use.
+        """Use twice as many places; False: all are in use.
 
-        A way that lay in row 5 of 4,096 belongs into row 5 or 4,101 of 8,192. Those that move are
-        at both places, until one word has the program look for all of them at the new ones.
+        A way that lay at place 5 of 4,096 belongs to place 5 or 4,101 of 8,192. All are copied to
+        the latter; of those that stay the copy is taken away, and those that move are at both,
+        until one word has the program look for all of them at the new places.
         """
-        rows = self._rows
-        if 2 * rows * ROW > MOST_WAYS[self._family]:
+        places = self._places_in_use
+        if 2 * places > MOST_WAYS[self._family]:
             return False
-        # A process that died at this point has left some there already.
-        size = 8 * self._parts.size * rows * ROW
-        self._memory[size : 2 * size] = bytes(size)
+        for memory, words in ((self._rest, self._parts.rest), (self._memory, self._parts.size)):
+            size = 8 * words * places
+            memory[size : 2 * size] = memory[:size]
         moved: list[tuple[Place, tuple[int, int, int]]] = []
-        further = rows * ROW
         for number, place in self._places.items():
-            if number // ROW not in _rows_of(place.hash, 2 * rows):
-                self._put(number + further, self.value(number))
-                self._counted.pop(number + further, None)
-                moved.append((place, self._read(number + further)))
-        self._seed.use(self._family, 2 * rows)
+            further = number + places
+            if _is_of(place.hash, number, 2 * places):
+                self._words[further * self._parts.size + self._parts.ports] = 0
+            else:
+                self._counted.pop(further, None)
+                moved.append((place, self._read(further)))
+        self._seed.use(self._family, 2 * places)
         for place, copied in moved:
             packets, size, spoiled = self.read(place)
             counted = packets - copied[0], size - copied[1], spoiled - copied[2]
             self._counted.pop(place.number, None)
             self._clear(place.number)
             del self._places[place.number]
-            place.number += further
+            place.number += places
             self._counted[place.number] = counted
             self._places[place.number] = place
         return True
 
 
 class Seed:
-    """What says where a way belongs: a secret, and how many rows are in use of each family."""
+    """What says where a way belongs: a secret, and how many places are in use of each family."""
 
     def __init__(self, seeds: Map) -> None:
         """Read it."""
         self._map = seeds
-        self._secret, *rows = SEED.unpack(seeds.get(INDEX.pack(0)) or bytes(SEED.size))
+        self._secret, *places = SEED.unpack(seeds.get(INDEX.pack(0)) or bytes(SEED.size))
         self._words: list[int] = memoryview(self._secret).cast("I").tolist()
-        self.rows: dict[int, int] = dict(zip((4, 6), rows, strict=True))
+        self.places: dict[int, int] = dict(zip((4, 6), places, strict=True))
 
     def hash(self, key: bytes) -> int:
         """Of a key: as the program has it."""
@@ -255,10 +269,10 @@ class Seed:
         total: int = sum(map(mul, mixed[::2], mixed[1::2])) & MASK
         return (total ^ total >> 32) * MIX & MASK
 
-    def use(self, family: int, rows: int) -> None:
-        """Have the program look in so many rows."""
-        self.rows[family] = rows
-        self._map.update(INDEX.pack(0), SEED.pack(self._secret, *self.rows.values()))
+    def use(self, family: int, places: int) -> None:
+        """Have the program look in so many places."""
+        self.places[family] = places
+        self._map.update(INDEX.pack(0), SEED.pack(self._secret, *self.places.values()))
 
 
 class Ways:
@@ -266,7 +280,7 @@ class Ways:
 
     def __init__(self, maps: Mapping[str, Map]) -> None:
         """Use what is there; memory is shared once it is needed."""
-        self._maps = {family: maps[f"ways{family}"] for family in (4, 6)}
+        self._maps = {family: (maps[f"ways{family}"], maps[f"rests{family}"]) for family in (4, 6)}
         self._seed = Seed(maps["seeds"])
         self._tables: dict[int, Table] = {}
 
@@ -280,7 +294,7 @@ class Ways:
         """The table of a family."""
         table = self._tables.get(family)
         if table is None:
-            table = self._tables[family] = Table(family, self._maps[family], self._seed)
+            table = self._tables[family] = Table(family, *self._maps[family], self._seed)
         return table
 
     def all(self) -> Iterator[tuple[Table, Place, Found]]:
@@ -293,9 +307,15 @@ class Ways:
             yield from ((table, place, way) for place, way in found)
 
 
-def _rows_of(mixed: int, rows: int) -> tuple[int, int]:
-    """The rows that a hash names, when so many are in use."""
-    return mixed >> FIRST_ROW & rows - 1, mixed >> SECOND_ROW & rows - 1
+def _first_of(mixed: int, places: int) -> tuple[int, int]:
+    """The places that a hash names, when so many are in use: looked at first in either row."""
+    return mixed >> FIRST_PLACE & places - 1, mixed >> SECOND_PLACE & places - 1
+
+
+def _is_of(mixed: int, number: int, places: int) -> bool:
+    """Whether a way of this hash may be at a place."""
+    first, second = _first_of(mixed, places)
+    return first ^ number < ROW or second ^ number < ROW
 
 
 def _nanoseconds(expires: float) -> int:

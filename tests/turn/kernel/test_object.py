@@ -17,27 +17,33 @@ OBJECTS = [pytest.param(source, id=source.section) for source in (RELAY, FRAMES,
 
 
 # Each struct of layout.h: its parts as layout.py packs them, by name of the first field of each.
-def _way(family: int, source_port: int, header: int) -> tuple[int, dict[str, int]]:
+def _way(family: int, source_port: int) -> tuple[int, dict[str, int]]:
     parts = layout.PARTS[family]
-    return layout.WAY[family].size, {
+    return 8 * parts.size, {
         "source": 0,
         "source_port": source_port,
         "new_source": source_port + 8,
         "behind": 4 * parts.hops,
         "ahead": 4 * parts.hops + 2,
-        "header": header,
     } | {
-        field: 8 * getattr(parts, field)
-        for field in ("expires", "packets", "bytes", "frames", "spoiled", "header", "buckets")
+        field: 8 * getattr(parts, field) for field in ("expires", "packets", "bytes", "frames")
     } | {"source_port": 8 * parts.ports}
+
+
+def _rest(family: int) -> tuple[int, dict[str, int]]:
+    parts = layout.PARTS[family]
+    fields = ("header", "spoiled", "buckets")
+    return 8 * parts.rest, {field: 8 * getattr(parts, field) for field in fields}
 
 
 STRUCTS = {
     "key4": (8 + layout.PORTS.size + layout.PEER[4].size, {"channel": 12, "peer": 16}),
     "key6": (32 + layout.PORTS.size + layout.PEER[6].size, {"channel": 36, "peer": 40}),
-    "seed": (layout.SEED.size, {"words": 0, "rows4": 64, "rows6": 68}),
-    "way4": _way(4, 8, 64),
-    "way6": _way(6, 32, 128),
+    "seed": (layout.SEED.size, {"words": 0, "places4": 64, "places6": 68}),
+    "way4": _way(4, 8),
+    "way6": _way(6, 32),
+    "rest4": _rest(4),
+    "rest6": _rest(6),
     "hop": (layout.HOP.size, {"device": 0, "mtu": 4, "head": 8, "road": 20}),
     "bucket": (
         layout.BUCKET.size,
@@ -65,9 +71,9 @@ def test_the_layout_is_the_same_in_c(need, tmp_path):
         "MOST_WAYS4",
         "MOST_WAYS6",
         "ROW",
-        "LEAST_ROWS",
-        "FIRST_ROW",
-        "SECOND_ROW",
+        "LEAST_PLACES",
+        "FIRST_PLACE",
+        "SECOND_PLACE",
         "MIX",
         "NAMED",
         "LIMITED",
@@ -91,12 +97,12 @@ def test_the_layout_is_the_same_in_c(need, tmp_path):
 def test_the_maps_hold_what_is_written_to_them():
     maps = read_object(RELAY).definitions
     for family in (4, 6):
-        size, entries = layout.WAY[family].size, layout.MOST_WAYS[family]
-        assert maps[f"ways{family}"][1:4] == (layout.INDEX.size, size, entries)
-        assert 8 * layout.PARTS[family].size == size
+        parts, entries = layout.PARTS[family], layout.MOST_WAYS[family]
         # All that ChannelData needs and counts is in as few cache lines as can be.
-        assert 8 * layout.PARTS[family].frames + 8 <= (64 if family == 4 else 128)
-        assert size % 64 == 0
+        assert 8 * parts.size == (64 if family == 4 else 128)
+        for name, size in (("ways", 8 * parts.size), ("rests", 8 * parts.rest)):
+            assert maps[f"{name}{family}"][1:4] == (layout.INDEX.size, size, entries)
+        assert 8 * (parts.size + parts.rest) == layout.WAY[family].size
     assert maps["seeds"][1:4] == (layout.INDEX.size, layout.SEED.size, 1)
     assert maps["hops"][1:4] == (layout.INDEX.size, layout.HOP.size, layout.MOST_HOPS)
     assert maps["buckets"][1:4] == (layout.INDEX.size, layout.BUCKET.size, layout.MOST_BUCKETS)

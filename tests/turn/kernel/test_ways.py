@@ -12,7 +12,7 @@ from turn.kernel.layout import (
     BUCKET,
     HOP,
     INDEX,
-    LEAST_ROWS,
+    LEAST_PLACES,
     MOST_WAYS,
     PORTS_PER_WORD,
     ROW,
@@ -22,7 +22,7 @@ from turn.kernel.layout import (
 )
 from turn.kernel.program import Program, load
 from turn.kernel.selftest import FAMILIES, LABEL, NEVER, PAYLOAD, Sides, frame
-from turn.kernel.ways import RECENT, Place, Table, Ways, _rows_of
+from turn.kernel.ways import RECENT, Place, Table, Ways, _is_of
 from turn.routes import Carried, FiveTuple, Transport
 
 REDIRECT = 7
@@ -46,7 +46,7 @@ def program_fixture(need_kernel: None) -> Iterator[Program]:
     word, bit = divmod(FAMILIES[0].server.port, PORTS_PER_WORD)
     program.maps["ports"].update(INDEX.pack(word), WORD.pack(1 << bit))
     # Always the same, as chance has it where a table is too full.
-    program.maps["seeds"].update(INDEX.pack(0), SEED.pack(SECRET, LEAST_ROWS, LEAST_ROWS))
+    program.maps["seeds"].update(INDEX.pack(0), SEED.pack(SECRET, LEAST_PLACES, LEAST_PLACES))
     yield program
     program.close()
 
@@ -144,11 +144,9 @@ def test_a_way_of_another_is_not_found(program, ways, sides):
         table = ways.of(way.family)
         place = write(table, way)
         assert place is not None
-        at = place.number * 8 * table._parts.size
-        start, end = at, at + 8 * table._parts.size
-        table._memory[start:end] = different.value(1, 1, 1 << 62, b"", LABEL)
+        table._put(place.number, different.value(1, 1, 1 << 62, b"", LABEL))
         assert verdict(program, packet) == UP
-        table._memory[start:end] = way.value(1, 1, 1 << 62, b"", LABEL)
+        table._put(place.number, way.value(1, 1, 1 << 62, b"", LABEL))
         assert verdict(program, packet) == REDIRECT
         table.free(place)
 
@@ -180,7 +178,7 @@ def test_a_place_rests_when_its_way_has_ended(ways):
         place = write(table, way)
         numbers.append(place.number)
         table.free(place)
-    # Eight others were in use before it is again.
+    # Fifteen others were in use before it is again.
     assert len(set(numbers[: 2 * ROW])) == 2 * ROW
     assert numbers[2 * ROW :] == numbers[: 2 * ROW]
     for port in range(2 * RECENT):
@@ -197,49 +195,62 @@ def test_a_table_grows_under_traffic(program, ways):
     """And a way counts on, wherever it is."""
     sides, table = FAMILIES[0], ways.of(4)
     way, _ = of(sides)["peer"]
-    places, rows, most = {}, {table._rows}, MOST_WAYS[4] * 2 // 5
+    places, sizes, most = {}, [table._places_in_use], MOST_WAYS[4] * 3 // 5
     for index, peer in enumerate(crowd(most)):
         places[peer] = write(table, way._replace(source=peer))
         assert places[peer] is not None
-        if table._rows not in rows:
-            rows.add(table._rows)
+        if table._places_in_use not in sizes:
+            sizes.append(table._places_in_use)
             asked = list(places)[:: index // 50] + list(places)[-1:]
             for one in asked:
                 before = table.read(places[one])[0]
                 assert verdict(program, frame(MAC, one, sides.relayed, PAYLOAD, 64)) == REDIRECT
                 assert table.read(places[one]) == (before + 1, (before + 1) * len(PAYLOAD), 0)
-    assert len(rows) == 4
-    assert max(rows) * ROW == MOST_WAYS[4]
+    assert sizes == [LEAST_PLACES << doublings for doublings in range(len(sizes))]
+    assert sizes[-1] == MOST_WAYS[4]
     assert len(list(table.all())) == most
     first = next(iter(places))
-    assert table.read(places[first])[0] == 3
+    assert table.read(places[first])[0] == len(sizes) - 1
     # Another process finds all of them.
     other = Ways(program.maps)
     assert sum(1 for _ in other.all()) == most
     other.close()
 
 
+def test_the_rest_of_a_way_moves_with_it(program, ways):
+    sides, table = FAMILIES[1], ways.of(6)
+    places = table._places_in_use
+    way, packet = of(sides)["send"]
+    while _is_of((place := write(table, way)).hash, place.number, 2 * places):
+        table.free(place)  # it would not have to move
+        sides = sides._replace(client=Address(sides.client.host, sides.client.port + 1))
+        way, packet = of(sides)["send"]
+    assert table._grow()
+    assert place.number >= places
+    assert verdict(program, packet) == REDIRECT
+
+
 def test_a_process_that_dies_while_the_table_grows_leaves_nothing_behind(program, ways):
     sides, table = FAMILIES[1], ways.of(6)
-    rows = table._rows
+    places = table._places_in_use
     way, packet = of(sides)["peer"]
-    while (place := write(table, way)).number // ROW in _rows_of(place.hash, 2 * rows):
+    while _is_of((place := write(table, way)).hash, place.number, 2 * places):
         table.free(place)  # it would not have to move
         sides = sides._replace(peer=Address(sides.peer.host, sides.peer.port + 1))
         way, packet = of(sides)["peer"]
     # It had copied the way and had not told the program, which goes by the first one.
-    table._put(place.number + rows * ROW, table.value(place.number))
+    table._put(place.number + places, table.value(place.number))
     assert [found.number for found, _ in table.all()] == [place.number]
     table.free(place)
     assert table._grow()
     assert verdict(program, packet) == UP
     # It had told the program, and not taken away the first one.
     place, wrong = write(table, way), 0
-    while wrong in _rows_of(place.hash, table._rows):
-        wrong += 1
-    table._put(wrong * ROW, table.value(place.number))
+    while _is_of(place.hash, wrong, table._places_in_use):
+        wrong += ROW
+    table._put(wrong, table.value(place.number))
     assert [found.number for found, _ in table.all()] == [place.number]
-    assert not table._words[wrong * ROW * table._parts.size + table._parts.ports]
+    assert not table._words[wrong * table._parts.size + table._parts.ports]
 
 
 @pytest.mark.parametrize("sides", FAMILIES, ids=["IPv4", "IPv6"])
