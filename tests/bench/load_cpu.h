@@ -43,9 +43,9 @@ static void cpuread(cpu_t *c) {
         fclose(f);
         snprintf(p, sizeof p, "/proc/%d/statm", pids[k]);
         f = fopen(p, "r");
-        long a, b;
-        if (f && fscanf(f, "%ld %ld", &a, &b) == 2)
-            c->rss += b * 4;
+        long resident, shared; /* with the kernel (a BPF map), or files: there before, and only seen */
+        if (f && fscanf(f, "%*d %ld %ld", &resident, &shared) == 2)
+            c->rss += (resident - shared) * 4;
         if (f)
             fclose(f);
         snprintf(p, sizeof p, "/proc/%d/task", pids[k]);
