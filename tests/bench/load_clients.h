@@ -12,6 +12,24 @@ static uint64_t rnd(void) {
     return rs;
 }
 
+static void set_length(uint8_t *b, const uint8_t *end) {
+    int length = end - b - 20;
+    b[2] = length >> 8;
+    b[3] = length;
+}
+
+/* Append who sends a request, and MESSAGE-INTEGRITY over it; gives its end. */
+static uint8_t *sign(const cl_t *c, uint8_t *b, uint8_t *p) {
+    p = attr(p, 6, user, strlen(user));
+    p = attr(p, 0x14, realm, strlen(realm));
+    p = attr(p, 0x15, c->nonce, c->nonce_len);
+    set_length(b, p + 24);
+    uint8_t h[20];
+    unsigned hl;
+    HMAC(EVP_sha1(), key, 16, b, p - b, h, &hl);
+    return attr(p, 8, h, 20);
+}
+
 static void mkreq(int i) {
     cl_t *c = &cl[i];
     uint8_t *b = c->req, *p;
@@ -42,21 +60,9 @@ static void mkreq(int i) {
         int n = xaddr(x, &peers[i % K], c->tid);
         p = attr(p, 0x12, x, n);
     }
-    if (c->state > 0) {
-        p = attr(p, 6, user, strlen(user));
-        p = attr(p, 0x14, realm, strlen(realm));
-        p = attr(p, 0x15, c->nonce, c->nonce_len);
-        int ml = p - b - 20 + 24;
-        b[2] = ml >> 8;
-        b[3] = ml;
-        uint8_t h[20];
-        unsigned hl;
-        HMAC(EVP_sha1(), key, 16, b, p - b, h, &hl);
-        p = attr(p, 8, h, 20);
-    }
-    int ml = p - b - 20;
-    b[2] = ml >> 8;
-    b[3] = ml;
+    if (c->state > 0)
+        p = sign(c, b, p);
+    set_length(b, p);
     c->req_len = p - b;
     c->tries = 0;
 }
@@ -204,16 +210,7 @@ static void release(void) {
         b[8] ^= 0xff;
         uint32_t lt = 0;
         p = attr(p, 0x0d, &lt, 4);
-        p = attr(p, 6, user, strlen(user));
-        p = attr(p, 0x14, realm, strlen(realm));
-        p = attr(p, 0x15, c->nonce, c->nonce_len);
-        int ml = p - b - 20 + 24;
-        b[2] = ml >> 8;
-        b[3] = ml;
-        uint8_t h[20];
-        unsigned hl;
-        HMAC(EVP_sha1(), key, 16, b, p - b, h, &hl);
-        p = attr(p, 8, h, 20);
+        p = sign(c, b, p);
         send(c->fd, b, p - b, 0);
         if (i % 32 == 31)
             usleep(3000);
