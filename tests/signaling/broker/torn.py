@@ -84,6 +84,12 @@ class Torn:
         delivered = self.ears[self.two].delivered
         return max((seq for name, seq, _ in delivered if name == session), default=0)
 
+    async def missed(self, session: str, last_seq: int) -> list[Any]:
+        """The data of the messages that a session is handed when it goes on at node two."""
+        resumption = await self.two.resume(session, session.encode(), last_seq)
+        assert resumption is not None
+        return [json.loads(text)["data"] for _, text in resumption.missed]
+
     async def all_acknowledge(self) -> None:
         """``b`` and ``c`` have everything that they were handed."""
         for session in "bc":

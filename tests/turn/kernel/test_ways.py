@@ -217,27 +217,32 @@ def test_a_table_grows_under_traffic(program, ways):
     other.close()
 
 
+def write_one_that_moves(table, kind):
+    """A way of IPv6 that a table twice as large has elsewhere; gives it, its place, a packet."""
+    sides, larger = FAMILIES[1], 2 * table._places_in_use
+    while True:
+        way, packet = of(sides)[kind]
+        place = write(table, way)
+        if not _is_of(place.hash, place.number, larger):
+            return way, place, packet
+        table.free(place)
+        client, peer = (side._replace(port=side.port + 1) for side in (sides.client, sides.peer))
+        sides = sides._replace(client=client, peer=peer)
+
+
 def test_the_rest_of_a_way_moves_with_it(program, ways):
-    sides, table = FAMILIES[1], ways.of(6)
+    table = ways.of(6)
     places = table._places_in_use
-    way, packet = of(sides)["send"]
-    while _is_of((place := write(table, way)).hash, place.number, 2 * places):
-        table.free(place)  # it would not have to move
-        sides = sides._replace(client=Address(sides.client.host, sides.client.port + 1))
-        way, packet = of(sides)["send"]
+    _, place, packet = write_one_that_moves(table, "send")
     assert table._grow()
     assert place.number >= places
     assert verdict(program, packet) == REDIRECT
 
 
 def test_a_process_that_dies_while_the_table_grows_leaves_nothing_behind(program, ways):
-    sides, table = FAMILIES[1], ways.of(6)
+    table = ways.of(6)
     places = table._places_in_use
-    way, packet = of(sides)["peer"]
-    while _is_of((place := write(table, way)).hash, place.number, 2 * places):
-        table.free(place)  # it would not have to move
-        sides = sides._replace(peer=Address(sides.peer.host, sides.peer.port + 1))
-        way, packet = of(sides)["peer"]
+    way, place, packet = write_one_that_moves(table, "peer")
     # It had copied the way and had not told the program, which goes by the first one.
     table._put(place.number + places, table.value(place.number))
     assert [found.number for found, _ in table.all()] == [place.number]

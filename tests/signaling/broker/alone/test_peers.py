@@ -28,9 +28,7 @@ async def test_messages_between_its_sockets_go_on(torn: Torn):
     assert await answers[2] is True
     assert torn.heard(torn.one, "b") == [0, 1, 2]
     # The mailbox has what was not acknowledged, and b may go anywhere.
-    resumption = await torn.two.resume("b", b"b", torn.last("b") - 1)
-    assert resumption is not None
-    assert [json.loads(text)["data"] for _, text in resumption.missed] == [2]
+    assert await torn.missed("b", torn.last("b") - 1) == [2]
     # And all goes on as before.
     assert await torn.one.send("a", "peer-b", message(3), "id 3")
     await torn.two.renew()
@@ -92,9 +90,7 @@ async def test_what_others_sent_meanwhile_comes_after_it_and_under_another_numbe
     assert torn.heard(torn.one, "b") == expected
     numbers = [seq for name, seq, _ in torn.ears[torn.one].delivered if name == "b"]
     assert numbers == sorted(set(numbers))
-    resumption = await torn.two.resume("b", b"b", torn.last("b") - 4)
-    assert resumption is not None
-    assert [json.loads(text)["data"] for _, text in resumption.missed] == expected[1:]
+    assert await torn.missed("b", torn.last("b") - 4) == expected[1:]
 
 
 async def test_who_has_seen_it_resumes_nothing_elsewhere(torn: Torn):
@@ -174,9 +170,7 @@ async def test_redis_that_comes_and_goes_while_it_is_put_right(torn: Torn):
     assert torn.last("b") >= before + JUMP
     await torn.mend()
     assert torn.heard(torn.one, "b") == [1, 2]
-    resumption = await torn.two.resume("b", b"b", before)
-    assert resumption is not None
-    assert [json.loads(text)["data"] for _, text in resumption.missed] == [2]
+    assert await torn.missed("b", before) == [2]
 
 
 async def test_what_was_not_acknowledged_before_is_kept(torn: Torn):
@@ -199,9 +193,7 @@ async def test_who_lost_its_socket_meanwhile_has_it_in_its_mailbox(torn: Torn):
         await torn.one.send("a", "peer-b", message(2), "id 2")
     await torn.mend()
     assert await answer is True
-    resumption = await torn.two.resume("b", b"b", before)
-    assert resumption is not None
-    assert [json.loads(text)["data"] for _, text in resumption.missed] == [1]
+    assert await torn.missed("b", before) == [1]
 
 
 async def test_only_what_is_sure_goes_without_redis(torn: Torn):
