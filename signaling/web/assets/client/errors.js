@@ -44,6 +44,14 @@ export class IcebrokerError extends Error {
   }
 }
 
+/** Of requests to a peer: they, or we, are here no more, which is told by itself. */
+const GONE = new Set(["closed", "session_lost", "not_found"]);
+
+/** Whether a request to a peer failed only because one side has gone. */
+export function hasGone({ code }) {
+  return GONE.has(code);
+}
+
 /** Close codes 3500-3999 and 4500-4999 mean: do not come back. Every other end of a socket is an accident. */
 export function mayReconnect(closeCode) {
   return !((closeCode >= 3500 && closeCode < 4000) || (closeCode >= 4500 && closeCode < 5000));
