@@ -186,3 +186,12 @@ async def test_a_server_that_is_not_there_is_told(browser: Browser, nodes: list[
             ".catch((error) => [error.code, error.retryable])"
         )
         assert told == ["unreachable", True]
+
+
+async def test_an_address_of_no_websocket_is_told_at_once(browser: Browser, nodes: list[Node]):
+    async with page_at(browser, nodes[0].url) as ada:
+        told = await ada.evaluate(
+            "call('r', { url: 'wss://host/ws#a' })"
+            ".catch((error) => [error.code, error.retryable, error.cause.name])"
+        )
+        assert told == ["bad_url", False, "SyntaxError"]

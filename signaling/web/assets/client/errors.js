@@ -2,6 +2,7 @@
 
 const MEANINGS = {
   unreachable: "the signaling server does not answer, or lets no pages of this origin in (signaling.allowed_origins)",
+  bad_url: "no WebSocket can be opened to the `url` that was given: it is none, or not secure where the page is",
   no_token: "the application could not fetch a token; trying again",
   closed: "the connection was closed",
   session_lost: "the server no longer has this session: what was on its way is lost",
