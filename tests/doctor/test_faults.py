@@ -153,6 +153,9 @@ PLANTS = [
           found=("allocation", F, "no relay port left"), then="widen turn.relay_ports"),
     Plant("packets are lost", firewall=(f"{PORTS} numgen random mod 100 < 25 drop",),
           options={"load": True}, found=("loss", F, "packets lost at"), then="busy"),
+    # By a count, not by chance: five in a row are lost, and that is no closed port.
+    Plant("most packets are lost", coturn=None, firewall=(f"{PORTS} numgen inc mod 6 < 5 drop",),
+          options={"load": True}, found=("loss", F, "packets lost at"), then="busy"),
     Plant("the server lets anyone relay", ours=None, coturn=("--no-auth",),
           found=("open", F, "it asks for no credentials"), then="at once"),
     Plant("a STUN server without TURN", ours=None, coturn=("--stun-only",),
