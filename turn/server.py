@@ -235,7 +235,7 @@ class TurnService:
         try:
             self._listeners.open_datagram(self._addresses)
             self._restore()
-            for endpoint in settings.listen:
+            for endpoint in settings.tcp:
                 await self._listeners.open_stream(*endpoint, tls=None)
             for endpoint in settings.listen_tls:
                 await self._listeners.open_stream(*endpoint, tls=tls)
