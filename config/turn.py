@@ -135,6 +135,9 @@ class TurnSettings(Section):
     allow_peers: Networks = ()
     """Networks to relay to although the safe defaults refuse them."""
 
+    only_allowed_peers: bool = False
+    """Relay to `allow_peers` and to nowhere else, also not from one client to another."""
+
     deny_peers: Networks = ()
     """Networks never to relay to; stronger than `allow_peers`."""
 
@@ -276,6 +279,9 @@ class TurnSettings(Section):
         if any(not network.prefixlen for network in self.proxy_protocol_from):
             text = "names everybody, and whoever sends a header is whom it says; name the proxies"
             found.append(Problem("proxy_protocol_from", text))
+        if self.only_allowed_peers and not self.allow_peers:
+            text = "needs allow_peers: without them there is nobody to relay to"
+            found.append(Problem("only_allowed_peers", text))
         found += self._redirect_problems()
         found += self._third_party_problems()
         for name, password in self.users.items():

@@ -197,6 +197,7 @@ def policy_rules(
     return PolicyRules(
         allow=settings.allow_peers,
         deny=settings.deny_peers,
+        only_allowed=settings.only_allowed_peers,
         open_private=settings.open_private_peers,
         reserved_ports=frozenset(own | set(reserved_ports)),
         external=tuple(external),
