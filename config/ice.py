@@ -15,13 +15,13 @@ def relay_urls(turn: TurnSettings, machine_addresses: Sequence[str]) -> list[Url
     """
     stun: dict[str, None] = {}
     relay: dict[str, None] = {}
-    for endpoint in turn.listen:
+    for endpoint in dict.fromkeys((*turn.listen, *turn.listen_udp, *turn.listen_tcp)):
         place = _place(turn, endpoint, machine_addresses)
-        if not place:
-            continue
-        stun[f"stun:{place}"] = None
-        relay[f"turn:{place}?transport=udp"] = None
-        relay[f"turn:{place}?transport=tcp"] = None
+        if place and endpoint in turn.udp:
+            stun[f"stun:{place}"] = None
+            relay[f"turn:{place}?transport=udp"] = None
+        if place and endpoint in turn.tcp:
+            relay[f"turn:{place}?transport=tcp"] = None
     for endpoint in turn.listen_tls:
         place = _place(turn, endpoint, machine_addresses)
         if place:

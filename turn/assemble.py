@@ -123,7 +123,7 @@ def _discovery(settings: TurnSettings, external: Sequence[tuple[str, str]]) -> D
 
 def udp_endpoints(settings: TurnSettings) -> list[tuple[str, int]]:
     """Where to listen for UDP."""
-    listen = [(endpoint.host, endpoint.port) for endpoint in settings.listen]
+    listen = [(endpoint.host, endpoint.port) for endpoint in settings.udp]
     found = _discovery(settings, ())
     return [*listen, *(found.addresses if found else ())]
 
@@ -193,11 +193,11 @@ def policy_rules(
     settings: TurnSettings, reserved_ports: Iterable[int], external: Sequence[tuple[str, str]]
 ) -> PolicyRules:
     """Which peers may be relayed to."""
-    listening = (*settings.listen, *settings.listen_tls, *settings.listen_dtls)
-    own = {endpoint.port for endpoint in listening}
+    own = {endpoint.port for endpoint in settings.doors}
     return PolicyRules(
         allow=settings.allow_peers,
         deny=settings.deny_peers,
+        only_allowed=settings.only_allowed_peers,
         open_private=settings.open_private_peers,
         reserved_ports=frozenset(own | set(reserved_ports)),
         external=tuple(external),
@@ -211,10 +211,9 @@ def relay_addresses(settings: TurnSettings, own: list[str]) -> dict[Family, list
     """
     if settings.relay_addresses:
         return _by_family(settings.relay_addresses)
-    listen = (*settings.listen, *settings.listen_tls, *settings.listen_dtls)
-    if listen and all(endpoint.is_loopback for endpoint in listen):
+    if settings.doors and all(endpoint.is_loopback for endpoint in settings.doors):
         # Nobody outside can ask for an allocation, so nobody outside needs to be reached.
-        return _by_family(sorted({endpoint.host for endpoint in listen}))
+        return _by_family(sorted({endpoint.host for endpoint in settings.doors}))
     return relay_candidates(own)
 
 

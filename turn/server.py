@@ -38,6 +38,7 @@ from turn.transport.listeners import Listeners, Listening
 from turn.transport.proxies import Proxies
 from turn.transport.stream import StreamShared
 from turn.transport.udp import Shared
+from turn.usage import logged
 
 log = structlog.get_logger("turn")
 
@@ -109,7 +110,7 @@ class TurnService:
             assemble.options(settings, external),
             common.elsewhere,
             self._state.journal if self._state else NO_JOURNAL,
-            tell,
+            logged(tell),
         )
         self._engine = Engine(assemble.authenticator(settings, common.key), parts)
         self.handover = Handover(self._engine, self._ports, self._routes, self.policy)
@@ -234,7 +235,7 @@ class TurnService:
         try:
             self._listeners.open_datagram(self._addresses)
             self._restore()
-            for endpoint in settings.listen:
+            for endpoint in settings.tcp:
                 await self._listeners.open_stream(*endpoint, tls=None)
             for endpoint in settings.listen_tls:
                 await self._listeners.open_stream(*endpoint, tls=tls)

@@ -42,6 +42,32 @@ OPEN_ROOMS = (
             ],
         ),
         (
+            (
+                '[turn]\nlisten = ["0.0.0.0:443"]\nlisten_udp = ["0.0.0.0:5349"]\n'
+                'listen_tls = ["0.0.0.0:443", "0.0.0.0:5349"]\n'
+                'listen_dtls = ["0.0.0.0:5349"]\ntls_certificate = "c"\ntls_key = "k"'
+            ),
+            [
+                (
+                    "icebroker.toml:4: turn.listen_tls: 0.0.0.0:443 is taken for TCP by listen or "
+                    "listen_tcp; where only UDP is meant there, write listen_udp"
+                ),
+                (
+                    "icebroker.toml:5: turn.listen_dtls: 0.0.0.0:5349 is taken for UDP by listen "
+                    "or listen_udp; where only TCP is meant there, write listen_tcp"
+                ),
+            ],
+        ),
+        (
+            "[turn]\nonly_allowed_peers = true",
+            [
+                (
+                    "icebroker.toml:2: turn.only_allowed_peers: needs allow_peers: without them "
+                    "there is nobody to relay to"
+                )
+            ],
+        ),
+        (
             '[turn]\nalternate_servers = ["0.0.0.0:3478"]',
             [
                 (
@@ -210,6 +236,11 @@ def test_contradictions(operator: Any, toml: str, problems: list[str]):
     "toml",
     [
         '[turn]\nlisten_tls = ["0.0.0.0:5349"]\ntls_certificate = "c.pem"\ntls_key = "k.pem"',
+        (
+            '[turn]\nlisten_udp = ["0.0.0.0:443"]\nlisten_tls = ["0.0.0.0:443"]\n'
+            'tls_certificate = "c.pem"\ntls_key = "k.pem"'
+        ),
+        '[turn]\nonly_allowed_peers = true\nallow_peers = ["10.1.2.3/32"]',
         '[turn]\nnat_discovery = ["1.0.0.1:1", "1.0.0.2:2", "[2000::1]:1", "[2000::2]:2"]',
         '[turn]\ndata_plane = "userspace"',
         '[turn]\ndata_plane = "kernel"',
@@ -246,8 +277,8 @@ def test_no_contradiction(operator: Any, toml: str):
             "[turn]\nlisten = []\nopen = true",
             [
                 (
-                    "icebroker.toml:2: turn.listen: listen, listen_tls and listen_dtls are all "
-                    "empty: nobody could come in"
+                    "icebroker.toml:2: turn.listen: listen, listen_udp, listen_tcp, listen_tls and "
+                    "listen_dtls are all empty: nobody could come in"
                 )
             ],
         ),
@@ -257,6 +288,11 @@ def test_no_contradiction(operator: Any, toml: str):
             [f"icebroker.toml:2: turn.secret: {SHORT}"],
         ),
         ('[turn]\nlisten = "127.0.0.1:1"', []),
+        (
+            '[turn]\nlisten = "127.0.0.1:1"\nlisten_tcp = "192.0.2.1:1"',
+            [f"icebroker.toml:1: turn.secret: {OPEN_RELAY}"],
+        ),
+        ('[turn]\nlisten = []\nlisten_udp = "127.0.0.1:1"', []),
         ('[turn]\nlisten = ["127.0.0.1:1", "[::1]:1"]\nsecret = "short"', []),
         (f'[turn]\nsecret = "{GOOD}"', []),
         ('[turn]\nsecret = "acht mal zwei: é"', []),  # 16 characters in 17 bytes

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from config.certificate import self_signed
+from config.schema import LogSettings
 from config.section import StartError
 from tests.interop.process import free_port
 from tests.patience import PATIENCE, until
@@ -20,6 +21,7 @@ from turn.common import alone
 from turn.idle import QUIET
 from turn.server import TurnService
 from turn.transport.listeners import ListenError
+from turn.workers.pool import WorkerPool
 
 
 def code_of(reply):
@@ -38,6 +40,43 @@ class TestStart:
             places = {(place.protocol, place.host) for place in service.addresses}
             assert places == {(p, h) for p in ("udp", "tcp") for h in ("127.0.0.1", "::1")}
             assert service.ready() == []
+
+    async def test_one_transport_alone(self):
+        udp, tcp = free_port(), free_port()
+        changes = {"listen_udp": [f"127.0.0.1:{udp}"], "listen_tcp": [f"127.0.0.1:{tcp}"]}
+        async with relay(listen=[], **changes) as service:
+            assert service.addresses == [("udp", "127.0.0.1", udp), ("tcp", "127.0.0.1", tcp)]
+            for kind, port in ((socket.SOCK_STREAM, udp), (socket.SOCK_DGRAM, tcp)):
+                with socket.socket(socket.AF_INET, kind) as free:
+                    free.bind(("127.0.0.1", port))
+
+    @pytest.mark.parametrize("workers", [1, 2])
+    async def test_udp_and_tls_on_one_port(self, pem, connect, workers):
+        certificate, key = pem
+        place = f"127.0.0.1:{free_port()}"
+        made = settings(
+            listen=[],
+            listen_udp=[place],
+            listen_tls=[place],
+            tls_certificate=str(certificate),
+            tls_key=str(key),
+            workers=workers,
+        )
+        service = TurnService(made) if workers == 1 else WorkerPool(made, LogSettings())
+        await service.start()
+        try:
+            port = port_of(service)
+            assert place == f"127.0.0.1:{port}"
+            assert port == port_of(service, "tls")
+            await (await connect(port)).allocate()
+            trust = ssl.create_default_context(cafile=str(certificate))
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trust)
+            writer.write(Client().encode(Method.BINDING))
+            assert (await reader.readexactly(20))[:2] == b"\x01\x01"
+            writer.close()
+            await writer.wait_closed()
+        finally:
+            await service.stop()
 
     @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
     async def test_a_taken_port_is_named_and_nothing_stays_open(self, kind):

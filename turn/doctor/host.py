@@ -88,8 +88,7 @@ def _rights(section: Section, settings: TurnSettings) -> None:
         (held,) = (line for line in STATUS.read_text().splitlines() if line.startswith("CapEff:"))
     except (OSError, ValueError):
         return
-    endpoints = (*settings.listen, *settings.listen_tls, *settings.listen_dtls)
-    low = sorted({endpoint.port for endpoint in endpoints if 0 < endpoint.port < first})
+    low = sorted({endpoint.port for endpoint in settings.doors if 0 < endpoint.port < first})
     if low and not int(held.split()[1], 16) & NET_BIND_SERVICE:
         section.warn(
             "rights",

@@ -96,7 +96,8 @@ def _tell_refused(section: Section, refusal: Refused, us: str, server: set[str])
             "echo",
             f"the server does not relay to this machine, {us} ({refusal}), so nothing can be sent "
             "there and back from here",
-            "run the doctor on a machine with a public address",
+            "run the doctor on a machine with a public address; where the server relays to chosen "
+            "peers only (turn.only_allowed_peers), on one of these",
         )
 
 

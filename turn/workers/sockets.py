@@ -55,7 +55,7 @@ class Groups:
         dtls = [(endpoint.host, endpoint.port) for endpoint in settings.listen_dtls]
         self._udp = [(place, False) for place in udp_endpoints(settings)]
         self._udp += [(place, True) for place in dtls]
-        self._tcp = [(each.host, each.port) for each in (*settings.listen, *settings.listen_tls)]
+        self._tcp = [(each.host, each.port) for each in (*settings.tcp, *settings.listen_tls)]
         self._workers = workers
         self._groups: list[Group] = []
         self._missing: set[tuple[str, int]] = set()
