@@ -28,7 +28,7 @@ def relay_urls(turn: TurnSettings, machine_addresses: Sequence[str]) -> list[Url
             relay[f"turns:{place}?transport=tcp"] = None
     # No browser speaks DTLS to a relay (turns: over UDP): it would only try in vain.
     # Browsers refuse an entry without URLs.
-    return [tuple(group) for group in (stun, relay) if group]
+    return [tuple(group) for group in ((stun,) if turn.stun_only else (stun, relay)) if group]
 
 
 def _place(turn: TurnSettings, endpoint: Endpoint, machine_addresses: Sequence[str]) -> str:

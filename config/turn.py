@@ -1,6 +1,7 @@
 """The settings of the relay."""
 
 import base64
+import re
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Annotated, Literal
@@ -34,6 +35,9 @@ from config.values import (
     Secrets,
 )
 
+TURNADMIN_KEY = re.compile("0x[0-9a-f]{32}")
+"""What coturn takes in place of a password; as a password, it would be refused to everybody."""
+
 
 def _is_aes_key(text: str) -> bool:
     try:
@@ -64,6 +68,7 @@ class TurnSettings(Section):
             "listen_tls",
             "listen_dtls",
             "proxy_protocol_from",
+            "stun_only",
             "nat_discovery",
             "data_plane",
             "state_directory",
@@ -129,8 +134,8 @@ class TurnSettings(Section):
     auth_minimum: Literal["sha1", "sha256"] = "sha1"
     """`sha256` refuses clients that know only MD5 and HMAC-SHA1 (RFC 8489 §9.2): every browser."""
 
-    open: bool = False
-    """Allow a public address without `secret` or `users`: a relay for everyone. Don't."""
+    stun_only: bool = False
+    """Tell clients their address and relay for nobody: credentials are neither needed nor known."""
 
     allow_peers: Networks = ()
     """Networks to relay to although the safe defaults refuse them."""
@@ -284,11 +289,18 @@ class TurnSettings(Section):
             found.append(Problem("only_allowed_peers", text))
         found += self._redirect_problems()
         found += self._third_party_problems()
+        return found + self._user_problems()
+
+    def _user_problems(self) -> list[Problem]:
+        found = []
         for name, password in self.users.items():
             if not name or ":" in name:
                 found.append(Problem("users", f"{name!r} is no user name: no colon, not empty"))
             if not password.get_secret_value():
                 found.append(Problem("users", f"the password of {name!r} is empty"))
+            if TURNADMIN_KEY.fullmatch(password.get_secret_value()):
+                text = f"{name!r} has a key of coturn's turnadmin; write the password itself"
+                found.append(Problem("users", text))
         return found
 
     def _not_with_workers(self) -> list[Problem]:
@@ -340,7 +352,7 @@ class TurnSettings(Section):
         return found
 
     def dangers(self) -> list[Problem]:
-        """Nothing to listen on or with; a relay that strangers can reach and use."""
+        """Nothing to listen on or with; a relay that strangers can reach, and who knows who use."""
         found = [Problem(*why) for why in unusable(self.tls_certificate, self.tls_key)]
         if self.listen_dtls and find_spec("OpenSSL") is None:
             text = "DTLS needs pyOpenSSL; install it with: pip install 'icebroker[dtls]'"
@@ -350,7 +362,7 @@ class TurnSettings(Section):
             text = "listen, listen_udp, listen_tcp, listen_tls and listen_dtls are all empty"
             text += ": nobody could come in"
             return [*found, Problem("listen", text)]
-        if self.open or all(endpoint.is_loopback for endpoint in endpoints):
+        if self.stun_only or all(endpoint.is_loopback for endpoint in endpoints):
             return found
         if any(is_short(secret) for secret in self.secret):
             return [*found, Problem("secret", TOO_SHORT)]
@@ -360,8 +372,8 @@ class TurnSettings(Section):
             *found,
             Problem(
                 "secret",
-                "the relay is open to other machines, but neither turn.secret nor turn.users is "
-                f"set: anyone could relay through this machine. Set turn.secret ({MAKE_ONE}), "
-                "listen on 127.0.0.1 only, or set turn.open = true if that is what you want",
+                "other machines can reach the relay, but neither turn.secret nor turn.users is "
+                f"set, so nobody could use it. Set turn.secret ({MAKE_ONE}), or turn.stun_only = "
+                "true for a server that relays nothing",
             ),
         ]

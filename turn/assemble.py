@@ -42,6 +42,8 @@ def authenticator(settings: TurnSettings, process_key: bytes) -> Authenticator:
     :param process_key: makes nonces where there is no secret; the same one at each reload, so
         that clients do not notice it.
     """
+    if settings.stun_only:  # a secret may be there for signaling, which mints for other relays
+        settings = settings.model_copy(update={"secret": (), "users": {}, "third_party_keys": {}})
     shared = [secret.get_secret_value() for secret in settings.secret]
     users = {name: password.get_secret_value() for name, password in settings.users.items()}
     # With a secret in the configuration, nonces are good after a restart and on other nodes too.
@@ -162,7 +164,7 @@ def data_plane(settings: TurnSettings, *, keep: bool = False) -> Plane:
 
     :param keep: have what the kernel carries outlive this process.
     """
-    if settings.data_plane == "userspace":
+    if settings.data_plane == "userspace" or settings.stun_only:
         if keep:  # the last process may have had the kernel plane
             from turn.kernel.loader import clean  # noqa: PLC0415 - as below
 

@@ -81,6 +81,11 @@ def test_urls(turn: dict[str, Any], stun: tuple[str, ...], relay: tuple[str, ...
     assert relay_urls(TurnSettings.model_validate(turn), MACHINE) == [stun, relay]
 
 
+def test_only_stun():
+    turn = TurnSettings.model_validate({"listen": ["192.0.2.1:1"], "stun_only": True})
+    assert relay_urls(turn, MACHINE) == [("stun:192.0.2.1:1",)]
+
+
 def test_only_tls():
     turn = TurnSettings.model_validate({"listen": [], "listen_tls": ["192.0.2.1:443"], **FILES})
     assert relay_urls(turn, MACHINE)[-1] == ("turns:192.0.2.1:443?transport=tcp",)

@@ -14,6 +14,8 @@ from tests.interop.process import free_port
 from tests.patience import PATIENCE, until
 from tests.turn.live import UDP, Client, port_of, relay, settings
 from turn.assemble import Certificate
+from turn.auth.credentials import long_term_key
+from turn.auth.ephemeral import mint
 from turn.codec import registry
 from turn.codec.registry import MessageClass, Method
 from turn.codec.values import Address, Family
@@ -131,6 +133,22 @@ class TestStart:
                 await client.allocate()
             async with relay(listen=[f"127.0.0.1:{port}"], **changes):
                 assert code_of(await client.request(Method.REFRESH)) == code
+
+
+@pytest.mark.parametrize("tcp", [False, True])
+async def test_a_server_for_stun_alone_relays_for_nobody(connect, tcp):
+    """Whoever knows a secret that is there: signaling may mint by it for other relays."""
+    async with relay(stun_only=True, secret="s" * 16) as service:
+        port = port_of(service, "tcp" if tcp else "udp")
+        client = await connect(port, tcp=tcp)
+        seen = (await client.request(Method.BINDING)).get(registry.XOR_MAPPED_ADDRESS)
+        assert seen == Address(*client.sock.getsockname())
+        signed = await connect(port, tcp=tcp)
+        signed.username, password = mint("s" * 16, "anna", int(time.time()) + 600)
+        signed.key = long_term_key(signed.username, "icebroker", password)
+        for each in (client, signed):
+            assert code_of(await each.request(Method.ALLOCATE, UDP)) == 401
+        assert service.plane == "userspace"
 
 
 class TestTls:

@@ -26,13 +26,15 @@ NEARLY_FULL = 0.75
 
 def relay(section: Section, settings: TurnSettings) -> None:
     """What the relay needs of this machine."""
-    _ports(section, settings)
-    _descriptors(section, settings)
-    _addresses(section, settings)
+    if not settings.stun_only:
+        _ports(section, settings)
+        _descriptors(section, settings)
+        _addresses(section, settings)
     _rights(section, settings)
     _buffers(section)
     _tracking(section)
-    _plane(section, settings)
+    if not settings.stun_only:
+        _plane(section, settings)
 
 
 def _ports(section: Section, settings: TurnSettings) -> None:
