@@ -5,8 +5,6 @@ import socket
 import time
 from pathlib import Path
 
-import pytest
-
 from tests.conftest import need
 from tests.interop import uclient
 from tests.interop.process import free_port, relay, running
@@ -36,21 +34,22 @@ def _wait_until_open(port: int) -> None:
     raise AssertionError("HAProxy did not start")
 
 
-@pytest.mark.parametrize("over", [["-t"], ["-t", "-S"]], ids=["tcp", "tls"])
-def test_a_call_goes_through_the_load_balancer(tmp_path: Path, over: list[str]) -> None:
+def test_calls_go_through_the_load_balancer(tmp_path: Path) -> None:
+    """Over TCP and over TLS."""
     haproxy, plain, secure = need("haproxy"), free_port(), free_port()
     with relay(
-        tmp_path, proxy_protocol_from=["127.0.0.9/32"], max_allocations_per_address=12
+        tmp_path, proxy_protocol_from=["127.0.0.9/32"], max_allocations_per_address=24
     ) as server:
         file = tmp_path / "haproxy.cfg"
         file.write_text(CONFIGURATION.format(plain, server.port, secure, server.tls_port))
         with uclient.echo_peer() as peer_port, running(haproxy, "-db", "-f", str(file)):
             _wait_until_open(plain)
-            port = str(secure if "-S" in over else plain)
-            output = uclient.complete(
-                *over, *uclient.USER, "-p", port, "-r", str(peer_port),
-                "-e", "127.0.0.1", "-m", "5", "127.0.0.1",
+            calls = (
+                "-t", *uclient.USER, "-r", str(peer_port), "-e", "127.0.0.1", "-m", "5",
+                "127.0.0.1",
             )  # fmt: skip
-        assert uclient.all_came_back(output), output
+            ways = [("-p", str(plain), *calls), ("-p", str(secure), "-S", *calls)]
+            for output in uclient.complete_each(ways):
+                assert uclient.all_came_back(output), output
         drops = server.metrics()
         assert drops['icebroker_turn_dropped_packets_total{reason="no_proxy_header"}'] == 0

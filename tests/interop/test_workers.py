@@ -19,7 +19,7 @@ def test_every_message_comes_back_and_both_workers_serve(tmp_path: Path) -> None
     most = [0.0, 0.0]
     with uclient.bench(tmp_path, workers=2, tcp_allocations=True, **THIRD_PARTY) as bench:
         with ThreadPoolExecutor(1) as pool:
-            running = pool.submit(bench.at_once, WANTED, 10)
+            running = pool.submit(bench.at_once, WANTED, len(WANTED))
             while not running.done():
                 metrics = bench.server.metrics()
                 for number in (0, 1):
