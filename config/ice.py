@@ -15,20 +15,20 @@ def relay_urls(turn: TurnSettings, machine_addresses: Sequence[str]) -> list[Url
     """
     stun: dict[str, None] = {}
     relay: dict[str, None] = {}
-    for endpoint in turn.listen:
+    for endpoint in dict.fromkeys((*turn.listen, *turn.listen_udp, *turn.listen_tcp)):
         place = _place(turn, endpoint, machine_addresses)
-        if not place:
-            continue
-        stun[f"stun:{place}"] = None
-        relay[f"turn:{place}?transport=udp"] = None
-        relay[f"turn:{place}?transport=tcp"] = None
+        if place and endpoint in turn.udp:
+            stun[f"stun:{place}"] = None
+            relay[f"turn:{place}?transport=udp"] = None
+        if place and endpoint in turn.tcp:
+            relay[f"turn:{place}?transport=tcp"] = None
     for endpoint in turn.listen_tls:
         place = _place(turn, endpoint, machine_addresses)
         if place:
             relay[f"turns:{place}?transport=tcp"] = None
     # No browser speaks DTLS to a relay (turns: over UDP): it would only try in vain.
     # Browsers refuse an entry without URLs.
-    return [tuple(group) for group in (stun, relay) if group]
+    return [tuple(group) for group in ((stun,) if turn.stun_only else (stun, relay)) if group]
 
 
 def _place(turn: TurnSettings, endpoint: Endpoint, machine_addresses: Sequence[str]) -> str:

@@ -97,5 +97,6 @@ def _notes(settings: Settings, *, bare: bool, lan: bool) -> list[str]:
 def _places(groups: Sequence[Sequence[str]]) -> str:
     """The relay's URLs without their transports: each place once."""
     urls = [url.partition("?")[0] for group in groups for url in group]
-    places = list(dict.fromkeys(url for url in urls if url.startswith("turn")))
+    relays = [url for url in urls if url.startswith("turn")]
+    places = list(dict.fromkeys(relays or urls))  # with turn.stun_only there is no relay
     return "  ".join(places[:2]) + (f"  and {len(places) - 2} more" if len(places) > 2 else "")

@@ -22,6 +22,8 @@ class _NoHttp(logging.Filter):
 
 
 NO_HTTP = _NoHttp()
+ALLOCATIONS = "turn.allocations"
+"""Writes a line as each allocation begins and ends (``log.allocations``)."""
 
 
 def set_up(settings: LogSettings, watcher: logging.Handler | None = None) -> None:
@@ -68,6 +70,8 @@ def set_up(settings: LogSettings, watcher: logging.Handler | None = None) -> Non
     root = logging.getLogger()
     root.handlers[:] = [handler, watcher] if watcher else [handler]
     set_level(settings.level)
+    # Of its own, so that it may be written where nothing else is, and need not be at "debug".
+    logging.getLogger(ALLOCATIONS).setLevel("INFO" if settings.allocations else "CRITICAL")
 
 
 def set_level(level: str) -> None:

@@ -126,6 +126,10 @@ class LogSettings(Section):
     format: Literal["auto", "console", "json"] = "auto"
     """`auto`: for people on a terminal, JSON lines otherwise."""
 
+    allocations: bool = False
+    """A line as each allocation of the relay begins and ends: the user, the client's address, the
+    relayed addresses, the bytes; whatever `level` is."""
+
 
 class Settings(Section):
     """All sections together, as the configuration file has them."""

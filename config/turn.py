@@ -1,6 +1,7 @@
 """The settings of the relay."""
 
 import base64
+import re
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Annotated, Literal
@@ -34,6 +35,9 @@ from config.values import (
     Secrets,
 )
 
+TURNADMIN_KEY = re.compile("0x[0-9a-f]{32}")
+"""What coturn takes in place of a password; as a password, it would be refused to everybody."""
+
 
 def _is_aes_key(text: str) -> bool:
     try:
@@ -59,9 +63,12 @@ class TurnSettings(Section):
     fixed = frozenset(
         {
             "listen",
+            "listen_udp",
+            "listen_tcp",
             "listen_tls",
             "listen_dtls",
             "proxy_protocol_from",
+            "stun_only",
             "nat_discovery",
             "data_plane",
             "state_directory",
@@ -73,6 +80,12 @@ class TurnSettings(Section):
 
     listen: Endpoints = (Endpoint("0.0.0.0", 3478), Endpoint("::", 3478))  # noqa: S104 - a server
     """Addresses for STUN and TURN over UDP and TCP; a wildcard is each of the machine's."""
+
+    listen_udp: Endpoints = ()
+    """Addresses for UDP alone: beside TLS on the same port, or where there is to be no TCP."""
+
+    listen_tcp: Endpoints = ()
+    """The same for TCP."""
 
     listen_tls: Endpoints = ()
     """Addresses for TURN over TLS, for example "0.0.0.0:5349"; needs the two files below."""
@@ -93,7 +106,7 @@ class TurnSettings(Section):
     """The realm of the long-term credentials (RFC 8489 §9.2)."""
 
     proxy_protocol_from: Networks = ()
-    """Load balancers in front of `listen` and `listen_tls`: whatever comes from these networks
+    """Load balancers in front of all these but `listen_dtls`: whatever comes from these networks
     begins with a PROXY protocol v2 header, which names the client."""
 
     relay_addresses: Addresses = ()
@@ -121,11 +134,14 @@ class TurnSettings(Section):
     auth_minimum: Literal["sha1", "sha256"] = "sha1"
     """`sha256` refuses clients that know only MD5 and HMAC-SHA1 (RFC 8489 §9.2): every browser."""
 
-    open: bool = False
-    """Allow a public address without `secret` or `users`: a relay for everyone. Don't."""
+    stun_only: bool = False
+    """Tell clients their address and relay for nobody: credentials are neither needed nor known."""
 
     allow_peers: Networks = ()
     """Networks to relay to although the safe defaults refuse them."""
+
+    only_allowed_peers: bool = False
+    """Relay to `allow_peers` and to nowhere else, also not from one client to another."""
 
     deny_peers: Networks = ()
     """Networks never to relay to; stronger than `allow_peers`."""
@@ -237,9 +253,25 @@ class TurnSettings(Section):
     drain_timeout: Seconds = 30
     """How long live allocations may go on after SIGTERM before they are closed, in seconds."""
 
+    @property
+    def udp(self) -> Endpoints:
+        """Where clients come by UDP."""
+        return (*self.listen, *self.listen_udp)
+
+    @property
+    def tcp(self) -> Endpoints:
+        """Where clients come by plain TCP."""
+        return (*self.listen, *self.listen_tcp)
+
+    @property
+    def doors(self) -> Endpoints:
+        """Where clients come by any transport."""
+        plain = (*self.listen, *self.listen_udp, *self.listen_tcp)
+        return (*plain, *self.listen_tls, *self.listen_dtls)
+
     def contradictions(self) -> list[Problem]:
-        """What several processes cannot do; TLS and DTLS without their files; wrong users."""
-        found = self._not_with_workers()
+        """What several processes cannot do; a port for two; TLS without its files; wrong users."""
+        found = self._not_with_workers() + self._taken_twice()
         has_pair = self.tls_certificate and self.tls_key
         if self.listen_tls and not has_pair:
             found.append(Problem("listen_tls", "TLS needs tls_certificate and tls_key, PEM files"))
@@ -252,13 +284,23 @@ class TurnSettings(Section):
         if any(not network.prefixlen for network in self.proxy_protocol_from):
             text = "names everybody, and whoever sends a header is whom it says; name the proxies"
             found.append(Problem("proxy_protocol_from", text))
+        if self.only_allowed_peers and not self.allow_peers:
+            text = "needs allow_peers: without them there is nobody to relay to"
+            found.append(Problem("only_allowed_peers", text))
         found += self._redirect_problems()
         found += self._third_party_problems()
+        return found + self._user_problems()
+
+    def _user_problems(self) -> list[Problem]:
+        found = []
         for name, password in self.users.items():
             if not name or ":" in name:
                 found.append(Problem("users", f"{name!r} is no user name: no colon, not empty"))
             if not password.get_secret_value():
                 found.append(Problem("users", f"the password of {name!r} is empty"))
+            if TURNADMIN_KEY.fullmatch(password.get_secret_value()):
+                text = f"{name!r} has a key of coturn's turnadmin; write the password itself"
+                found.append(Problem("users", text))
         return found
 
     def _not_with_workers(self) -> list[Problem]:
@@ -270,6 +312,22 @@ class TurnSettings(Section):
             'or data_plane = "auto" where most clients come over TCP and TLS'
         )
         return [Problem("data_plane", text)]
+
+    def _taken_twice(self) -> list[Problem]:
+        """Secure addresses whose port is plain already; a port 0 is another one each time."""
+        return [
+            Problem(
+                secure,
+                f"{place} is taken for {protocol} by listen or listen_{protocol.lower()}; where "
+                f"only {other} is meant there, write listen_{other.lower()}",
+            )
+            for secure, protocol, plain, other in (
+                ("listen_tls", "TCP", self.tcp, "UDP"),
+                ("listen_dtls", "UDP", self.udp, "TCP"),
+            )
+            for place in getattr(self, secure)
+            if place.port and place in plain
+        ]
 
     def _third_party_problems(self) -> list[Problem]:
         found = [
@@ -294,16 +352,17 @@ class TurnSettings(Section):
         return found
 
     def dangers(self) -> list[Problem]:
-        """Nothing to listen on or with; a relay that strangers can reach and use."""
+        """Nothing to listen on or with; a relay that strangers can reach, and who knows who use."""
         found = [Problem(*why) for why in unusable(self.tls_certificate, self.tls_key)]
         if self.listen_dtls and find_spec("OpenSSL") is None:
             text = "DTLS needs pyOpenSSL; install it with: pip install 'icebroker[dtls]'"
             found.append(Problem("listen_dtls", text))
-        endpoints = (*self.listen, *self.listen_tls, *self.listen_dtls, *self.nat_discovery)
+        endpoints = (*self.doors, *self.nat_discovery)
         if not endpoints:
-            text = "listen, listen_tls and listen_dtls are all empty: nobody could come in"
+            text = "listen, listen_udp, listen_tcp, listen_tls and listen_dtls are all empty"
+            text += ": nobody could come in"
             return [*found, Problem("listen", text)]
-        if self.open or all(endpoint.is_loopback for endpoint in endpoints):
+        if self.stun_only or all(endpoint.is_loopback for endpoint in endpoints):
             return found
         if any(is_short(secret) for secret in self.secret):
             return [*found, Problem("secret", TOO_SHORT)]
@@ -313,8 +372,8 @@ class TurnSettings(Section):
             *found,
             Problem(
                 "secret",
-                "the relay is open to other machines, but neither turn.secret nor turn.users is "
-                f"set: anyone could relay through this machine. Set turn.secret ({MAKE_ONE}), "
-                "listen on 127.0.0.1 only, or set turn.open = true if that is what you want",
+                "other machines can reach the relay, but neither turn.secret nor turn.users is "
+                f"set, so nobody could use it. Set turn.secret ({MAKE_ONE}), or turn.stun_only = "
+                "true for a server that relays nothing",
             ),
         ]

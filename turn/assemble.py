@@ -42,6 +42,8 @@ def authenticator(settings: TurnSettings, process_key: bytes) -> Authenticator:
     :param process_key: makes nonces where there is no secret; the same one at each reload, so
         that clients do not notice it.
     """
+    if settings.stun_only:  # a secret may be there for signaling, which mints for other relays
+        settings = settings.model_copy(update={"secret": (), "users": {}, "third_party_keys": {}})
     shared = [secret.get_secret_value() for secret in settings.secret]
     users = {name: password.get_secret_value() for name, password in settings.users.items()}
     # With a secret in the configuration, nonces are good after a restart and on other nodes too.
@@ -123,7 +125,7 @@ def _discovery(settings: TurnSettings, external: Sequence[tuple[str, str]]) -> D
 
 def udp_endpoints(settings: TurnSettings) -> list[tuple[str, int]]:
     """Where to listen for UDP."""
-    listen = [(endpoint.host, endpoint.port) for endpoint in settings.listen]
+    listen = [(endpoint.host, endpoint.port) for endpoint in settings.udp]
     found = _discovery(settings, ())
     return [*listen, *(found.addresses if found else ())]
 
@@ -162,7 +164,7 @@ def data_plane(settings: TurnSettings, *, keep: bool = False) -> Plane:
 
     :param keep: have what the kernel carries outlive this process.
     """
-    if settings.data_plane == "userspace":
+    if settings.data_plane == "userspace" or settings.stun_only:
         if keep:  # the last process may have had the kernel plane
             from turn.kernel.loader import clean  # noqa: PLC0415 - as below
 
@@ -193,11 +195,11 @@ def policy_rules(
     settings: TurnSettings, reserved_ports: Iterable[int], external: Sequence[tuple[str, str]]
 ) -> PolicyRules:
     """Which peers may be relayed to."""
-    listening = (*settings.listen, *settings.listen_tls, *settings.listen_dtls)
-    own = {endpoint.port for endpoint in listening}
+    own = {endpoint.port for endpoint in settings.doors}
     return PolicyRules(
         allow=settings.allow_peers,
         deny=settings.deny_peers,
+        only_allowed=settings.only_allowed_peers,
         open_private=settings.open_private_peers,
         reserved_ports=frozenset(own | set(reserved_ports)),
         external=tuple(external),
@@ -211,10 +213,9 @@ def relay_addresses(settings: TurnSettings, own: list[str]) -> dict[Family, list
     """
     if settings.relay_addresses:
         return _by_family(settings.relay_addresses)
-    listen = (*settings.listen, *settings.listen_tls, *settings.listen_dtls)
-    if listen and all(endpoint.is_loopback for endpoint in listen):
+    if settings.doors and all(endpoint.is_loopback for endpoint in settings.doors):
         # Nobody outside can ask for an allocation, so nobody outside needs to be reached.
-        return _by_family(sorted({endpoint.host for endpoint in listen}))
+        return _by_family(sorted({endpoint.host for endpoint in settings.doors}))
     return relay_candidates(own)
 
 

@@ -1,4 +1,4 @@
-"""The composition root of the relay: the one place that wires it; start, drain, stop."""
+"""The life of one relay: start, reload, drain, stop; and how it goes, for those who ask."""
 
 import asyncio
 import resource
@@ -13,11 +13,6 @@ from config.section import StartError
 from config.turn import TurnSettings
 from turn import assemble
 from turn.admin.relay import RELAY_EVENTS, Allocations, RelayFigures, figures_of
-from turn.allocation.allocator import Parts
-from turn.allocation.engine import Engine
-from turn.allocation.policy import PeerPolicy
-from turn.allocation.record import NO_JOURNAL
-from turn.allocation.table import AllocationTable
 from turn.codec.values import Address
 from turn.common import Common, alone
 from turn.handover import Handover
@@ -25,19 +20,13 @@ from turn.idle import FEW, Idle
 from turn.kernel.plane import NullPlane, Plane
 from turn.lending import Lending
 from turn.metrics import Gauges, TurnCollector
-from turn.relay.forward import Forwarder
-from turn.relay.poll import Poller
-from turn.relay.ports import RelayPorts, random_below
 from turn.relay.shelf import NO_SHELF
-from turn.routes import Carried, FiveTuple, Route, RouteTable
-from turn.stats import DropReason, Stats
+from turn.routes import Carried, FiveTuple, RouteTable
+from turn.stats import DropReason
 from turn.telling import Tell, to_nobody
 from turn.transport.addresses import AddressWatch
-from turn.transport.limits import ConnectionLimit, ReplyLimit
-from turn.transport.listeners import Listeners, Listening
-from turn.transport.proxies import Proxies
-from turn.transport.stream import StreamShared
-from turn.transport.udp import Shared
+from turn.transport.listeners import Listening
+from turn.wiring import wire
 
 log = structlog.get_logger("turn")
 
@@ -63,84 +52,25 @@ class TurnService:
         common: Common | None = None,
         tell: Tell = to_nobody,
     ) -> None:
-        """Wire the relay; nothing is opened before ``start``.
+        """Prepare; nothing is opened before ``start``.
 
         :param reserved_ports: ports of our other services on this machine; never relayed to.
         :param common: what it shares with other workers; without it, it is the only one.
         :param tell: hears of what happens, for operators who watch.
         """
         self._settings = settings
-        self._common = common = common or alone()
-        self._addresses = common.addresses()
-        self.stats = stats = Stats()
-        self._routes = RouteTable(stats)
-        self._poller = Poller()
+        self._common = common or alone()
         self._reserved_ports = tuple(reserved_ports)
-        self._state = assemble.state(settings)
-        limits = assemble.limits(settings)
-        table = AllocationTable(limits, stats, common.books, common.numbers)
-        relays = assemble.relay_addresses(settings, self._addresses)
-        external = assemble.external_pairs(settings, relays)
-        self.policy = PeerPolicy(
-            assemble.policy_rules(settings, self._reserved_ports, external),
-            self._addresses,
-            table.is_live_relay,
-            table.is_live_tcp_relay,
-        )
-        self._forwarder = Forwarder(stats, self._route_to)
-        self._ports = RelayPorts(
-            settings.relay_ports,
-            relays,
-            {local: public for public, local in external},
-            (self._poller, self._forwarder),
-            random_below,
-        )
-        self._ports.in_use_at = common.books.ports_in_use
-        self._ports.tcp = settings.tcp_allocations
-        self._ports.shelf = common.shelf
-        parts = Parts(
-            self.policy,
-            table,
-            self._routes,
-            self._ports,
-            limits,
-            stats,
-            common.random_bytes,
-            assemble.options(settings, external),
-            common.elsewhere,
-            self._state.journal if self._state else NO_JOURNAL,
-            tell,
-        )
-        self._engine = Engine(assemble.authenticator(settings, common.key), parts)
+        wired = wire(settings, self._common, self._reserved_ports, tell)
+        self._addresses, self._state = wired.addresses, wired.state
+        self.stats, self.policy = wired.stats, wired.policy
+        self._routes, self._poller, self._ports = wired.routes, wired.poller, wired.ports
+        self._engine, self._listeners = wired.engine, wired.listeners
+        self._idle = Idle(self._engine.table, self._routes)
         self.handover = Handover(self._engine, self._ports, self._routes, self.policy)
-        self.lending = Lending(self._engine, stats)
+        self.lending = Lending(self._engine, self.stats)
         """Both where there are workers beside it."""
         self.collections: tuple[Allocations, ...] = (Allocations(self._engine, self._routes),)
-        proxies = Proxies(settings.proxy_protocol_from)
-        wired = (self._engine, self._forwarder, self._routes, stats)
-        self._idle = Idle(table, self._routes)
-        self._listeners = Listeners(
-            assemble.udp_endpoints(settings),
-            Shared(
-                *wired,
-                self._poller,
-                replies=ReplyLimit(settings.max_unproved_replies_per_second, common.replies),
-                bindings=ReplyLimit(settings.max_bindings_per_second, common.bindings),
-                senders={},
-                proxies=proxies,
-            ),
-            StreamShared(
-                *wired,
-                ConnectionLimit(
-                    settings.max_unauthenticated_per_address,
-                    settings.first_request_timeout,
-                    common.strangers,
-                ),
-                proxies,
-                ReplyLimit(settings.max_tls_handshakes_per_second, common.handshakes),
-            ),
-            common.bind,
-        )
         self.on_remembered: Callable[[str, float], None] = lambda *_: None
         """Told at the start of each user that was revoked before, and until when (Unix time)."""
         self._watch = AddressWatch(self.follow_addresses)
@@ -148,14 +78,14 @@ class TurnService:
         self._certificate: assemble.Certificate | None = None
         self._ticker: asyncio.Task[None] | None = None
         self.gauges = Gauges(
-            lambda: len(table),
+            lambda: len(self._engine.table),
             lambda: self.ports_in_use,
             lambda: (self._ports.size, self._ports.free),
             lambda: self._certificate.expires if self._certificate else None,
             self._carried,
             self._dropped,
         )
-        self.collector = TurnCollector(stats, self._routes, self.gauges)
+        self.collector = TurnCollector(self.stats, self._routes, self.gauges)
 
     @property
     def draining(self) -> bool:
@@ -234,7 +164,7 @@ class TurnService:
         try:
             self._listeners.open_datagram(self._addresses)
             self._restore()
-            for endpoint in settings.listen:
+            for endpoint in settings.tcp:
                 await self._listeners.open_stream(*endpoint, tls=None)
             for endpoint in settings.listen_tls:
                 await self._listeners.open_stream(*endpoint, tls=tls)
@@ -423,10 +353,6 @@ class TurnService:
             ticks += 1
             if ticks % SWEEP_TICKS == 0:
                 self._listeners.sweep()
-
-    def _route_to(self, client: FiveTuple, peer: Address, now: float) -> Route | None:
-        # The engine is made after the forwarder, which its relay sockets need.
-        return self._engine.route_to(client, peer, now)
 
 
 def _raise_descriptor_limit() -> None:

@@ -184,6 +184,7 @@ export class Signaler {
   onmessage: ((event: { data: Signal }) => void | Promise<void>) | null;
   /** Called when the other side has gone; `pair` again for the next one. */
   onclose: ((error?: IcebrokerError) => void) | null;
+  /** Called with what fails, a `send` that nobody awaits too. */
   onerror: ((error: IcebrokerError) => void) | null;
   /** Called with fresh ones, before those that the connection has end: `pc.setConfiguration({ iceServers })`. */
   oniceservers: ((iceServers: RTCIceServer[]) => void) | null;
@@ -191,7 +192,10 @@ export class Signaler {
   readonly peer: { id: string; name?: string; meta?: unknown; polite: boolean } | null;
   /** Whether this side gives way when both offer at once. */
   readonly polite: boolean | null;
-  /** Send a part; kept and sent again until the server has it. Rejects with IcebrokerError. */
+  /**
+   * Send a part; kept and sent again until the server has it. Rejects with IcebrokerError. It need not be awaited: that
+   * the other side or this one has gone is told by `onclose`, and what else fails by `onerror`.
+   */
   send(signal: Signal): Promise<unknown>;
   close(): void;
 }

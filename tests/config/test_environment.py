@@ -27,8 +27,8 @@ def secrets(settings: Settings) -> list[str]:
         ("ICEBROKER_TURN__REALM", "a", "turn.realm", "a"),
         ("icebroker_turn__realm", "a", "turn.realm", "a"),
         ("ICEBROKER_TURN__MAX_CHANNELS", "7", "turn.max_channels", 7),
-        ("ICEBROKER_TURN__OPEN", "true", "turn.open", True),
-        ("ICEBROKER_TURN__OPEN", "0", "turn.open", False),
+        ("ICEBROKER_TURN__STUN_ONLY", "true", "turn.stun_only", True),
+        ("ICEBROKER_TURN__STUN_ONLY", "0", "turn.stun_only", False),
         ("ICEBROKER_TURN__MAX_LIFETIME", "1h", "turn.max_lifetime", 3600.0),
         ("ICEBROKER_TURN__TLS_KEY", "", "turn.tls_key", None),
         ("ICEBROKER_TURN__LISTEN", "", "turn.listen", ()),
@@ -169,11 +169,11 @@ def test_the_strongest_source_wins(
 
 def test_a_weaker_source_still_says_what_the_stronger_leaves_out(operator: Any):
     environment = {"ICEBROKER_TURN__REALM": "variable"}
-    defaults = {"turn": {"open": True, "max_channels": 5}}
+    defaults = {"turn": {"stun_only": True, "max_channels": 5}}
     settings = operator.settings("[turn]\nmax_channels = 6", environment, defaults=defaults)
     assert settings.turn.realm == "variable"
     assert settings.turn.max_channels == 6
-    assert settings.turn.open
+    assert settings.turn.stun_only
 
 
 @pytest.mark.parametrize("name", ["ICEBROKER_TURN__LISTEN_FILE", "CREDENTIALS_DIRECTORY"])

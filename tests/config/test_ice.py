@@ -51,6 +51,24 @@ def both(place: str) -> tuple[str, str]:
             ("stun:[2001:db8::7]:1",),
             both("[2001:db8::7]:1"),
         ),
+        # A transport that is not there is not told, and one that is there twice is told once.
+        (
+            {
+                "listen": ["192.0.2.1:1"],
+                "listen_udp": ["192.0.2.1:443", "192.0.2.2:7"],
+                "listen_tcp": ["192.0.2.2:8", "192.0.2.2:7"],
+                "listen_tls": ["192.0.2.1:443"],
+                **FILES,
+            },
+            ("stun:192.0.2.1:1", "stun:192.0.2.1:443", "stun:192.0.2.2:7"),
+            (
+                *both("192.0.2.1:1"),
+                "turn:192.0.2.1:443?transport=udp",
+                *both("192.0.2.2:7"),
+                "turn:192.0.2.2:8?transport=tcp",
+                "turns:192.0.2.1:443?transport=tcp",
+            ),
+        ),
         # TLS comes last, and has no STUN of its own.
         (
             {"listen": ["0.0.0.0:1"], "listen_tls": ["0.0.0.0:2"], **FILES},
@@ -61,6 +79,11 @@ def both(place: str) -> tuple[str, str]:
 )
 def test_urls(turn: dict[str, Any], stun: tuple[str, ...], relay: tuple[str, ...]):
     assert relay_urls(TurnSettings.model_validate(turn), MACHINE) == [stun, relay]
+
+
+def test_only_stun():
+    turn = TurnSettings.model_validate({"listen": ["192.0.2.1:1"], "stun_only": True})
+    assert relay_urls(turn, MACHINE) == [("stun:192.0.2.1:1",)]
 
 
 def test_only_tls():

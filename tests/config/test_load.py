@@ -74,10 +74,10 @@ def test_toml_in_its_many_forms(operator: Any, toml: str, path: str, expected: o
             "icebroker.toml:2: turn.max_lifetime: input should be greater than 0",
         ),
         (
-            '[turn]\nopen = "perhaps"',
+            '[turn]\nmobility = "perhaps"',
             (
-                "icebroker.toml:2: turn.open: input should be a valid boolean, unable to interpret "
-                "input"
+                "icebroker.toml:2: turn.mobility: input should be a valid boolean, unable to "
+                "interpret input"
             ),
         ),
         (

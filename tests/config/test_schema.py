@@ -12,10 +12,10 @@ GOOD = "a secret of 16 or more bytes"
 SHORT = "the secret is shorter than 16 bytes; make one with: openssl rand -base64 32"
 NEEDS_FILES = "needs tls_certificate and tls_key, PEM files"
 NOT_THERE = "No such file or directory"
-OPEN_RELAY = (
-    "the relay is open to other machines, but neither turn.secret nor turn.users is set: anyone "
-    "could relay through this machine. Set turn.secret (make one with: openssl rand -base64 32), "
-    "listen on 127.0.0.1 only, or set turn.open = true if that is what you want"
+NO_CREDENTIALS = (
+    "other machines can reach the relay, but neither turn.secret nor turn.users is set, so nobody "
+    "could use it. Set turn.secret (make one with: openssl rand -base64 32), or turn.stun_only = "
+    "true for a server that relays nothing"
 )
 OPEN_ROOMS = (
     "signaling is open to other machines on {}, but signaling.token_secret is not set: anyone "
@@ -39,6 +39,41 @@ OPEN_ROOMS = (
                     'itself, for one process; set workers = 1, or data_plane = "auto" where most '
                     "clients come over TCP and TLS"
                 ),
+            ],
+        ),
+        (
+            (
+                '[turn]\nlisten = ["0.0.0.0:443"]\nlisten_udp = ["0.0.0.0:5349"]\n'
+                'listen_tls = ["0.0.0.0:443", "0.0.0.0:5349"]\n'
+                'listen_dtls = ["0.0.0.0:5349"]\ntls_certificate = "c"\ntls_key = "k"'
+            ),
+            [
+                (
+                    "icebroker.toml:4: turn.listen_tls: 0.0.0.0:443 is taken for TCP by listen or "
+                    "listen_tcp; where only UDP is meant there, write listen_udp"
+                ),
+                (
+                    "icebroker.toml:5: turn.listen_dtls: 0.0.0.0:5349 is taken for UDP by listen "
+                    "or listen_udp; where only TCP is meant there, write listen_tcp"
+                ),
+            ],
+        ),
+        (
+            '[turn.users]\nanna = "0xbc807ee29df3c9ffa736523fb2c4e8ee"',
+            [
+                (
+                    "icebroker.toml:1: turn.users: 'anna' has a key of coturn's turnadmin; write "
+                    "the password itself"
+                )
+            ],
+        ),
+        (
+            "[turn]\nonly_allowed_peers = true",
+            [
+                (
+                    "icebroker.toml:2: turn.only_allowed_peers: needs allow_peers: without them "
+                    "there is nobody to relay to"
+                )
             ],
         ),
         (
@@ -210,6 +245,11 @@ def test_contradictions(operator: Any, toml: str, problems: list[str]):
     "toml",
     [
         '[turn]\nlisten_tls = ["0.0.0.0:5349"]\ntls_certificate = "c.pem"\ntls_key = "k.pem"',
+        (
+            '[turn]\nlisten_udp = ["0.0.0.0:443"]\nlisten_tls = ["0.0.0.0:443"]\n'
+            'tls_certificate = "c.pem"\ntls_key = "k.pem"'
+        ),
+        '[turn]\nonly_allowed_peers = true\nallow_peers = ["10.1.2.3/32"]',
         '[turn]\nnat_discovery = ["1.0.0.1:1", "1.0.0.2:2", "[2000::1]:1", "[2000::2]:2"]',
         '[turn]\ndata_plane = "userspace"',
         '[turn]\ndata_plane = "kernel"',
@@ -225,11 +265,11 @@ def test_no_contradiction(operator: Any, toml: str):
 @pytest.mark.parametrize(
     ("toml", "problems"),
     [
-        ("", [f"icebroker.toml: turn.secret: {OPEN_RELAY}"]),
-        ("[turn]", [f"icebroker.toml:1: turn.secret: {OPEN_RELAY}"]),
+        ("", [f"icebroker.toml: turn.secret: {NO_CREDENTIALS}"]),
+        ("[turn]", [f"icebroker.toml:1: turn.secret: {NO_CREDENTIALS}"]),
         (
             '[turn]\nlisten = ["127.0.0.1:1", "192.0.2.1:1"]',
-            [f"icebroker.toml:1: turn.secret: {OPEN_RELAY}"],
+            [f"icebroker.toml:1: turn.secret: {NO_CREDENTIALS}"],
         ),
         (
             (
@@ -239,15 +279,15 @@ def test_no_contradiction(operator: Any, toml: str):
             [
                 f"icebroker.toml:4: turn.tls_certificate: c cannot be read: {NOT_THERE}",
                 f"icebroker.toml:5: turn.tls_key: k cannot be read: {NOT_THERE}",
-                f"icebroker.toml:1: turn.secret: {OPEN_RELAY}",
+                f"icebroker.toml:1: turn.secret: {NO_CREDENTIALS}",
             ],
         ),
         (
-            "[turn]\nlisten = []\nopen = true",
+            "[turn]\nlisten = []\nstun_only = true",
             [
                 (
-                    "icebroker.toml:2: turn.listen: listen, listen_tls and listen_dtls are all "
-                    "empty: nobody could come in"
+                    "icebroker.toml:2: turn.listen: listen, listen_udp, listen_tcp, listen_tls and "
+                    "listen_dtls are all empty: nobody could come in"
                 )
             ],
         ),
@@ -257,11 +297,16 @@ def test_no_contradiction(operator: Any, toml: str):
             [f"icebroker.toml:2: turn.secret: {SHORT}"],
         ),
         ('[turn]\nlisten = "127.0.0.1:1"', []),
+        (
+            '[turn]\nlisten = "127.0.0.1:1"\nlisten_tcp = "192.0.2.1:1"',
+            [f"icebroker.toml:1: turn.secret: {NO_CREDENTIALS}"],
+        ),
+        ('[turn]\nlisten = []\nlisten_udp = "127.0.0.1:1"', []),
         ('[turn]\nlisten = ["127.0.0.1:1", "[::1]:1"]\nsecret = "short"', []),
         (f'[turn]\nsecret = "{GOOD}"', []),
         ('[turn]\nsecret = "acht mal zwei: é"', []),  # 16 characters in 17 bytes
         ('[turn.users]\nalice = "pw"', []),
-        ("[turn]\nopen = true", []),
+        ("[turn]\nstun_only = true", []),
     ],
 )
 def test_dangers_of_the_relay(operator: Any, toml: str, problems: list[str]):
@@ -303,7 +348,7 @@ def test_dangers_of_signaling(operator: Any, toml: str, problems: list[str]):
 
 def test_the_dangers_of_all_services_that_are_to_run_are_told_together(operator: Any):
     assert operator.problems("[turn]\n[signaling]", services=["turn", "signaling"]) == [
-        f"icebroker.toml:1: turn.secret: {OPEN_RELAY}",
+        f"icebroker.toml:1: turn.secret: {NO_CREDENTIALS}",
         f"icebroker.toml:2: signaling.token_secret: {OPEN_ROOMS.format('0.0.0.0:8080')}",
     ]
 

@@ -18,20 +18,18 @@ APPLICATION = """
 window.got = [];
 window.ended = [];
 window.fresh = [];
-window.sent = [];
-window.send = (signal) => { sent.push(signaler.send(signal)); };
 window.call = async (room, options = {}) => {
   const { pair } = await import("/client.js");
   window.signaler = await pair(room, options);
   const { polite, iceServers } = signaler;
   window.pc = new RTCPeerConnection({ iceServers });
   let offering = false, ignoring = false;
-  pc.onicecandidate = ({ candidate }) => send({ candidate });
+  pc.onicecandidate = ({ candidate }) => signaler.send({ candidate });
   pc.onnegotiationneeded = async () => {
     offering = true;
     await pc.setLocalDescription();
     offering = false;
-    send({ description: pc.localDescription });
+    signaler.send({ description: pc.localDescription });
   };
   pc.ondatachannel = ({ channel }) => {
     channel.onmessage = ({ data }) => got.push(data);
@@ -47,7 +45,7 @@ window.call = async (room, options = {}) => {
     await pc.setRemoteDescription(description);
     if (description.type === "offer") {
       await pc.setLocalDescription();
-      send({ description: pc.localDescription });
+      signaler.send({ description: pc.localDescription });
     }
   };
   signaler.onclose = (error) => { pc.close(); ended.push(error?.code ?? "gone"); };
@@ -129,12 +127,44 @@ async def test_who_reloads_meets_the_other_again_at_once(browser: Browser, nodes
     async with page_at(browser, nodes[0].url) as ada, page_at(browser, nodes[1].url) as bob:
         await meet(ada, bob, "reload")
         await talk(ada, bob, "before")
-        await ada.evaluate("Promise.all(sent)")  # what a page that is left still sends, fails there
         await opened(ada, nodes[0].url)
         await bob.wait_for_function("ended.length === 1")
         assert await bob.evaluate("ended") == ["gone"]
         await meet(bob, ada, "reload")
         await talk(ada, bob, "again")
+
+
+async def test_what_is_sent_at_the_end_fails_for_who_awaits_it(browser: Browser, nodes: list[Node]):
+    """The sample awaits nothing that it sends; ``page_at`` sees that nothing fails unhandled."""
+    async with page_at(browser, nodes[0].url) as ada, page_at(browser, nodes[1].url) as bob:
+        await meet(ada, bob, "the end")
+        awaited = await ada.evaluate(
+            """async () => {
+              const ends = [];
+              for (const time of ["pending", "over"]) {
+                signaler.send({ candidate: null });
+                const awaited = signaler.send({ candidate: null });
+                if (time === "pending") signaler.close();
+                ends.push(await awaited.catch((error) => error.code));
+              }
+              return ends;
+            }"""
+        )
+        assert awaited == ["closed", "closed"]
+        assert await ada.evaluate("ended") == ["gone"]
+
+
+async def test_what_fails_and_is_not_awaited_is_told(browser: Browser, nodes: list[Node]):
+    async with page_at(browser, nodes[0].url) as ada, page_at(browser, nodes[1].url) as bob:
+        await meet(ada, bob, "too much")
+        told = await ada.evaluate(
+            """() => new Promise((resolve) => {
+              signaler.onerror = ({ code }) => resolve(code);
+              signaler.send({ candidate: { candidate: "x".repeat(1 << 20) } });
+            })"""
+        )
+        assert told == "too_large"
+        assert await ada.evaluate("ended") == []
 
 
 async def test_who_may_never_come_back_is_not_met(browser: Browser, nodes: list[Node]):
@@ -156,3 +186,12 @@ async def test_a_server_that_is_not_there_is_told(browser: Browser, nodes: list[
             ".catch((error) => [error.code, error.retryable])"
         )
         assert told == ["unreachable", True]
+
+
+async def test_an_address_of_no_websocket_is_told_at_once(browser: Browser, nodes: list[Node]):
+    async with page_at(browser, nodes[0].url) as ada:
+        told = await ada.evaluate(
+            "call('r', { url: 'wss://host/ws#a' })"
+            ".catch((error) => [error.code, error.retryable, error.cause.name])"
+        )
+        assert told == ["bad_url", False, "SyntaxError"]

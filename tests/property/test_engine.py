@@ -1,11 +1,9 @@
 """The engine under any sequence of requests, packets and time: its books balance after each step.
 
-What may pass is kept here a second time, from the RFC alone (``Told``), and held against what does:
-a packet passes while a permission or a channel of its peer lives, and not a moment longer.
+What may pass is known from ``told`` too, and held against what does.
 """
 
 import os
-from dataclasses import dataclass, field
 from ipaddress import ip_network
 from typing import Any
 
@@ -21,6 +19,7 @@ from hypothesis.stateful import (
 )
 
 from tests.property.books import Stream, check_books, check_expiries, check_routes
+from tests.property.told import Told
 from tests.turn.world import Client, FakeTcpRelay, World, code_of
 from turn.allocation.allocator import LINGER
 from turn.allocation.connections import CLAIM_TIMEOUT
@@ -74,30 +73,6 @@ def lifetime_of(reply: Message) -> int:
     return granted
 
 
-@dataclass
-class Told:
-    """What a client was told it has: when each address, permission and channel ends."""
-
-    families: dict[Family, float]
-    is_tcp: bool
-    ticket: bytes = b""
-    """With one (RFC 8016) its connection may end, and it comes back by another."""
-    is_lost: bool = False
-    """Its connection has ended, and nothing comes from there any more."""
-    permissions: dict[str, float] = field(default_factory=dict)
-    channels: dict[int, tuple[Address, float]] = field(default_factory=dict)
-
-    def lives(self, peer: Address, now: float) -> bool:
-        """Whether the address that reaches a peer is there."""
-        return self.families.get(family_of(peer), 0.0) > now
-
-    def may_pass(self, peer: Address, now: float) -> bool:
-        """Whether a packet of that peer, or for it, may pass."""
-        channel = any(to == peer and ends > now for to, ends in self.channels.values())
-        permitted = channel or self.permissions.get(peer.host, 0.0) > now
-        return permitted and not self.is_tcp and self.lives(peer, now)
-
-
 class Machine(RuleBasedStateMachine):
     """Clients that do anything, in any order, at any time."""
 
@@ -126,7 +101,9 @@ class Machine(RuleBasedStateMachine):
         """What the client has; nothing where its time is over."""
         told = self.told.get(client) or Told({}, is_tcp=False)
         for family in [f for f, ends in told.families.items() if ends <= self.now]:
-            self.end(client, told, family)
+            told.end(family)
+        if not told.families:
+            self.forget(client)
         return told
 
     def from_there(self, client: Client) -> Told:
@@ -196,16 +173,6 @@ class Machine(RuleBasedStateMachine):
             for each in [family] if family else list(told.families):
                 told.families[each] = ends
             self.of(client)
-
-    def end(self, client: Client, told: Told, family: Family) -> None:
-        """One of its addresses is over, and all that belongs to it."""
-        del told.families[family]
-        for host in [h for h in told.permissions if (":" in h) == (family is Family.IPV6)]:
-            del told.permissions[host]
-        for number in [n for n, (to, _) in told.channels.items() if family_of(to) is family]:
-            del told.channels[number]
-        if not told.families:
-            self.forget(client)
 
     @rule(before=clients, after=clients)
     def move(self, before: Client, after: Client) -> None:

@@ -157,6 +157,30 @@ async def test_no_packet_reaches_a_refused_peer(host, sinks, tmp_path, transport
             assert sinks.count()["udp"] == 3 * len(ALLOWED)
 
 
+async def test_nothing_but_the_media_server_is_reached_where_it_is_the_only_peer(
+    host, sinks, tmp_path
+):
+    """turn.only_allowed_peers: not the world, nor the relayed address of another client."""
+    server, other = Address("8.8.8.8", PORT), Address("9.9.9.9", PORT)
+    only = {"only_allowed_peers": True, "allow_peers": [server.host], "listen_dtls": []}
+    with host.inside():
+        async with (
+            relay(**settings(tmp_path) | only) as service,
+            connected(service, Transport.UDP) as second,
+            connected(service, Transport.UDP) as client,
+        ):
+            relayed = await second.allocate()
+            assert code_of(await client.request(Method.ALLOCATE, UDP, BOTH)) == 0
+            for number, peer in enumerate((*PEERS, *OWN, *ALLOWED[1:], other, relayed), 0x4000):
+                if peer.host != server.host:
+                    assert await packets(client, peer, number) == (403, 403), peer
+            assert sinks.count() == {"udp": 0, "tcp": 0, "frames": 0}
+            assert service.stats.sent_packets == 0
+            assert await packets(client, server, 0x4FFF) == (0, 0)
+            await client.request(Method.REFRESH)
+            assert sinks.count()["udp"] == 3
+
+
 @pytest.mark.parametrize("transport", [Transport.TCP, Transport.TLS])
 @pytest.mark.parametrize("family", list(Family))
 async def test_no_connection_reaches_a_refused_peer(host, sinks, tmp_path, transport, family):

@@ -8,10 +8,10 @@ from icebroker import app
 PUBLIC = '[turn]\nlisten = "0.0.0.0:3478"\n'
 SHORT = "fifteen bytes.."
 REFUSED = [
-    ("turn", PUBLIC, "turn.secret", "anyone could relay"),
+    ("turn", PUBLIC, "turn.secret", "nobody could use it"),
     ("turn", f'{PUBLIC}secret = "{SHORT}"\n', "turn.secret", "shorter than 16 bytes"),
     ("turn", f'{PUBLIC}secret = ["{"x" * 16}", "{SHORT}"]\n', "turn.secret", "shorter than 16"),
-    ("turn", '[turn]\nlisten = ["127.0.0.1:3478", "[::]:3478"]\n', "turn.secret", "anyone"),
+    ("turn", '[turn]\nlisten = ["127.0.0.1:3478", "[::]:3478"]\n', "turn.secret", "nobody"),
     ("turn", '[turn]\nallow_peers = "10.0.0.1/8"\n', "turn.allow_peers", 'mean "10.0.0.0/8"'),
     ("turn", '[turn]\ndeny_peers = "10.0.0.0/33"\n', "turn.deny_peers", "not a network"),
     ("turn", '[turn]\ndeny_peers = "::ffff:10.0.0.0/104"\n', "turn.deny_peers", "IPv4"),
@@ -60,7 +60,7 @@ def test_a_weak_configuration_is_refused_before_anything_listens(check, service,
         '[turn]\nlisten = ["127.0.0.1:3478", "[::1]:3478"]\n',
         f'{PUBLIC}secret = "{"x" * 16}"\n',
         f'{PUBLIC}[turn.users]\nalice = "pw"\n',
-        f"{PUBLIC}open = true\n",
+        f"{PUBLIC}stun_only = true\n",
     ],
 )
 def test_what_is_safe_or_meant_is_accepted(check, text):

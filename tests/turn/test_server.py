@@ -8,11 +8,14 @@ import time
 import pytest
 
 from config.certificate import self_signed
+from config.schema import LogSettings
 from config.section import StartError
 from tests.interop.process import free_port
 from tests.patience import PATIENCE, until
 from tests.turn.live import UDP, Client, port_of, relay, settings
 from turn.assemble import Certificate
+from turn.auth.credentials import long_term_key
+from turn.auth.ephemeral import mint
 from turn.codec import registry
 from turn.codec.registry import MessageClass, Method
 from turn.codec.values import Address, Family
@@ -20,6 +23,7 @@ from turn.common import alone
 from turn.idle import QUIET
 from turn.server import TurnService
 from turn.transport.listeners import ListenError
+from turn.workers.pool import WorkerPool
 
 
 def code_of(reply):
@@ -38,6 +42,43 @@ class TestStart:
             places = {(place.protocol, place.host) for place in service.addresses}
             assert places == {(p, h) for p in ("udp", "tcp") for h in ("127.0.0.1", "::1")}
             assert service.ready() == []
+
+    async def test_one_transport_alone(self):
+        udp, tcp = free_port(), free_port()
+        changes = {"listen_udp": [f"127.0.0.1:{udp}"], "listen_tcp": [f"127.0.0.1:{tcp}"]}
+        async with relay(listen=[], **changes) as service:
+            assert service.addresses == [("udp", "127.0.0.1", udp), ("tcp", "127.0.0.1", tcp)]
+            for kind, port in ((socket.SOCK_STREAM, udp), (socket.SOCK_DGRAM, tcp)):
+                with socket.socket(socket.AF_INET, kind) as free:
+                    free.bind(("127.0.0.1", port))
+
+    @pytest.mark.parametrize("workers", [1, 2])
+    async def test_udp_and_tls_on_one_port(self, pem, connect, workers):
+        certificate, key = pem
+        place = f"127.0.0.1:{free_port()}"
+        made = settings(
+            listen=[],
+            listen_udp=[place],
+            listen_tls=[place],
+            tls_certificate=str(certificate),
+            tls_key=str(key),
+            workers=workers,
+        )
+        service = TurnService(made) if workers == 1 else WorkerPool(made, LogSettings())
+        await service.start()
+        try:
+            port = port_of(service)
+            assert place == f"127.0.0.1:{port}"
+            assert port == port_of(service, "tls")
+            await (await connect(port)).allocate()
+            trust = ssl.create_default_context(cafile=str(certificate))
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trust)
+            writer.write(Client().encode(Method.BINDING))
+            assert (await reader.readexactly(20))[:2] == b"\x01\x01"
+            writer.close()
+            await writer.wait_closed()
+        finally:
+            await service.stop()
 
     @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
     async def test_a_taken_port_is_named_and_nothing_stays_open(self, kind):
@@ -92,6 +133,22 @@ class TestStart:
                 await client.allocate()
             async with relay(listen=[f"127.0.0.1:{port}"], **changes):
                 assert code_of(await client.request(Method.REFRESH)) == code
+
+
+@pytest.mark.parametrize("tcp", [False, True])
+async def test_a_server_for_stun_alone_relays_for_nobody(connect, tcp):
+    """Whoever knows a secret that is there: signaling may mint by it for other relays."""
+    async with relay(stun_only=True, secret="s" * 16) as service:
+        port = port_of(service, "tcp" if tcp else "udp")
+        client = await connect(port, tcp=tcp)
+        seen = (await client.request(Method.BINDING)).get(registry.XOR_MAPPED_ADDRESS)
+        assert seen == Address(*client.sock.getsockname())
+        signed = await connect(port, tcp=tcp)
+        signed.username, password = mint("s" * 16, "anna", int(time.time()) + 600)
+        signed.key = long_term_key(signed.username, "icebroker", password)
+        for each in (client, signed):
+            assert code_of(await each.request(Method.ALLOCATE, UDP)) == 401
+        assert service.plane == "userspace"
 
 
 class TestTls:

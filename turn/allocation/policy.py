@@ -1,8 +1,8 @@
 """Which peers may be relayed to: the one judgement before every door that makes a route.
 
-First match wins: denied by the operator; tunnelled (6to4, Teredo); an own address (only live relay
-ports, so that two relayed clients meet); allowed by the operator; the frozen table of addresses
-that no stranger should reach through us; else allowed.
+First match wins: denied by the operator; tunnelled (6to4, Teredo); allowed by the operator;
+everybody else, if so told; an own address (only live relay ports, so that two relayed clients
+meet); the frozen table of addresses that no stranger should reach through us; else allowed.
 """
 
 from bisect import bisect_right
@@ -79,6 +79,8 @@ class PolicyRules(NamedTuple):
 
     allow: tuple[Network, ...] = ()
     deny: tuple[Network, ...] = ()
+    only_allowed: bool = False
+    """Nobody is a peer but who is in ``allow``."""
     open_private: bool = False
     """Treat private networks as public ones."""
     reserved_ports: frozenset[int] = frozenset()
@@ -107,6 +109,7 @@ class PeerPolicy:
     def set_rules(self, rules: PolicyRules) -> None:
         """Judge by these from now on."""
         self._allowed, self._denied = Networks(rules.allow), Networks(rules.deny)
+        self._only_allowed = rules.only_allowed
         self._open_private = rules.open_private
         self._reserved = set(rules.reserved_ports)
         self._public_of = {local: public for public, local in rules.external}
@@ -182,9 +185,11 @@ class PeerPolicy:
             return False
         if is_tunnelled(host):
             return False
-        if host in self._own or ip in self._allowed:
+        if ip in self._allowed:
             return True
-        return None
+        if self._only_allowed:
+            return False
+        return True if host in self._own else None
 
     def _is_refused(self, ip: IpAddress) -> bool:
         if self._open_private and ip in PRIVATE:

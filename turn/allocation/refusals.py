@@ -13,7 +13,8 @@ LONGEST_NAME = 128
 USUAL: dict[int, str] = {
     400: "an attribute is missing, wrong, or does not go with the others",
     401: "the credentials are not good",
-    403: "the peer policy refuses the peer's address (turn.deny_peers, turn.allow_peers)",
+    403: "the peer policy refuses the peer's address (turn.deny_peers, turn.allow_peers, "
+    "turn.only_allowed_peers)",
     405: "the client comes from another network, and turn.mobility is off",
     420: "the client needs an attribute understood that this server does not know",
     437: "there is no allocation: it has expired, or the relay was restarted",

@@ -132,7 +132,7 @@ class _Relay:
         if options.load and not await self._measure(client, relayed):
             section.skip("ice", "it takes two allocations at a time")
             return
-        await self._meet(family_of(relayed.address))
+        await self._meet(client, relayed)
 
     async def _echo(self, client: TurnClient, relayed: Relayed) -> None:
         async def allocate() -> tuple[TurnClient, Relayed]:
@@ -161,19 +161,19 @@ class _Relay:
             await other.close()
         return True
 
-    async def _meet(self, family: Family) -> None:
+    async def _meet(self, client: TurnClient, relayed: Relayed) -> None:
         section, target = self._section, self._target
-        if family is Family.IPV6:
+        if family_of(relayed.address) is Family.IPV6:
             section.skip("ice", "aioice asks for relayed addresses of IPv4 only")
             return
         if target.transport is Transport.DTLS:
             section.skip("ice", "aioice speaks no DTLS to a relay, and no browser does")
         elif target.transport is Transport.TLS and self._options.authority is not None:
             section.skip("ice", "aioice trusts the system's authorities only, and not --ca")
-        elif section.works:
-            await ice.meet(section, target, self._host, self._shown())
-        else:
+        elif not section.works:
             section.skip("ice", "it would fail for what is said above")
+        elif await ice.may_meet(section, client, relayed):
+            await ice.meet(section, target, self._host, self._shown())
 
     def _shown(self) -> Credentials:
         credentials = self._options.credentials

@@ -26,13 +26,15 @@ NEARLY_FULL = 0.75
 
 def relay(section: Section, settings: TurnSettings) -> None:
     """What the relay needs of this machine."""
-    _ports(section, settings)
-    _descriptors(section, settings)
-    _addresses(section, settings)
+    if not settings.stun_only:
+        _ports(section, settings)
+        _descriptors(section, settings)
+        _addresses(section, settings)
     _rights(section, settings)
     _buffers(section)
     _tracking(section)
-    _plane(section, settings)
+    if not settings.stun_only:
+        _plane(section, settings)
 
 
 def _ports(section: Section, settings: TurnSettings) -> None:
@@ -88,8 +90,7 @@ def _rights(section: Section, settings: TurnSettings) -> None:
         (held,) = (line for line in STATUS.read_text().splitlines() if line.startswith("CapEff:"))
     except (OSError, ValueError):
         return
-    endpoints = (*settings.listen, *settings.listen_tls, *settings.listen_dtls)
-    low = sorted({endpoint.port for endpoint in endpoints if 0 < endpoint.port < first})
+    low = sorted({endpoint.port for endpoint in settings.doors if 0 < endpoint.port < first})
     if low and not int(held.split()[1], 16) & NET_BIND_SERVICE:
         section.warn(
             "rights",

@@ -5,11 +5,33 @@ import time
 
 from aioice import Candidate, Connection, TransportPolicy
 
+from turn.doctor.client import Forged, NotStun, Refused, Relayed, Silent, TurnClient
 from turn.doctor.report import Section
 from turn.doctor.target import Credentials, Target
 from turn.routes import Transport
 
 PATIENCE = 10.0
+FORBIDDEN = 403
+
+
+async def may_meet(section: Section, client: TurnClient, relayed: Relayed) -> bool:
+    """Whether the relay has its own clients be peers of each other; tells where it does not."""
+    try:
+        await client.permit(relayed.address.host)
+    except Refused as refusal:
+        if refusal.code != FORBIDDEN:
+            return True
+        section.warn(
+            "ice",
+            "two clients that both need the relay do not meet: it does not relay to its own "
+            f"relayed addresses ({refusal})",
+            "where a media server is everybody's peer, it is meant so (turn.only_allowed_peers); "
+            "else take that back (coturn: allowed-peer-ip)",
+        )
+        return False
+    except (Silent, NotStun, Forged, OSError):
+        return True  # the agents find out what is the matter
+    return True
 
 
 async def meet(section: Section, target: Target, host: str, shown: Credentials) -> None:

@@ -7,14 +7,19 @@ from collections.abc import Callable
 from ipaddress import ip_address
 
 import ifaddr
+import structlog
 
 from turn.codec.values import Family
+
+log = structlog.get_logger("turn")
 
 # rtnetlink(7): the multicast groups that tell of IPv4 and IPv6 addresses.
 RTMGRP_IPV4_IFADDR = 0x10
 RTMGRP_IPV6_IFADDR = 0x100
 SETTLE = 0.2
 """Seconds to wait after a change: they come in groups, and a new IPv6 address is tentative."""
+LOOK_AGAIN = 1.0
+"""Seconds, where they could not be read."""
 # Never sent to: connecting a UDP socket only looks up the route.
 SOMEWHERE = {Family.IPV4: "192.88.99.1", Family.IPV6: "2001:4860:4860::8888"}
 
@@ -69,6 +74,7 @@ class AddressWatch:
     """Calls back some moments after this machine's addresses change (Linux, rtnetlink)."""
 
     def __init__(self, changed: Callable[[], None]) -> None:
+        """Prepare. :param changed: where it raises an ``OSError``, it is called again soon."""
         self._changed = changed
         self._socket: socket.socket | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -98,4 +104,11 @@ class AddressWatch:
                 pass
         if self._timer:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(SETTLE, self._changed)
+        self._timer = asyncio.get_running_loop().call_later(SETTLE, self._look)
+
+    def _look(self) -> None:
+        try:
+            self._changed()
+        except OSError as error:  # no descriptors are left, for one
+            log.warning("the machine's new addresses cannot be read", reason=error.strerror)
+            self._timer = asyncio.get_running_loop().call_later(LOOK_AGAIN, self._look)

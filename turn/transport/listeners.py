@@ -76,6 +76,9 @@ class Listeners:
         self._stream_shared = stream
         self._datagram: dict[Listening, DatagramListener] = {}
         """By what was asked for, whose port may have been 0."""
+        self._addresses: list[str] = []
+        self._missing: set[Listening] = set()
+        """Where it is to listen and does not yet: told once, and tried at every tick."""
         self._streams: list[StreamListener] = []
         self.listening: list[Listening] = []
 
@@ -126,21 +129,17 @@ class Listeners:
         sock.close()
 
     def follow(self, addresses: Iterable[str]) -> None:
-        """Open what is new, close what is gone; a failure is logged, and tried again next time."""
-        wanted = self._wanted(addresses)
+        """Open what is new, close what is gone; a failure is told, and tried again at each tick."""
+        self._addresses = list(addresses)
+        wanted = self._wanted(self._addresses)
+        self._missing &= wanted.keys()
         for place in self._datagram.keys() - wanted.keys():
             gone = self._datagram.pop(place)
             log.info("address gone", **place._asdict())
             gone.close()
             closed = Listening(gone.protocol, *gone.address)
             self.listening = [it for it in self.listening if it != closed]
-        for place in wanted.keys() - self._datagram.keys():
-            try:
-                self._open_datagram(place, wanted[place])
-            except ListenError as error:
-                log.warning("new address not listened on", reason=str(error))
-            else:
-                log.info("address new", **place._asdict())
+        self._open_new(wanted)
 
     def reload(self, settings: TurnSettings) -> None:
         """Hold strangers to these settings from now on."""
@@ -156,9 +155,11 @@ class Listeners:
             listener.sweep()
 
     def tick(self) -> None:
-        """Retransmit what waits for an answer; to be called about once a second."""
+        """Retransmit, and try again what could not be opened; to be called about once a second."""
         for listener in self._datagram.values():
             listener.tick()
+        if self._missing:
+            self._open_new(self._wanted(self._addresses))
 
     async def close(self) -> None:
         """Stop listening and close every connection."""
@@ -176,6 +177,21 @@ class Listeners:
             for each in hosts_of(place.host, addresses):
                 wanted[place._replace(host=each)] = listen
         return wanted
+
+    def _open_new(self, wanted: Mapping[Listening, Listen]) -> None:
+        for place in wanted.keys() - self._datagram.keys():
+            again = place in self._missing
+            try:
+                self._open_datagram(place, wanted[place])
+            except ListenError as error:
+                self._missing.add(place)
+                if not again:
+                    log.warning("new address not listened on; trying again", reason=error.strerror)
+            else:
+                self._missing.discard(place)
+                log.info(
+                    "address listened on at last" if again else "address new", **place._asdict()
+                )
 
     def _open_datagram(self, place: Listening, listen: Listen) -> None:
         try:

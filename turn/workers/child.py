@@ -57,6 +57,7 @@ from turn.workers.messages import (
     Level,
     List,
     Lost,
+    Missing,
     Place,
     Recall,
     Reload,
@@ -94,7 +95,7 @@ class Child:
         """Whether another process goes on; so it is also where the pool has died."""
         self._early: list[tuple[Struct, list[int]]] = []
         """What was said before the relay was there to hear it."""
-        self._handed = Handed()
+        self._handed = Handed(self._miss)
         self._addresses: list[str] = []
         self._setup: Setup
         self._common: Common
@@ -128,7 +129,7 @@ class Child:
                 self._over.set()
             case Socket(kind, host, port):
                 if descriptors:  # else whoever is to listen there finds that it is missing
-                    self._handed.put(kind, host, port, descriptors[0])
+                    self._handed.put(kind, host, port, descriptors)
             case Start():
                 self._spawn(self._start())
             case Stop(leave):
@@ -176,6 +177,7 @@ class Child:
             case Addresses(addresses):
                 self._addresses = addresses
                 service.follow_addresses()
+                self._handed.close()  # what came twice, of an address that may go again
             case Reload(settings):
                 self._reload(service, settings)
             case Drain(seconds):
@@ -316,6 +318,10 @@ class Child:
             self._others.taken(answer.number, Moved(answer.record, relays))
         else:
             self._others.lost(answer.number, answer.record)
+
+    def _miss(self, kind: str, host: str, port: int) -> None:
+        if self._service is not None:  # else it does not start, and says why
+            self._link.send(Missing(kind, host, port))
 
     def _tell_gone(self, relayed: Address, workers: Sequence[int]) -> None:
         self._link.send(Gone(*relayed, list(workers)))

@@ -30,6 +30,7 @@ from turn.workers.messages import (
     Key,
     Lent,
     Lost,
+    Missing,
     Recall,
     Socket,
     Start,
@@ -68,15 +69,16 @@ class Crew:
         self,
         count: int,
         groups: Groups,
-        introduce: Callable[[Worker], Sequence[Struct]],
+        introduce: Callable[[Worker, list[str]], Sequence[Struct]],
         told: Hear,
         *,
         lasting: bool,
     ) -> None:
         """Prepare; nothing is opened before ``start``.
 
-        :param introduce: what a fresh process has to know: the first message of these brings the
-            shared memory, the sockets follow it, and then the others.
+        :param introduce: what a fresh process has to know, of the addresses that it can listen on:
+            the first message of these brings the shared memory, the sockets follow it, and then
+            the others.
         :param lasting: a worker that has died goes on where it was, when it is replaced.
         """
         self.secrets = Secrets(
@@ -85,6 +87,7 @@ class Crew:
         self.workers = [Worker(n, self._introduce, self._hear, told) for n in range(count)]
         self._groups = groups
         self._words = introduce
+        self._addresses: list[str] = []
         self._lasting = lasting
         self._keepers: list[asyncio.Task[None]] = []
         self._stopping = False
@@ -109,6 +112,7 @@ class Crew:
         :raises StartError: a worker cannot serve; it says why.
         :raises ListenError: an address cannot be listened on.
         """
+        self._addresses = list(addresses)
         self._groups.open(addresses)
         self._memory = Memory.create(len(self.workers))
         self._ledger = Ledger(self._memory, self.secrets.rows)
@@ -135,10 +139,9 @@ class Crew:
 
     def follow(self, addresses: list[str]) -> None:
         """Take in that the machine's addresses have changed."""
-        fresh = self._groups.follow(addresses)
-        for worker in self.workers:
-            self._hand(worker, fresh)
-            worker.send(Addresses(addresses))
+        self._addresses = addresses
+        self._open_new()
+        self.tell_all(Addresses(addresses))
 
     def tell_all(self, message: Struct) -> None:
         """Tell everyone the same."""
@@ -198,28 +201,45 @@ class Crew:
 
     def _introduce(self, worker: Worker) -> None:
         """Tell a fresh process all that it has to know, and let it serve."""
-        setup, *more = self._words(worker)
+        setup, *more = self._words(worker, self._groups.listened(self._addresses))
         worker.send(setup, [self._memory.descriptor])
         self._hand(worker, self._groups)
         worker.send(Start())
-        for message in more:
+        for message in (Addresses(self._addresses), *more):
             worker.send(message)
+
+    def _open_new(self) -> None:
+        fresh = self._groups.follow(self._addresses)
+        for worker in self.workers:
+            self._hand(worker, fresh)
 
     @staticmethod
     def _hand(worker: Worker, groups: Iterable[Group]) -> None:
         for group in groups:
-            for kind, socks in ((group.kind, group.members), ("requests", group.requests)):
-                if socks:
-                    mine = socks[worker.number]
-                    worker.send(Socket(kind, group.host, group.port), [mine.fileno()])
+            mine = [sock.fileno() for sock in group.of(worker.number)]
+            worker.send(Socket(group.kind, group.host, group.port), mine)
+
+    def _hand_again(self, worker: Worker, missing: Missing) -> None:
+        """Give a worker what was lost on the way to it, or could not be opened before.
+
+        It looks for it by itself; told of the addresses once more, it would ask at once again.
+        """
+        place = (missing.kind, missing.host, missing.port)
+        if found := [group for group in self._groups if group[:3] == place]:
+            self._hand(worker, found)
+        else:
+            self._open_new()
 
     def _hear(self, worker: Worker, message: Struct, descriptors: list[int]) -> None:
         """Take what a worker says that is not for its ``Worker`` alone."""
-        if isinstance(message, Started):
-            if worker.tally.restarts and self._lasting:  # what it could not go on with is lost
-                self._tell_others(worker, Lost())
-        else:
-            self._pass_on(message, descriptors)
+        match message:
+            case Started():
+                if worker.tally.restarts and self._lasting:  # what it could not go on with is lost
+                    self._tell_others(worker, Lost())
+            case Missing():
+                self._hand_again(worker, message)
+            case _:
+                self._pass_on(message, descriptors)
 
     def _pass_on(self, message: Struct, descriptors: list[int]) -> None:
         """Bring what one worker says to another to it."""

@@ -45,13 +45,25 @@ class Setup(Struct, tag=True, frozen=True, kw_only=True):
 
 
 class Socket(Struct, tag=True, frozen=True):
-    """A bound socket to listen on, this worker's own of a group. Brings its descriptor."""
+    """A bound socket to listen on, this worker's own of a group.
+
+    Brings its descriptor, and that of its second queue, where it has one: never one without the
+    other, or nobody would read what the kernel puts there.
+    """
 
     kind: str
-    """``udp``, ``tcp``, or ``requests``: a second queue of one of ``udp``."""
+    """``udp`` or ``tcp``."""
     host: str
     port: int
     """As asked for: 0 is what the configuration says, whatever the kernel chose."""
+
+
+class Missing(Struct, tag=True, frozen=True):
+    """From a worker: this ``Socket`` has not come, or without its descriptors. Hand it again."""
+
+    kind: str
+    host: str
+    port: int
 
 
 class Start(Struct, tag=True, frozen=True):
@@ -355,7 +367,7 @@ ToWorker = (
     | Follow | AskKey | Key | Borrow | Lent | Recall | Ended
 )  # fmt: skip
 FromWorker = (
-    Started | Failed | Drained | Told | Answer | Gone | Claim | Claimed | Take | Taken
+    Started | Failed | Drained | Told | Answer | Missing | Gone | Claim | Claimed | Take | Taken
     | Follow | AskKey | Key | Borrow | Lent | Recall | Ended
 )  # fmt: skip
 TO_WORKER = msgspec.msgpack.Decoder(ToWorker)

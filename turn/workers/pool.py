@@ -241,8 +241,8 @@ class WorkerPool:
 
     # The workers ----------------------------------------------------------------------------
 
-    def _introduce(self, worker: Worker) -> Sequence[Struct]:
-        """What a fresh process has to know."""
+    def _introduce(self, worker: Worker, addresses: list[str]) -> Sequence[Struct]:
+        """What a fresh process has to know, at first of these addresses only."""
         now = time.time()
         self._revoked = {user: it for user, it in self._revoked.items() if max(it) > now}
         key, rows, salt = self._crew.secrets
@@ -254,7 +254,7 @@ class WorkerPool:
             key=key,
             secret=rows,
             salt=salt,
-            addresses=self._addresses,
+            addresses=addresses,
             draining=self.draining,
             revoked=self._revoked,
             state=self._state_of(worker),

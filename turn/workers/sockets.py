@@ -6,8 +6,10 @@ with it, and the one that follows finds what waits in the same socket. For UDP a
 at each address (``division``): one for data, one for requests.
 """
 
+import errno
+import itertools
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import structlog
@@ -36,6 +38,10 @@ class Group(NamedTuple):
     requests: list[socket.socket]
     """The second queue of each; empty: there is none."""
 
+    def of(self, worker: int) -> list[socket.socket]:
+        """A worker's own: for data, and for requests where that is another one."""
+        return [socks[worker] for socks in (self.members, self.requests) if socks]
+
     def close(self) -> None:
         """Let go of them; the workers have theirs."""
         for member in (*self.members, *self.requests):
@@ -49,9 +55,11 @@ class Groups:
         dtls = [(endpoint.host, endpoint.port) for endpoint in settings.listen_dtls]
         self._udp = [(place, False) for place in udp_endpoints(settings)]
         self._udp += [(place, True) for place in dtls]
-        self._tcp = [(each.host, each.port) for each in (*settings.listen, *settings.listen_tls)]
+        self._tcp = [(each.host, each.port) for each in (*settings.tcp, *settings.listen_tls)]
         self._workers = workers
         self._groups: list[Group] = []
+        self._missing: set[tuple[str, int]] = set()
+        """Where there is to be a group and is none yet: told once, tried whenever a worker asks."""
 
     def __iter__(self) -> Iterator[Group]:
         return iter(self._groups)
@@ -70,6 +78,7 @@ class Groups:
     def follow(self, addresses: Iterable[str]) -> list[Group]:
         """Open what is new, which is given, and let go of what is gone."""
         wanted = self._wanted(addresses)
+        self._missing &= wanted.keys()
         for group in [g for g in self._groups if g.kind == "udp" and g[1:3] not in wanted]:
             self._groups.remove(group)
             group.close()
@@ -78,9 +87,18 @@ class Groups:
             try:
                 fresh.append(self._open("udp", host, port, is_dtls=wanted[host, port]))
             except ListenError as error:
-                log.warning("new address not listened on", reason=str(error))
+                if (host, port) not in self._missing:
+                    log.warning("new address not listened on; trying again", reason=error.strerror)
+                self._missing.add((host, port))
+            else:
+                self._missing.discard((host, port))
         self._groups += fresh
         return fresh
+
+    def listened(self, addresses: Iterable[str]) -> list[str]:
+        """Those of the machine's addresses that have every group that they are to have."""
+        without = {host for host, _ in self._missing}
+        return [address for address in addresses if address not in without]
 
     def close(self) -> None:
         """Let go of all."""
@@ -120,10 +138,13 @@ class Groups:
 class Handed:
     """The sockets that a worker was given, for its listeners to take (``Bind``)."""
 
-    def __init__(self) -> None:
-        self._waiting: dict[tuple[str, str, int], list[socket.socket]] = {}
-        self._requests: dict[object, socket.socket] = {}
-        """By where they are bound."""
+    def __init__(self, miss: Callable[[str, str, int], None] = lambda *_: None) -> None:
+        """Prepare. :param miss: hears of one that is asked for and has not come."""
+        self._miss = miss
+        self._waiting: dict[tuple[str, str, int], list[list[socket.socket]]] = {}
+        """Each with its second queue, if it has one."""
+        self._requests: dict[socket.socket, socket.socket] = {}
+        """The second queues of those that were taken."""
 
     @property
     def bind(self) -> Bind:
@@ -131,28 +152,28 @@ class Handed:
         return Bind(
             lambda host, port: self._take("udp", host, port),
             lambda host, port: self._take("tcp", host, port),
-            lambda sock: self._requests.pop(sock.getsockname(), None),
+            lambda sock: self._requests.pop(sock, None),
         )
 
-    def put(self, kind: str, host: str, port: int, descriptor: int) -> None:
-        """Keep one until it is asked for."""
-        sock = socket.socket(fileno=descriptor)
-        sock.setblocking(False)
-        if kind == "requests":
-            self._requests[sock.getsockname()] = sock
-            return
-        self._waiting.setdefault((kind, host, port), []).append(sock)
+    def put(self, kind: str, host: str, port: int, descriptors: Sequence[int]) -> None:
+        """Keep one until it is asked for, and its second queue, if it has one."""
+        socks = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+        for sock in socks:
+            sock.setblocking(False)
+        self._waiting.setdefault((kind, host, port), []).append(socks)
 
     def _take(self, kind: str, host: str, port: int) -> socket.socket:
         waiting = self._waiting.get((kind, host, port))
         if not waiting:
-            raise OSError(0, "the pool has not opened it")
-        return waiting.pop(0)
+            self._miss(kind, host, port)
+            raise OSError(errno.EAGAIN, "its socket has not come from the pool")
+        sock, *requests = waiting.pop(0)
+        self._requests.update((sock, each) for each in requests)
+        return sock
 
     def close(self) -> None:
         """Let go of those that nobody asked for."""
-        waiting = [sock for waiting in self._waiting.values() for sock in waiting]
-        for sock in (*waiting, *self._requests.values()):
-            sock.close()
+        for socks in itertools.chain.from_iterable(self._waiting.values()):
+            for sock in socks:
+                sock.close()
         self._waiting.clear()
-        self._requests.clear()

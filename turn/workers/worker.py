@@ -31,6 +31,7 @@ from turn.workers.messages import (
     Key,
     Lent,
     Listed,
+    Missing,
     Place,
     Recall,
     Report,
@@ -191,7 +192,7 @@ class Worker:
             case Told(kind, facts, lost):
                 self._told(self.number, kind, facts, lost)
             case (
-                Gone() | Claim() | Claimed() | Take() | Taken() | Follow()
+                Missing() | Gone() | Claim() | Claimed() | Take() | Taken() | Follow()
                 | AskKey() | Key() | Borrow() | Lent() | Recall() | Ended()
             ):  # fmt: skip
                 self._pass_on(self, message, descriptors)

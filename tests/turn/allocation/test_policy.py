@@ -100,6 +100,32 @@ def test_a_denied_ipv4_network_is_denied_in_ipv6_clothes_too():
     assert not policy(rules).allows(Address("64:ff9b::192.0.2.1", 1))
 
 
+class TestOnlyTheAllowed:
+    RULES = PolicyRules(allow=(ip_network("10.1.2.3/32"), ip_network(PUBLIC)), only_allowed=True)
+
+    @pytest.mark.parametrize("host", ["10.1.2.3", PUBLIC])
+    def test_who_is_allowed_is_a_peer(self, host):
+        assert policy(self.RULES).allows(Address(host, 5000))
+
+    @pytest.mark.parametrize("host", ["10.1.2.4", "9.9.9.9", "2606:4700::1111"])
+    def test_nobody_else_is(self, host):
+        assert not policy(self.RULES).allows_host(host)
+        assert not policy(self.RULES._replace(open_private=True)).allows_host(host)
+
+    def test_denied_is_stronger(self):
+        judge = policy(self.RULES._replace(deny=(ip_network("10.1.0.0/16"),)))
+        assert not judge.allows_host("10.1.2.3")
+
+    def test_nor_another_client_of_this_relay_unless_its_address_is_allowed(self):
+        live = Address("10.9.9.9", 50000)
+        judge = policy(self.RULES, ("10.9.9.9",), live)
+        assert not judge.allows_host("10.9.9.9")
+        assert not judge.allows(live)
+        assert not judge.allows_connection(live)
+        judge = policy(self.RULES, ("10.9.9.9", "10.1.2.3"), Address("10.1.2.3", 50000))
+        assert judge.allows(Address("10.1.2.3", 50000))
+
+
 @pytest.mark.parametrize("host", ["10.0.0.1", "100.64.0.1", "172.16.0.1", "192.168.0.1", "fd00::1"])
 def test_opened_private_networks_are_peers(host):
     assert policy(PolicyRules(open_private=True)).allows(Address(host, 5000))

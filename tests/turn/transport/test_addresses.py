@@ -6,6 +6,7 @@ from ipaddress import ip_address
 
 import pytest
 
+from tests.descriptors import none_left
 from tests.patience import until
 from turn.codec.values import Family
 from turn.transport import addresses
@@ -79,6 +80,26 @@ class TestWatch:
         await until(lambda: calls)
         await asyncio.sleep(0.1)
         assert calls == [1]
+
+    async def test_what_could_not_be_read_is_read_as_soon_as_it_can_be(self, told, monkeypatch):
+        """A process without descriptors hears that something has changed, and not what."""
+        watch, kernel, calls = told
+        monkeypatch.setattr(addresses, "LOOK_AGAIN", 0.01)
+        found = []
+
+        def look():
+            calls.append(1)
+            found.append(local_addresses())
+
+        watch._changed = look
+        with none_left():
+            kernel.send(b"a change")
+            await until(lambda: len(calls) > 1)
+            assert found == []
+        await until(lambda: found)
+        looked = len(calls)
+        await asyncio.sleep(0.1)
+        assert len(calls) == looked, "it is read once"
 
     async def test_it_listens_to_the_kernel_and_stops(self):
         watch = AddressWatch(lambda: None)

@@ -3,6 +3,7 @@
 import socket
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.interop.process import free_port
 from tests.turn.live import relay
@@ -69,9 +70,18 @@ async def test_a_new_address_that_cannot_be_had_is_tried_again(service):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.4", port))
         listeners.follow(["127.0.0.1", "127.0.0.4", "192.0.2.1"])
+        with capture_logs() as logs:
+            listeners.tick()
         assert udp(service) == {("127.0.0.1", port)}
-    listeners.follow(["127.0.0.1", "127.0.0.4"])
+        assert logs == [], "it is told once"
+    with capture_logs() as logs:
+        listeners.tick()
     assert udp(service) == {("127.0.0.1", port), ("127.0.0.4", port)}
+    assert [(log["event"], log["host"]) for log in logs] == [
+        ("address listened on at last", "127.0.0.4")
+    ]
+    listeners.follow(["127.0.0.1", "127.0.0.4"])
+    assert listeners._missing == set(), "of an address that is no more nothing is tried"
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from tests.patience import PATIENCE
 from tests.turn.live import Client, port_of
-from tests.turn.peers import TCP, Peer
+from tests.turn.peers import TCP, Peer, receive
 from tests.turn.secure import TlsClient
 from tests.turn.workers.live import Stage, code_of
 from turn.codec import registry
@@ -98,3 +98,26 @@ async def splice(stage: Stage, call: Call, protocol: str = "tcp") -> Client:
     data = await at(stage, call.other, protocol=protocol)
     assert await bind(data, call.number) == 0
     return data
+
+
+async def ends(reader: asyncio.StreamReader) -> bytes:
+    """Read to the end; gives what came before it."""
+    async with asyncio.timeout(PATIENCE):
+        try:
+            return await reader.read()
+        except ConnectionResetError:
+            return b""
+
+
+async def exactly(reader: asyncio.StreamReader, size: int) -> bytes:
+    """Read so many bytes."""
+    async with asyncio.timeout(PATIENCE):
+        return await reader.readexactly(size)
+
+
+async def ended(client: Client) -> bool:
+    """Whether the client's connection comes to its end."""
+    try:
+        return await receive(client.sock, 1) == b""
+    except ConnectionResetError:
+        return True

@@ -7,6 +7,7 @@ import pytest_asyncio
 
 from config.certificate import self_signed
 from tests.turn.live import settings
+from tests.turn.peers import listening
 from tests.turn.workers.live import LOGS, Stage
 from turn.workers.pool import WorkerPool
 
@@ -41,3 +42,17 @@ async def stage(running, connect):
         await made.restore(user)
     stage.reload()
     await stage.settle()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def tcp(stage):
+    """The pool with TCP allocations."""
+    stage.reload(tcp_allocations=True)
+    return stage
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def peer():
+    """A peer that can be connected to."""
+    async with listening() as peer:
+        yield peer

@@ -116,6 +116,8 @@ async def test_what_a_worker_cannot_do_is_why_the_pool_does_not_start(monkeypatc
     monkeypatch.setattr(
         made._crew, "_hand", lambda worker, groups: None
     )  # it finds nothing to listen on
-    with pytest.raises(StartError, match=r"cannot listen on .*: the pool has not opened it"):
+    with pytest.raises(
+        StartError, match=r"cannot listen on .*: its socket has not come from the pool"
+    ):
         await made.start()
     assert made.pids == [None, None]

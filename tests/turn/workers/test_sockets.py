@@ -76,11 +76,11 @@ def test_a_worker_takes_each_socket_once():
     handed = Handed()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
-        handed.put("udp", "127.0.0.1", 3478, sock.detach())
+        handed.put("udp", "127.0.0.1", 3478, [sock.detach()])
     with handed.bind.udp("127.0.0.1", 3478) as taken:
         assert not taken.getblocking()
     for bind in (handed.bind.udp, handed.bind.tcp):
-        with pytest.raises(OSError, match="the pool has not opened it"):
+        with pytest.raises(OSError, match="its socket has not come from the pool"):
             bind("127.0.0.1", 3478)
     handed.close()
 
@@ -90,8 +90,7 @@ def test_a_worker_finds_the_second_queue_of_its_socket(groups):
     made.open([])
     handed = Handed()
     (group,) = (each for each in made if each.kind == "udp")
-    for kind, sock in (("udp", group.members[1]), ("requests", group.requests[1])):
-        handed.put(kind, group.host, group.port, sock.dup().detach())
+    handed.put("udp", group.host, group.port, [sock.dup().detach() for sock in group.of(1)])
     with handed.bind.udp(group.host, group.port) as data:
         found = handed.bind.requests(data)
         assert found is not None

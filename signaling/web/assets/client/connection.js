@@ -114,7 +114,12 @@ export class Connection extends Emitter {
       return this.#lost();
     }
     if (this.state !== "connecting" || this.#socket) return undefined;
-    const socket = new this.#options.WebSocket(this.#options.url, SUBPROTOCOL);
+    let socket;
+    try {
+      socket = new this.#options.WebSocket(this.#options.url, SUBPROTOCOL);
+    } catch (cause) {
+      return this.#end(new IcebrokerError("bad_url", { cause }));
+    }
     this.#socket = socket;
     const ours = (handler) => (event) => socket === this.#socket && handler(event);
     const hello = { token, name: this.#options.name, room: this.#options.room };

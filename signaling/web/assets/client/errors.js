@@ -2,6 +2,7 @@
 
 const MEANINGS = {
   unreachable: "the signaling server does not answer, or lets no pages of this origin in (signaling.allowed_origins)",
+  bad_url: "no WebSocket can be opened to the `url` that was given: it is none, or not secure where the page is",
   no_token: "the application could not fetch a token; trying again",
   closed: "the connection was closed",
   session_lost: "the server no longer has this session: what was on its way is lost",
@@ -42,6 +43,14 @@ export class IcebrokerError extends Error {
     this.retryable = retryable;
     this.peer = peer;
   }
+}
+
+/** Of requests to a peer: they, or we, are here no more, which is told by itself. */
+const GONE = new Set(["closed", "session_lost", "not_found"]);
+
+/** Whether a request to a peer failed only because one side has gone. */
+export function hasGone({ code }) {
+  return GONE.has(code);
 }
 
 /** Close codes 3500-3999 and 4500-4999 mean: do not come back. Every other end of a socket is an accident. */

@@ -1,6 +1,6 @@
 import { Connection } from "./connection.js";
 import { Emitter } from "./emitter.js";
-import { IcebrokerError } from "./errors.js";
+import { IcebrokerError, hasGone } from "./errors.js";
 import { Peer } from "./peer.js";
 import { streamFrom } from "./media.js";
 
@@ -253,8 +253,7 @@ export class Room extends Emitter {
 
   #signal(to, signal) {
     this.#connection.request({ type: "signal", to, ...signal }).catch((error) => {
-      const gone = error.code === "not_found" || error.code === "session_lost" || error.code === "closed";
-      if (!gone) this.emit("error", error);
+      if (!hasGone(error)) this.emit("error", error);
     });
   }
 

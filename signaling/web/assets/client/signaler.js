@@ -1,5 +1,5 @@
 import { Connection } from "./connection.js";
-import { IcebrokerError } from "./errors.js";
+import { IcebrokerError, hasGone } from "./errors.js";
 
 const REACH_TIMEOUT = 20_000;
 /** Parts of the negotiation that wait for the handler. */
@@ -12,6 +12,7 @@ const MOST_WAITING = 1024;
 export class Signaler {
   /** Called when the other side has gone; `pair` again for the next one. */
   onclose = null;
+  /** Called with what fails, a `send` that nobody awaits too. */
   onerror = null;
   /** Called with fresh `iceServers`, before the old ones end: `pc.setConfiguration({ iceServers })`. */
   oniceservers = null;
@@ -40,7 +41,7 @@ export class Signaler {
       const late = setTimeout(() => fail(new IcebrokerError("unreachable", { retryable: true })), this.#timeout);
       globalThis.addEventListener?.("pagehide", this.#unload);
       this.#connection.on("message", (message) => this.#receive(message, resolve));
-      this.#connection.on("error", (error) => this.onerror?.(error));
+      this.#connection.on("error", (error) => this.#failed(error));
       this.#connection.on("welcome", ({ resumed }) => this.peer && !resumed && this.close());
       this.#connection.on("close", (error) => this.#closed(error, reject, late));
       this.#connection.open();
@@ -72,10 +73,15 @@ export class Signaler {
     return this.#onmessage;
   }
 
-  /** Send `{description}` or `{candidate}`; kept and sent again until the server has it. */
+  /**
+   * Send `{description}` or `{candidate}`; kept and sent again until the server has it. Rejects with IcebrokerError;
+   * whoever does not await it, as in the sample, hears by `onclose` that it came to its end, and else by `onerror`.
+   */
   send({ description, candidate }) {
     const signal = description ? { description } : { candidate };
-    return this.#connection.request({ type: "signal", to: this.peer.id, ...signal });
+    const sent = this.#connection.request({ type: "signal", to: this.peer.id, ...signal });
+    sent.catch((error) => hasGone(error) || this.#failed(error));
+    return sent;
   }
 
   close() {
@@ -102,7 +108,7 @@ export class Signaler {
   }
 
   #hand(event) {
-    if (this.#waiting.length >= MOST_WAITING) return this.onerror?.(new IcebrokerError("queue_full"));
+    if (this.#waiting.length >= MOST_WAITING) return this.#failed(new IcebrokerError("queue_full"));
     this.#waiting.push(event);
     return this.#handOn();
   }
@@ -118,6 +124,11 @@ export class Signaler {
       }
     }
     this.#handing = false;
+  }
+
+  #failed(error) {
+    if (this.onerror) this.onerror(error);
+    else console.warn("icebroker:", error);
   }
 
   #closed(error, reject, late) {
