@@ -6,6 +6,7 @@ The addresses are somebody's on the internet; here they are ours, and no packet 
 import asyncio
 import datetime
 import ipaddress
+import itertools
 import os
 import signal
 import subprocess
@@ -21,7 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.conftest import need
+from tests.conftest import need, need_root
 from tests.namespaces import run
 from tests.patience import PATIENCE
 from tests.turn.kernel.hosts import Host, Relay
@@ -39,6 +40,17 @@ NOWHERE = "5.5.5.77"
 SECRET, USER, PASSWORD = "the shared secret of the lab", "alice", "secretpw"
 ANSWERED_WITHIN = 4.0
 """Seconds that the doctor waits: what silence costs a test, and what a busy machine may take."""
+
+
+NUMBERS = itertools.count()
+"""Of this process's labs."""
+
+
+def need_lab() -> None:
+    """See that there can be one."""
+    need_root("a network namespace")
+    need("ip")
+    need("nft")
 
 
 class Lab:
@@ -116,7 +128,7 @@ class Lab:
 @contextmanager
 def lab() -> Iterator[Lab]:
     """Make the hosts and the cable between them; needs root."""
-    one = Lab(f"ibd{os.getpid()}")
+    one = Lab(f"ibd{os.getpid()}-{next(NUMBERS)}")
     try:
         for host in (one.server, one.client):
             run("ip", "netns", "add", host.namespace)

@@ -1,175 +1,21 @@
-"""The doctor finds each planted fault, at our relay and at coturn, and says it in the right words.
+"""The doctor finds each planted fault, at our relay and at coturn, and finds the right words."""
 
-One row is one fault: how it is planted on either server, what is asked, and what has to be said.
-"""
-
-import http.server
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from queue import SimpleQueue
+from typing import Any
 
 import pytest
 
-from tests.conftest import need, need_root
-from tests.doctor.lab import (
-    NOWHERE,
-    PASSWORD,
-    SECOND,
-    SECRET,
-    SERVER,
-    USER,
-    Lab,
-    certificate,
-    coturn,
-    icebroker,
-    lab,
-    skewed_icebroker,
-)
-from tests.turn.kernel.hosts import Host
-from turn.auth.ephemeral import mint
+from tests.doctor.lab import Lab, lab, need_lab
+from tests.doctor.plants import PLANTS, SERVERS, Plant, examined, tell
 from turn.doctor.report import Section, Status
-from turn.doctor.target import Credentials
 
-GOOD = Credentials(secret=SECRET)
-UDP, TCP, TLS = f"turn:{SERVER}", f"turn:{SERVER}?transport=tcp", f"turns:{SERVER}"
-DTLS = f"turns:{SERVER}?transport=udp"
-Make = Callable[..., Any]
-
-
-@pytest.fixture(scope="module")
-def hosts() -> Iterator[Lab]:
-    need_root("a network namespace")
-    need("ip")
-    need("nft")
-    with lab() as found:
-        yield found
-
-
-@pytest.fixture(autouse=True)
-def _open_again(hosts: Lab) -> Iterator[None]:
-    yield
-    hosts.open_firewall()
-
-
-NONE: dict[str, Any] = {}
-
-
-class Plant(NamedTuple):
-    """A fault on either server."""
-
-    name: str
-    ours: dict[str, Any] | None = NONE
-    coturn: tuple[str, ...] | None = ()
-    url: str = UDP
-    credentials: Credentials = GOOD
-    firewall: tuple[str, ...] = ()
-    found: tuple[str, Status, str] = ("", Status.OK, "")
-    """Check, how it went, and words that it has to be told with."""
-    then: str = ""
-    """Words of the next step."""
-    held: int = 0
-    """Allocations that are held by others meanwhile."""
-    options: dict[str, Any] = NONE
-    tls: dict[str, Any] | None = None
-    """What is special about the certificate; None: the server has no TLS."""
-
-
-F, W = Status.FAIL, Status.WARN
-
-
-def expired(secret: str) -> Credentials:
-    return Credentials(*mint(secret, "anna", int(time.time()) - 7200))
-
-
-def fresh(secret: str) -> Credentials:
-    return Credentials(*mint(secret, "anna", int(time.time()) + 7200))
-
-
-NO_EXTERNAL = ("-X", f"{NOWHERE}/{SERVER}")
-PORTS = "udp dport 49152-65535"
-FIRST_PORT = f"{PORTS} meter first size 1 {{ udp dport limit rate 100000/second }} accept"
-"""Lets in what is for the first relayed port that anything is for, and for no other."""
-PLANTS = [
-    Plant("the shared secret is another", credentials=Credentials(secret="another secret 16+"),
-          found=("credentials", F, "refuses credentials made with our secret"), then="same secret"),
-    Plant("a wrong password", coturn=("--lt-cred-mech", "-u", f"{USER}:{PASSWORD}"),
-          credentials=Credentials(USER, "wrong"),
-          found=("credentials", F, "refuses the user name or the password"), then="case-sensitive"),
-    Plant("expired credentials", credentials=expired(SECRET),
-          found=("credentials", F, "expired 2 hours ago"), then="fetch fresh ones"),
-    Plant("credentials of another secret", credentials=fresh("another secret 16+"),
-          found=("credentials", F, "by our clock they are good"), then="another secret made them"),
-    Plant("UDP is blocked", firewall=("udp dport 3478 drop",),
-          found=("port", F, "TCP on the same port does: UDP is blocked"),
-          then="open UDP port 3478"),
-    Plant("TCP is blocked", url=TCP, firewall=("tcp dport 3478 drop",),
-          found=("port", F, "does not answer"), then="open TCP port 3478"),
-    Plant("nothing listens there, UDP", url=f"turn:{SERVER}:4000",
-          found=("port", F, "nothing listens on UDP"), then="start the server"),
-    Plant("nothing listens there, TCP", url=f"turn:{SERVER}:4000?transport=tcp",
-          found=("port", F, "nothing listens on TCP"), then="start the server"),
-    Plant("the server is gone altogether", ours=None, coturn=None, url=f"turn:{NOWHERE}",
-          found=("port", F, "does not answer"), then="start the server"),
-    Plant("the relay's ports are closed", firewall=(f"{PORTS} drop",),
-          found=("echo", F, "its port is closed from outside"), then="open turn.relay_ports"),
-    Plant("a part of the relay's ports is closed", firewall=(FIRST_PORT, f"{PORTS} drop"),
-          options={"load": True}, found=("range", F, "more relayed ports, 5 are closed from"),
-          then="open all of turn.relay_ports"),
-    Plant("large packets are lost", firewall=(f"{PORTS} meta length > 1200 drop",),
-          found=("size", F, "packets of 1,200 bytes do not reach the relayed address"),
-          then="a small MTU"),
-    Plant("a wrong external address", ours={"external_addresses": [NOWHERE]}, coturn=NO_EXTERNAL,
-          found=("echo", F, f"while the server is at {SERVER}"), then="turn.external_addresses"),
-    Plant("a private relayed address", ours={"external_addresses": ["10.1.2.3"]},
-          coturn=("-X", f"10.1.2.3/{SERVER}"),
-          found=("allocation", F, "private, though the server is at"), then="external_addresses"),
-    Plant("the certificate has expired", url=TLS, tls={"days": -1},
-          found=("certificate", F, "the certificate expired on"), then="renew it"),
-    Plant("the certificate expires soon", url=TLS, tls={"days": 5.5},
-          found=("certificate", W, "expires in 5 days"), then="renew it"),
-    Plant("the certificate is another's", url=TLS, tls={"host": "other.example.org"},
-          found=("name", F, f"is for other.example.org, not for {SERVER}"), then="turn.hostname"),
-    Plant("nobody knows the authority", url=TLS, tls={"trusted": False},
-          found=("trust", F, "do not trust the certificate: self-signed"), then="fullchain.pem"),
-    Plant("turns: at a port without TLS", url=f"turns:{SERVER}:3478",
-          found=("tls", F, "does not speak TLS"), then="use turn: for this port"),
-    # coturn serves both on one port.
-    Plant("turn: at the port of TLS", url=f"turn:{SERVER}:5349?transport=tcp", tls={}, coturn=None,
-          found=("stun", F, "speaks TLS"), then="use turns:"),
-    Plant("private networks are relayed to", ours={"open_private_peers": True},
-          coturn=("un--denied-peer-ip=10.0.0.0-10.255.255.255",),
-          found=("private", F, "10.0.0.0/8"), then="denied-peer-ip"),
-    Plant("the cloud's metadata can be reached", ours={"allow_peers": ["169.254.0.0/16"]},
-          coturn=("un--denied-peer-ip=169.254.0.0-169.254.255.255",),
-          found=("private", F, "the cloud's metadata (169.254.169.254)"), then="allow_peers"),
-    Plant("it is for a media server alone",
-          ours={"only_allowed_peers": True, "allow_peers": ["10.1.2.3"]},
-          coturn=("--denied-peer-ip=0.0.0.0-255.255.255.255",),
-          found=("ice", W, "do not meet"), then="turn.only_allowed_peers"),
-    Plant("the user has its quota", ours={"max_allocations_per_user": 1},
-          coturn=("--user-quota=1",), held=1,
-          found=("allocation", F, "as many allocations as it may (486)"), then="release"),
-    Plant("no relay port is left", ours={"relay_ports": "50000-50001"},
-          coturn=("un---min-port", "--min-port", "50000", "--max-port", "50001"), held=2,
-          found=("allocation", F, "no relay port left"), then="widen turn.relay_ports"),
-    Plant("packets are lost", firewall=(f"{PORTS} numgen random mod 100 < 25 drop",),
-          options={"load": True}, found=("loss", F, "packets lost at"), then="busy"),
-    # By a count, not by chance: five in a row are lost, and that is no closed port.
-    Plant("most packets are lost", coturn=None, firewall=(f"{PORTS} numgen inc mod 6 < 5 drop",),
-          options={"load": True}, found=("loss", F, "packets lost at"), then="busy"),
-    Plant("the server lets anyone relay", ours=None, coturn=("--no-auth",),
-          found=("open", F, "it asks for no credentials"), then="at once"),
-    Plant("a STUN server without TURN", ours=None, coturn=("--stun-only",),
-          found=("turn", F, "TURN"), then="TURN"),
-    Plant("only SHA-256 is taken", ours={"auth_minimum": "sha256"}, coturn=None,
-          found=("credentials", F, "no browser speaks"), then='auth_minimum = "sha1"'),
-    Plant("no such name", ours=None, coturn=None, url="turn:no-such-host.invalid",
-          found=("dns", F, "has no address"), then="add an A"),
-]  # fmt: skip
-SERVERS = ("ours", "coturn")
+AT_ONCE = 6
+"""Faults that are looked for at the same time: mostly the doctor waits for what will not come."""
+Found = dict[tuple[str, str], "Future[Section]"]
+"""By the fault's name and its server."""
 
 
 def rows() -> list[Any]:
@@ -180,45 +26,38 @@ def rows() -> list[Any]:
     return found
 
 
-@contextmanager
-def serving(hosts: Lab, folder: Path, plant: Plant, server: str) -> Iterator[dict[str, Any]]:
-    """That server with that fault; gives what the doctor is told besides."""
-    options = dict(plant.options)
-    changes, arguments = dict(plant.ours or {}), list(plant.coturn or ())
-    if plant.tls is not None:
-        special = dict(plant.tls)
-        trusted = special.pop("trusted", True)
-        pem, key = certificate(folder, **special)
-        options |= {"authority": Path(pem)} if trusted else {}
-        places = [f"{SERVER}:5349"]
-        changes |= {"listen_tls": places, "tls_certificate": pem, "tls_key": key}
-        arguments += ["--cert", pem, "--pkey", key]
-    if server == "nobody":
-        yield options
-    elif server == "ours":
-        with icebroker(hosts, folder, **changes):
-            yield options
-    else:
-        with coturn(hosts, folder, *arguments):
-            yield options
+@pytest.fixture(scope="module")
+def found(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Found]:
+    """What becomes of each fault that is asked for, in a lab that no other one has meanwhile."""
+    need_lab()
+    labs: SimpleQueue[Lab] = SimpleQueue()
 
+    def look(plant: Plant, server: str) -> Section:
+        hosts = labs.get()
+        try:
+            return examined(hosts, tmp_path_factory.mktemp("plant"), plant, server)
+        finally:
+            hosts.open_firewall()
+            labs.put(hosts)
 
-def tell(section: Section) -> str:
-    return "\n".join(f"{f.status} {f.check}: {f.says} -> {f.next}" for f in section.findings)
+    asked: list[Any] = [
+        item.callspec.params
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and item.function is test_a_fault_is_found
+    ]
+    with ExitStack() as stack:
+        for _ in range(AT_ONCE):
+            labs.put(stack.enter_context(lab()))
+        pool = stack.enter_context(ThreadPoolExecutor(AT_ONCE))
+        stack.callback(pool.shutdown, cancel_futures=True)
+        yield {(it["plant"].name, it["server"]): pool.submit(look, **it) for it in asked}
 
 
 @pytest.mark.parametrize(("plant", "server"), rows())
-def test_a_fault_is_found(hosts: Lab, tmp_path: Path, plant: Plant, server: str) -> None:
-    with ExitStack() as stack:
-        options = stack.enter_context(serving(hosts, tmp_path, plant, server))
-        if plant.held:
-            stack.enter_context(hosts.held(fresh(SECRET), plant.held))
-        if plant.firewall:
-            hosts.firewall(*plant.firewall)
-        credentials = plant.credentials
-        if plant.held:  # of the same user, whose quota it is
-            credentials = fresh(SECRET)
-        section = hosts.examine(plant.url, credentials, **options)
+def test_a_fault_is_found(found: Found, plant: Plant, server: str) -> None:
+    section = found[plant.name, server].result()
     check, status, words = plant.found
     meant = [one for one in section.findings if (one.check, one.status) == (check, status)]
     assert meant, tell(section)
@@ -226,139 +65,3 @@ def test_a_fault_is_found(hosts: Lab, tmp_path: Path, plant: Plant, server: str)
     # Nothing else is blamed: what a fault hides is left out, or said to be its consequence.
     others = [one for one in section.of(Status.FAIL) if one not in meant]
     assert {one.check for one in others} <= {"loss", "ice"}, tell(section)
-
-
-@pytest.mark.parametrize("server", SERVERS)
-@pytest.mark.parametrize("url", [UDP, TCP, TLS, DTLS])
-def test_a_server_without_a_fault_has_none(
-    hosts: Lab, tmp_path: Path, server: str, url: str
-) -> None:
-    plant = Plant("none", tls={}, ours={"listen_dtls": [f"{SERVER}:5349"]})
-    with serving(hosts, tmp_path, plant, server) as options:
-        section = hosts.examine(url, GOOD, load=True, **options)
-    assert section.passed, tell(section)
-    assert not section.of(Status.WARN), tell(section)
-    done = {one.check for one in section.of(Status.OK)}
-    assert {"stun", "credentials", "allocation", "echo", "range", "private"} <= done, tell(section)
-    (loss,) = (one for one in section.findings if one.check == "loss")
-    assert loss.status is Status.OK or "too busy" in loss.says, tell(section)
-    assert ("ice" in done) == (url in {UDP, TCP})
-
-
-@pytest.mark.parametrize("server", SERVERS)
-@pytest.mark.parametrize(
-    ("shift", "status", "words"),
-    [("+3h", F, "is ahead of ours by 1 hour to 6 hours"), ("-1h", W, "is behind ours")],
-)
-def test_a_clock_that_is_wrong(
-    hosts: Lab, tmp_path: Path, server: str, shift: str, status: Status, words: str
-) -> None:
-    start = (
-        skewed_icebroker(hosts, tmp_path, shift)
-        if server == "ours"
-        else coturn(hosts, tmp_path, shift=shift)
-    )
-    with start:
-        section = hosts.examine(UDP, GOOD)
-    found = [one for one in section.findings if one.check == "clock"]
-    assert [one.status for one in found] == [status], tell(section)
-    assert words in found[0].says
-    assert "NTP" in found[0].next
-
-
-def test_a_relay_that_refuses_itself_is_not_called_closed(hosts: Lab, tmp_path: Path) -> None:
-    with icebroker(hosts, tmp_path):
-        section = hosts.examine(UDP, GOOD, at_server=True)
-    assert section.passed, tell(section)
-    (echo,) = (one for one in section.findings if one.check == "echo")
-    assert echo.status is Status.SKIP
-    assert "the relay's own machine" in echo.says
-    assert "on another machine" in echo.next
-
-
-@pytest.mark.parametrize("server", SERVERS)
-@pytest.mark.parametrize("symmetric", [False, True])
-def test_the_kind_of_nat(hosts: Lab, tmp_path: Path, server: str, *, symmetric: bool) -> None:
-    places = [f"{SERVER}:3478", f"{SECOND}:3479"]
-    start = (
-        icebroker(hosts, tmp_path, nat_discovery=places)
-        if server == "ours"
-        else coturn(hosts, tmp_path, "un--no-rfc5780", "-L", SECOND)
-    )
-    if symmetric:
-        hosts.symmetric_nat()
-    with start:
-        section = hosts.examine(UDP, GOOD)
-    assert section.passed, tell(section)
-    (nat,) = (one for one in section.findings if one.check == "nat")
-    if symmetric:
-        assert (nat.status, "(symmetric)" in nat.says) == (W, True), tell(section)
-    else:
-        assert (nat.status, "one mapping" in nat.says) == (Status.OK, True), tell(section)
-
-
-@pytest.mark.parametrize("symmetric", [False, True])
-def test_two_servers_tell_the_kind_of_nat(hosts: Lab, tmp_path: Path, *, symmetric: bool) -> None:
-    if symmetric:
-        hosts.symmetric_nat()
-    with icebroker(hosts, tmp_path, listen=[f"{SERVER}:3478", f"{SECOND}:3478"]):
-        sections = hosts.examine_all(f"stun:{SERVER}", f"stun:{SECOND}")
-        (alone,) = hosts.examine_all(f"stun:{SERVER}")
-    kinds = [one.status for section in sections for one in section.findings if one.check == "nat"]
-    assert kinds == [W if symmetric else Status.OK] * 2, [tell(section) for section in sections]
-    assert [one.status for one in alone.findings if one.check == "nat"] == [Status.SKIP]
-
-
-def test_a_relay_of_ipv6_alone(hosts: Lab, tmp_path: Path) -> None:
-    address = hosts.server.ipv6
-    with icebroker(
-        hosts,
-        tmp_path,
-        listen=[f"[{address}]:3478"],
-        relay_addresses=[address],
-        allow_peers=["fd00::/8"],
-    ):
-        section = hosts.examine(f"turn:[{address}]", GOOD, load=True)
-    found = {one.check: one for one in section.findings}
-    assert found["echo"].status is Status.OK, tell(section)
-    assert (found["private"].status, "fc00::/7" in found["private"].says) == (F, True)
-    assert (found["family"].status, "IPv6 addresses only" in found["family"].says) == (W, True)
-    assert "turn.default_address_family" in found["family"].next
-
-
-def test_a_relay_of_ipv6_alone_that_browsers_can_use(hosts: Lab, tmp_path: Path) -> None:
-    address = hosts.server.ipv6
-    changes = {"relay_addresses": [address], "default_address_family": "client"}
-    with icebroker(hosts, tmp_path, listen=[f"[{address}]:3478"], **changes):
-        section = hosts.examine(f"turn:[{address}]", GOOD, load=True)
-    assert section.passed, tell(section)
-    found = {one.check: one for one in section.findings}
-    assert "family" not in found
-    assert found["loss"].status is Status.OK, tell(section)
-
-
-class Page(http.server.BaseHTTPRequestHandler):
-    """A web server, to be taken for a relay."""
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-def test_a_web_server_is_told_from_a_relay(hosts: Lab) -> None:
-    with web_server(hosts.server) as port:
-        section = hosts.examine(f"turn:{SERVER}:{port}?transport=tcp", GOOD)
-    (failed,) = section.of(F)
-    assert (failed.check, "it is a web server" in failed.says) == ("stun", True), tell(section)
-
-
-@contextmanager
-def web_server(host: Host) -> Iterator[int]:
-    with host.inside():
-        server = http.server.ThreadingHTTPServer((SERVER, 0), Page)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        server.server_close()

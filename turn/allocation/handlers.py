@@ -290,12 +290,12 @@ def create_permission(allocator: Allocator, request: Request) -> Attributes:
     if not peers:
         raise StunError(400)
     hosts = {peer.host for peer in peers}
-    allocator.check_room(allocation, hosts)  # before the judgements, which cost far more
+    allocator.peers.check_room(allocation, hosts)  # before the judgements, which cost far more
     for peer in peers:
         check_family(allocation, peer)
-        if not allocator.policy.allows_host(peer.host):
+        if not allocator.peers.policy.allows_host(peer.host):
             raise StunError(403)
-    allocator.permit(allocation, hosts, request.now.monotonic)
+    allocator.peers.permit(allocation, hosts, request.now.monotonic)
     return ()
 
 
@@ -307,9 +307,9 @@ def channel_bind(allocator: Allocator, request: Request) -> Attributes:
     if number is None or peer is None or not is_channel_number(number) or allocation.is_tcp:
         raise StunError(400)
     check_family(allocation, peer)
-    if not allocator.policy.allows(peer):
+    if not allocator.peers.policy.allows(peer):
         raise StunError(403)
-    allocator.bind(allocation, number, peer, request.now.monotonic)
+    allocator.peers.bind(allocation, number, peer, request.now.monotonic)
     return ()
 
 
