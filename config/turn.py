@@ -115,6 +115,10 @@ class TurnSettings(Section):
     external_addresses: ExternalAddresses = ()
     """Public address in place of the relay address behind 1:1 NAT: "PUBLIC" or "PUBLIC/LOCAL"."""
 
+    default_address_family: Literal["ipv4", "client"] = "ipv4"
+    """What a client gets that names no family, as browsers do: `ipv4` (RFC 8656 §7.2), or the one
+    that the client comes by, and where that cannot be had the other."""
+
     relay_ports: PortRangeText = PortRange(49152, 65535)
     """UDP ports to relay from, both ends included."""
 

@@ -95,6 +95,7 @@ def options(settings: TurnSettings, external: Sequence[tuple[str, str]]) -> Opti
         discovery=_discovery(settings, external),
         alternates=_alternates(settings, external),
         clients=_clients(settings),
+        family_of_client=settings.default_address_family == "client",
     )
 
 

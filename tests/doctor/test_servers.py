@@ -122,6 +122,19 @@ def test_a_relay_of_ipv6_alone(hosts: Lab, tmp_path: Path) -> None:
     assert found["echo"].status is Status.OK, tell(section)
     assert (found["private"].status, "fc00::/7" in found["private"].says) == (F, True)
     assert (found["family"].status, "IPv6 addresses only" in found["family"].says) == (W, True)
+    assert "turn.default_address_family" in found["family"].next
+
+
+def test_a_relay_of_ipv6_alone_that_browsers_can_use(hosts: Lab, tmp_path: Path) -> None:
+    address = hosts.server.ipv6
+    changes = {"relay_addresses": [address], "default_address_family": "client"}
+    with icebroker(hosts, tmp_path, listen=[f"[{address}]:3478"], **changes):
+        section = hosts.examine(f"turn:[{address}]", GOOD, load=True)
+    assert section.passed, tell(section)
+    found = {one.check: one for one in section.findings}
+    assert "family" not in found
+    loss = found["loss"]
+    assert loss.status is Status.OK or "too busy" in loss.says, tell(section)
 
 
 class Page(http.server.BaseHTTPRequestHandler):

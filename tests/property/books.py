@@ -98,5 +98,5 @@ def check_expiries(world: World) -> None:
         assert all(route.expires > now for route in allocation.routes.peers.values())
         assert now < allocation.due <= allocation.next_due()
     assert all(one.expires > now for one in engine.table._reservations.values())
-    assert all(one.expires > now for one in engine._allocator.connections._by_number.values())
+    assert all(one.expires > now for one in engine._allocator.peers.connections._by_number.values())
     assert all(expires > now for expires, *_ in engine._replies._replies.values())

@@ -365,7 +365,7 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def streams_belong_to_allocations(self) -> None:
         if hasattr(self, "world"):
-            connections = self.world.engine._allocator.connections
+            connections = self.world.engine._allocator.peers.connections
             for connection in connections._by_number.values():
                 assert self.world.engine.table.get(connection.allocation.client) is not None
                 assert connection.allocation.is_tcp
@@ -382,7 +382,7 @@ class Machine(RuleBasedStateMachine):
             check_books(self.world, self.limits)
             assert len(self.world.opener.free) == 8
             assert list(self.world.routes.all()) == []
-            assert len(self.world.engine._allocator.connections) == 0
+            assert len(self.world.engine._allocator.peers.connections) == 0
             assert not self.world.engine.table.books._counts  # type: ignore[attr-defined]
 
 

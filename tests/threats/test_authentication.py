@@ -106,7 +106,7 @@ def assert_untouched(service):
     assert not allocation.permissions
     assert not allocation.channels
     assert allocation.expires > time.monotonic()
-    waiting = service._engine._allocator.connections._by_number.values()
+    waiting = service._engine._allocator.peers.connections._by_number.values()
     assert not any(connection.claimed or connection.stream is None for connection in waiting)
     assert service.ports_in_use == 1
 

@@ -29,7 +29,14 @@ def send(peer, payload):
     )  # fmt: skip
 
 
-async def test_an_allocation_goes_on_and_a_peer_that_is_refused_now_ends(connect):
+@pytest.mark.parametrize(
+    "refusing",
+    [
+        {"deny_peers": ["127.0.0.0/8"]},
+        {"allow_peers": ["10.1.2.3"], "only_allowed_peers": True},
+    ],
+)
+async def test_an_allocation_goes_on_and_a_peer_that_is_refused_now_ends(connect, refusing):
     heard: asyncio.Queue[bytes] = asyncio.Queue()
 
     class Peer(asyncio.DatagramProtocol):
@@ -50,7 +57,7 @@ async def test_an_allocation_goes_on_and_a_peer_that_is_refused_now_ends(connect
         assert await asyncio.wait_for(heard.get(), PATIENCE) == b"between"
         reply = await client.request(Method.REFRESH, (registry.LIFETIME, 3600))
         assert reply.get(registry.LIFETIME) == 700
-        service.reload(settings(deny_peers=["127.0.0.0/8"]))
+        service.reload(settings(**refusing))
         await client.send(send(peer, b"after"))
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(heard.get(), 0.3)

@@ -302,7 +302,7 @@ class Engine:
         if allocation is None:
             self._stats.drop(DropReason.NO_ALLOCATION)
             return None
-        return self._allocator.admit(allocation, peer, now)
+        return self._allocator.peers.admit(allocation, peer, now)
 
     # From the outside ----------------------------------------------------------------------
 
@@ -364,18 +364,18 @@ class Engine:
         """
         if (clients := self._allocator.options.clients) is not None:
             clients.check(claimant.host)
-        return self._allocator.connections.lend(number, claimant, far)
+        return self._allocator.peers.connections.lend(number, claimant, far)
 
     def grant_of(self, number: int | None) -> Grant | None:
         """What a token gave to the holder of a connection with a peer; None: nothing."""
-        allocation = self._allocator.connections.allocation_of(number)
+        allocation = self._allocator.peers.connections.allocation_of(number)
         return allocation.grant if allocation else None
 
     def restore_route(self, client: FiveTuple, peer: Address, now: float) -> None:
         """Write the route of indications again, if the client still has the permission."""
         allocation = self.table.get(client)
         if allocation is not None and peer.host in allocation.permissions:
-            self._allocator.admit(allocation, peer, now)
+            self._allocator.peers.admit(allocation, peer, now)
 
     def reload(self, authenticator: Authenticator, limits: Limits, options: Options) -> None:
         """Go on with these, and end what the policy refuses now."""

@@ -62,7 +62,7 @@ def allocate(allocator: Allocator, request: Request) -> Attributes | None:
     lifetime = message.get(registry.LIFETIME)  # here, for it may be malformed
     owner = request.owner
     if transport == UDP and message.lacks(PARTICULAR):  # browsers ask for an address, that is all
-        family = _family(allocator, None)
+        family = _family(allocator, request, None)
         relay = _open(allocator, request, owner, family)
         return _begin(allocator, request, owner, [relay], lifetime)
     mobility.check_asked(request)
@@ -149,7 +149,7 @@ def _relays_for(
         _check_fragments(request, family_of(allocator.table.reserved(token, owner).address))
         allocator.table.check_claim(request.client)
         return [allocator.table.claim(token, owner)], ()
-    family = _family(allocator, wanted)
+    family = _family(allocator, request, wanted)
     _check_fragments(request, family)
     if even_port:
         return _open_pair(allocator, request, owner, family)
@@ -179,11 +179,18 @@ def _open_pair(
     return [relay], ((registry.RESERVATION_TOKEN, token),)
 
 
-def _family(allocator: Allocator, wanted: int | None) -> Family:
-    """The family to relay in, by its number; IPv4 is the default. :raises StunError: 440."""
-    if wanted is None and IPV4 in allocator.opener.families:
-        return IPV4
-    if wanted is None or wanted not in allocator.opener.families:
+def _family(allocator: Allocator, request: Request, wanted: int | None) -> Family:
+    """The family to relay in, by its number. :raises StunError: 440.
+
+    Who names none gets IPv4, or what an operator has in its place (``Options``).
+    """
+    families = allocator.opener.families
+    if wanted is None:
+        wanted = IPV4
+        if allocator.options.family_of_client:
+            here = family_of(request.client.client)
+            wanted = here if here in families else next(iter(families), IPV4)
+    if wanted not in families:
         raise StunError(440)
     return Family(wanted)
 
@@ -213,7 +220,7 @@ def _tcp_relay_for(allocator: Allocator, request: Request, owner: Owner) -> list
     is_stream = request.client.transport.is_stream
     if not is_stream or any(message.has(each) for each in not_for_tcp):
         raise StunError(400)
-    family = _family(allocator, message.get(registry.REQUESTED_ADDRESS_FAMILY))
+    family = _family(allocator, request, message.get(registry.REQUESTED_ADDRESS_FAMILY))
     allocator.table.check_quota(request.client, owner)
     try:
         return [allocator.opener.open_tcp(family, request.client.server.host)]
@@ -283,12 +290,12 @@ def create_permission(allocator: Allocator, request: Request) -> Attributes:
     if not peers:
         raise StunError(400)
     hosts = {peer.host for peer in peers}
-    allocator.check_room(allocation, hosts)  # before the judgements, which cost far more
+    allocator.peers.check_room(allocation, hosts)  # before the judgements, which cost far more
     for peer in peers:
         check_family(allocation, peer)
-        if not allocator.policy.allows_host(peer.host):
+        if not allocator.peers.policy.allows_host(peer.host):
             raise StunError(403)
-    allocator.permit(allocation, hosts, request.now.monotonic)
+    allocator.peers.permit(allocation, hosts, request.now.monotonic)
     return ()
 
 
@@ -300,9 +307,9 @@ def channel_bind(allocator: Allocator, request: Request) -> Attributes:
     if number is None or peer is None or not is_channel_number(number) or allocation.is_tcp:
         raise StunError(400)
     check_family(allocation, peer)
-    if not allocator.policy.allows(peer):
+    if not allocator.peers.policy.allows(peer):
         raise StunError(403)
-    allocator.bind(allocation, number, peer, request.now.monotonic)
+    allocator.peers.bind(allocation, number, peer, request.now.monotonic)
     return ()
 
 

@@ -19,6 +19,9 @@ class Options:
     """Clients are sent elsewhere where there is no room for them (RFC 8489 §10)."""
     clients: Clients | None = None
     """Clients of some networks are kept out."""
+    family_of_client: bool = False
+    """Who names no family (browsers never do) gets the one that it comes by, else the one that
+    there is; RFC 8656 §7.2 has IPv4."""
 
 
 NOTHING_MORE = Options()

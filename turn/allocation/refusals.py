@@ -18,7 +18,8 @@ USUAL: dict[int, str] = {
     405: "the client comes from another network, and turn.mobility is off",
     420: "the client needs an attribute understood that this server does not know",
     437: "there is no allocation: it has expired, or the relay was restarted",
-    440: "the relay has no address of that family (turn.relay_addresses)",
+    440: "the relay has no address of that family (turn.relay_addresses, "
+    "turn.default_address_family)",
     441: "the allocation is another user's, or was begun with another token",
     442: "only UDP is relayed (turn.tcp_allocations is off)",
     443: "the peer's address is of another family than the allocation's",

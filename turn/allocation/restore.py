@@ -48,11 +48,11 @@ def _begin(allocator: Allocator, kept: Kept) -> Allocation:
 def _permit(allocator: Allocator, allocation: Allocation, record: Record, now: float) -> None:
     """Give back permissions and channels that live, where the policy still allows them."""
     for host, expires in record.permissions.items():
-        if expires > now and allocator.policy.allows_host(host):
+        if expires > now and allocator.peers.policy.allows_host(host):
             allocation.permissions[host] = expires
     for number, channel in channels_of(record).items():
         is_ours = family_of(channel.peer) in allocation.relayed
-        if channel.expires > now and is_ours and allocator.policy.allows(channel.peer):
+        if channel.expires > now and is_ours and allocator.peers.policy.allows(channel.peer):
             allocation.channels[number] = channel
-            allocator.open_channel(allocation, number, channel.peer)
+            allocator.peers.open_channel(allocation, number, channel.peer)
     allocator.table.schedule(allocation)

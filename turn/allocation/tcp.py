@@ -20,16 +20,16 @@ def connect(allocator: Allocator, request: Request) -> None:
     if peer is None or not relay.is_tcp:
         raise StunError(400)
     check_family(allocation, peer)
-    if not allocator.policy.allows_connection(peer):
+    if not allocator.peers.policy.allows_connection(peer):
         raise StunError(403)
-    if peer in allocator.connections.of(allocation):
+    if peer in allocator.peers.connections.of(allocation):
         raise StunError(446)
-    connection = allocator.begin_connection(allocation, peer)
+    connection = allocator.peers.begin_connection(allocation, peer)
 
     def done(stream: PeerStream | None, now: float) -> None:
         _connected(allocator, request, connection, stream, now)
 
-    cast("TcpRelay", relay).connect(allocator.policy.to_wire(peer), done)
+    cast("TcpRelay", relay).connect(allocator.peers.policy.to_wire(peer), done)
 
 
 def _connected(
@@ -40,10 +40,10 @@ def _connected(
     now: float,
 ) -> None:
     if stream is None:
-        allocator.connections.drop(connection)
+        allocator.peers.connections.drop(connection)
         request.answer(StunError(447))
         return
-    allocator.connections.open(connection, stream, now)
+    allocator.peers.connections.open(connection, stream, now)
     request.answer(((registry.CONNECTION_ID, connection.number),))
 
 
@@ -62,7 +62,7 @@ def connection_bind(allocator: Allocator, request: Request) -> Attributes | None
         allocator.elsewhere.borrow_connection(number, claimant, partial(_lent, request))
         request.waiting = request.waiting or Waiting()
         return None
-    request.stream = allocator.connections.claim(number, claimant)
+    request.stream = allocator.peers.connections.claim(number, claimant)
     return ()
 
 

@@ -95,7 +95,8 @@ async def _allocate(section: Section, client: TurnClient, shown: Credentials) ->
     section.warn(
         "family",
         "the relay has IPv6 addresses only (440), and clients ask for IPv4 unless told otherwise",
-        "add an IPv4 address to turn.relay_addresses",
+        "add an IPv4 address to turn.relay_addresses, or have clients get IPv6: "
+        'turn.default_address_family = "client" (coturn: allocation-default-address-family=keep)',
     )
     return relayed
 

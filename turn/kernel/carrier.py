@@ -228,7 +228,7 @@ class KernelPlane:
         self, route: Route, offload: Offload, limits: Sequence[tuple[int, ...]]
     ) -> None:
         """Write a route's ways, or go on with them as they are. :raises BpfError: no place."""
-        table, label = offload.table, secrets.token_bytes(12)
+        table, label = offload.table, b"" if route.channel else secrets.token_bytes(12)
         for index, way in enumerate(ways_of(route)):
             hops = offload.hops(index)
             place = self._inherited.take(way)

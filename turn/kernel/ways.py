@@ -9,7 +9,6 @@ the moment that its ports are written: the last.
 import mmap
 import struct
 from collections.abc import Iterator, Mapping
-from operator import mul
 
 from turn.kernel.bpf import Map
 from turn.kernel.layout import (
@@ -40,6 +39,9 @@ CROWDED = 2
 """Places of its first row that are left when a way may go to its second: packets look there later,
 in another page; but were the first one always filled up, ways would find no place much earlier."""
 TWO_WORDS = struct.Struct("=QQ")
+TWO_HALVES = struct.Struct("=II")
+STEPS = range(ROW)
+"""From the first place that is looked at in a row to the others, by XOR: as packets look there."""
 UNLIMITED = bytes(BUCKETS_OF_WAY.size)
 MASK, HALF = (1 << 64) - 1, (1 << 32) - 1
 
@@ -196,27 +198,28 @@ class Table:
         return self._seed.places[self._family]
 
     def _free_place(self, mixed: int) -> int | None:
+        recent = self._recent
         first, second = _first_of(mixed, self._places_in_use)
-        empty = self._empty(first)
-        if len(empty) > CROWDED and first in empty and first not in self._recent:
+        row = self._row(first)
+        left = row.count(0)
+        if left > CROWDED and not row[first % ROW] and first not in recent:  # as it mostly is
             return first
-        other = self._empty(second)
-        empty.sort(key=first.__xor__)  # as packets look there
-        other.sort(key=second.__xor__)
-        if len(empty) <= CROWDED and len(empty) < len(other):
-            empty, other = other, empty
-        empty += other
+        rows = [(first, row), (second, self._row(second))]
+        if left <= CROWDED and left < rows[1][1].count(0):
+            rows.reverse()
+        empty = [
+            place ^ step for place, row in rows for step in STEPS if not row[place % ROW ^ step]
+        ]
         for number in empty:
-            if number not in self._recent:
+            if number not in recent:
                 return number
-        return next((number for number in self._recent if number in empty), None)
+        return next((number for number in recent if number in empty), None)
 
-    def _empty(self, first: int) -> list[int]:
-        """What is empty in a place's row."""
-        size, row = self._parts.size, first & -ROW
-        start = row * size + self._parts.ports
-        ports = self._words[start : start + ROW * size : size].tolist()
-        return [number for number, used in enumerate(ports, row) if not used]
+    def _row(self, place: int) -> list[int]:
+        """The words with the ports in a place's row; 0: nothing is there."""
+        size = self._parts.size
+        start = (place & -ROW) * size + self._parts.ports
+        return self._words[start : start + ROW * size : size].tolist()
 
     def _grow(self) -> bool:
         """Use twice as many places; False: all are in use.
@@ -259,14 +262,16 @@ class Seed:
         """Read it."""
         self._map = seeds
         self._secret, *places = SEED.unpack(seeds.get(INDEX.pack(0)) or bytes(SEED.size))
-        self._words: list[int] = memoryview(self._secret).cast("I").tolist()
+        self._pairs = tuple(TWO_HALVES.iter_unpack(self._secret))
         self.places: dict[int, int] = dict(zip((4, 6), places, strict=True))
 
     def hash(self, key: bytes) -> int:
         """Of a key: as the program has it."""
-        words = memoryview(key).cast("I").tolist()
-        mixed = [word + secret & HALF for word, secret in zip(words, self._words, strict=False)]
-        total: int = sum(map(mul, mixed[::2], mixed[1::2])) & MASK
+        total = 0
+        pairs = zip(TWO_HALVES.iter_unpack(key), self._pairs, strict=False)
+        for (one, other), (secret, another) in pairs:
+            total += (one + secret & HALF) * (other + another & HALF)
+        total &= MASK
         return (total ^ total >> 32) * MIX & MASK
 
     def use(self, family: int, places: int) -> None:

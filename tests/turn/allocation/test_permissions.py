@@ -67,7 +67,7 @@ class TestCreatePermission:
         client.allocate()
         crowd = [Address(f"8.8.{number >> 8}.{number & 255}", 1) for number in range(4000)]
         assert code_of(client.permit(Address("10.0.0.1", 1), *crowd)) == 508
-        assert not world.engine._allocator.policy._verdicts
+        assert not world.engine._allocator.peers.policy._verdicts
 
 
 class TestChannelBind:

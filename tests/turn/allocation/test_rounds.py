@@ -72,7 +72,7 @@ def test_a_thousand_rounds():
         engine, table = world.engine, world.engine.table
         assert sorted(world.opener.free) == list(range(50000, 50008))
         assert (len(table), len(table._reservations), len(engine._replies)) == (0, 0, 0)
-        assert len(engine._allocator.connections) == 0
+        assert len(engine._allocator.peers.connections) == 0
         assert list(world.routes.all()) == []
         assert not any(world.routes._listeners.values())
         assert len(table._due) <= 64

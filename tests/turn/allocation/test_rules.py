@@ -9,11 +9,12 @@ import pytest
 from tests.turn.world import OTHER_PEER, PEER, REALM, SERVER, World, code_of
 from turn.allocation.elsewhere import Fetched
 from turn.allocation.model import Limits, Owner
+from turn.allocation.options import Options
 from turn.codec import registry
 from turn.codec.integrity import Integrity, digest
 from turn.codec.message import build, parse_untrusted
 from turn.codec.registry import MessageClass, Method
-from turn.codec.values import Address, Family
+from turn.codec.values import Address, Family, family_of
 from turn.routes import Transport
 
 TRANSPORT = (registry.REQUESTED_TRANSPORT, 17)
@@ -163,6 +164,27 @@ class TestAddresses:
         assert ":" not in world.client().allocate().get(registry.XOR_RELAYED_ADDRESS).host
         world.opener.families = frozenset({Family.IPV6})
         assert code_of(world.client().allocate()) == 440
+
+    @pytest.mark.parametrize(
+        ("host", "families", "relayed"),
+        [
+            ("2001:db8::1", set(Family), Family.IPV6),
+            ("192.0.2.1", set(Family), Family.IPV4),
+            ("192.0.2.1", {Family.IPV6}, Family.IPV6),
+            ("2001:db8::1", {Family.IPV4}, Family.IPV4),
+        ],
+    )
+    def test_or_the_clients_where_the_operator_says_so(self, host, families, relayed):
+        world = World(options=Options(family_of_client=True))
+        world.opener.families = frozenset(families)
+        got = world.client(host=host).allocate().get(registry.XOR_RELAYED_ADDRESS)
+        assert got is not None
+        assert family_of(got) is relayed
+        # A family that is named is that one, or none.
+        for family in Family:
+            named = (registry.REQUESTED_ADDRESS_FAMILY, family)
+            code = code_of(world.client(host=host).allocate(named))
+            assert code == (0 if family in families else 440)
 
     def test_no_relayed_address_is_had_twice(self):
         world = World(Limits(allocations_per_user=0, allocations_per_address=0))

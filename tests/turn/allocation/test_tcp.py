@@ -79,7 +79,7 @@ def test_a_connection_is_made_claimed_and_ended(world, client):
     _other, reply = bind(world, number)
     assert code_of(reply) == 0
     stream.on_end()
-    assert len(world.engine._allocator.connections) == 0
+    assert len(world.engine._allocator.peers.connections) == 0
     assert code_of(bind(world, number)[1]) == 400
 
 
@@ -177,7 +177,7 @@ def test_the_end_of_the_allocation_ends_every_connection(world, client):
     client.refresh((registry.LIFETIME, 0))
     assert one.aborted
     assert two.aborted
-    assert len(world.engine._allocator.connections) == 0
+    assert len(world.engine._allocator.peers.connections) == 0
 
 
 def test_what_is_over_waits_for_no_garbage_collector(world, client):

@@ -69,7 +69,7 @@ class There:
         self.waiting.append(lambda: done(self.far))
 
     def holds_connection(self, number):
-        return number in self.world.engine._allocator.connections._by_number
+        return number in self.world.engine._allocator.peers.connections._by_number
 
     def fetch_grant(self, number, host, done):
         self.waiting.append(lambda: done(self.world.engine.grant_of(number)))

@@ -82,7 +82,7 @@ async def test_the_end_of_one_side_is_the_end_of_the_other(connect, who):
             assert await asyncio.wait_for(reader.read(), PATIENCE) == b""
         if who != "client":
             assert await receive(data, 1) == b""
-        connections = service._engine._allocator.connections
+        connections = service._engine._allocator.peers.connections
         await until(lambda: len(connections) == 0)
 
 
@@ -105,7 +105,7 @@ async def write(writer, total):
 async def test_a_connection_counts_until_the_client_has_read_what_the_peer_left(connect):
     """Else a client that never reads keeps as many as it likes."""
     async with listening() as peer, splice(connect, peer) as (service, control, data, _, writer):
-        connections = service._engine._allocator.connections
+        connections = service._engine._allocator.peers.connections
         (stream,) = (each.stream for each in connections._by_number.values())
         while not stream._client.get_write_buffer_size():
             writer.write(bytes(65536))

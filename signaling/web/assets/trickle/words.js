@@ -55,7 +55,7 @@ export function verdictOf(results) {
     return { grade: "warn", words: `${words} ${count(failing.length)} not work as it should; see below.` };
   }
   if (relays.some(({ candidates }) => candidates.length)) {
-    return { grade: "bad", words: "The relay gives addresses but does not carry packets: are its relay ports (UDP) open, and is its external address right?" };
+    return { grade: "bad", words: "The relay gives addresses but does not carry packets: are its relay ports (UDP) open, is its external address right, and does it relay from one client to another?" };
   }
   if (stun) {
     const why = relays.length ? "no relay works" : "there is no relay in the list";
