@@ -65,17 +65,18 @@ def serve(
         return load_settings(config, None, defaults, ("turn", "signaling"), running)
 
     settings, journal = or_fail(read), Journal()
-    relay, rooms = Relay(settings, journal), Signaling(settings, journal)
+    relay = Relay(settings, journal)
+    rooms = Signaling(settings, journal, relay.service.resolved)
     rooms.service.on_revoked(relay.service.heed)
     relay.service.on_remembered = rooms.service.remember  # it starts first
 
     def ready(admin: tuple[str, int]) -> None:
         if Supervisor.of(os.environ).listens:
             return  # its log is for lines
+        urls = relay_urls(relay.service.resolved(settings.turn))
         running = laptop.Running(
-            version_of("icebroker"), admin, relay_urls(settings), relay.service.plane,
-            relay.service.plane_reason,
-        )  # fmt: skip
+            version_of("icebroker"), admin, urls, relay.service.plane, relay.service.plane_reason
+        )
         typer.echo(laptop.banner(settings, running, hosts(), bare=bare, lan=lan))
 
     run(settings, journal, [relay, rooms], read, ready=ready)

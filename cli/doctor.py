@@ -35,7 +35,7 @@ class Wanted(NamedTuple):
     @classmethod
     def own(cls, settings: Settings) -> Self:
         """Our own relay. :raises ValueError: its host is no name that a URL could have."""
-        return cls.of([url for group in relay_urls(settings) for url in group])
+        return cls.of([url for group in relay_urls(settings.turn) for url in group])
 
 
 def _is_page(url: str) -> bool:
@@ -62,6 +62,7 @@ async def examine_here(settings: Settings) -> list[Section]:
     """What this machine lacks, and the signaling that runs on it."""
     machine = Section("this machine", "has what it needs")
     host.relay(machine, settings.turn)
+    await host.external(machine, settings.turn)
     machine.take([await examine_redis(settings.redis)])
     place, findings = await examine_own(settings.signaling, join_token(settings))
     pages = Section(place)

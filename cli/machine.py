@@ -6,7 +6,7 @@ from config.certificate import self_signed
 from config.ice import UrlGroup
 from config.ice import relay_urls as urls_of
 from config.load import ConfigError
-from config.schema import Settings
+from config.turn import TurnSettings
 from turn.transport.addresses import local_addresses, relay_candidates
 
 
@@ -15,9 +15,9 @@ def hosts() -> list[str]:
     return [host for hosts in relay_candidates(local_addresses()).values() for host in hosts]
 
 
-def relay_urls(settings: Settings) -> list[UrlGroup]:
+def relay_urls(turn: TurnSettings) -> list[UrlGroup]:
     """The ICE URLs of our own relay, as clients of this machine are told them."""
-    return urls_of(settings.turn, hosts())
+    return urls_of(turn, hosts())
 
 
 def lan_certificate() -> dict[str, Path]:

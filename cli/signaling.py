@@ -9,12 +9,20 @@ from turn.admin.journal import Journal
 class Signaling:
     """A service of the process, and what a reload changes of it."""
 
-    def __init__(self, settings: Settings, journal: Journal) -> None:
-        """Make it; nothing is started yet."""
-        provider = ice.provider(settings, int(settings.signaling.ice_ttl))
+    def __init__(
+        self, settings: Settings, journal: Journal, resolve: ice.Resolve = ice.as_written
+    ) -> None:
+        """Make it; nothing is started yet.
+
+        :param resolve: what the relay in this process knows of its external addresses.
+        """
+        self._resolve = resolve
+        provider = ice.provider(settings, int(settings.signaling.ice_ttl), resolve)
         self.service = SignalingService(settings.signaling, provider, settings.redis, journal.tell)
 
     def reload(self, settings: Settings) -> None:
         """Apply new settings. :raises StartError: they cannot be; the old ones stay."""
         self.service.reload(settings.signaling)
-        self.service.ice.replace(*ice.servers(settings), int(settings.signaling.ice_ttl))
+        self.service.ice.replace(
+            *ice.servers(settings, self._resolve), int(settings.signaling.ice_ttl)
+        )

@@ -42,7 +42,7 @@ def _host(turn: TurnSettings, endpoint: Endpoint, machine_addresses: Sequence[st
     if turn.hostname:
         return _bracketed(turn.hostname)
     ipv6 = ":" in endpoint.host
-    public = [e.public for e in turn.external_addresses if (":" in e.public) == ipv6]
+    public = [e.public for e in turn.external_pairs if (":" in e.public) == ipv6]
     if public:
         return _bracketed(public[0])
     if not endpoint.is_wildcard:

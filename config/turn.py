@@ -23,6 +23,7 @@ from config.values import (
     Addresses,
     Endpoint,
     Endpoints,
+    ExternalAddress,
     ExternalAddresses,
     HostText,
     Networks,
@@ -33,6 +34,7 @@ from config.values import (
     PreparedText,
     Seconds,
     Secrets,
+    StunServer,
 )
 
 TURNADMIN_KEY = re.compile("0x[0-9a-f]{32}")
@@ -113,7 +115,8 @@ class TurnSettings(Section):
     """Addresses to relay from; empty: the machine's own (loopback if it has no other)."""
 
     external_addresses: ExternalAddresses = ()
-    """Public address in place of the relay address behind 1:1 NAT: "PUBLIC" or "PUBLIC/LOCAL"."""
+    """Public address in place of the relay address behind 1:1 NAT: "PUBLIC" or "PUBLIC/LOCAL"; or
+    "stun:HOST:PORT", a STUN server that is asked for it about once a minute."""
 
     default_address_family: Literal["ipv4", "client"] = "ipv4"
     """What a client gets that names no family, as browsers do: `ipv4` (RFC 8656 §7.2), or the one
@@ -266,6 +269,16 @@ class TurnSettings(Section):
     def tcp(self) -> Endpoints:
         """Where clients come by plain TCP."""
         return (*self.listen, *self.listen_tcp)
+
+    @property
+    def external_pairs(self) -> tuple[ExternalAddress, ...]:
+        """The external addresses that are written down."""
+        return tuple(e for e in self.external_addresses if isinstance(e, ExternalAddress))
+
+    @property
+    def external_servers(self) -> tuple[StunServer, ...]:
+        """The STUN servers that are asked for the others, in order."""
+        return tuple(e for e in self.external_addresses if isinstance(e, StunServer))
 
     @property
     def doors(self) -> Endpoints:

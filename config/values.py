@@ -5,7 +5,7 @@ Every parser raises ``ValueError`` with a sentence that says what is wrong and w
 
 import json
 import re
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 from urllib.parse import urlsplit
@@ -18,6 +18,7 @@ LONGEST = 10 * 365 * 86400.0
 """Ten years, in seconds: what is longer is a mistake."""
 OPAQUE_STRING = get_profile("OpaqueString")
 DEFAULT_PORTS = {"http": 80, "https": 443}
+STUN_PORT = 3478
 
 
 class Endpoint(NamedTuple):
@@ -55,6 +56,17 @@ class ExternalAddress(NamedTuple):
 
     public: str
     local: str
+
+
+class StunServer(NamedTuple):
+    """Who is asked what the world sees in place of our addresses; a name or an IP address."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"stun:{host}:{self.port}"
 
 
 def parse_endpoint(value: object) -> Endpoint:
@@ -117,13 +129,31 @@ def parse_address(value: object) -> str:
         raise ValueError(f"{text!r} is not an IP address") from None
 
 
-def parse_external(value: object) -> ExternalAddress:
-    """Read "203.0.113.7" or, for one of several addresses, "203.0.113.7/10.0.0.5"."""
-    if isinstance(value, ExternalAddress):
+def parse_external(value: object) -> ExternalAddress | StunServer:
+    """Read "203.0.113.7", for one of several addresses "203.0.113.7/10.0.0.5", or "stun:HOST"."""
+    if isinstance(value, ExternalAddress | StunServer):
         return value
     text = _text(value, 'an address such as "203.0.113.7" or a pair "203.0.113.7/10.0.0.5"')
+    if text.lower().startswith(("stun:", "stuns:", "turn:", "turns:")):
+        return _parse_stun_server(text)
     public, _, local = text.partition("/")
     return ExternalAddress(parse_address(public), parse_address(local) if local else "")
+
+
+def _parse_stun_server(text: str) -> StunServer:
+    """Read a URL (RFC 7064 §3.1) of a server over UDP, which is what relaying is about."""
+    host = r"(\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[^:/\[\]]+))"
+    match = re.fullmatch(rf"(?i:stun):{host}(:(?P<port>[0-9]{{1,5}}))?", text)
+    try:
+        if match and 0 < int(match["port"] or STUN_PORT) <= 65535:
+            name = str(IPv6Address(match["ipv6"])) if match["ipv6"] else parse_host(match["name"])
+            return StunServer(name, int(match["port"] or STUN_PORT))
+    except ValueError:
+        pass  # a host that is none
+    raise ValueError(
+        f'{text!r} is no STUN server over UDP; write "stun:HOST" or "stun:HOST:PORT", for '
+        'example "stun:stun.example.org:3478" (no //, an IPv6 address in brackets)'
+    )
 
 
 def parse_duration(value: object) -> float:
@@ -296,7 +326,7 @@ EndpointText = Annotated[Endpoint, BeforeValidator(parse_endpoint)]
 NetworkText = Annotated[Network, BeforeValidator(parse_network)]
 PortRangeText = Annotated[PortRange, BeforeValidator(parse_port_range)]
 AddressText = Annotated[str, BeforeValidator(parse_address)]
-ExternalText = Annotated[ExternalAddress, BeforeValidator(parse_external)]
+ExternalText = Annotated[ExternalAddress | StunServer, BeforeValidator(parse_external)]
 HostText = Annotated[str, BeforeValidator(parse_host)]
 OriginText = Annotated[str, BeforeValidator(parse_origin)]
 HttpUrlText = Annotated[str, BeforeValidator(parse_http_url)]

@@ -67,6 +67,13 @@ def test_check_tells_every_problem_on_a_line(shell: Shell):
     )
 
 
+def test_check_of_a_stun_server_that_is_none(shell: Shell):
+    shell.write('[turn]\nexternal_addresses = ["203.0.113.7", "stun:stun.example.org:99999"]')
+    (line,) = shell.run("check").problems
+    assert line.startswith("icebroker: icebroker.toml:2: turn.external_addresses")
+    assert "'stun:stun.example.org:99999' is no STUN server over UDP; write" in line
+
+
 def test_check_of_one_service_leaves_the_dangers_of_the_other(shell: Shell):
     shell.write(f'[turn]\nsecret = "{SECRET}"')
     assert shell.run("check", "--only", "turn").code == 0

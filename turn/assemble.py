@@ -225,7 +225,7 @@ def external_pairs(
 ) -> list[tuple[str, str]]:
     """The (public, local) pairs of 1:1 NAT; a public address alone stands for the default."""
     pairs = []
-    for public, local in settings.external_addresses:
+    for public, local in settings.external_pairs:
         family = Family.IPV6 if ":" in public else Family.IPV4
         hosts = [local] if local else relays[family][:1]
         pairs += [(public, host) for host in hosts]
@@ -244,7 +244,7 @@ def misplaced(settings: TurnSettings, own: list[str]) -> list[str]:
     ]
     found += [
         f"turn.external_addresses: {public} is for {local}, from which nothing is relayed"
-        for public, local in settings.external_addresses
+        for public, local in settings.external_pairs
         if local and local not in hosts
     ]
     return found

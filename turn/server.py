@@ -15,6 +15,7 @@ from turn import assemble
 from turn.admin.relay import RELAY_EVENTS, Allocations, RelayFigures, figures_of
 from turn.codec.values import Address
 from turn.common import Common, alone
+from turn.external.watch import ExternalWatch
 from turn.handover import Handover
 from turn.idle import FEW, Idle
 from turn.kernel.plane import NullPlane, Plane
@@ -74,6 +75,9 @@ class TurnService:
         self.on_remembered: Callable[[str, float], None] = lambda *_: None
         """Told at the start of each user that was revoked before, and until when (Unix time)."""
         self._watch = AddressWatch(self.follow_addresses)
+        self._external = ExternalWatch(
+            lambda: (self._settings, self._addresses), lambda: self._apply(self._settings)
+        )
         self._plane: Plane = NullPlane("not started")
         self._certificate: assemble.Certificate | None = None
         self._ticker: asyncio.Task[None] | None = None
@@ -130,7 +134,11 @@ class TurnService:
     @property
     def relay_addresses(self) -> list[str]:
         """The addresses that peers see packets come from, as clients are told."""
-        return assemble.public_relay_addresses(self._settings, self._addresses)
+        return assemble.public_relay_addresses(self.resolved(self._settings), self._addresses)
+
+    def resolved(self, settings: TurnSettings) -> TurnSettings:
+        """Settings with the external addresses that STUN servers tell, in place of the servers."""
+        return self._external.resolved(settings, self._addresses)
 
     async def start(self) -> None:
         """Open the sockets and begin to serve.
@@ -156,6 +164,7 @@ class TurnService:
                 self._engine.revoke(user, *times)
                 self.on_remembered(user, times[0])
         _raise_descriptor_limit()
+        await self._find_external()
         loop = asyncio.get_running_loop()
         self._plane = assemble.data_plane(settings, keep=self._state is not None)
         self._routes.observe(self._plane)
@@ -179,7 +188,12 @@ class TurnService:
         self.policy.reserve_ports(place.port for place in self.addresses)
         if self._common.watches:
             self._watch.start()
+            self._external.start()
         self._ticker = loop.create_task(self._tick())
+
+    async def _find_external(self) -> None:
+        if await self._external.first():
+            self._apply(self._settings)
 
     def reload(self, settings: TurnSettings) -> None:
         """Go on with other settings: no allocation ends but for peers that are refused now.
@@ -196,6 +210,7 @@ class TurnService:
         self._settings = settings
         self._apply(settings)
         self._listeners.reload(settings)
+        self._external.poke()
 
     def follow_addresses(self) -> None:
         """Take in that the machine's addresses have changed."""
@@ -203,9 +218,11 @@ class TurnService:
         self.policy.own_addresses = self._addresses
         self._apply(self._settings)
         self._listeners.follow(self._addresses)
+        self._external.poke()
 
     def _apply(self, settings: TurnSettings) -> None:
         """Relay and judge by these, as the machine's addresses are now."""
+        settings = self.resolved(settings)
         relays = assemble.relay_addresses(settings, self._addresses)
         external = assemble.external_pairs(settings, relays)
         self._ports.set_addresses(relays)
@@ -330,6 +347,7 @@ class TurnService:
         self._ticker.cancel()
         self._ticker = None
         self._watch.stop()
+        self._external.stop()
         await self._listeners.close()
         return True
 

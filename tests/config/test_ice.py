@@ -47,7 +47,7 @@ def both(place: str) -> tuple[str, str]:
             (*both("203.0.113.7:1"), *both("[2001:db8::1]:1")),
         ),
         (
-            {"listen": ["[::]:1"], "external_addresses": ["2001:db8::7"]},
+            {"listen": ["[::]:1"], "external_addresses": ["stun:192.0.2.9", "2001:db8::7"]},
             ("stun:[2001:db8::7]:1",),
             both("[2001:db8::7]:1"),
         ),

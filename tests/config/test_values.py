@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from config import values
 from config.turn import TurnSettings
-from config.values import Endpoint, ExternalAddress, PortRange
+from config.values import Endpoint, ExternalAddress, PortRange, StunServer
 
 GOOD = [
     (values.parse_endpoint, "0.0.0.0:3478", Endpoint("0.0.0.0", 3478)),
@@ -35,6 +35,11 @@ GOOD = [
     (values.parse_external, "203.0.113.7/10.0.0.5", ExternalAddress("203.0.113.7", "10.0.0.5")),
     (values.parse_external, "2001:DB8::1", ExternalAddress("2001:db8::1", "")),
     (values.parse_external, ExternalAddress("a", "b"), ExternalAddress("a", "b")),
+    (values.parse_external, "stun:stun.example.org", StunServer("stun.example.org", 3478)),
+    (values.parse_external, "STUN:192.0.2.1:19302", StunServer("192.0.2.1", 19302)),
+    (values.parse_external, "stun:[2001:DB8::1]", StunServer("2001:db8::1", 3478)),
+    (values.parse_external, "stun:[2001:db8::1]:5", StunServer("2001:db8::1", 5)),
+    (values.parse_external, StunServer("a", 1), StunServer("a", 1)),
     (values.parse_duration, 0, 0.0),
     (values.parse_duration, 2.5, 2.5),
     (values.parse_duration, "90", 90.0),
@@ -64,6 +69,10 @@ GOOD = [
 NOT_AN_ICE_URL = (
     '{!r} is not a STUN or TURN URL; write "stun:HOST:PORT" or '
     '"turn:HOST:PORT?transport=udp" (no //)'
+)
+NO_STUN_SERVER = (
+    '{!r} is no STUN server over UDP; write "stun:HOST" or "stun:HOST:PORT", for example '
+    '"stun:stun.example.org:3478" (no //, an IPv6 address in brackets)'
 )
 NOT_AN_ORIGIN = (
     '{!r} is not an origin; write "https://app.example.org" (scheme, host, perhaps a port; no path)'
@@ -123,6 +132,15 @@ BAD: list[tuple[Any, str, tuple[object, ...]]] = [
     (values.parse_address, "{!r} is not an IP address", ("relay", "10.0.0.0/8", "")),
     (values.parse_external, "'nat' is not an IP address", ("203.0.113.7/nat", "nat")),
     (values.parse_external, "'' is not an IP address", ("/10.0.0.5", "")),
+    (
+        values.parse_external,
+        NO_STUN_SERVER,
+        (
+            *("stun:", "stuns:a", "turn:a", "stun:a:0", "stun:a:65536", "stun:a:b", "stun:-a"),
+            *("stun://a", "stun:a?transport=udp", "stun:a/10.0.0.5", "stun:[x]", "stun:[1.2.3.4]"),
+            *("stun:2001:db8::1", "stun:[2001:db8::1%eth0]", "stun:[]:1"),
+        ),
+    ),
     (
         values.parse_duration,
         '{!r} is not a time; write seconds, or "90s", "15m", "1h", "7d"',

@@ -14,6 +14,7 @@ from tests.interop.process import free_port, relay
 from tests.redis_server import redis_server
 from tests.redis_sites import ACL
 from tests.shell import Shell
+from tests.turn.external.mirror import mirror, nobody
 from turn.doctor import host
 from turn.doctor.report import Finding, Section, Status
 from turn.kernel.plane import Unavailable
@@ -76,6 +77,27 @@ def test_an_address_that_is_another_machines() -> None:
     one = findings(relay_addresses=["192.0.2.7"])["addresses"]
     assert (one.status, "192.0.2.7" in one.says) == (F, True)
     assert "turn.external_addresses" in one.next
+
+
+async def test_what_stun_servers_say_of_it() -> None:
+    async def told(*servers: object, **changes: Any) -> list[Finding]:
+        made = Section("this machine")
+        given = {"listen": ["127.0.0.1:3478"], "external_addresses": list(map(str, servers))}
+        await host.external(made, TurnSettings.model_validate(given | changes))
+        return made.findings
+
+    away = nobody()
+    async with mirror("203.0.113.7") as one:
+        (finding,) = await told(away, one.server)
+        assert finding.status is OK
+        assert finding.says == f"203.0.113.7 for 127.0.0.1 ({one.server})"
+        one.public = "127.0.0.1"
+        assert (await told(one.server))[0].says == f"127.0.0.1, without NAT ({one.server})"
+        assert await told("203.0.113.7/127.0.0.1", one.server) == []
+        assert await told("203.0.113.7") == await told(one.server, stun_only=True) == []
+    (finding,) = await told(away)
+    assert (finding.status, f"{away}: Connection refused" in finding.says) == (W, True)
+    assert '"PUBLIC/127.0.0.1"' in finding.next
 
 
 def test_a_kernel_plane_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """What the relay will lack of this machine, before a client notices it."""
 
+import asyncio
 import resource
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from config.section import StartError
 from config.turn import TurnSettings
 from turn import assemble
 from turn.doctor.report import Section
+from turn.external.asking import Unanswered, ask
+from turn.external.watch import hosts_to_ask
 from turn.kernel.plane import HELD
 from turn.transport.addresses import is_here, local_addresses
 
@@ -22,6 +25,8 @@ NET_BIND_SERVICE = 1 << 10
 """Among the capabilities (linux/capability.h)."""
 TRACKED = Path("/proc/sys/net/netfilter")
 NEARLY_FULL = 0.75
+EXTERNAL_PATIENCE = 6.0
+"""Seconds for all STUN servers together."""
 
 
 def relay(section: Section, settings: TurnSettings) -> None:
@@ -35,6 +40,27 @@ def relay(section: Section, settings: TurnSettings) -> None:
     _tracking(section)
     if not settings.stun_only:
         _plane(section, settings)
+
+
+async def external(section: Section, settings: TurnSettings) -> None:
+    """What STUN servers say of its relay addresses, where the relay will ask them."""
+    if settings.stun_only or not settings.external_servers:
+        return
+    hosts = hosts_to_ask(settings, local_addresses())
+    servers = settings.external_servers
+    patience = EXTERNAL_PATIENCE / len(servers)
+    answers = await asyncio.gather(*(ask(host, servers, patience) for host in hosts))
+    for host, answer in zip(hosts, answers, strict=True):
+        if isinstance(answer, Unanswered):
+            section.warn(
+                "external address",
+                f"nobody tells the public address of {host}: {answer.reason}",
+                "let UDP through to a STUN server that runs, write the address as a pair "
+                f'("PUBLIC/{host}"), or leave {host} out of turn.relay_addresses',
+            )
+        elif answer is not None:
+            nat = f"{answer.public} for {host}" if answer.public != host else f"{host}, without NAT"
+            section.ok("external address", f"{nat} ({answer.server})")
 
 
 def _ports(section: Section, settings: TurnSettings) -> None:

@@ -47,6 +47,12 @@ def freeze(turn: TurnSettings, log: LogSettings) -> bytes:
     return frozen
 
 
+def with_turn(frozen: bytes, turn: TurnSettings) -> bytes:
+    """The same with other settings of the relay, whose certificate is the one of before."""
+    _, log, contents = pickle.loads(frozen)  # noqa: S301 - as below
+    return pickle.dumps((turn, log, contents))
+
+
 @contextmanager
 def thawed(frozen: bytes) -> Iterator[Thawed]:
     """The settings again. Their files can be read until the end of the block."""

@@ -16,6 +16,7 @@ from turn import assemble
 from turn.admin.journal import Journal
 from turn.admin.relay import RELAY_EVENTS, RelayFigures, figures_of
 from turn.codec.values import Address
+from turn.external.watch import ExternalWatch
 from turn.revoked import RevokedFile
 from turn.routes import NOTHING, RouteTable
 from turn.telling import Facts
@@ -24,7 +25,7 @@ from turn.transport.listeners import Listening
 from turn.workers.allocations import PATIENCE, PoolAllocations
 from turn.workers.crew import Crew
 from turn.workers.figures import PoolCollector, Ports
-from turn.workers.frozen import freeze
+from turn.workers.frozen import freeze, with_turn
 from turn.workers.messages import (
     STEP,
     Done,
@@ -81,7 +82,12 @@ class WorkerPool:
         self._reserved_ports = list(reserved_ports)
         self._addresses = local_addresses()
         self._frozen = b""
+        self._level = ""
+        """Of the log, where an operator has set it since the last reload."""
         self._watch = AddressWatch(self._follow_addresses)
+        self._external = ExternalWatch(
+            lambda: (self._settings, self._addresses), self._follow_external
+        )
         groups = Groups(settings, settings.workers)
         self._crew = Crew(
             settings.workers, groups, self._introduce, self._told, lasting=bool(self._state)
@@ -108,7 +114,11 @@ class WorkerPool:
     @property
     def relay_addresses(self) -> list[str]:
         """The addresses that peers see packets come from, as clients are told."""
-        return assemble.public_relay_addresses(self._settings, self._addresses)
+        return assemble.public_relay_addresses(self.resolved(self._settings), self._addresses)
+
+    def resolved(self, settings: TurnSettings) -> TurnSettings:
+        """As of ``TurnService``; the workers get no others, and ask nobody."""
+        return self._external.resolved(settings, self._addresses)
 
     @property
     def ports_in_use(self) -> int:
@@ -128,6 +138,7 @@ class WorkerPool:
         :raises StartError: a worker cannot serve; it says why.
         :raises ListenError: an address cannot be listened on.
         """
+        await self._external.first()
         self._frozen = self._freeze(self._settings, self._logs)
         self._revoked = self._file.open() if self._file else {}
         for user, (until, _) in self._revoked.items():
@@ -135,6 +146,7 @@ class WorkerPool:
         log.info("data plane", plane=self.plane, reason=self.plane_reason)
         await self._crew.start(self._addresses)
         self._watch.start()
+        self._external.start()
 
     async def refresh(self) -> None:
         """Have every worker say how it goes, for the collector to tell."""
@@ -158,13 +170,15 @@ class WorkerPool:
         assemble.refuse_misplaced(self._settings, settings, self._addresses)
         logs = logs or self._logs
         self._frozen = self._freeze(settings, logs)
-        self._settings, self._logs = settings, logs
+        self._settings, self._logs, self._level = settings, logs, ""
         self._crew.tell_all(Reload(self._frozen))
+        self._external.poke()
         # Whether anybody may watch is known once the rest of this process has the settings.
         asyncio.get_running_loop().call_soon(lambda: self._crew.tell_all(Watch(self._journal.on)))
 
     def set_log_level(self, level: str) -> None:
         """Log these lines and more important ones, until the next reload."""
+        self._level = level
         self._crew.tell_all(Level(level))
 
     async def drain(self, seconds: float) -> None:
@@ -236,6 +250,7 @@ class WorkerPool:
     async def _end(self, *, leave: bool) -> None:
         if self._crew.running:
             self._watch.stop()
+            self._external.stop()
             await self.refresh()
             await self._crew.end(leave=leave)
 
@@ -280,10 +295,20 @@ class WorkerPool:
     def _follow_addresses(self) -> None:
         self._addresses = local_addresses()
         self._crew.follow(self._addresses)
+        self._external.poke()
 
-    @staticmethod
-    def _freeze(settings: TurnSettings, logs: LogSettings) -> bytes:
-        return freeze(settings.model_copy(update={"data_plane": "userspace"}), logs)
+    def _follow_external(self) -> None:
+        """Have all workers tell clients what is our external address now."""
+        self._frozen = with_turn(self._frozen, self._theirs(self._settings))
+        self._crew.tell_all(Reload(self._frozen))
+        if self._level:  # a reload has taken it back
+            self._crew.tell_all(Level(self._level))
+
+    def _freeze(self, settings: TurnSettings, logs: LogSettings) -> bytes:
+        return freeze(self._theirs(settings), logs)
+
+    def _theirs(self, settings: TurnSettings) -> TurnSettings:
+        return self.resolved(settings).model_copy(update={"data_plane": "userspace"})
 
     def _ports(self) -> Ports:
         first, last = self._settings.relay_ports

@@ -1,0 +1,213 @@
+"""A relay that asks for its external address: at the start, again, and what it makes of it."""
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from tests.patience import until
+from tests.turn.external.mirror import Mirror, answer, mirror, nobody
+from tests.turn.live import port_of, relay, settings
+from turn.codec import registry
+from turn.codec.registry import Method
+from turn.codec.values import Address
+from turn.external import watch
+
+FIRST, SECOND = "203.0.113.7", "203.0.113.8"
+Lines = list[Any]
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch):
+    """What takes a minute takes a moment."""
+    monkeypatch.setattr(watch, "EVERY", 0.05)
+    monkeypatch.setattr(watch, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(watch, "PATIENCE", 0.1)
+
+
+def of(*servers: Any, **more: Any) -> dict[str, Any]:
+    """Settings that have these asked, after the pairs that are written."""
+    return {"external_addresses": [*more.pop("pairs", ()), *map(str, servers)], **more}
+
+
+def lines(told: Lines, event: str) -> Lines:
+    return [line for line in told if line["event"] == event]
+
+
+async def more_rounds(one: Mirror, count: int = 3) -> None:
+    """Wait until it was asked so many times more; what it said before has been heard."""
+    asked = len(one.asked)
+    await until(lambda: len(one.asked) >= asked + count)
+
+
+async def test_clients_are_told_what_the_server_says(connect):
+    with capture_logs() as told:
+        async with mirror(FIRST) as one, relay(**of(one.server)) as service:
+            assert len(one.asked) == 1
+            client = await connect(port_of(service))
+            assert (await client.allocate()).host == FIRST
+            assert service.relay_addresses == [FIRST]
+            assert service.figures().relay_addresses == [FIRST]
+            assert service.policy.to_wire(Address(FIRST, 9)) == ("127.0.0.1", 9)
+            await more_rounds(one)
+    (line,) = lines(told, "external address")
+    assert (line["local"], line["public"], line["nat"]) == ("127.0.0.1", FIRST, True)
+    assert line["told_by"] == str(one.server)
+
+
+async def test_an_external_address_that_was_found_is_no_peer(connect):
+    """It is one of our own: what listens on this machine is not reached by it."""
+    async with mirror(FIRST) as one, relay(**of(one.server)) as service:
+        client = await connect(port_of(service))
+        await client.allocate()
+        for port in (9641, 22, port_of(service)):
+            peer = (registry.XOR_PEER_ADDRESS, Address(FIRST, port))
+            reply = await client.request(
+                Method.CHANNEL_BIND, (registry.CHANNEL_NUMBER, 0x4000), peer
+            )
+            assert (reply.get(registry.ERROR_CODE) or (0, ""))[0] == 403
+
+
+async def test_a_change_is_for_those_who_come_then(connect):
+    with capture_logs() as told:
+        async with mirror(FIRST) as one, relay(**of(one.server)) as service:
+            client = await connect(port_of(service))
+            before = await client.allocate()
+            one.public = SECOND
+            await until(lambda: service.relay_addresses == [SECOND])
+            other = await connect(port_of(service))
+            assert (await other.allocate()).host == SECOND
+            (kept,) = [a for a in service._engine.table if a.client.client.port == port(client)]
+            assert [relayed.relay.public for relayed in kept.relayed.values()] == [before]
+            reply = await client.request(Method.REFRESH, (registry.LIFETIME, 600))
+            assert reply.get(registry.LIFETIME) == 600
+            await more_rounds(one)
+    changed = lines(told, "external address")
+    assert [(line["public"], line.get("before")) for line in changed] == [
+        (FIRST, None),
+        (SECOND, FIRST),
+    ]
+
+
+def port(client: Any) -> int:
+    return int(client.sock.getsockname()[1])
+
+
+async def test_no_nat(connect):
+    async with mirror("127.0.0.1") as one, relay(**of(one.server)) as service:
+        assert (await (await connect(port_of(service))).allocate()).host == "127.0.0.1"
+        assert service.resolved(service._settings).external_addresses == ()
+
+
+async def test_it_starts_though_nobody_answers_and_goes_on_asking(connect, monkeypatch):
+    monkeypatch.setattr(watch, "START_PATIENCE", 0.2)
+    away = nobody()
+    with capture_logs() as told:
+        async with mirror("") as silent, relay(**of(silent.server, away)) as service:
+            client = await connect(port_of(service))
+            assert (await client.allocate()).host == "127.0.0.1"
+            await more_rounds(silent)
+            async with mirror(FIRST, port=away.port):
+                await until(lambda: service.relay_addresses == [FIRST])
+                assert (await (await connect(port_of(service))).allocate()).host == FIRST
+    (warning,) = lines(told, "no STUN server tells the external address")
+    assert warning["log_level"] == "warning"
+    assert warning["local"] == ["127.0.0.1"]
+    assert f"{silent.server} does not answer; {away}: Connection refused" == warning["reason"]
+    assert warning["meanwhile"] == "clients are told the local one"
+    assert "turn.external_addresses" in warning["next"]
+    assert len(lines(told, "external address")) == 1
+
+
+async def test_a_start_waits_no_longer_than_it_may(monkeypatch):
+    monkeypatch.setattr(watch, "START_PATIENCE", 0.4)
+    async with mirror("") as one, mirror("") as two:
+        began = time.monotonic()
+        async with relay(**of(one.server, two.server)):
+            waited = time.monotonic() - began
+        assert one.asked
+        assert two.asked
+    assert 0.4 <= waited < 3
+
+
+async def test_answers_that_stop_change_nothing_and_are_told_once():
+    with capture_logs() as told:
+        async with mirror(FIRST) as one, relay(**of(one.server)) as service:
+            one.public = ""
+            await until(lambda: len(lines(told, "no STUN server tells the external address")))
+            await more_rounds(one)
+            assert service.relay_addresses == [FIRST]
+            one.public = FIRST
+            await until(lambda: len(lines(told, "external address")) == 2)
+            await more_rounds(one)
+            assert service.relay_addresses == [FIRST]
+    (warning,) = lines(told, "no STUN server tells the external address")
+    assert warning["meanwhile"] == "the last one stays"
+    assert len(lines(told, "external address")) == 2
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        lambda request: answer(request, SECOND, transaction_id=bytes(12)),
+        lambda request: answer(request, "127.0.0.9"),
+        lambda request: answer(request, "0.0.0.0"),
+        lambda request: answer(request, "2001:db8::7"),
+        lambda _: b"garbage",
+    ],
+    ids=["transaction", "loopback", "unspecified", "family", "garbage"],
+)
+async def test_lies_change_nothing(lie):
+    async with mirror(FIRST) as one, relay(**of(one.server)) as service:
+        one.say = lambda request: [lie(request)]
+        await more_rounds(one, 4)
+        assert service.relay_addresses == [FIRST]
+
+
+async def test_written_pairs_win_and_are_not_asked_for():
+    hosts = {"relay_addresses": ["127.0.0.1", "127.0.0.2"]}
+    async with mirror(SECOND) as one:
+        asked = of(one.server, pairs=["203.0.113.7/127.0.0.1"], **hosts)
+        async with relay(**asked) as service:
+            assert service.relay_addresses == [FIRST, SECOND]
+            await more_rounds(one)
+        assert {host for host, _ in one.asked} == {"127.0.0.2"}
+        one.asked.clear()
+        async with relay(**of(one.server, pairs=["203.0.113.7"])) as service:
+            assert service.relay_addresses == [FIRST]
+            await asyncio.sleep(0)
+        assert not one.asked
+
+
+async def test_a_reload_begins_it_changes_it_and_ends_it():
+    async with mirror(FIRST) as one, mirror(SECOND) as two, relay() as service:
+        service.reload(settings(**of(one.server)))
+        await until(lambda: service.relay_addresses == [FIRST])
+        # What is known stays until the other server has answered.
+        service.reload(settings(**of(two.server)))
+        assert service.relay_addresses == [FIRST]
+        await until(lambda: service.relay_addresses == [SECOND])
+        service.reload(settings())
+        assert service.relay_addresses == ["127.0.0.1"]
+        await until(lambda: not service._external._found)
+        asked = len(one.asked), len(two.asked)
+        await asyncio.sleep(3 * watch.EVERY)
+        assert (len(one.asked), len(two.asked)) == asked
+
+
+async def test_after_a_restart_allocations_keep_what_their_clients_were_told(connect, tmp_path):
+    async with mirror(FIRST) as one:
+        asked = of(one.server, state_directory=str(tmp_path))
+        async with relay(**asked) as service:
+            fixed = {"listen": [f"127.0.0.1:{port_of(service)}"]}
+            client = await connect(port_of(service))
+            before = await client.allocate()
+            await service.leave()
+        one.public = SECOND
+        async with relay(**(asked | fixed)) as service:
+            (kept,) = service._engine.table
+            assert [relayed.relay.public for relayed in kept.relayed.values()] == [before]
+            other = await connect(port_of(service))
+            assert (await other.allocate()).host == SECOND

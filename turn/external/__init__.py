@@ -1,0 +1,1 @@
+"""Our external addresses behind 1:1 NAT, as STUN servers see them."""
