@@ -17,6 +17,7 @@ from tests.turn.secure import TlsClient
 from turn.codec import registry
 from turn.codec.message import parse_untrusted
 from turn.codec.registry import Method
+from turn.server import TurnService
 from turn.stats import DropReason
 
 GONE = (EOFError, ConnectionResetError)
@@ -35,11 +36,11 @@ def both_fixture(tmp_path) -> dict[str, Any]:
     return {"listen": [], "listen_tcp": place, "listen_tls": place, **files}
 
 
-def the_port(service) -> int:
+def the_port(service: TurnService) -> int:
     """That of both."""
-    (port,) = {place.port for place in service.addresses}
-    assert [place.protocol for place in service.addresses] == ["tls", "tcp"]
-    return port
+    tls, tcp = service.addresses
+    assert (tls.protocol, tcp.protocol, tls.port) == ("tls", "tcp", tcp.port)
+    return tls.port
 
 
 async def rest(client) -> bytes:
@@ -76,8 +77,7 @@ async def test_each_client_is_served_as_it_begins(connect, both):
         plain, secure = await connect(port, tcp=True), await TlsClient().connect(port)
         for client in (plain, secure):
             await client.allocate()
-        made = {kind.value: count for (kind, _), count in service.stats.allocations_created.items()}
-        assert made == {"tcp": 1, "tls": 1}
+        assert service.stats.allocations_created == {("tcp", "ipv4"): 1, ("tls", "ipv4"): 1}
         secure.close()
         plain.close()
         await until(lambda: service.ports_in_use == 0)
@@ -144,7 +144,7 @@ async def test_a_proxy_brings_both(both, secure):
         sock.connect(("127.0.0.1", the_port(service)))
         sock.sendall(header(kind=0x11))
         trust = ssl.create_default_context(cafile=both["tls_certificate"])
-        how = {"ssl": trust, "server_hostname": "127.0.0.1"} if secure else {}
+        how: dict[str, Any] = {"ssl": trust, "server_hostname": "127.0.0.1"} if secure else {}
         reader, writer = await asyncio.open_connection(sock=sock, **how)
         writer.write(BINDING)
         reply = parse_untrusted(await reader.readexactly(32))
