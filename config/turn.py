@@ -90,7 +90,8 @@ class TurnSettings(Section):
     """The same for TCP."""
 
     listen_tls: Endpoints = ()
-    """Addresses for TURN over TLS, for example "0.0.0.0:5349"; needs the two files below."""
+    """Addresses for TURN over TLS, for example "0.0.0.0:5349"; needs the two files below. One that
+    is for TCP as well serves both: a client's first byte says which."""
 
     listen_dtls: Endpoints = ()
     """Addresses for TURN over DTLS."""
@@ -331,19 +332,15 @@ class TurnSettings(Section):
         return [Problem("data_plane", text)]
 
     def _taken_twice(self) -> list[Problem]:
-        """Secure addresses whose port is plain already; a port 0 is another one each time."""
+        """Addresses for DTLS that are for plain UDP already; a port 0 is another one each time."""
         return [
             Problem(
-                secure,
-                f"{place} is taken for {protocol} by listen or listen_{protocol.lower()}; where "
-                f"only {other} is meant there, write listen_{other.lower()}",
+                "listen_dtls",
+                f"{place} is taken for UDP by listen or listen_udp; where only TCP is meant there, "
+                "write listen_tcp",
             )
-            for secure, protocol, plain, other in (
-                ("listen_tls", "TCP", self.tcp, "UDP"),
-                ("listen_dtls", "UDP", self.udp, "TCP"),
-            )
-            for place in getattr(self, secure)
-            if place.port and place in plain
+            for place in self.listen_dtls
+            if place.port and place in self.udp
         ]
 
     def _third_party_problems(self) -> list[Problem]:

@@ -89,12 +89,16 @@ class Sentinels(Site):
         return next(one for one in self._servers if one.port == int(port))
 
     def change_servers(self) -> None:
-        """Kill the primary; the Sentinels make the replica one, and the dead one comes back."""
+        """Kill the primary; the Sentinels make the replica one, and the dead one comes back.
+
+        It takes itself for a primary still: only after ten seconds they tell it what it is.
+        """
         primary = self.server
+        for other in [one for one in self._servers if one is not primary]:
+            wait(partial(self._has_a_copy, other))  # else it would have older data
         primary.kill()
         wait(lambda: self.server is not primary)
         primary.start()
-        wait(lambda: self._has_a_copy(primary))  # else the next one to be killed leaves older data
 
     @staticmethod
     def _has_a_copy(server: RedisServer) -> bool:

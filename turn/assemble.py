@@ -5,7 +5,7 @@ import os
 import ssl
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
@@ -129,6 +129,26 @@ def udp_endpoints(settings: TurnSettings) -> list[tuple[str, int]]:
     listen = [(endpoint.host, endpoint.port) for endpoint in settings.udp]
     found = _discovery(settings, ())
     return [*listen, *(found.addresses if found else ())]
+
+
+class StreamPlace(NamedTuple):
+    """Where to listen for connections, and for which: at least one of the two."""
+
+    host: str
+    port: int
+    tcp: bool
+    tls: bool
+
+
+def stream_places(settings: TurnSettings) -> list[StreamPlace]:
+    """Where clients connect to; an address that is named for both has one socket for both."""
+    secure = settings.listen_tls
+    plain = [place for place in settings.tcp if not place.port or place not in secure]
+    both = {place for place in settings.tcp if place.port and place in secure}
+    return [
+        *(StreamPlace(*place, tcp=True, tls=False) for place in plain),
+        *(StreamPlace(*place, tcp=place in both, tls=True) for place in secure),
+    ]
 
 
 def state_folder(settings: TurnSettings, environment: Mapping[str, str] = os.environ) -> str:

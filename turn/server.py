@@ -173,10 +173,8 @@ class TurnService:
         try:
             self._listeners.open_datagram(self._addresses)
             self._restore()
-            for endpoint in settings.tcp:
-                await self._listeners.open_stream(*endpoint, tls=None)
-            for endpoint in settings.listen_tls:
-                await self._listeners.open_stream(*endpoint, tls=tls)
+            for host, port, plain, secure in assemble.stream_places(settings):
+                await self._listeners.open_stream(host, port, tls if secure else None, plain=plain)
         except OSError:
             await self._listeners.close()
             self._poller.stop(loop)

@@ -9,6 +9,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from tests.interop.process import relay
 from tests.threats.half_open import HALF_A_REQUEST, half_a_hello, open_half, room_for
@@ -20,7 +21,7 @@ from turn.codec.registry import MessageClass, Method
 
 EACH = 2500
 ALLOCATES = 300
-LIMITS = {
+LIMITS: dict[str, Any] = {
     "first_request_timeout": 60,
     "max_allocations_per_address": 0,
     "max_unproved_replies_per_second": 100_000,

@@ -49,10 +49,6 @@ OPEN_ROOMS = (
             ),
             [
                 (
-                    "icebroker.toml:4: turn.listen_tls: 0.0.0.0:443 is taken for TCP by listen or "
-                    "listen_tcp; where only UDP is meant there, write listen_udp"
-                ),
-                (
                     "icebroker.toml:5: turn.listen_dtls: 0.0.0.0:5349 is taken for UDP by listen "
                     "or listen_udp; where only TCP is meant there, write listen_tcp"
                 ),

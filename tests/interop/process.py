@@ -75,10 +75,15 @@ def samples(page: str) -> dict[str, float]:
 
 
 @contextmanager
-def relay(folder: Path, **changes: Any) -> Iterator[Relay]:
-    """Run ``icebroker turn`` on loopback, IPv4 and IPv6, with TLS."""
+def relay(folder: Path, *, one_port: bool = False, **changes: Any) -> Iterator[Relay]:
+    """Run ``icebroker turn`` on loopback, IPv4 and IPv6, with TLS.
+
+    :param one_port: TLS where TCP is; then there is no DTLS.
+    """
     certificate, key = self_signed(["127.0.0.1", "::1"], folder)
     port, tls_port, admin_port = free_port(), free_port(), free_port()
+    if one_port:
+        tls_port, changes = port, {"listen_dtls": [], **changes}
     turn = {
         "listen": [f"127.0.0.1:{port}", f"[::1]:{port}"],
         "listen_tls": [f"127.0.0.1:{tls_port}"],

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from config.schema import RedisSettings
+from signaling.broker import lease
 from tests.redis_server import RedisServer, redis_server
 from tests.signaling.live import default_broker, on
 
@@ -28,3 +29,9 @@ def over_both(broker: RedisSettings | None) -> Iterator[None]:
     kept = default_broker.set(broker)
     yield
     default_broker.reset(kept)
+
+
+@pytest.fixture
+def soon_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Redis that answers nobody is taken to be away after one second in place of three."""
+    monkeypatch.setattr(lease, "ANSWER", 1.0)

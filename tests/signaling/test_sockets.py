@@ -50,6 +50,7 @@ async def test_a_ping_is_answered_while_a_request_waits_for_redis(server):
         assert [(await two.hear())["data"] for _ in range(3)] == [0, 1, 2]
 
 
+@pytest.mark.usefixtures("soon_away")
 async def test_two_clients_of_a_node_go_on_while_redis_answers_nobody(server):
     async with signaling(on(server)) as service, sockets(service) as connect:
         one, two, peer = await two_in_a_room(connect)

@@ -260,6 +260,7 @@ def test_the_order_of_the_embedded_queue_and_its_leases():
     assert len(waiting) == 3
 
 
+@pytest.mark.usefixtures("soon_away")
 async def test_while_redis_is_away_nothing_is_lost(tmp_path, back_end):
     with redis_server(tmp_path, "--appendonly", "no") as own:
         async with telling(on(own), back_end) as service:

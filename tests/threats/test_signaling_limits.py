@@ -12,6 +12,9 @@ from signaling.backlog import Backlog
 from tests.patience import until
 from tests.signaling.live import signaling, sockets, url
 
+LETS_GO = 4
+"""Seconds until what lies for a socket that was cut is let go: many times what a test takes."""
+
 
 async def refusal(connect):
     """The status that a further socket is refused with."""
@@ -94,7 +97,10 @@ async def test_a_reader_that_stalls_costs_bounded_memory(acknowledging):
     """
     async with (
         signaling(
-            max_messages_per_second=100_000, max_message_burst=100_000, max_queued_bytes=200_000
+            max_messages_per_second=100_000,
+            max_message_burst=100_000,
+            max_queued_bytes=200_000,
+            write_timeout=LETS_GO,
         ) as service,
         sockets(service) as connect,
     ):
@@ -125,7 +131,9 @@ async def test_a_reader_that_stalls_costs_bounded_memory(acknowledging):
 async def test_slow_readers_together_cost_bounded_memory():
     """However many they are: beyond what all may let lie each is cut much earlier."""
     async with (
-        signaling(max_messages_per_second=100_000, max_message_burst=100_000) as service,
+        signaling(
+            max_messages_per_second=100_000, max_message_burst=100_000, write_timeout=LETS_GO
+        ) as service,
         sockets(service) as connect,
     ):
         backlog = service._websockets.backlog = Backlog(most_bytes=1_000_000)

@@ -20,14 +20,28 @@ ALPN = ("stun.turn", "stun.nat-discovery")
 """What a client may ask for by name (RFC 7443 §3); one that asks for nothing is served too."""
 
 
+HANDSHAKE = 22
+"""What TLS begins with (RFC 8446 §5.1), and no message of STUN or TURN (RFC 7983 §7)."""
+
+
 class StreamListener:
     """A TCP or TLS address of the server."""
 
-    def __init__(self, shared: StreamShared, tls: ssl.SSLContext | None) -> None:
+    def __init__(
+        self,
+        shared: StreamShared,
+        tls: ssl.SSLContext | None,
+        plain: "StreamListener | None" = None,
+    ) -> None:
+        """Prepare.
+
+        :param plain: whose are the clients that begin without TLS at the same port.
+        """
         self.shared = shared
         self.transport = Transport.TLS if tls else Transport.TCP
         self.connections: set[StreamConnection] = set()
-        self._tls = tls
+        self.tls = tls
+        self._plain = plain
         self._server: asyncio.Server | None = None
         self._socket: socket.socket | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -35,7 +49,7 @@ class StreamListener:
     async def start(self, sock: socket.socket) -> None:
         """Accept connections on a bound socket, which the listener owns from now on."""
         loop = asyncio.get_running_loop()
-        if self._tls is None and not self.shared.proxies:
+        if self.tls is None and not self.shared.proxies:
             self._server = await loop.create_server(
                 lambda: StreamConnection(self), sock=sock, backlog=BACKLOG
             )
@@ -86,25 +100,44 @@ class StreamListener:
         """Count a connection of this address in; why not, where it is not."""
         if not self.shared.strangers.enter(host):
             return DropReason.TOO_MANY_CONNECTIONS
-        if self._tls is None or self.shared.handshakes.allow(host, time.monotonic()):
+        if self.tls is None or self._plain or self._may_shake_hands(host):
             return None
         self.shared.strangers.leave(host)
         return DropReason.TOO_MANY_HANDSHAKES
 
+    def _may_shake_hands(self, host: str) -> bool:
+        return self.shared.handshakes.allow(host, time.monotonic())
+
     async def _shake_hands(self, sock: socket.socket, client: Address) -> None:
-        connection = StreamConnection(self, stranger=True, source=client)
+        connection = None
+        timeout = self.shared.strangers.timeout
         try:
+            listener = await self._meant(sock, client.host) if self._plain else self
+            connection = made = StreamConnection(listener, stranger=True, source=client)
             await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: connection,
+                lambda: made,
                 sock,
-                ssl=self._tls,
-                ssl_handshake_timeout=self.shared.strangers.timeout if self._tls else None,
+                ssl=listener.tls,
+                ssl_handshake_timeout=timeout if listener.tls else None,
             )
         except OSError:  # no TLS, too slow, or gone
             pass
         finally:
-            if not connection.began:
+            if connection is None:
+                sock.close()
+            if connection is None or not connection.began:
                 self.shared.strangers.leave(client.host)
+
+    async def _meant(self, sock: socket.socket, host: str) -> "StreamListener":
+        """Whose a client is, where a port is for both. :raises OSError: nobody's."""
+        async with asyncio.timeout(self.shared.strangers.timeout):
+            first = await _first_byte(sock)
+        if self._plain and first != HANDSHAKE:
+            return self._plain
+        if not self._may_shake_hands(host):
+            self.shared.stats.drop(DropReason.TOO_MANY_HANDSHAKES)
+            raise ConnectionAbortedError
+        return self
 
     async def take_over(self, sock: socket.socket, client: FiveTuple) -> None:
         """Serve a client whose connection another worker has; ``sock`` leads there."""
@@ -139,3 +172,18 @@ class StreamListener:
             connection.abort()
         if self._server:
             await self._server.wait_closed()
+
+
+async def _first_byte(sock: socket.socket) -> int:
+    """What a client begins with; it stays to be read. :raises OSError: the client is gone."""
+    loop = asyncio.get_running_loop()
+    arrived = asyncio.Event()
+    loop.add_reader(sock, arrived.set)
+    try:
+        await arrived.wait()
+    finally:
+        loop.remove_reader(sock)
+    first = sock.recv(1, socket.MSG_PEEK)
+    if not first:
+        raise ConnectionResetError
+    return first[0]

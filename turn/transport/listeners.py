@@ -103,9 +103,15 @@ class Listeners:
         for place, listen in self._wanted(addresses).items():
             self._open_datagram(place, listen)
 
-    async def open_stream(self, host: str, port: int, tls: ssl.SSLContext | None) -> None:
-        """Accept TCP or TLS connections. :raises ListenError: the address cannot be had."""
-        listener = StreamListener(self._stream_shared, tls)
+    async def open_stream(
+        self, host: str, port: int, tls: ssl.SSLContext | None, *, plain: bool = False
+    ) -> None:
+        """Accept TCP or TLS connections. :raises ListenError: the address cannot be had.
+
+        :param plain: with TLS: accept those as well that begin without.
+        """
+        beside = StreamListener(self._stream_shared, None) if tls and plain else None
+        listener = StreamListener(self._stream_shared, tls, beside)
         name = listener.transport.value
         try:
             sock = self._bind.tcp(host, port)
@@ -117,8 +123,9 @@ class Listeners:
         except OSError as error:  # somebody bound the port as we did, and was first to listen
             sock.close()
             raise explained(error, name, host, port) from None
-        self._streams.append(listener)
-        self.listening.append(Listening(name, host, port))
+        for each in (listener, beside) if beside else (listener,):
+            self._streams.append(each)
+            self.listening.append(Listening(each.transport.value, host, port))
 
     async def take_over(self, sock: socket.socket, client: FiveTuple) -> None:
         """Serve a client whose TCP or TLS connection another worker has; ``sock`` leads there."""

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import structlog
 
 from config.turn import TurnSettings
-from turn.assemble import udp_endpoints
+from turn.assemble import stream_places, udp_endpoints
 from turn.transport.accepting import BACKLOG
 from turn.transport.bind import bind_tcp, bind_udp
 from turn.transport.listeners import Bind, ListenError, explained, hosts_of
@@ -55,7 +55,7 @@ class Groups:
         dtls = [(endpoint.host, endpoint.port) for endpoint in settings.listen_dtls]
         self._udp = [(place, False) for place in udp_endpoints(settings)]
         self._udp += [(place, True) for place in dtls]
-        self._tcp = [(each.host, each.port) for each in (*settings.tcp, *settings.listen_tls)]
+        self._tcp = [(place.host, place.port) for place in stream_places(settings)]
         self._workers = workers
         self._groups: list[Group] = []
         self._missing: set[tuple[str, int]] = set()

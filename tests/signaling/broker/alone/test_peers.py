@@ -35,6 +35,7 @@ async def test_messages_between_its_sockets_go_on(torn: Torn):
     assert torn.heard(torn.two, "b") == [3]
 
 
+@pytest.mark.usefixtures("soon_away")
 async def test_redis_that_answers_nobody_holds_nothing_up_for_long(tmp_path: Path):
     with redis_server(tmp_path / "redis") as server:
         async with torn_world(server) as torn:

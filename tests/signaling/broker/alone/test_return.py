@@ -13,6 +13,7 @@ from tests.signaling.broker.torn import Torn, torn_world, until
 from tests.signaling.broker.worlds import Call, begin, instead, message
 
 
+@pytest.mark.usefixtures("soon_away")
 async def test_what_redis_was_asked_before_it_went_is_done_once(tmp_path: Path):
     with redis_server(tmp_path / "redis") as server:
         async with torn_world(server) as torn:
@@ -32,6 +33,7 @@ async def test_what_redis_was_asked_before_it_went_is_done_once(tmp_path: Path):
             assert torn.heard(torn.one, "c") == torn.heard(torn.two, "far") == [1, 3]
 
 
+@pytest.mark.usefixtures("soon_away")
 @pytest.mark.parametrize("to", ["", "peer-b"])
 async def test_what_redis_may_do_yet_is_not_done_alone_after_a_refusal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
