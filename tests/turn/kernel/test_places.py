@@ -78,6 +78,9 @@ def of_a_host(found: Network, kind: str, *options: str) -> Iterator[Network]:
     """The server's device is made of another one, which is the host's."""
     server = found.server
     made = server._replace(device="made0")
+    # Else it answers for the address of what is made of it, and packets come in by the wrong one.
+    ignore = f"net/ipv4/conf/{server.device}/arp_ignore"
+    set_kernel(server.namespace, {ignore: "1"})
     ip(server, "addr", "flush", "dev", server.device)
     ip(server, "link", "add", "link", server.device, "name", "made0", "type", kind, *options)
     address(made)
@@ -87,6 +90,7 @@ def of_a_host(found: Network, kind: str, *options: str) -> Iterator[Network]:
         yield found._replace(server=made)
     finally:
         ip(server, "link", "del", "made0")
+        set_kernel(server.namespace, {ignore: "0"})
         address(server)
         ip(found.client, *forget)
 
