@@ -5,6 +5,8 @@ import signal
 import socket
 import ssl
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import aiohttp
@@ -12,8 +14,10 @@ import pytest
 
 from tests.doctor.lab import certificate
 from tests.interop.process import samples
+from tests.namespaces import looping
 from tests.patience import PATIENCE
 from tests.shell import NO_DRAIN, Ports, Shell
+from tests.turn.external.mirror import Mirror, mirror
 
 SECRET, OTHER = "the first secret of the tests", "the second secret of the tests"
 
@@ -138,3 +142,38 @@ def test_what_is_open_to_the_lan_is_reloaded_too(shell: Shell, ports: Ports):
         service.wait_for(lambda: "configuration re" in service.log.read_text())
         assert "configuration reloaded" in service.log.read_text()
         assert service.end(signal.SIGTERM) < NO_DRAIN
+
+
+@contextmanager
+def stun_server(public: str) -> Iterator[Mirror]:
+    """Somebody else's STUN server, in a thread of its own."""
+    opened = mirror(public)
+    with looping() as start:
+        made = start(opened.__aenter__()).result(PATIENCE)
+        try:
+            yield made
+        finally:
+            start(opened.__aexit__(None, None, None)).result(PATIENCE)
+
+
+def test_the_relay_in_the_same_process_tells_signaling_its_public_address(
+    shell: Shell, ports: Ports
+):
+    def hosts() -> set[str]:
+        servers = ice(ports)["iceServers"]
+        assert isinstance(servers, list)
+        return {url.split(":")[1] for server in servers for url in server["urls"]}
+
+    with stun_server("203.0.113.7") as one:
+        asked = f'external_addresses = ["{one.server}"]'
+        shell.write(configuration(ports, turn=asked))
+        with shell.running("serve") as service:
+            assert "turn:203.0.113.7:" in service.banner()
+            assert hosts() == {"203.0.113.7"}
+            one.public = "203.0.113.8"
+            service.process.send_signal(signal.SIGHUP)
+            service.wait_for(lambda: hosts() == {"203.0.113.8"})
+            shell.write(configuration(ports))
+            service.process.send_signal(signal.SIGHUP)
+            service.wait_for(lambda: hosts() == {"127.0.0.1"})
+            service.end(signal.SIGTERM)
