@@ -15,6 +15,7 @@ from turn import assemble
 from turn.admin.relay import RELAY_EVENTS, Allocations, RelayFigures, figures_of
 from turn.codec.values import Address
 from turn.common import Common, alone
+from turn.external.memory import Memory
 from turn.external.watch import ExternalWatch
 from turn.handover import Handover
 from turn.idle import FEW, Idle
@@ -76,7 +77,9 @@ class TurnService:
         """Told at the start of each user that was revoked before, and until when (Unix time)."""
         self._watch = AddressWatch(self.follow_addresses)
         self._external = ExternalWatch(
-            lambda: (self._settings, self._addresses), lambda: self._apply(self._settings)
+            lambda: (self._settings, self._addresses),
+            lambda: self._apply(self._settings),
+            Memory(assemble.state_folder(settings)),
         )
         self._plane: Plane = NullPlane("not started")
         self._certificate: assemble.Certificate | None = None

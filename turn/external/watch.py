@@ -10,6 +10,7 @@ from config.turn import TurnSettings
 from turn import assemble
 from turn.external.answer import pairs_of
 from turn.external.asking import Answered, Unanswered, ask
+from turn.external.memory import Memory
 
 log = structlog.get_logger("turn")
 
@@ -33,14 +34,19 @@ class ExternalWatch:
     """
 
     def __init__(
-        self, current: Callable[[], tuple[TurnSettings, list[str]]], changed: Callable[[], None]
+        self,
+        current: Callable[[], tuple[TurnSettings, list[str]]],
+        changed: Callable[[], None],
+        memory: Memory,
     ) -> None:
         """Prepare.
 
         :param current: the settings as they were read, and the machine's addresses.
         :param changed: told when ``resolved`` gives something else than before.
+        :param memory: where what is found outlives the process.
         """
         self._current = current
+        self._memory = memory
         self._changed = changed
         self._found: dict[str, str] = {}
         """Local -> external address; also where they are the same."""
@@ -60,9 +66,24 @@ class ExternalWatch:
         return settings.model_copy(update={"external_addresses": pairs})
 
     async def first(self) -> bool:
-        """Ask for the first time, not for long; gives whether something was found."""
-        servers = self._current()[0].external_servers
-        return bool(servers) and await self._round(START_PATIENCE / len(servers))
+        """Ask for the first time, not for long; gives whether something may be known now.
+
+        What the last process knew is good enough to begin with: calls may be waiting that go on.
+        """
+        settings, own = self._current()
+        servers = settings.external_servers
+        if not servers:
+            return False
+        hosts = hosts_to_ask(settings, own)
+        known = self._memory.load()
+        self._found = {host: known[host] for host in hosts if host in known}
+        for host, public in self._found.items():
+            log.info("external address", local=host, public=public, told_by="the last process")
+        if len(self._found) == len(hosts):
+            self.poke()
+        else:
+            await self._round(START_PATIENCE / len(servers))
+        return True
 
     def start(self) -> None:
         """Ask again and again from now on."""
@@ -113,6 +134,8 @@ class ExternalWatch:
             elif isinstance(result, Unanswered):
                 unanswered[host] = result.reason
         _log_silence({h: why for h, why in unanswered.items() if h not in self._silent}, found)
+        if found != self._found:
+            self._memory.save(found)
         self._found, self._silent = found, set(unanswered)
 
 

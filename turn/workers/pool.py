@@ -16,6 +16,7 @@ from turn import assemble
 from turn.admin.journal import Journal
 from turn.admin.relay import RELAY_EVENTS, RelayFigures, figures_of
 from turn.codec.values import Address
+from turn.external.memory import Memory
 from turn.external.watch import ExternalWatch
 from turn.revoked import RevokedFile
 from turn.routes import NOTHING, RouteTable
@@ -86,7 +87,9 @@ class WorkerPool:
         """Of the log, where an operator has set it since the last reload."""
         self._watch = AddressWatch(self._follow_addresses)
         self._external = ExternalWatch(
-            lambda: (self._settings, self._addresses), self._follow_external
+            lambda: (self._settings, self._addresses),
+            self._follow_external,
+            Memory(self._state),
         )
         groups = Groups(settings, settings.workers)
         self._crew = Crew(

@@ -211,7 +211,31 @@ async def test_after_a_restart_allocations_keep_what_their_clients_were_told(con
             await service.leave()
         one.public = SECOND
         async with relay(**(asked | fixed)) as service:
+            await until(lambda: service.relay_addresses == [SECOND])
             (kept,) = service._engine.table
             assert [relayed.relay.public for relayed in kept.relayed.values()] == [before]
             other = await connect(port_of(service))
             assert (await other.allocate()).host == SECOND
+
+
+async def test_a_restart_while_nobody_answers_keeps_the_last_one_and_does_not_wait(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setattr(watch, "START_PATIENCE", 60.0)
+    async with mirror(FIRST) as one:
+        asked = of(one.server, state_directory=str(tmp_path))
+        async with relay(**asked):
+            pass
+        one.public = ""
+        one.asked.clear()
+        with capture_logs() as told:
+            async with asyncio.timeout(20), relay(**asked) as service:
+                assert service.relay_addresses == [FIRST]
+                await until(lambda: lines(told, "no STUN server tells the external address"))
+                assert service.relay_addresses == [FIRST]
+        assert lines(told, "external address")[0]["told_by"] == "the last process"
+        # An address that nobody knew is waited for.
+        one.public = SECOND
+        more = {"relay_addresses": ["127.0.0.1", "127.0.0.2"]}
+        async with relay(**asked, **more) as service:
+            assert service.relay_addresses == [SECOND, "127.0.0.2"]

@@ -1,0 +1,50 @@
+"""What was found, on disk: a relay that is restarted while no STUN server answers still knows it.
+
+A file of one JSON object: local -> external address.
+"""
+
+import os
+from collections.abc import Mapping
+from ipaddress import ip_address
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from turn.journal import read_own
+
+log = structlog.get_logger("turn")
+
+
+class Memory:
+    """The file, or nothing where the relay has no ``state_directory``."""
+
+    def __init__(self, folder: str) -> None:
+        """Name it; nothing is touched. :param folder: "" for none."""
+        self._file = Path(folder) / "external" if folder else None
+
+    def load(self) -> dict[str, str]:
+        """What the last process knew, if it can be read; else the servers will tell it again."""
+        if self._file is None:
+            return {}
+        try:
+            found = msgspec.json.decode(read_own(self._file), type=dict[str, str])
+            return {str(ip_address(host)): str(ip_address(found[host])) for host in found}
+        except (OSError, ValueError):  # also what msgspec cannot decode
+            return {}
+
+    def save(self, found: Mapping[str, str]) -> None:
+        """Put it down for the next process."""
+        if self._file is None:
+            return
+        new = self._file.with_suffix(".new")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            new.unlink(missing_ok=True)  # where others may write too, it may be anything
+            with open(new, "wb", opener=lambda path, _: os.open(path, flags, 0o600)) as opened:
+                opened.write(msgspec.json.encode(dict(found)))
+            new.replace(self._file)
+        except OSError as error:
+            log.warning("the external address is not recorded: it is not known after a restart",
+                        file=str(self._file), reason=error.strerror)  # fmt: skip
