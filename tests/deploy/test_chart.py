@@ -35,6 +35,7 @@ LARGEST: dict[str, Any] = {
             "max_bytes_per_second": 12500000,
             "open_private_peers": True,
             "deny_peers": ["10.0.0.0/8"],
+            "external_addresses": ["stun:stun.example.org:3478", "stun:[2001:db8::1]"],
             "drain_timeout": 3600,
         },
         "tlsSecret": "turn-tls",
@@ -170,6 +171,8 @@ def test_the_pods_start_with_settings_that_are_good(render, changes, tmp_path):
         address = listen.replace(POD, "192.0.2.1")
         settings = load(None, environment | {"ICEBROKER_ADMIN__LISTEN": address})
         assert settings.turn.hostname == "turn.example.org"
+        asked = [("stun.example.org", 3478), ("2001:db8::1", 3478)] if changes is LARGEST else []
+        assert list(settings.turn.external_servers) == asked
         # The second one is where `kubectl port-forward` comes out.
         assert settings.admin.listen == (("192.0.2.1", 9641), ("127.0.0.1", 9641))
         ipv6 = load(None, environment | {"ICEBROKER_ADMIN__LISTEN": listen.replace(POD, "fd00::5")})
