@@ -11,6 +11,7 @@ from playwright.async_api import Browser
 
 from tests.interop.browser import Caller
 from tests.interop.cluster import Balancer, Node, balancer, cluster
+from tests.patience import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")  # the browser is of all
 
@@ -79,10 +80,9 @@ async def test_a_call_goes_on_when_the_callee_s_node_is_killed(stage: Stage):
     await asyncio.gather(anna.hears_and_sees("Bo"), bo.hears_and_sees("Anna"))
     connection = (await anna.calls())[0]["id"]
     stage.callee_s_node.kill()
-    await bo.page.wait_for_selector("html[data-signaling=open]")
+    await until(lambda: stage.caller_s_node.metrics()["icebroker_signaling_connections"] == 2)
     await asyncio.gather(anna.hears_and_sees("Bo"), bo.hears_and_sees("Anna"))
     assert (await anna.calls())[0]["id"] == connection, "it went on, it was not made anew"
-    assert stage.caller_s_node.metrics()["icebroker_signaling_connections"] == 2
     # Both ways work again: what needs signaling is told, and a goodbye too.
     await bo.page.click("[data-testid=screen]")
     await anna.page.wait_for_selector("[data-testid=peer].screen")
@@ -105,7 +105,7 @@ async def test_a_call_completes_when_the_callee_s_node_is_killed_before_it_answe
         stage.callee_s_node.kill()
     else:
         stage.callee_s_node.kill()
-        await bo.page.wait_for_selector("html[data-signaling=open]")
+        await until(lambda: stage.caller_s_node.metrics()["icebroker_signaling_connections"] == 2)
         await bo.page.evaluate("window.release()")
     await asyncio.gather(anna.hears_and_sees("Bo"), bo.hears_and_sees("Anna"))
     assert len(await anna.calls()) == 1
