@@ -119,6 +119,7 @@ class TestAtAWorker:
                 assert answers.open_fds() == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
             return
         stage.reload()
+        await stage.pool.refresh()  # a worker opens its files while it takes settings in
         pid = stage.pool.pids[1]
         with none_left(pid):
             samples, soft = await stage.samples(), resource.prlimit(pid, resource.RLIMIT_NOFILE)[0]
