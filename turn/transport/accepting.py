@@ -175,7 +175,10 @@ class StreamListener:
 
 
 async def _first_byte(sock: socket.socket) -> int:
-    """What a client begins with; it stays to be read. :raises OSError: the client is gone."""
+    """What a client begins with; it stays to be read. 0: the client is gone.
+
+    :raises OSError: its connection is broken.
+    """
     loop = asyncio.get_running_loop()
     arrived = asyncio.Event()
     loop.add_reader(sock, arrived.set)
@@ -183,7 +186,4 @@ async def _first_byte(sock: socket.socket) -> int:
         await arrived.wait()
     finally:
         loop.remove_reader(sock)
-    first = sock.recv(1, socket.MSG_PEEK)
-    if not first:
-        raise ConnectionResetError
-    return first[0]
+    return int.from_bytes(sock.recv(1, socket.MSG_PEEK))

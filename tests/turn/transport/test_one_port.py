@@ -91,14 +91,21 @@ async def test_a_message_that_comes_in_pieces(connect, both):
         assert (await client.receive())[:2] == b"\x01\x01"
 
 
-@pytest.mark.parametrize(
-    "garbage", [b"\x16" * 40, b"\x16\x03\x01\x00\x05hello", b"GET / HTTP/1.1\r\n\r\n", b"\x80" * 40]
-)
-async def test_anything_else_is_closed_without_a_word(connect, both, garbage):
+@pytest.mark.parametrize("garbage", [b"\x16" * 40, b"\x16\x03\x01\x00\x05hello"])
+async def test_what_only_begins_like_tls_is_closed(connect, both, garbage):
     async with relay(**both) as service:
         client = await connect(the_port(service), tcp=True)
         await client.send(garbage)
         assert await rest(client) in (b"", ALERT)
+
+
+@pytest.mark.parametrize("garbage", [b"GET / HTTP/1.1\r\n\r\n", b"\x80" * 40, b"\x17\x03\x03" * 9])
+async def test_anything_else_is_for_tcp_and_closed_without_a_word(connect, both, garbage):
+    async with relay(**both) as service:
+        client = await connect(the_port(service), tcp=True)
+        await client.send(garbage)
+        assert not await rest(client)
+        assert service.stats.drops[DropReason.MALFORMED] == 1
 
 
 async def test_who_says_nothing_or_goes_is_forgotten(connect, both):
