@@ -1,11 +1,14 @@
 """Asking servers over real sockets: in order, again where a packet is lost, and only them."""
 
+import asyncio
 import secrets
 import socket
+import threading
 
 import pytest
 
 from config.values import StunServer
+from tests.patience import PATIENCE
 from tests.turn.external.mirror import answer, mirror, nobody
 from turn.codec.message import Message
 from turn.external import asking
@@ -104,3 +107,18 @@ async def test_an_answer_from_elsewhere_is_nobodys():
         assert isinstance(await ask(HERE, [one.server], SOON), Unanswered)
         for other in others:
             other.close()
+
+
+def test_a_resolver_that_hangs_keeps_no_process(monkeypatch):
+    """A loop waits for its own threads when it ends: this one is not of them."""
+    ends, told = threading.Event(), []
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: ends.wait(PATIENCE) and [])
+    server = StunServer("stun.example.org", 3478)
+    whole = threading.Thread(target=lambda: told.append(asyncio.run(ask(HERE, [server], SOON))))
+    whole.start()
+    whole.join(PATIENCE / 2)
+    is_kept = whole.is_alive()
+    ends.set()
+    whole.join()
+    assert not is_kept
+    assert told == [Unanswered(f"{server} does not answer")]
