@@ -8,7 +8,7 @@ from tests.interop import uclient
 from tests.interop.uclient import all_came_back
 
 WANTED = (
-    "udp", "tcp-pair", "tls", "tls-pair", "mobility-tcp", "mobility-tls", "secret-tcp",
+    "udp", "tcp-pair", "tls", "tls-pair", "mobility-tcp", "secret-tcp",
     "secret-tls", "rfc6062-many", "rfc6062-tls",
 )  # fmt: skip
 
