@@ -294,6 +294,7 @@ class TurnService:
             certificate_not_after=self._certificate.expires if self._certificate else None,
             listening=[f"{it.protocol} {Address(it.host, it.port)}" for it in self.addresses],
             relay_addresses=self.relay_addresses,
+            external=self._external.entries(),
         )
 
     async def revoke(self, user: str, until: float) -> int:

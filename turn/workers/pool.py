@@ -217,6 +217,7 @@ class WorkerPool:
             certificate_not_after=self.collector.certificate_expiry(),
             listening=[f"{it.protocol} {Address(it.host, it.port)}" for it in self.addresses],
             relay_addresses=self.relay_addresses,
+            external=self._external.entries(),
         )
 
     async def revoke(self, user: str, until: float) -> int:
