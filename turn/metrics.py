@@ -14,8 +14,8 @@ from turn.routes import Carried, RouteTable
 from turn.stats import DropReason, Stats
 
 __all__ = [
-    "CONTENT_TYPE", "Collector", "Gauges", "Metric", "ProcessCollector", "TurnCollector",
-    "WorkerRow", "exposition", "worker_metrics",
+    "CONTENT_TYPE", "Collector", "External", "Gauges", "Metric", "ProcessCollector",
+    "TurnCollector", "WorkerRow", "exposition", "worker_metrics",
 ]  # fmt: skip
 
 PREFIX = "icebroker_"
@@ -25,6 +25,15 @@ FAMILIES = ("ipv4", "ipv6")
 CLOSE_REASONS = ("released", "expired", "disconnected", "shutdown", "operator", "revoked", "moved")
 QUOTAS = ("user", "address", "total", "ports", "permissions", "channels", "connections")
 AUTH_RESULTS = ("ok", "unauthorized", "stale_nonce", "bad_request")
+
+
+class External(NamedTuple):
+    """What STUN servers say of the relay's addresses."""
+
+    confirmed: float
+    """Unix time of the answer that is the oldest of all addresses' last ones; 0: one has none."""
+    port_mapped: int
+    """Addresses behind a NAT that maps ports too."""
 
 
 class Gauges:
@@ -38,6 +47,7 @@ class Gauges:
         certificate_expiry: Callable[[], float | None],
         carried: Callable[[], Carried],
         dropped: Callable[[], Mapping[DropReason, int]] = dict,
+        external: Callable[[], External | None] = lambda: None,
     ) -> None:
         self.allocations = allocations
         self.ports_in_use = ports_in_use
@@ -49,6 +59,8 @@ class Gauges:
         """What the kernel plane relayed."""
         self.dropped = dropped
         """What it dropped."""
+        self.external = external
+        """None where no STUN server is asked."""
 
 
 class TurnCollector(Collector):
@@ -71,6 +83,9 @@ class TurnCollector(Collector):
         if expiry is not None:
             name = "tls_certificate_not_after_timestamp_seconds"
             yield _gauge(name, "When the TLS certificate of the relay expires.", expiry)
+        external = gauges.external()
+        if external is not None:
+            yield from _external(external)
         yield _counter(
             "turn_allocations_created", "Allocations made.", ("transport", "family"),
             dict.fromkeys(product(TRANSPORTS, FAMILIES), 0) | stats.allocations_created,
@@ -111,6 +126,13 @@ class TurnCollector(Collector):
         labels = ("direction", "plane")
         yield _counter("turn_relay_packets", "Packets relayed.", labels, packets)
         yield _counter("turn_relay_bytes", "Bytes of payload relayed.", labels, octets)
+
+
+def _external(external: External) -> Iterator[Metric]:
+    text = "When STUN servers last told the external address; of several the longest ago, 0: never."
+    yield _gauge("turn_external_address_confirmed_timestamp_seconds", text, external.confirmed)
+    text = "External addresses behind a NAT that maps ports too: peers do not reach relayed ports."
+    yield _gauge("turn_external_addresses_port_mapped", text, external.port_mapped)
 
 
 class WorkerRow(NamedTuple):

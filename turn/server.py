@@ -91,6 +91,7 @@ class TurnService:
             lambda: self._certificate.expires if self._certificate else None,
             self._carried,
             self._dropped,
+            self._external.gauges,
         )
         self.collector = TurnCollector(self.stats, self._routes, self.gauges)
 

@@ -15,6 +15,7 @@ from turn.admin.relay import ExternalEntry
 from turn.external.answer import pairs_of
 from turn.external.asking import Answered, Unanswered, ask
 from turn.external.memory import Memory
+from turn.metrics import External
 
 log = structlog.get_logger("turn")
 
@@ -91,6 +92,13 @@ class ExternalWatch:
             )
             for host, one in found.items()
         ]
+
+    def gauges(self) -> External | None:
+        """The same for those who watch; None where nobody is asked."""
+        entries = self.entries()
+        if not entries:
+            return None
+        return External(min(it.confirmed or 0.0 for it in entries), len(self._port_mapping()))
 
     async def first(self) -> bool:
         """Ask for the first time, not for long; gives whether something may be known now.

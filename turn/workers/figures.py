@@ -4,7 +4,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from turn.metrics import Collector, Gauges, Metric, TurnCollector, WorkerRow, worker_metrics
+from turn.metrics import (
+    Collector,
+    External,
+    Gauges,
+    Metric,
+    TurnCollector,
+    WorkerRow,
+    worker_metrics,
+)
 from turn.routes import NOTHING, Carried, RouteTable
 from turn.stats import Stats
 from turn.workers.messages import Counts, Snapshot
@@ -89,10 +97,12 @@ class PoolCollector(Collector):
         tallies: Iterable[Tally],
         ports: Callable[[], Ports],
         serving: Callable[[int], bool],
+        external: Callable[[], External | None],
     ) -> None:
         self._tallies = list(tallies)
         self._ports = ports
         self._serving = serving
+        self._external = external
 
     @property
     def reports(self) -> list[Snapshot]:
@@ -125,6 +135,7 @@ class PoolCollector(Collector):
             self._ports,
             self.certificate_expiry,
             Carried,
+            external=self._external,
         )
         yield from TurnCollector(stats, RouteTable(stats), gauges).collect()
         yield from worker_metrics(
