@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 
 from turn.routes import Carried, RouteTable
 from turn.stats import DropReason, Stats
+from turn.tenants import TenantFigures
 
 __all__ = [
     "CONTENT_TYPE", "Collector", "Gauges", "Metric", "ProcessCollector", "TurnCollector",
@@ -23,7 +24,7 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 TRANSPORTS = ("udp", "tcp", "tls", "dtls")
 FAMILIES = ("ipv4", "ipv6")
 CLOSE_REASONS = ("released", "expired", "disconnected", "shutdown", "operator", "revoked", "moved")
-QUOTAS = ("user", "address", "total", "ports", "permissions", "channels", "connections")
+QUOTAS = ("user", "tenant", "address", "total", "ports", "permissions", "channels", "connections")
 AUTH_RESULTS = ("ok", "unauthorized", "stale_nonce", "bad_request")
 
 
@@ -38,6 +39,7 @@ class Gauges:
         certificate_expiry: Callable[[], float | None],
         carried: Callable[[], Carried],
         dropped: Callable[[], Mapping[DropReason, int]] = dict,
+        tenants: Callable[[], Mapping[str, TenantFigures]] = dict,
     ) -> None:
         self.allocations = allocations
         self.ports_in_use = ports_in_use
@@ -49,6 +51,8 @@ class Gauges:
         """What the kernel plane relayed."""
         self.dropped = dropped
         """What it dropped."""
+        self.tenants = tenants
+        """What those have that there are: no other name becomes a label."""
 
 
 class TurnCollector(Collector):
@@ -99,6 +103,7 @@ class TurnCollector(Collector):
             stats.responses,
         )  # fmt: skip
         yield from self._relayed()
+        yield from _of_tenants(gauges.tenants())
 
     def _relayed(self) -> Iterator[Metric]:
         packets, octets = {}, {}
@@ -111,6 +116,21 @@ class TurnCollector(Collector):
         labels = ("direction", "plane")
         yield _counter("turn_relay_packets", "Packets relayed.", labels, packets)
         yield _counter("turn_relay_bytes", "Bytes of payload relayed.", labels, octets)
+
+
+def _of_tenants(tenants: Mapping[str, TenantFigures]) -> Iterator[Metric]:
+    live = GaugeMetricFamily(
+        PREFIX + "turn_tenant_allocations", "Live allocations of a tenant's users.",
+        labels=("tenant",),
+    )  # fmt: skip
+    octets = {}
+    for name, figures in sorted(tenants.items()):
+        live.add_metric([name], figures.allocations)
+        octets[name, "to_peer"] = figures.sent_bytes
+        octets[name, "to_client"] = figures.received_bytes
+    yield live
+    text = "Bytes of payload relayed for a tenant's users."
+    yield _counter("turn_tenant_relay_bytes", text, ("tenant", "direction"), octets)
 
 
 class WorkerRow(NamedTuple):
