@@ -23,6 +23,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from config.collisions import collisions
 from config.files import reason
 from config.schema import Settings
 from config.section import Section
@@ -76,7 +77,7 @@ def load(
     :param environment: the variables to read; None: the process's own.
     :param defaults: what holds where neither the environment nor the file says anything.
     :param services: the sections of the services that are to run; what would make running one
-        of them dangerous is a problem too.
+        of them dangerous is a problem too, and so is a port that two listeners want.
     :param running: the settings that are in use, to be changed without a restart; what cannot
         be changed so is a problem too.
     :raises ConfigError: with file and line, or the variable's name, for each problem.
@@ -120,6 +121,10 @@ def load(
         where.tell((name, *danger.location), danger.text)
         for name in (*services, *(["redis"] if services else []))
         for danger in sections[name].dangers()
+    ]
+    found += [
+        where.tell((name, problem.key), problem.text)
+        for name, problem in collisions(settings, services)
     ]
     if running is not None:
         found += [

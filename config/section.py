@@ -1,5 +1,7 @@
 """What every section of the settings has in common."""
 
+import base64
+from collections.abc import Iterable, Sequence
 from typing import Annotated, ClassVar, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
@@ -78,3 +80,25 @@ class Section(BaseModel):
 def is_short(secret: SecretStr) -> bool:
     """Whether a secret is too short to be one."""
     return len(secret.get_secret_value().encode()) < MINIMUM_SECRET_BYTES
+
+
+def unsigned(key: str, url: str, secrets: Sequence[SecretStr]) -> list[Problem]:
+    """That a back end is to be asked or told, and nothing is there to sign it with."""
+    if secrets or not url:
+        return []
+    return [Problem(key, f"webhook_secret is missing: requests are signed; {MAKE_ONE}")]
+
+
+def bad_keys(secrets: Iterable[SecretStr]) -> list[Problem]:
+    """Which secrets of webhooks cannot be used."""
+    return [Problem("webhook_secret", why) for why in map(_bad_key, secrets) if why]
+
+
+def _bad_key(secret: SecretStr) -> str:
+    text = secret.get_secret_value()
+    if text.startswith("whsec_"):
+        try:
+            base64.b64decode(text.removeprefix("whsec_"), validate=True)
+        except ValueError:
+            return "what follows whsec_ is not base64"
+    return TOO_SHORT if is_short(secret) else ""

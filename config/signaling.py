@@ -1,6 +1,5 @@
 """The settings of signaling."""
 
-import base64
 from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, SecretStr
@@ -13,7 +12,9 @@ from config.section import (
     Positive,
     Problem,
     Section,
+    bad_keys,
     is_short,
+    unsigned,
 )
 from config.tls import unusable
 from config.values import (
@@ -28,17 +29,6 @@ from config.values import (
     Secrets,
     read_list,
 )
-
-
-def _bad_key(secret: SecretStr) -> str:
-    """Why a secret of webhooks cannot be used; empty: it can."""
-    text = secret.get_secret_value()
-    if text.startswith("whsec_"):
-        try:
-            base64.b64decode(text.removeprefix("whsec_"), validate=True)
-        except ValueError:
-            return "what follows whsec_ is not base64"
-    return TOO_SHORT if is_short(secret) else ""
 
 
 class IceServer(Section):
@@ -189,9 +179,7 @@ class SignalingSettings(Section):
             given, missing = ("tls_certificate", "tls_key")[:: 1 if self.tls_certificate else -1]
             found.append(Problem(given, f"{missing} is missing: set both for HTTPS, or neither"))
         for key in ("join_url", "webhook_url"):
-            if getattr(self, key) and not self.webhook_secret:
-                text = f"webhook_secret is missing: requests are signed; {MAKE_ONE}"
-                found.append(Problem(key, text))
+            found += unsigned(key, getattr(self, key), self.webhook_secret)
         if self.join_url and self.webhook_timeout >= self.hello_timeout:
             text = "not below hello_timeout: a client would be cut before your back end answers"
             found.append(Problem("webhook_timeout", text))
@@ -217,8 +205,7 @@ class SignalingSettings(Section):
         found = [Problem(*why) for why in unusable(self.tls_certificate, self.tls_key)]
         if any(is_short(secret) for secret in self.token_secret):
             return [*found, Problem("token_secret", TOO_SHORT)]
-        problems = filter(None, map(_bad_key, self.webhook_secret))
-        found += [Problem("webhook_secret", why) for why in problems]
+        found += bad_keys(self.webhook_secret)
         if self.listen.is_loopback or self.open or self.token_secret or self.join_url:
             return found
         return [

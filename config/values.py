@@ -37,6 +37,15 @@ class Endpoint(NamedTuple):
         """True for 0.0.0.0 and [::]: every address of the machine."""
         return ip_address(self.host).is_unspecified
 
+    def meets(self, other: "Endpoint") -> bool:
+        """True where only one of the two can be listened on: [::] is for IPv6 alone (V6ONLY).
+
+        Port 0 is another one each time.
+        """
+        same_family = (":" in self.host) == (":" in other.host)
+        same_host = self.host == other.host or self.is_wildcard or other.is_wildcard
+        return self.port == other.port != 0 and same_family and same_host
+
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 import msgspec
 import structlog
 
+from config.webhooks.post import Answer, Poster, Unreachable, shown
 from signaling.auth import MOST_TOKEN_BYTES, BadToken, Claims, Tokens, is_text
 from signaling.stats import Stats
-from signaling.webhook import Answer, Poster, Unreachable, shown
 
 log = structlog.get_logger("signaling")
 

@@ -15,6 +15,8 @@ from config.schema import RedisSettings
 from config.section import StartError
 from config.signaling import SignalingSettings
 from config.tls import expiry, server_context
+from config.webhooks.delivery import Delivery
+from config.webhooks.post import Poster
 from signaling.admin import SIGNALING_EVENTS, NodeEntry, Peers, Rooms, SignalingFigures
 from signaling.admission import Admission, JoinWebhook
 from signaling.auth import Tokens
@@ -26,13 +28,11 @@ from signaling.door import Door, Limits
 from signaling.http import Http
 from signaling.hub import Hub, HubSettings
 from signaling.ice import IceProvider
-from signaling.lifecycle import Lifecycle
 from signaling.metrics import Gauges, SignalingCollector
 from signaling.origin import OriginPolicy
 from signaling.outbox import SocketSettings
 from signaling.peerjs import PeerJs, PeerJsSettings
 from signaling.stats import PATHS, Stats, Tell, to_nobody
-from signaling.webhook import Poster
 from signaling.websocket import WebSockets
 
 log = structlog.get_logger("signaling")
@@ -69,9 +69,12 @@ class SignalingService:
         self._broker = _broker(settings, redis or RedisSettings())
         self._tokens = tokens = Tokens(_secrets(settings.token_secret), ice.tenant)
         self._poster = Poster(_secrets(settings.webhook_secret), settings.webhook_timeout)
-        self._lifecycle: Lifecycle | None = None
+        self._lifecycle: Delivery | None = None
         if settings.webhook_url:
-            self._lifecycle = Lifecycle(self._broker, self._poster, settings.webhook_url, stats)
+            self._lifecycle = Delivery(
+                self._broker, self._poster, settings.webhook_url, stats.webhooks,
+                together="room", service="signaling",
+            )  # fmt: skip
         self._join_webhook: JoinWebhook | None = None
         if settings.join_url:
             self._join_webhook = JoinWebhook(

@@ -15,8 +15,8 @@ from turn.stats import DropReason, Stats
 from turn.tenants import TenantFigures
 
 __all__ = [
-    "CONTENT_TYPE", "Collector", "Gauges", "Metric", "ProcessCollector", "TurnCollector",
-    "WorkerRow", "exposition", "worker_metrics",
+    "CONTENT_TYPE", "Collector", "External", "Gauges", "Metric", "ProcessCollector",
+    "TurnCollector", "WorkerRow", "exposition", "worker_metrics",
 ]  # fmt: skip
 
 PREFIX = "icebroker_"
@@ -26,6 +26,15 @@ FAMILIES = ("ipv4", "ipv6")
 CLOSE_REASONS = ("released", "expired", "disconnected", "shutdown", "operator", "revoked", "moved")
 QUOTAS = ("user", "tenant", "address", "total", "ports", "permissions", "channels", "connections")
 AUTH_RESULTS = ("ok", "unauthorized", "stale_nonce", "bad_request")
+
+
+class External(NamedTuple):
+    """What STUN servers say of the relay's addresses."""
+
+    confirmed: float
+    """Unix time of the answer that is the oldest of all addresses' last ones; 0: one has none."""
+    port_mapped: int
+    """Addresses behind a NAT that maps ports too."""
 
 
 class Gauges:
@@ -40,6 +49,7 @@ class Gauges:
         carried: Callable[[], Carried],
         dropped: Callable[[], Mapping[DropReason, int]] = dict,
         tenants: Callable[[], Mapping[str, TenantFigures]] = dict,
+        external: Callable[[], External | None] = lambda: None,
     ) -> None:
         self.allocations = allocations
         self.ports_in_use = ports_in_use
@@ -53,6 +63,8 @@ class Gauges:
         """What it dropped."""
         self.tenants = tenants
         """What those have that there are: no other name becomes a label."""
+        self.external = external
+        """None where no STUN server is asked."""
 
 
 class TurnCollector(Collector):
@@ -75,6 +87,9 @@ class TurnCollector(Collector):
         if expiry is not None:
             name = "tls_certificate_not_after_timestamp_seconds"
             yield _gauge(name, "When the TLS certificate of the relay expires.", expiry)
+        external = gauges.external()
+        if external is not None:
+            yield from _external(external)
         yield _counter(
             "turn_allocations_created", "Allocations made.", ("transport", "family"),
             dict.fromkeys(product(TRANSPORTS, FAMILIES), 0) | stats.allocations_created,
@@ -131,6 +146,13 @@ def _of_tenants(tenants: Mapping[str, TenantFigures]) -> Iterator[Metric]:
     yield live
     text = "Bytes of payload relayed for a tenant's users."
     yield _counter("turn_tenant_relay_bytes", text, ("tenant", "direction"), octets)
+
+
+def _external(external: External) -> Iterator[Metric]:
+    text = "When STUN servers last told the external address; of several the longest ago, 0: never."
+    yield _gauge("turn_external_address_confirmed_timestamp_seconds", text, external.confirmed)
+    text = "External addresses behind a NAT that maps ports too: peers do not reach relayed ports."
+    yield _gauge("turn_external_addresses_port_mapped", text, external.port_mapped)
 
 
 class WorkerRow(NamedTuple):

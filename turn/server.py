@@ -93,6 +93,7 @@ class TurnService:
             self._carried,
             self._dropped,
             lambda: figures_of_tenants(self._settings.tenants, *self.of_tenants()),
+            self._external.gauges,
         )
         self.collector = TurnCollector(self.stats, self._routes, self.gauges)
 
@@ -302,6 +303,7 @@ class TurnService:
             certificate_not_after=self._certificate.expires if self._certificate else None,
             listening=[f"{it.protocol} {Address(it.host, it.port)}" for it in self.addresses],
             relay_addresses=self.relay_addresses,
+            external=self._external.entries(),
         )
 
     async def revoke(self, user: str, until: float) -> int:

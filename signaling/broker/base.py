@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 from msgspec import Raw
 
+from config.webhooks.waiting import Away, Queued
 from signaling.protocol.errors import CloseCode
 from signaling.protocol.messages import ByeOut, MessageOut, PeerEntry, SignalOut
 from signaling.protocol.peerjs import Forwarded
@@ -85,17 +86,6 @@ class Node(NamedTuple):
     """Whose sockets it holds."""
 
 
-class Queued(NamedTuple):
-    """What happened, and a webhook has not been told of yet."""
-
-    id: str
-    """The same however often it is tried."""
-    tries: int
-    """This one counted."""
-    event: bytes
-    """JSON: ``type``, ``at`` (Unix time in ms), ``data``."""
-
-
 class Resumption(NamedTuple):
     """What a session that came back goes on with."""
 
@@ -135,7 +125,7 @@ class Later(Exception):
         self.answer = answer
 
 
-class Unavailable(Exception):
+class Unavailable(Away):
     """What the broker needs is away: whether it was done is not known, a retry does no harm."""
 
 

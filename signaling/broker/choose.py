@@ -1,10 +1,10 @@
 """Which broker the settings ask for."""
 
 from config.schema import RedisSettings
+from config.webhooks.waiting import WaitingEvents
 from signaling.broker.memory import MemoryBroker
 from signaling.broker.primary import Finder
 from signaling.broker.redis import RedisBroker
-from signaling.broker.waiting import WaitingEvents
 
 
 def choose_broker(
@@ -18,7 +18,8 @@ def choose_broker(
     """
     address = redis.address()
     if address is None:
-        return MemoryBroker(most_messages, most_bytes, WaitingEvents() if webhooks else None)
+        waiting = WaitingEvents(nowhere={"room": ""}) if webhooks else None
+        return MemoryBroker(most_messages, most_bytes, waiting)
     finder = Finder(address, "{" + redis.prefix + "}", redis.tls())
     return RedisBroker(
         finder, redis.prefix, most_messages, most_bytes, lease=redis.lease, webhooks=webhooks

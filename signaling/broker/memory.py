@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 from msgspec import Raw
 
+from config.webhooks.waiting import Queued, WaitingEvents
 from signaling import room as rooms
 from signaling import session as sessions
 from signaling.backlog import Backlog
@@ -17,7 +18,6 @@ from signaling.broker.base import (
     MailboxFull,
     Node,
     NotThere,
-    Queued,
     Resumption,
     Revocation,
     RoomFull,
@@ -25,13 +25,17 @@ from signaling.broker.base import (
     SessionRecord,
     Taken,
 )
-from signaling.broker.waiting import PAST, WaitingEvents
 from signaling.protocol.errors import CloseCode
 from signaling.protocol.messages import Event, PeerEntry
 from signaling.room import Member, Notice, Room
 from signaling.session import Mailbox, RecentRequests
 
 ATTACHED = math.inf
+PAST = {
+    "join": "joined", "leave": "left", "suspended": "suspended", "resumed": "resumed",
+    "update": "updated",
+}  # fmt: skip
+"""What a webhook calls the events of presence."""
 
 
 class _Session:

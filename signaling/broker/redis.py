@@ -15,6 +15,7 @@ from typing import Any
 
 from msgspec import Raw
 
+from config.webhooks.waiting import Queued
 from signaling.broker import wire
 from signaling.broker.alone import Alone
 from signaling.broker.attached import Attached
@@ -23,7 +24,6 @@ from signaling.broker.base import (
     Listener,
     Node,
     NotThere,
-    Queued,
     Resumption,
     Revocation,
     RoomFull,

@@ -92,6 +92,12 @@ async def test_what_stun_servers_say_of_it() -> None:
         (finding,) = await told(away, one.server)
         assert finding.status is OK
         assert finding.says == f"203.0.113.7 for 127.0.0.1 ({one.server})"
+        one.shift = 1
+        (finding,) = await told(one.server)
+        assert finding.status is W
+        assert finding.says.startswith("203.0.113.7 for 127.0.0.1, but the NAT maps ports too")
+        assert "turn.relay_ports" in finding.next
+        one.shift = 0
         one.public = "127.0.0.1"
         assert (await told(one.server))[0].says == f"127.0.0.1, without NAT ({one.server})"
         assert await told("203.0.113.7/127.0.0.1", one.server) == []

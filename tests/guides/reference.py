@@ -14,7 +14,7 @@ from signaling.ice import IceProvider
 from signaling.server import SignalingService
 from turn.admin.journal import Journal
 from turn.admin.listener import Admin
-from turn.metrics import ProcessCollector, WorkerRow, worker_metrics
+from turn.metrics import External, ProcessCollector, WorkerRow, worker_metrics
 from turn.server import TurnService
 from turn.stats import DropReason
 
@@ -97,6 +97,7 @@ def metrics() -> str:
     relay, signaling = _services()
     for service in (relay, signaling):  # else there is no such metric
         service.collector._gauges.certificate_expiry = lambda: 0.0
+    relay.collector._gauges.external = lambda: External(0.0, 0)
     for title, families in (
         ("The relay", relay.collector.collect()),
         (

@@ -1,6 +1,8 @@
 """A relay behind 1:1 NAT that finds its public address by coturn, and is reached by it.
 
 relay 10.0.0.5 --- 10.0.0.1 [NAT] 20.0.0.7, then 20.0.0.8 --- 20.0.0.2 coturn, client, peer
+
+And behind one that maps ports too, where it is told that this will not do.
 """
 
 import os
@@ -25,15 +27,13 @@ from turn.external import watch
 # They look public, as the relay refuses to relay to others; no packet leaves the namespaces.
 FIRST, SECOND = "20.0.0.7", "20.0.0.8"
 STUN = ("20.0.0.2", 3478)
-RULES = f"""
-table ip one {{
-    chain in {{
-        type nat hook prerouting priority dstnat;
-        ip daddr {{ {FIRST}, {SECOND} }} dnat to 10.0.0.5
-    }}
-    chain out {{ type nat hook postrouting priority srcnat; }}
-}}
+RULES = """
+table ip one {
+    chain in { type nat hook prerouting priority dstnat; }
+    chain out { type nat hook postrouting priority srcnat; }
+}
 """
+WARNING = "the NAT is not 1:1: it maps ports too"
 
 
 class Site:
@@ -59,8 +59,19 @@ class Site:
 
     def public(self, host: str) -> None:
         """Have the world see the relay at this address from now on; both of them lead to it."""
-        rule = f'add rule ip one out oifname "out0" ip saddr 10.0.0.5 snat to {host}'
-        self._nft(f"flush chain ip one out\n{rule}\n")
+        self._translate(f"ip daddr {{ {FIRST}, {SECOND} }} dnat to 10.0.0.5",
+                        f"ip saddr 10.0.0.5 snat to {host}")  # fmt: skip
+
+    def map_ports(self, host: str) -> None:
+        """Hide the relay behind an address, by ports; only where it listens is led to it."""
+        self._translate(f"ip daddr {host} udp dport 3478 dnat to 10.0.0.5",
+                        f"udp sport != 3478 snat to {host}:20000-29999")  # fmt: skip
+
+    def _translate(self, inward: str, outward: str) -> None:
+        self._nft(
+            "flush chain ip one in\nflush chain ip one out\n"
+            f"add rule ip one in {inward}\nadd rule ip one out oifname out0 {outward}\n"
+        )
 
     def _nft(self, lines: str) -> None:
         run("ip", "netns", "exec", self.nat, "nft", "-f", "-", given=lines)
@@ -131,7 +142,7 @@ class Call:
 def test_it_is_found_and_followed(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(watch, "EVERY", 0.1)
     site.public(FIRST)
-    with site.coturn(tmp_path), behind(site) as one:
+    with capture_logs() as told, site.coturn(tmp_path), behind(site) as one:
         old = Call(site, FIRST)
         assert old.relayed.host == FIRST
         old.goes_through()
@@ -143,6 +154,36 @@ def test_it_is_found_and_followed(site: Site, tmp_path: Path, monkeypatch: pytes
         old.goes_through()
         for call in (old, new):
             call.close()
+        (entry,) = one.call(lambda: one.service.figures().external)
+        assert entry.keeps_ports
+    assert WARNING not in [line["event"] for line in told]
+
+
+def test_a_nat_that_maps_ports_is_told_once_and_lets_no_peer_in(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(watch, "EVERY", 0.05)
+    site.map_ports(FIRST)
+    with capture_logs() as told, site.coturn(tmp_path), behind(site) as one:
+
+        def confirmed() -> float:
+            (entry,) = one.call(lambda: one.service.figures().external)
+            assert (entry.local, entry.public, entry.keeps_ports) == ("10.0.0.5", FIRST, False)
+            return float(entry.confirmed)
+
+        first = confirmed()
+        call = Call(site, FIRST)
+        assert call.relayed.host == FIRST
+        call.peer.connect(call.relayed)
+        call.peer.settimeout(PATIENCE)
+        call.peer.send(b"to the client")
+        with pytest.raises(ConnectionRefusedError):  # the NAT has nobody at that port
+            call.peer.recv(2048)
+        call.close()
+        wait_until(lambda: confirmed() > first + 0.2)  # several rounds have passed
+    (warning,) = [line for line in told if line["event"] == WARNING]
+    assert (warning["log_level"], warning["local"]) == ("warning", "10.0.0.5")
+    assert (warning["public"], "turn.relay_ports" in warning["next"]) == (FIRST, True)
 
 
 def test_coturn_is_away_at_the_start_and_comes(

@@ -11,11 +11,11 @@ import pytest
 from aiohttp import web
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from signaling import lifecycle
+from config.webhooks import delivery
+from config.webhooks.post import Poster, Unreachable, keys_of, sign
+from config.webhooks.waiting import MOST_WAITING, WaitingEvents
 from signaling.broker.base import Unavailable
-from signaling.broker.waiting import MOST_WAITING, WaitingEvents
 from signaling.client import Client
-from signaling.webhook import Poster, Unreachable, keys_of, sign
 from tests.interop.cluster import cluster
 from tests.patience import until
 from tests.redis_server import redis_server
@@ -32,8 +32,8 @@ async def back_end():
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch):
     """Tries follow sooner on each other."""
-    monkeypatch.setattr(lifecycle, "FIRST_DELAY", 0.1)
-    monkeypatch.setattr(lifecycle, "LOOK", 0.02)
+    monkeypatch.setattr(delivery, "FIRST_DELAY", 0.1)
+    monkeypatch.setattr(delivery, "LOOK", 0.02)
 
 
 def telling(broker, back_end, **settings):
@@ -159,7 +159,7 @@ async def test_a_receiver_that_hangs_or_pours_is_left(back_end):
 
 
 async def test_what_nobody_takes_for_hours_is_given_up(broker, back_end, monkeypatch):
-    monkeypatch.setattr(lifecycle, "GIVE_UP", 0.3)
+    monkeypatch.setattr(delivery, "GIVE_UP", 0.3)
     back_end.says(500)
     async with telling(broker, back_end) as service:
         async with Client(url(service, "/ws", "ws")) as ada:

@@ -10,7 +10,7 @@ from turn.allocation.allocator import CloseReason
 from turn.allocation.model import Limits, TenantLimits
 from turn.auth.ephemeral import password_of
 from turn.codec import registry
-from turn.metrics import Gauges, ProcessCollector, TurnCollector, exposition
+from turn.metrics import External, Gauges, ProcessCollector, TurnCollector, exposition
 from turn.routes import Carried
 from turn.stats import DropReason
 from turn.tenants import allocations_of_tenants, bytes_of_tenants, figures_of_tenants
@@ -21,6 +21,8 @@ NAMES = {
     "icebroker_turn_relay_ports": ("gauge", set()),
     "icebroker_turn_relay_ports_free": ("gauge", set()),
     "icebroker_tls_certificate_not_after_timestamp_seconds": ("gauge", set()),
+    "icebroker_turn_external_address_confirmed_timestamp_seconds": ("gauge", set()),
+    "icebroker_turn_external_addresses_port_mapped": ("gauge", set()),
     "icebroker_turn_allocations_created": ("counter", {"transport", "family"}),
     "icebroker_turn_allocations_closed": ("counter", {"reason"}),
     "icebroker_turn_dropped_packets": ("counter", {"reason"}),
@@ -47,7 +49,14 @@ NAMES = {
 class Page:
     """A relay without sockets, and what its page says."""
 
-    def __init__(self, world, *, expiry=1_900_000_000.0, draining=False):
+    def __init__(
+        self,
+        world,
+        *,
+        expiry=1_900_000_000.0,
+        draining=False,
+        external: External | None = External(1_800_000_000.5, 2),  # noqa: B008 - immutable
+    ):
         self.world = world
         self.gauges = Gauges(
             lambda: len(world.engine.table),
@@ -60,6 +69,7 @@ class Page:
                 allocations_of_tenants(world.engine.table),
                 bytes_of_tenants(world.engine.table, world.routes, world.stats),
             ),
+            external=lambda: external,
         )
         self.collectors = [
             ProcessCollector("1.2.3", lambda: draining, lambda: False),
@@ -121,6 +131,8 @@ def test_the_values_are_those_of_the_counters(page):
     assert page.value("turn_relay_ports") == 16
     assert page.value("turn_relay_ports_free") == 9
     assert page.value("tls_certificate_not_after_timestamp_seconds") == 1_900_000_000
+    assert page.value("turn_external_address_confirmed_timestamp_seconds") == 1_800_000_000.5
+    assert page.value("turn_external_addresses_port_mapped") == 2
     assert page.value("turn_allocations_created_total", transport="udp", family="ipv4") == 1
     assert page.value("turn_auth_total", result="ok") == stats.auth["ok"] == 3
     assert page.value("turn_auth_total", result="unauthorized") == stats.auth["unauthorized"] == 3
@@ -185,6 +197,10 @@ def test_every_reason_there_is_has_its_series_before_anything_happens(page):
 def test_no_certificate_no_expiry(world):
     families = Page(world, expiry=None).families()
     assert "icebroker_tls_certificate_not_after_timestamp_seconds" not in families
+
+
+def test_no_stun_server_nothing_of_it(world):
+    assert not [name for name in Page(world, external=None).families() if "external" in name]
 
 
 @pytest.mark.parametrize("draining", [False, True])

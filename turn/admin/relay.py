@@ -24,6 +24,18 @@ RELAY_EVENTS = ("allocation_created", "allocation_closed", "request_refused")
 """Kinds of events that a relay tells of."""
 
 
+class ExternalEntry(Struct, frozen=True, kw_only=True):
+    """What STUN servers say of an address that is relayed from."""
+
+    local: str
+    public: str | None
+    """The same where there is no NAT; null: nobody has told it yet."""
+    confirmed: float | None
+    """When it was told last: Unix time; null: not since the start."""
+    keeps_ports: bool
+    """False: the NAT maps ports too, so it is not 1:1, and peers do not reach what is relayed."""
+
+
 class RelayFigures(Struct, frozen=True, kw_only=True):
     """How the relay goes. Counts are since the start."""
 
@@ -48,6 +60,8 @@ class RelayFigures(Struct, frozen=True, kw_only=True):
     """Unix time; null without TLS."""
     listening: list[str]
     relay_addresses: list[str]
+    external: list[ExternalEntry]
+    """Empty where no STUN server is asked."""
 
 
 def figures_of(

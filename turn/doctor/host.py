@@ -10,7 +10,7 @@ from config.turn import TurnSettings
 from turn import assemble
 from turn.doctor.report import Section
 from turn.external.asking import Unanswered, ask
-from turn.external.watch import hosts_to_ask
+from turn.external.watch import MEND_PORTS, hosts_to_ask
 from turn.kernel.plane import HELD
 from turn.transport.addresses import is_here, local_addresses
 
@@ -57,6 +57,13 @@ async def external(section: Section, settings: TurnSettings) -> None:
                 f"nobody tells the public address of {host}: {answer.reason}",
                 "let UDP through to a STUN server that runs, write the address as a pair "
                 f'("PUBLIC/{host}"), or leave {host} out of turn.relay_addresses',
+            )
+        elif answer is not None and not answer.keeps_port:
+            section.warn(
+                "external address",
+                f"{answer.public} for {host}, but the NAT maps ports too ({answer.server} saw "
+                "another one): peers would not reach what is relayed",
+                MEND_PORTS,
             )
         elif answer is not None:
             nat = f"{answer.public} for {host}" if answer.public != host else f"{host}, without NAT"

@@ -8,6 +8,7 @@ from turn.codec import registry
 from turn.codec.errors import Malformed
 from turn.codec.message import build, parse_untrusted
 from turn.codec.registry import MessageClass, Method
+from turn.codec.values import Address
 
 
 class Useless(Exception):
@@ -19,11 +20,11 @@ def question(transaction_id: bytes) -> bytes:
     return build(Method.BINDING, MessageClass.REQUEST, transaction_id, (), fingerprint=True)
 
 
-def judge_untrusted(data: bytes, transaction_id: bytes, local: str) -> str | None:
+def judge_untrusted(data: bytes, transaction_id: bytes, local: str) -> Address | None:
     """Read what has come to a socket that has asked (RFC 8489 §6.3.3, §6.3.4).
 
     :param local: the address that the socket is bound to.
-    :returns: the external address of ``local``; None: this is no answer to that request.
+    :returns: how the socket is seen from outside; None: this is no answer to that request.
     :raises Useless: it is one, and of no use; the message says why.
     """
     try:
@@ -42,7 +43,7 @@ def judge_untrusted(data: bytes, transaction_id: bytes, local: str) -> str | Non
         raise Useless("answers without XOR-MAPPED-ADDRESS")
     if mapped.host != local and not _may_stand_for(mapped.host, local):
         raise Useless(f"says {mapped.host}, where no peer could reach us")
-    return mapped.host
+    return mapped
 
 
 def pairs_of(

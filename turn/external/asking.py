@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from config.values import StunServer
+from turn.codec.values import Address
 from turn.external.answer import Useless, judge_untrusted, question
 
 RTO = 0.5
@@ -22,6 +23,8 @@ class Answered(NamedTuple):
 
     public: str
     server: StunServer
+    keeps_port: bool = True
+    """Whether the socket has the same port from outside, as behind 1:1 NAT it would."""
 
 
 class Unanswered(NamedTuple):
@@ -44,7 +47,8 @@ async def ask(
             async with asyncio.timeout(patience):
                 place = await _place_of(server, local)
                 if place is not None:
-                    return Answered(await _ask_one(local, place), server)
+                    seen, port = await _ask_one(local, place)
+                    return Answered(seen.host, server, seen.port == port)
         except TimeoutError:
             reasons.append(f"{server} does not answer")
         except Useless as error:
@@ -82,8 +86,11 @@ async def _looked_up(server: StunServer) -> list[Any]:
     return await found
 
 
-async def _ask_one(local: str, place: tuple[Any, ...]) -> str:
-    """:raises Useless, OSError: see ``ask``; whoever is silent is asked without end."""
+async def _ask_one(local: str, place: tuple[Any, ...]) -> tuple[Address, int]:
+    """How a socket is seen from outside, and its own port.
+
+    :raises Useless, OSError: see ``ask``; whoever is silent is asked without end.
+    """
     transaction_id = secrets.token_bytes(12)
     request = question(transaction_id)
     with socket.socket(
@@ -97,14 +104,15 @@ async def _ask_one(local: str, place: tuple[Any, ...]) -> str:
             sock.send(request)
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait):
-                    return await _answer(sock, transaction_id, local)
+                    seen = await _answer(sock, transaction_id, local)
+                    return seen, sock.getsockname()[1]
             wait *= 2
 
 
-async def _answer(sock: socket.socket, transaction_id: bytes, local: str) -> str:
+async def _answer(sock: socket.socket, transaction_id: bytes, local: str) -> Address:
     loop = asyncio.get_running_loop()
     while True:
         data = await loop.sock_recv(sock, LARGEST)
-        public = judge_untrusted(data, transaction_id, local)
-        if public is not None:
-            return public
+        seen = judge_untrusted(data, transaction_id, local)
+        if seen is not None:
+            return seen

@@ -1,16 +1,21 @@
 """Keeping the external addresses right that STUN servers are asked for."""
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import NamedTuple
 
 import structlog
 
 from config.turn import TurnSettings
+from config.values import ExternalAddress
 from turn import assemble
+from turn.admin.relay import ExternalEntry
 from turn.external.answer import pairs_of
 from turn.external.asking import Answered, Unanswered, ask
 from turn.external.memory import Memory
+from turn.metrics import External
 
 log = structlog.get_logger("turn")
 
@@ -23,8 +28,21 @@ EVERY = 60.0
 FIRST_PAUSE = 2.0
 """Seconds until the next round where an answer is missing; then twice as long, up to ``EVERY``."""
 NEXT = "is UDP to it allowed, and does it run? else write turn.external_addresses as pairs"
+MEND_PORTS = (
+    "relayed ports are not those that peers see: give the relay 1:1 NAT or a public address, or "
+    "have the NAT keep the ports of turn.relay_ports and forward them (UDP)"
+)
 
 Results = Mapping[str, Answered | Unanswered | None]
+
+
+class _Found(NamedTuple):
+    public: str
+    """The external address; also where it is the local one."""
+    confirmed: float = 0.0
+    """Unix time; 0: not by this process."""
+    keeps_ports: bool = True
+    """False from the first answer on that names another port, until the address changes."""
 
 
 class ExternalWatch:
@@ -48,8 +66,8 @@ class ExternalWatch:
         self._current = current
         self._memory = memory
         self._changed = changed
-        self._found: dict[str, str] = {}
-        """Local -> external address; also where they are the same."""
+        self._found: dict[str, _Found] = {}
+        """By local address."""
         self._silent: set[str] = set()
         """The local addresses that nobody answered for in the last round."""
         self._poked = asyncio.Event()
@@ -59,11 +77,28 @@ class ExternalWatch:
         """The settings with pairs, as far as they are known, in place of servers."""
         if not settings.external_servers:
             return settings
-        relays = assemble.relay_addresses(settings, own)
-        hosts = [host for found in relays.values() for host in found]
-        found = pairs_of(self._found, hosts, assemble.external_pairs(settings, relays))
-        pairs = (*settings.external_pairs, *found)
+        pairs = (*settings.external_pairs, *self._pairs(settings, own))
         return settings.model_copy(update={"external_addresses": pairs})
+
+    def entries(self) -> list[ExternalEntry]:
+        """What is known of each address that was asked for, for people."""
+        found = self._found | {host: _Found("") for host in self._silent - self._found.keys()}
+        return [
+            ExternalEntry(
+                local=host,
+                public=one.public or None,
+                confirmed=one.confirmed or None,
+                keeps_ports=one.keeps_ports,
+            )
+            for host, one in found.items()
+        ]
+
+    def gauges(self) -> External | None:
+        """The same for those who watch; None where nobody is asked."""
+        entries = self.entries()
+        if not entries:
+            return None
+        return External(min(it.confirmed or 0.0 for it in entries), len(self._port_mapping()))
 
     async def first(self) -> bool:
         """Ask for the first time, not for long; gives whether something may be known now.
@@ -76,9 +111,9 @@ class ExternalWatch:
             return False
         hosts = hosts_to_ask(settings, own)
         known = self._memory.load()
-        self._found = {host: known[host] for host in hosts if host in known}
-        for host, public in self._found.items():
-            log.info("external address", local=host, public=public, told_by="the last process")
+        self._found = {host: _Found(known[host]) for host in hosts if host in known}
+        for host, one in self._found.items():
+            log.info("external address", local=host, public=one.public, told_by="the last process")
         if len(self._found) == len(hosts):
             self.poke()
         else:
@@ -128,15 +163,33 @@ class ExternalWatch:
         for host, result in results.items():
             if isinstance(result, Answered):
                 known = self._found.get(host)
-                found[host] = result.public
-                if result.public != known or host in self._silent:
-                    _log_found(host, result, known)
+                same = known is not None and known.public == result.public
+                kept = result.keeps_port and (known is None or not same or known.keeps_ports)
+                found[host] = _Found(result.public, time.time(), kept)
+                if not same or host in self._silent:
+                    _log_found(host, result, known.public if known else None)
             elif isinstance(result, Unanswered):
                 unanswered[host] = result.reason
         _log_silence({h: why for h, why in unanswered.items() if h not in self._silent}, found)
-        if found != self._found:
-            self._memory.save(found)
+        if _publics(found) != _publics(self._found):
+            self._memory.save(_publics(found))
+        mapping = self._port_mapping()
         self._found, self._silent = found, set(unanswered)
+        for pair in self._port_mapping() - mapping:
+            log.warning("the NAT is not 1:1: it maps ports too", local=pair.local,
+                        public=pair.public, next=MEND_PORTS)  # fmt: skip
+
+    def _pairs(self, settings: TurnSettings, own: list[str]) -> list[ExternalAddress]:
+        """What was found, as far as it is used."""
+        relays = assemble.relay_addresses(settings, own)
+        hosts = [host for found in relays.values() for host in found]
+        written = assemble.external_pairs(settings, relays)
+        return pairs_of(_publics(self._found), hosts, written)
+
+    def _port_mapping(self) -> set[ExternalAddress]:
+        """Pairs that clients are told, though the NAT between the two gives sockets other ports."""
+        pairs = self._pairs(*self._current())
+        return {pair for pair in pairs if not self._found[pair.local].keeps_ports}
 
 
 def hosts_to_ask(settings: TurnSettings, own: list[str]) -> list[str]:
@@ -144,6 +197,10 @@ def hosts_to_ask(settings: TurnSettings, own: list[str]) -> list[str]:
     relays = assemble.relay_addresses(settings, own)
     written = {local for _, local in assemble.external_pairs(settings, relays)}
     return [host for found in relays.values() for host in found if host not in written]
+
+
+def _publics(found: Mapping[str, _Found]) -> dict[str, str]:
+    return {host: one.public for host, one in found.items()}
 
 
 def _log_found(host: str, answer: Answered, known: str | None) -> None:
@@ -154,7 +211,7 @@ def _log_found(host: str, answer: Answered, known: str | None) -> None:
     )  # fmt: skip
 
 
-def _log_silence(reasons: Mapping[str, str], found: Mapping[str, str]) -> None:
+def _log_silence(reasons: Mapping[str, str], found: Mapping[str, _Found]) -> None:
     """One line for all that were answered for in the round before, or were never asked for."""
     if not reasons:
         return

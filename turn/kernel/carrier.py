@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 
 import structlog
@@ -37,9 +38,13 @@ SETTLE = 0.2
 KEEP = 15.0
 """Seconds between telling the kernel which neighbours are in use."""
 LOOK = 0.25
-"""Seconds between looks at which routes without a channel have become worth the kernel."""
+"""Seconds between looks at which routes have become worth the kernel."""
 WORTH = 8
-"""Packets of such a route: ICE tries many peers by a packet or two, and keeps one."""
+"""Packets that make it so: ICE tries many peers by a packet or two, and keeps one; and user space
+relays so many for about what it takes to write a route."""
+AT_ONCE = 1000
+"""Routes to look at, at least, and an eighth of those that wait: the loop has other things to do,
+and most of what ICE has found is never used."""
 
 
 class Offload:
@@ -106,7 +111,8 @@ class KernelPlane:
             self._undo = undo.pop_all()
         self._offloads: dict[Route, Offload] = {}
         self._retired = NOTHING
-        self._waiting: set[Route] = set()
+        self._waiting: dict[Route, None] = {}
+        """Routes that are not worth it yet, in the order in which they are to be looked at."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
@@ -189,22 +195,26 @@ class KernelPlane:
     # Routes ----------------------------------------------------------------------------------
 
     def added(self, route: Route) -> None:
-        """Write a route, if the program can carry it; at once, if it has a channel."""
+        """Write a route, if the program can carry it and once it has proved worth it."""
         if not can_carry(route):
             return
-        if route.channel or self._inherited.has(ways_of(route)):
+        if is_worth(route) or (self._inherited and self._inherited.has(ways_of(route))):
             self._offload(route)
             return
-        self._waiting.add(route)
+        self._waiting[route] = None
         if "look" not in self._timers:
             self._later("look", LOOK, self._look)
 
     def _look(self) -> None:
         del self._timers["look"]
-        for route in [r for r in self._waiting if r.sent + r.received >= WORTH * ONE_PACKET]:
-            self._waiting.discard(route)
-            self._offload(route)
-        if self._waiting:
+        waiting = self._waiting
+        for route in list(islice(waiting, max(AT_ONCE, len(waiting) // 8))):
+            del waiting[route]
+            if is_worth(route):
+                self._offload(route)
+            else:
+                waiting[route] = None
+        if waiting:
             self._later("look", LOOK, self._look)
 
     def _offload(self, route: Route) -> None:
@@ -251,7 +261,7 @@ class KernelPlane:
 
     def removed(self, route: Route) -> None:
         """Close a route; not one packet takes it from here on."""
-        self._waiting.discard(route)
+        self._waiting.pop(route, None)
         if route in self._offloads:
             self._drop(route)
 
@@ -331,6 +341,11 @@ def can_carry(route: Route) -> bool:
         and not isinstance(route.to_client, ThroughProxy)
         and (":" in route.client.client.host) == (":" in route.wire_peer.host)
     )
+
+
+def is_worth(route: Route) -> bool:
+    """Whether a route has had what makes it worth the kernel."""
+    return route.sent + route.received >= WORTH * ONE_PACKET
 
 
 def ways_of(route: Route) -> tuple[Way, Way]:

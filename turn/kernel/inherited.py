@@ -31,6 +31,10 @@ class Inherited:
         }
         """The words of the ports that are listened on."""
 
+    def __bool__(self) -> bool:
+        """Whether there is anything left."""
+        return bool(self._ways)
+
     def named(self) -> list[tuple[FiveTuple, Address]]:
         """Clients and the peers that their Send indications may name."""
         found = [way.named for _, _, way in self._ways.values() if way.named]
@@ -38,7 +42,7 @@ class Inherited:
 
     def has(self, ways: tuple[Way, Way]) -> bool:
         """Whether packets go by one of these."""
-        return bool(self._ways) and any(way.key() in self._ways for way in ways)
+        return any(way.key() in self._ways for way in ways)
 
     def take(self, way: Way) -> Place | None:
         """Where a way is, no longer inherited; None: it is not there, or now is another."""

@@ -4,7 +4,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from turn.metrics import Collector, Gauges, Metric, TurnCollector, WorkerRow, worker_metrics
+from turn.metrics import (
+    Collector,
+    External,
+    Gauges,
+    Metric,
+    TurnCollector,
+    WorkerRow,
+    worker_metrics,
+)
 from turn.routes import NOTHING, Carried, RouteTable
 from turn.stats import Stats, TenantBytes
 from turn.tenants import TenantFigures, figures_of_tenants
@@ -95,7 +103,8 @@ class PoolCollector(Collector):
         tallies: Iterable[Tally],
         ports: Callable[[], Ports],
         serving: Callable[[int], bool],
-        tenants: Callable[[], Iterable[str]] = tuple,
+        tenants: Callable[[], Iterable[str]],
+        external: Callable[[], External | None],
     ) -> None:
         """Tell of what the workers count.
 
@@ -105,6 +114,7 @@ class PoolCollector(Collector):
         self._ports = ports
         self._serving = serving
         self._tenants = tenants
+        self._external = external
 
     @property
     def reports(self) -> list[Snapshot]:
@@ -144,6 +154,7 @@ class PoolCollector(Collector):
             self.certificate_expiry,
             Carried,
             tenants=lambda: self._of_tenants(stats),
+            external=self._external,
         )
         yield from TurnCollector(stats, RouteTable(stats), gauges).collect()
         yield from worker_metrics(

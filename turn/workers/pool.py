@@ -103,6 +103,7 @@ class WorkerPool:
             self._ports,
             lambda number: self._workers[number].serving.is_set(),
             lambda: self._settings.tenants,
+            self._external.gauges,
         )
 
     @property
@@ -218,6 +219,7 @@ class WorkerPool:
             certificate_not_after=self.collector.certificate_expiry(),
             listening=[f"{it.protocol} {Address(it.host, it.port)}" for it in self.addresses],
             relay_addresses=self.relay_addresses,
+            external=self._external.entries(),
         )
 
     async def revoke(self, user: str, until: float) -> int:

@@ -10,11 +10,11 @@ from typing import Any, Protocol
 from msgspec import Raw
 
 from config.redis import RedisTls, parse_redis_url
+from config.webhooks.waiting import WaitingEvents
 from signaling.broker.base import Broker, Grant, Revocation, SessionRecord
 from signaling.broker.memory import MemoryBroker
 from signaling.broker.primary import Finder
 from signaling.broker.redis import RedisBroker
-from signaling.broker.waiting import WaitingEvents
 from signaling.protocol.errors import CloseCode
 from signaling.protocol.messages import NULL, MessageOut
 from tests.redis_server import RedisServer

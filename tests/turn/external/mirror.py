@@ -33,7 +33,9 @@ class Mirror(asyncio.DatagramProtocol):
     def __init__(self, public: str) -> None:
         self.public = public
         """"" : it is silent."""
-        self.say: Say = lambda request: [answer(request, self.public)] if self.public else []
+        self.shift = 0
+        """What the NAT adds to each port."""
+        self.say: Say = lambda request: [self._truth(request)] if self.public else []
         self.asked: list[tuple[str, bytes]] = []
         """Who has asked, and the transaction id."""
 
@@ -47,6 +49,9 @@ class Mirror(asyncio.DatagramProtocol):
         self.asked.append((addr[0], request.transaction_id))
         for reply in self.say(request):
             self.transport.sendto(reply, addr)
+
+    def _truth(self, request: Message) -> bytes:
+        return answer(request, self.public, self.last[1] + self.shift)
 
     @property
     def server(self) -> StunServer:

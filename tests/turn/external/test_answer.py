@@ -6,6 +6,7 @@ from tests.turn.external.mirror import answer
 from turn.codec import registry
 from turn.codec.message import build, parse_untrusted
 from turn.codec.registry import MessageClass, Method
+from turn.codec.values import Address
 from turn.external.answer import Useless, judge_untrusted, pairs_of, question
 
 ID = bytes(range(12))
@@ -26,13 +27,14 @@ def test_the_question_is_a_binding_request_with_nothing_to_learn_from():
 
 @pytest.mark.parametrize(("local", "public"), LOCAL.items())
 def test_the_mapped_address_is_ours(local: str, public: str):
-    assert judge_untrusted(answer(REQUEST, public), ID, local) == public
+    assert judge_untrusted(answer(REQUEST, public, 9), ID, local) == Address(public, 9)
     # Without NAT it is the local one, whatever that is.
-    assert judge_untrusted(answer(REQUEST, local), ID, local) == local
+    assert judge_untrusted(answer(REQUEST, local, 9), ID, local) == Address(local, 9)
 
 
 def test_also_one_on_loopback_where_we_are_there():
-    assert judge_untrusted(answer(REQUEST, "127.0.0.1"), ID, "127.0.0.1") == "127.0.0.1"
+    seen = judge_untrusted(answer(REQUEST, "127.0.0.1", 9), ID, "127.0.0.1")
+    assert seen == Address("127.0.0.1", 9)
 
 
 @pytest.mark.parametrize(

@@ -34,10 +34,18 @@ async def test_by_ipv6():
         assert await ask("::1", [one.server], LONG) == Answered("2001:db8::7", one.server)
 
 
+async def test_a_port_that_the_nat_maps_is_told():
+    async with mirror() as one:
+        one.shift = 1
+        assert await ask(HERE, [one.server], LONG) == Answered(PUBLIC, one.server, keeps_port=False)
+
+
 async def test_a_lost_request_is_sent_again_as_it_was(monkeypatch):
     monkeypatch.setattr(asking, "RTO", 0.02)
     async with mirror() as one:
-        one.say = lambda request: [answer(request, PUBLIC)] if len(one.asked) == 3 else []
+        one.say = lambda request: (
+            [answer(request, PUBLIC, one.last[1])] if len(one.asked) == 3 else []
+        )
         assert await ask(HERE, [one.server], LONG) == Answered(PUBLIC, one.server)
         assert len(one.asked) == 3
         assert len(set(one.asked)) == 1
@@ -83,7 +91,7 @@ async def test_an_address_that_is_gone_is_told():
 )
 async def test_what_is_no_answer_changes_nothing(hostile):
     async with mirror() as one:
-        one.say = lambda request: [hostile(request)] * 50 + [answer(request, PUBLIC)]
+        one.say = lambda request: [hostile(request)] * 50 + [answer(request, PUBLIC, one.last[1])]
         assert await ask(HERE, [one.server], LONG) == Answered(PUBLIC, one.server)
         one.say = lambda request: [hostile(request)] * 50
         assert isinstance(await ask(HERE, [one.server], SOON), Unanswered)
@@ -99,7 +107,7 @@ async def test_an_answer_from_elsewhere_is_nobodys():
         def from_elsewhere(request: Message) -> list[bytes]:
             for other in others:
                 other.sendto(answer(request, "198.51.100.9"), one.last)
-            return [answer(request, PUBLIC)] if one.public else []
+            return [answer(request, PUBLIC, one.last[1])] if one.public else []
 
         one.say = from_elsewhere
         assert await ask(HERE, [one.server], LONG) == Answered(PUBLIC, one.server)

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from turn.codec import registry
 from turn.codec.registry import Method
 from turn.codec.values import Address
 from turn.external import watch
+from turn.metrics import External
 
 FIRST, SECOND = "203.0.113.7", "203.0.113.8"
 Lines = list[Any]
@@ -100,6 +102,75 @@ async def test_no_nat(connect):
     async with mirror("127.0.0.1") as one, relay(**of(one.server)) as service:
         assert (await (await connect(port_of(service))).allocate()).host == "127.0.0.1"
         assert service.resolved(service._settings).external_addresses == ()
+        (entry,) = service.figures().external
+        assert (entry.local, entry.public) == ("127.0.0.1", "127.0.0.1")
+
+
+async def test_a_nat_that_maps_ports_is_told_once_for_each_address():
+    with capture_logs() as told:
+        async with mirror(FIRST) as one, relay(**of(one.server)) as service:
+            await more_rounds(one)
+            assert [entry.keeps_ports for entry in service.figures().external] == [True]
+            one.shift = 1
+            await more_rounds(one)
+            one.shift = 0  # by chance: such a NAT may give a socket the port that it has
+            await more_rounds(one)
+            assert [entry.keeps_ports for entry in service.figures().external] == [False]
+            one.shift = 1
+            await more_rounds(one)
+            one.public = SECOND
+            await more_rounds(one)
+            one.shift, one.public = 0, FIRST
+            await until(lambda: service.relay_addresses == [FIRST])
+            assert [entry.keeps_ports for entry in service.figures().external] == [True]
+    warnings = lines(told, "the NAT is not 1:1: it maps ports too")
+    assert [(line["local"], line["public"]) for line in warnings] == [
+        ("127.0.0.1", FIRST),
+        ("127.0.0.1", SECOND),
+    ]
+    assert {line["log_level"] for line in warnings} == {"warning"}
+    assert "turn.relay_ports" in warnings[0]["next"]
+
+
+async def test_ports_of_an_address_that_stands_for_none_of_ours_matter_to_nobody():
+    """A written pair has the public address, or a network of containers is hidden behind it."""
+    hosts = {"relay_addresses": ["127.0.0.1", "127.0.0.2"]}
+    with capture_logs() as told:
+        async with mirror(FIRST) as one:
+            one.shift = 1
+            asked = of(one.server, pairs=[f"{FIRST}/127.0.0.1"], **hosts)
+            async with relay(**asked) as service:
+                await more_rounds(one)
+                assert [entry.local for entry in service.figures().external] == ["127.0.0.2"]
+    assert not lines(told, "the NAT is not 1:1: it maps ports too")
+
+
+async def test_what_is_watched_says_when_it_was_confirmed(monkeypatch):
+    clock = [1_900_000_000.0]
+    monkeypatch.setattr(watch, "time", SimpleNamespace(time=lambda: clock[0]))
+    away = {"relay_addresses": ["127.0.0.1", "127.0.0.2"]}
+    async with mirror(FIRST) as one, relay(**of(one.server)) as service:
+        assert service.gauges.external() == External(clock[0], 0)
+        clock[0] += 100
+        await more_rounds(one)
+        assert service.gauges.external() == External(clock[0], 0)
+        one.shift = 1
+        await more_rounds(one)
+        one.public = ""
+        await more_rounds(one)
+        confirmed = clock[0]
+        clock[0] += 100
+        await more_rounds(one)
+        assert service.gauges.external() == External(confirmed, 1)
+        (entry,) = service.figures().external
+        assert (entry.public, entry.confirmed) == (FIRST, confirmed)
+        service.reload(settings(**of(one.server, **away)))
+        await until(lambda: len(service.figures().external) == 2)
+        assert service.gauges.external() == External(0.0, 1)  # nobody has told the other one
+        assert [it.public for it in service.figures().external] == [FIRST, None]
+        service.reload(settings())
+        await until(lambda: service.gauges.external() is None)
+        assert service.figures().external == []
 
 
 async def test_it_starts_though_nobody_answers_and_goes_on_asking(connect, monkeypatch):

@@ -42,3 +42,9 @@ def driver_like_fixture(three: Network) -> Iterator[Network]:
     os.sched_setaffinity(0, {min(processors)})
     yield three
     os.sched_setaffinity(0, processors)
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch):
+    """Have a route go to the kernel as soon as it is worth it: there are many to wait for."""
+    monkeypatch.setattr("turn.kernel.carrier.LOOK", 0.02)

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.namespaces import cable, inside, ip, namespaces, run
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, wait_until
 from tests.turn.live import Client, settings
+from turn.kernel.carrier import is_worth
 from turn.server import TurnService
 
 MTU = 1500
@@ -152,6 +153,11 @@ class Relay:
             return await found if inspect.isawaitable(found) else found
 
         return asyncio.run_coroutine_threadsafe(wrapped(), self._loop).result(PATIENCE)
+
+    def settle(self) -> None:
+        """Wait until the kernel has each route that is worth it by now."""
+        waiting = getattr(self.service._plane, "_waiting", {})
+        wait_until(lambda: not self.call(lambda: any(map(is_worth, waiting))))
 
     def stop(self) -> None:
         """Stop it."""

@@ -1,11 +1,9 @@
 """The same stage for a client that knows no channels, and a script of indications to play on it."""
 
 import struct
-import time
 from collections.abc import Callable
 from typing import Any
 
-from tests.patience import PATIENCE
 from tests.turn.kernel.script import (
     LARGEST,
     MARK,
@@ -52,18 +50,6 @@ class IndicationStage(Stage):
 
     def is_empty(self, data: bytes) -> bool:
         return not data[0] >> 6 and parse_untrusted(data).get(registry.DATA) == b""
-
-    def warm_up(self) -> None:
-        """A route without a channel is worth the kernel after some packets."""
-        plane: Any = self.relay.service._plane
-        for _ in range(4):
-            self.send(b"first")
-            self.answer(b"first")
-        self.collect()
-        deadline = time.monotonic() + PATIENCE
-        while plane.name == "kernel" and not self.relay.call(lambda: len(plane._offloads)):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
 
 
 def changed(at: int, value: bytes) -> Callable[[Stage], None]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.namespaces import run
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, wait_until
 from tests.turn.kernel.hosts import HostClient, Network
 from tests.turn.kernel.script import CHANNEL, Stage, channel_data
 from tests.turn.live import UDP
@@ -18,7 +18,7 @@ from turn.codec import registry
 from turn.codec.message import Message, build, parse_untrusted
 from turn.codec.registry import MessageClass, Method
 from turn.codec.values import Address
-from turn.kernel.carrier import LOOK
+from turn.kernel.carrier import LOOK, WORTH
 
 DATA_INDICATION = b"\0\x17"
 ROOT = Path(__file__).parents[3]
@@ -106,6 +106,17 @@ class Process:
         if wait:
             self._process.wait(PATIENCE)
 
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """Have it do nothing for a while: what passes meanwhile went by the kernel."""
+        self._process.send_signal(signal.SIGSTOP)
+        state = Path(f"/proc/{self._process.pid}/stat")
+        wait_until(lambda: state.read_text().rpartition(")")[2].split()[0] == "T")
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
     def stop(self) -> None:
         """Stop it, however it is."""
         if self._process.poll() is None:
@@ -133,16 +144,18 @@ class Call:
         self.peer.close()
 
     def begin(self) -> None:
-        """Allocate and bind, as soon as the relay is there; the first packets find the way."""
+        """Allocate and bind, as soon as the relay is there; some packets, and the kernel has it."""
         relayed = self.ask(Method.ALLOCATE, UDP, self._family).get(registry.XOR_RELAYED_ADDRESS)
         assert relayed is not None
         self.relayed = relayed
         peer = Address(*self.peer.getsockname()[:2])
         self.peer_address = peer
         self.admit()
-        for _ in range(3):
+        for _ in range(WORTH):
             self.step(1)
             self.wait(lambda: not self.missing)
+        soon = time.monotonic() + 3 * LOOK
+        self.wait(lambda: time.monotonic() > soon)
 
     def admit(self, *, calling: bool = False) -> None:
         """Have the peer's packets let through, or go on with that."""
@@ -240,14 +253,6 @@ class Call:
 
 class IndicationCall(Call):
     """The same by Send and Data indications."""
-
-    def begin(self) -> None:
-        """After some packets the kernel takes them over."""
-        super().begin()
-        soon = time.monotonic() + 3 * LOOK
-        while time.monotonic() < soon:  # no more than user space carries on any machine
-            self.step(1)
-            self.wait(lambda: not self.missing)
 
     def admit(self, *, calling: bool = False) -> None:
         """Install the permission."""

@@ -12,6 +12,7 @@ from tests.turn.kernel.hosts import HostClient, Network, Relay
 from turn.codec import registry
 from turn.codec.message import parse_untrusted
 from turn.codec.values import Address
+from turn.kernel.carrier import WORTH
 
 CHANNEL = 0x4001
 MARK = b"the mark"
@@ -85,10 +86,13 @@ class Stage:
         return channel_data(MARK) + bytes(4)
 
     def warm_up(self) -> None:
-        """Have the kernel carry from here on: user space finds out the hardware addresses."""
-        self.send(b"first")
-        self.answer(b"first")
+        """Have the kernel carry from here on: some packets make the route worth it, and user
+        space finds out the hardware addresses."""
+        for _ in range(WORTH // 2):
+            self.send(b"first")
+            self.answer(b"first")
         self.collect()
+        self.relay.settle()
 
     def send_raw(self, body: bytes, udp: dict[str, Any] | None = None, **ip: int) -> None:
         """Send a frame from the client with these bytes behind the UDP header."""

@@ -1,14 +1,11 @@
 """What an allocation has relayed is known to its operator, whichever plane carried it."""
 
-import time
-
 import pytest
 
 from tests.turn.kernel.hosts import relay
 from tests.turn.kernel.script import Stage
 from turn.codec import registry
 from turn.codec.registry import Method
-from turn.kernel.carrier import LOOK, WORTH, KernelPlane
 from turn.telling import facts_of
 
 PAYLOAD = b"a payload of the kernel's"
@@ -22,17 +19,6 @@ def test_an_allocation_has_all_that_it_relayed(three, plane):
         stage = Stage(three, running)
         stage.warm_up()
         service = running.service
-
-        def waiting():
-            plane = service._plane
-            return isinstance(plane, KernelPlane) and plane._waiting
-
-        for _ in range(WORTH if plane == "kernel" else 0):
-            stage.send(PAYLOAD)
-        stage.collect()
-        deadline = time.monotonic() + 20 * LOOK
-        while running.call(waiting):
-            assert time.monotonic() < deadline
         for _ in range(COUNT):
             stage.send(PAYLOAD)
             stage.answer(PAYLOAD)

@@ -13,7 +13,7 @@ from tests.turn.kernel.script import CHANNEL, Stage, body, channel_data
 from turn.codec import registry
 from turn.codec.registry import Method
 from turn.codec.values import Address
-from turn.kernel.carrier import LOOK
+from turn.kernel.carrier import LOOK, WORTH
 
 
 @contextmanager
@@ -128,9 +128,10 @@ def test_a_new_channel_takes_over_and_is_counted_anew(bound):
     other = bound.network.peer.udp()
     bound.client.do(bound.bind(CHANNEL + 1, Address(*other.getsockname())))
     bound.client.sock.settimeout(PATIENCE)
-    for _ in range(3):
+    for _ in range(WORTH):
         bound.client.sock.send(b"\x40\x02\x00\x04abcd" + bytes(4))  # finds the neighbour
         other.recv(2048)
+    bound.relay.settle()
     bound.client.sock.send(b"\x40\x02\x00\x04abcd")
     assert other.recv(2048) == b"abcd"
     assert bound.carried() == before + 1
@@ -142,9 +143,13 @@ def test_a_channel_takes_over_from_indications(three):
         stage.client.sock.setblocking(False)
         stage.client.do(stage.bind(CHANNEL, stage.peer_address))
         stage.client.sock.settimeout(PATIENCE)
-        before = stage.carried()
         stage.send(b"late")  # on its way as the channel came: user space carries it
         assert stage.peer.recv(2048) == b"late"
+        for _ in range(WORTH):
+            stage.answer(body(40))
+            assert stage.client.sock.recv(2048) == channel_data(body(40))
+        stage.relay.settle()
+        before = stage.carried()
         stage.answer(body(40))
         assert stage.client.sock.recv(2048) == channel_data(body(40))
         stage.client.sock.send(channel_data(body(40)))
@@ -152,9 +157,10 @@ def test_a_channel_takes_over_from_indications(three):
         assert stage.carried() == before + 2
 
 
-def test_a_peer_of_a_packet_or_two_is_not_worth_the_kernel(three):
+@pytest.mark.parametrize("kind", [Stage, IndicationStage], ids=["channel", "indications"])
+def test_a_peer_of_a_packet_or_two_is_not_worth_the_kernel(three, kind):
     with relay(three, "kernel") as running:
-        stage = IndicationStage(three, running)
+        stage = kind(three, running)
         plane: Any = running.service._plane
         for _ in range(2):
             stage.send(b"ping")

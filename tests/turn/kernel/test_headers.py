@@ -5,6 +5,7 @@ header, so user space sends a new packet with this machine's defaults, and nothi
 """
 
 import struct
+import time
 from typing import NamedTuple
 
 import pytest
@@ -18,6 +19,7 @@ from turn.codec.integrity import Integrity
 from turn.codec.message import build, parse_untrusted
 from turn.codec.registry import MessageClass, Method
 from turn.codec.values import Address, Icmp
+from turn.kernel.carrier import LOOK, WORTH
 
 CHANNEL = b"\x40\x01"
 TTL, TRAFFIC_CLASS = 7, 0xB9
@@ -70,11 +72,13 @@ class Call:
         return relayed
 
     def warm(self) -> None:
-        """One packet each way, so that whoever carries the next knows where to send it."""
-        self.client.sock.send(CHANNEL + b"\x00\x04warm")
-        assert self.peer.recv(100) == b"warm"
-        self.peer.sendto(b"warm", tuple(self.relayed))
-        assert self.client.sock.recv(100)[4:] == b"warm"
+        """Some packets each way, so that whoever carries the next knows where to send it."""
+        for _ in range(WORTH):
+            self.client.sock.send(CHANNEL + b"\x00\x04warm")
+            assert self.peer.recv(100) == b"warm"
+            self.peer.sendto(b"warm", tuple(self.relayed))
+            assert self.client.sock.recv(100)[4:] == b"warm"
+        time.sleep(2 * LOOK)
 
     def pass_on(self, *, from_client: bool) -> Header:
         """Send a packet with a header of its own; gives the one that it arrives with."""

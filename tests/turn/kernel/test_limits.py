@@ -20,6 +20,7 @@ from tests.turn.kernel.script import CHANNEL, PEER_PORT, Stage, body, channel_da
 from turn.bandwidth import SMALLEST, Budgets, ByteBudget
 from turn.kernel.bpf import Map
 from turn.kernel.buckets import Buckets
+from turn.kernel.carrier import WORTH
 from turn.kernel.program import shapes
 from turn.stats import DropReason
 
@@ -176,9 +177,10 @@ def test_a_packet_between_two_clients_is_paid_by_both(three: Network):
             one.client.sock.setblocking(False)
             one.client.do(one.bind(CHANNEL + 1, peer.relayed))
             one.client.sock.settimeout(3)
-        for one, peer in ((stage, other), (other, stage)) * 2:
+        for one, peer in ((stage, other), (other, stage)) * WORTH:
             one.client.sock.send(channel_data(body(9), CHANNEL + 1))
             assert peer.client.sock.recv(2048) == channel_data(body(9), CHANNEL + 1)
+        other.warm_up()
         before = stage.carried()
         flood = Flood()
         # The other's bucket is half empty before.

@@ -72,10 +72,9 @@ def told(process: Process, words: str, times: int) -> bool:
 
 def test_a_relay_without_rights_has_its_packets_carried(relay: Process, call: Call):
     assert '"plane": "kernel", "reason": "at lo, s0, s1, kept' in relay.log
-    relay.end(signal.SIGSTOP, wait=False)  # so it is not user space that carries
-    carry_on(call)
-    call.wait(lambda: not call.missing)
-    relay.end(signal.SIGCONT, wait=False)
+    with relay.standing_still():
+        carry_on(call)
+        call.wait(lambda: not call.missing)
 
 
 def test_either_may_die(relay: Process, loader: Process, call: Call):
@@ -114,10 +113,9 @@ def test_the_next_loader_has_the_packets_carried_again(relay: Process, loader: P
         begin(loader)
         relay.wait(partial(told, relay, '"routes": 1', again))
         carry_on(call)  # the first packet finds the way
-        relay.end(signal.SIGSTOP, wait=False)  # so it is not user space that carries
-        carry_on(call)
-        call.wait(lambda: not call.missing)
-        relay.end(signal.SIGCONT, wait=False)
+        with relay.standing_still():
+            carry_on(call)
+            call.wait(lambda: not call.missing)
 
 
 def test_a_loader_that_comes_later_is_used_without_a_restart(three: Network, folder: Path):
@@ -130,11 +128,10 @@ def test_a_loader_that_comes_later_is_used_without_a_restart(three: Network, fol
         begin(loader)
         relay.wait(partial(told, relay, '"routes": 1', 1))
         carry_on(call)
-        relay.end(signal.SIGSTOP, wait=False)
-        carry_on(call)
-        call.wait(lambda: not call.missing)
+        with relay.standing_still():
+            carry_on(call)
+            call.wait(lambda: not call.missing)
     finally:
-        relay.end(signal.SIGCONT, wait=False)
         call.close()
         relay.stop()
         loader.stop()

@@ -121,12 +121,11 @@ def test_user_space_takes_over_from_the_kernel(process: Process, bound: Call, fo
     assert pinned(folder) == []
     bound.step(4)
     bound.wait(lambda: not bound.missing)
-    process._process.send_signal(signal.SIGSTOP)
-    bound.step(4)
-    time.sleep(0.1)
-    bound.read()
-    assert bound.missing == 8  # not a packet goes by the kernel any more
-    process._process.send_signal(signal.SIGCONT)
+    with process.standing_still():
+        bound.step(4)
+        time.sleep(0.1)
+        bound.read()
+        assert bound.missing == 8  # not a packet goes by the kernel any more
     bound.wait(lambda: not bound.missing)
 
 
@@ -136,13 +135,12 @@ def test_a_limit_that_is_new_holds_for_calls_that_go_on(process: Process, bound:
     process.file.write_text(process.file.read_text().replace("[turn]", limited, 1))
     process.start()
     bound.ask(Method.REFRESH)
-    process._process.send_signal(signal.SIGSTOP)
-    start = time.monotonic()
-    bound.step(100)
-    bound.read()
-    took = time.monotonic() - start
-    assert 200 - bound.missing <= 2 * 10 * (1 + took + 0.1)
-    process._process.send_signal(signal.SIGCONT)
+    with process.standing_still():
+        start = time.monotonic()
+        bound.step(100)
+        bound.read()
+        took = time.monotonic() - start
+        assert 200 - bound.missing <= 2 * 10 * (1 + took + 0.1)
     process.end(signal.SIGTERM)
 
 

@@ -42,6 +42,11 @@ async def test_all_workers_tell_it_and_its_changes_also_one_that_is_replaced(beh
     pool = stage.pool
     assert {relayed.host for _, relayed in await stage.one_at_each()} == {FIRST}
     assert pool.figures().relay_addresses == [FIRST]
+    (entry,) = pool.figures().external
+    assert (entry.local, entry.public, entry.keeps_ports) == ("127.0.0.1", FIRST, True)
+    assert "icebroker_turn_external_addresses_port_mapped" in {
+        metric.name for metric in pool.collector.collect()
+    }
     one.public = SECOND
     await until(lambda: pool.relay_addresses == [SECOND])
     await pool.refresh()  # what was said to the workers before has come into force

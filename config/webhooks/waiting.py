@@ -1,29 +1,57 @@
-"""What the webhooks of a single node have not been told of yet; ``lua/`` has the same for many."""
+"""What a back end has not been told of yet, and the queue of a process that keeps it to itself."""
 
 import heapq
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 import msgspec
-
-from signaling.broker.base import Queued
 
 MOST_WAITING = 10_000
 """Events; the last is the news that more happened, which is not kept until half have gone."""
 LOST = "events.lost"
-PAST = {
-    "join": "joined", "leave": "left", "suspended": "suspended", "resumed": "resumed",
-    "update": "updated",
-}  # fmt: skip
-"""What a webhook calls the events of presence."""
+
+
+class Queued(NamedTuple):
+    """What happened, and a webhook has not been told of yet."""
+
+    id: str
+    """The same however often it is tried."""
+    tries: int
+    """This one counted."""
+    event: bytes
+    """JSON: ``type``, ``at`` (Unix time in ms), ``data``."""
+
+
+class Away(Exception):
+    """The queue cannot be reached."""
+
+
+class Queue(Protocol):
+    """Keeps events until they are told. Each method may raise ``Away``."""
+
+    async def take_events(self, most: int, lease: float) -> list[Queued]:
+        """Those that are due; they are again after ``lease`` seconds."""
+
+    async def end_events(self, ids: Sequence[str]) -> None:
+        """They are delivered, or given up."""
+
+    async def retry_event(self, event_id: str, delay: float) -> None:
+        """Have one due again in so many seconds."""
 
 
 class WaitingEvents:
     """A queue in which events become due again unless they are ended."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        nowhere: Mapping[str, object] | None = None,
+    ) -> None:
+        """Begin. :param nowhere: what ``events.lost`` brings."""
         self._clock = clock
+        self._nowhere = nowhere or {}
         self._due: list[tuple[float, str]] = []
         self._events: dict[str, tuple[int, float, bytes]] = {}
         """id → tries, when it is due (another time in ``_due`` is of the past), event."""
@@ -34,18 +62,18 @@ class WaitingEvents:
     def __len__(self) -> int:
         return len(self._events)
 
-    def note(self, kind: str, **data: object) -> None:
+    def note(self, kind: str, /, **data: object) -> None:
         """Something has happened."""
         waiting = len(self._events)
         self._losing = self._losing and 2 * waiting >= MOST_WAITING
         if self._losing:
             return
         if waiting >= MOST_WAITING - 1:
-            self._losing, kind, data = True, LOST, {"room": ""}
+            self._losing, kind, data = True, LOST, dict(self._nowhere)
         self._count += 1
         at = int(time.time() * 1000)
         event = msgspec.json.encode({"type": kind, "at": at, "data": data})
-        # The ids of one run sort as its events came, like those of ``note`` in Lua.
+        # The ids of one run sort as its events came, like those of signaling's ``note`` in Lua.
         self._put(f"{self._run}-{self._count:012}", 0, self._clock(), event)
 
     def take(self, most: int, lease: float) -> list[Queued]:
