@@ -76,7 +76,8 @@ def _nonce_key(secrets: Sequence[str], tenants: Mapping[str, Tenant]) -> bytes:
     """What makes nonces, so that they are good after a restart and on other nodes too.
 
     Without a secret of the relay's it is made of all tenants' together: one that knew it could
-    authenticate in the name of an address that is not its own.
+    authenticate in the name of an address that is not its own. Where a reload changes them, each
+    client gets a new nonce with its next request (438).
 
     :returns: b"" where there is no secret.
     """
