@@ -175,10 +175,10 @@ def credentials(name: str, config: ConfigFile = None, ttl: Ttl = "1h", tenant: T
     check_tenant(settings.turn, tenant)
     if not settings.turn.secret_of(tenant):
         key = f"turn.tenants.{tenant}.secret" if tenant else "turn.secret"
-        fail(
-            f"{key} is not set here, so there is nothing to make credentials with: name the "
-            "relay's configuration with -c" + ("" if tenant else ", or a tenant with --tenant")
-        )
+        is_anybodys = not tenant and settings.turn.tenants
+        which = "name one of turn.tenants with --tenant" if is_anybodys else ""
+        then = which or "name the relay's configuration with -c"
+        fail(f"{key} is not set here, so there is nothing to make credentials with: {then}")
     grant = provider(settings, seconds(ttl), tenant=tenant).issue(
         name_in(tenant, name), time.time()
     )
