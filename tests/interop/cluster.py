@@ -26,9 +26,15 @@ class Node:
     """One process: ``icebroker signaling``, or another command."""
 
     def __init__(
-        self, folder: Path, redis_url: str, settings: dict[str, Any], command: str = "signaling"
+        self,
+        folder: Path,
+        redis_url: str,
+        settings: dict[str, Any],
+        command: str = "signaling",
+        lease: float = 8.0,
     ) -> None:
         self.redis_url = redis_url
+        self._lease = lease
         self._folder = folder
         self._settings = settings
         self._command = command
@@ -41,7 +47,7 @@ class Node:
         file = self._folder / f"node-{self.port}.toml"
         options = {"listen": f"127.0.0.1:{self.port}", **self._settings}
         lines = ["[signaling]", *(f"{name} = {json.dumps(v)}" for name, v in options.items())]
-        lines += ["[redis]", f'url = "{self.redis_url}"']
+        lines += ["[redis]", f'url = "{self.redis_url}"', f"lease = {self._lease}"]
         lines += ["[admin]", f'listen = "127.0.0.1:{self.admin_port}"', f'token = "{TOKEN}"']
         lines += ["[turn]", f'listen = ["127.0.0.1:{self.turn_port}"]', f'secret = "{SECRET}"']
         lines += ['allow_peers = ["127.0.0.0/8"]']
@@ -110,13 +116,19 @@ class Node:
 
 
 @contextmanager
-def cluster(folder: Path, *commands: str, count: int = 2, **settings: Any) -> Iterator[list[Node]]:
-    """Running nodes. :param commands: what they are; none: ``count`` of signaling."""
+def cluster(
+    folder: Path, *commands: str, count: int = 2, lease: float = 8.0, **settings: Any
+) -> Iterator[list[Node]]:
+    """Running nodes.
+
+    :param commands: what they are; none: ``count`` of signaling.
+    :param lease: ``redis.lease``: seconds after which one that is killed counts as dead.
+    """
     nodes: list[Node] = []
     with redis_server(folder / "redis") as redis:
         try:
             kinds = commands or ("signaling",) * count
-            nodes.extend(Node(folder, redis.url, settings, kind) for kind in kinds)
+            nodes.extend(Node(folder, redis.url, settings, kind, lease) for kind in kinds)
             for node in nodes:
                 node.wait_ready()
             yield nodes

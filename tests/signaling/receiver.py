@@ -60,6 +60,11 @@ class Receiver:
         }
         return list(lines.values())
 
+    def history(self) -> list[str]:
+        """The same in the order in which it happened, by which the ids sort."""
+        told = dict(zip(dict.fromkeys(self.ids), self.told(), strict=True))
+        return [told[event_id] for event_id in sorted(told)]
+
     async def until(self, *lines: str, within: float = PATIENCE) -> None:
         """Wait until exactly this was told."""
         try:
