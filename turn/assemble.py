@@ -21,6 +21,7 @@ from turn.allocation.policy import PolicyRules
 from turn.auth.authenticate import Authenticator
 from turn.auth.credentials import Credentials
 from turn.auth.third_party import ThirdParty
+from turn.auth.users import Users
 from turn.bandwidth import Rates
 from turn.codec.integrity import Integrity
 from turn.codec.values import Address, Family
@@ -36,25 +37,29 @@ if TYPE_CHECKING:
 log = structlog.get_logger("turn")
 
 
-def authenticator(settings: TurnSettings, process_key: bytes) -> Authenticator:
+def authenticator(
+    settings: TurnSettings, process_key: bytes, users: Users | None = None
+) -> Authenticator:
     """Who may use the relay.
 
     :param process_key: makes nonces where there is no secret; the same one at each reload, so
         that clients do not notice it.
+    :param users: what a back end has said of others, where one is asked.
     """
     if settings.stun_only:  # a secret may be there for signaling, which mints for other relays
         settings = settings.model_copy(update={"secret": (), "users": {}, "third_party_keys": {}})
     shared = [secret.get_secret_value() for secret in settings.secret]
-    users = {name: password.get_secret_value() for name, password in settings.users.items()}
+    static = {name: password.get_secret_value() for name, password in settings.users.items()}
     # With a secret in the configuration, nonces are good after a restart and on other nodes too.
     nonce_key = shared[0].encode() if shared else process_key
     return Authenticator(
         settings.realm,
-        Credentials(settings.realm, users, shared),
+        Credentials(settings.realm, static, shared),
         nonce_key,
         settings.nonce_lifetime,
         Integrity[settings.auth_minimum.upper()],
         _third_party(settings),
+        users if settings.user_url and not settings.stun_only else None,
     )
 
 

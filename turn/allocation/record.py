@@ -10,6 +10,7 @@ from typing import Protocol
 import msgspec
 
 from turn.allocation.model import Allocation, Channel
+from turn.auth.users import Keys
 from turn.codec.channel import is_channel_number
 from turn.codec.errors import Malformed
 from turn.codec.values import Address, family_of
@@ -55,6 +56,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
     permissions: dict[str, float]
     channels: list[ChannelRecord]
     ticket: bytes = b""
+    keys: Keys | None = None
 
     @property
     def five_tuple(self) -> FiveTuple:
@@ -116,6 +118,7 @@ def record_of(allocation: Allocation) -> Record:
             for number, channel in allocation.channels.items()
         ],
         ticket=allocation.ticket,
+        keys=allocation.keys,
     )
 
 
@@ -146,6 +149,8 @@ def _check(record: Record) -> None:
     for host in (*(host for host, _ in places), *record.permissions,
                  *(each.public for each in record.relayed)):  # fmt: skip
         ip_address(host)
+    if record.keys is not None and not record.keys.are_sound:
+        raise ValueError("no key")
     if not all(0 < port <= MOST_PORT for _, port in places):
         raise ValueError("no port")
     if not all(is_channel_number(each.number) for each in record.channels):

@@ -7,6 +7,7 @@ its key protects it, so that is all that is done here, in half the time.
 from dataclasses import dataclass
 
 from turn.auth.third_party import Grant
+from turn.auth.users import Keys
 from turn.codec import registry
 from turn.codec.integrity import Integrity, verify
 from turn.codec.message import Message
@@ -34,6 +35,8 @@ class Identity:
     """What protects the reply: SHA-256 for a client that named its password algorithm."""
     grant: Grant | None = None
     """What a third party gave it, in place of a password."""
+    keys: Keys | None = None
+    """What a back end said of it, where nobody else knows it."""
 
 
 @dataclass(slots=True)
