@@ -320,3 +320,14 @@ async def test_what_outlives_the_process_goes_on_without_it_too(back_end, client
         assert code_of(await client.request(Method.REFRESH)) == 0
         assert len(second._engine.table) == 1
     assert asked(back_end) == ["alice"]
+
+
+async def test_a_name_of_a_tenant_is_counted_as_the_tenant_s(back_end, client_of):
+    knows(back_end, **{"shop/ada": "pw", "shop/bob": "pw", "eve": "pw"})
+    tenants = {"shop": {"users": {"other": "pw"}, "max_allocations": 1}}
+    async with asking_relay(back_end, tenants=tenants) as service:
+        codes = [
+            await allocate(await client_of(service, name))
+            for name in ("shop/ada", "shop/bob", "eve", "eve")
+        ]
+    assert codes == [0, 486, 0, 0]

@@ -56,6 +56,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
     permissions: dict[str, float]
     channels: list[ChannelRecord]
     ticket: bytes = b""
+    tenant: str = ""
     keys: Keys | None = None
 
     @property
@@ -118,6 +119,7 @@ def record_of(allocation: Allocation) -> Record:
             for number, channel in allocation.channels.items()
         ],
         ticket=allocation.ticket,
+        tenant=allocation.owner.tenant,
         keys=allocation.keys,
     )
 

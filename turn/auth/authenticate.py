@@ -14,8 +14,6 @@ from turn.codec.message import Message, write
 from turn.codec.registry import Attribute
 from turn.codec.values import Address, Algorithm
 
-NO_SUCH_USER = "there is no such user"
-
 
 @dataclass(frozen=True, slots=True)
 class Now:
@@ -115,6 +113,10 @@ class Authenticator:
             self._proved.put(message, client.host, identity, good)
         return identity
 
+    def tenant_of(self, username: str) -> str:
+        """Whose a name is that somebody was authenticated by; "": no tenant's."""
+        return self._credentials.tenant_of(username)
+
     def challenge(self, code: int, client: Address, now: Now, why: str = "") -> StunError:
         """What to answer with REALM, a fresh NONCE and PASSWORD-ALGORITHMS (RFC 8489 §9.2.3.1).
 
@@ -182,7 +184,7 @@ class Authenticator:
         nobody = self._credentials.nobody
         keys = next((keys for keys in said if keys.of(algorithm)), None)
         if keys is not None and username is not None:
-            accounts = (Account(username, username, keys.of),)
+            accounts = (Account(username, username, keys.of, self.tenant_of(username)),)
         for account in accounts or (nobody,):
             key = account.key(algorithm)
             if (
@@ -192,7 +194,9 @@ class Authenticator:
             ):
                 if keys is not None and self._users is not None:
                     self._users.prove(account.username, keys)
-                return Identity(account.username, account.user, key, integrity, keys=keys)
+                return Identity(
+                    account.username, account.user, key, integrity, None, account.tenant, keys
+                )
         return None
 
     def _said_of(self, message: Message, username: str | None, now: Now, said: Said | None) -> Said:
@@ -230,12 +234,24 @@ class Authenticator:
         if self.third_party is not None and message.has(registry.ACCESS_TOKEN):
             return "the token is not for turn.third_party_name, not sealed by its key, or expired"
         if username is None or not self._credentials.accounts(username, None):
-            asked = self._users is not None
-            return "turn.user_url has another password, or no such user" if asked else NO_SUCH_USER
+            nobody = f"there is no such user{self._hint(username)}"
+            return (
+                nobody if self._users is None else "turn.user_url has other keys, or no such user"
+            )
         if not self._credentials.accounts(username, wall):
             return "the credential has expired"
         if message.get(registry.REALM) != self._realm:
             return "the client answers for another realm than turn.realm"
         if self._minimum is Integrity.SHA256 and message.integrity is not Integrity.SHA256:
             return 'the client knows only SHA-1, and turn.auth_minimum is "sha256"'
-        return "the password is not the user's, or turn.secret did not make it"
+        tenant = self.tenant_of(username)
+        key = f"turn.tenants.{tenant}.secret" if tenant else "turn.secret"
+        hint = self._hint(username)
+        return f"the password is not the user's, or {key} did not make it{hint}"
+
+    def _hint(self, username: str | None) -> str:
+        """What a tenant's back end may have left out."""
+        is_tenants = username is not None and self.tenant_of(username)
+        if is_tenants or not self._credentials.has_tenants:
+            return ""
+        return " (the name of a tenant's user begins with the tenant's and a slash)"
