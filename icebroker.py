@@ -14,7 +14,17 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.options import ConfigFile, Ttl, fail, load, or_fail, seconds, user_id
+from cli.options import (
+    ConfigFile,
+    Tenant,
+    Ttl,
+    check_tenant,
+    fail,
+    load,
+    or_fail,
+    seconds,
+    user_id,
+)
 from config.load import DEFAULT_FILE, ConfigError
 from config.load import load as load_settings
 from config.schema import Settings
@@ -156,17 +166,22 @@ def check(
 
 
 @app.command()
-def credentials(name: str, config: ConfigFile = None, ttl: Ttl = "1h") -> None:
+def credentials(name: str, config: ConfigFile = None, ttl: Ttl = "1h", tenant: Tenant = "") -> None:
     """Print ICE servers with time-limited credentials for NAME, as JSON."""
     from cli.ice import provider
+    from turn.auth.ephemeral import name_in
 
     settings = load(config)
-    if not settings.turn.secret:
-        fail(
-            "turn.secret is not set here, so there is nothing to make credentials with: name the "
-            "relay's configuration with -c"
-        )
-    grant = provider(settings, seconds(ttl)).issue(name, time.time())
+    check_tenant(settings.turn, tenant)
+    if not settings.turn.secret_of(tenant):
+        key = f"turn.tenants.{tenant}.secret" if tenant else "turn.secret"
+        is_anybodys = not tenant and settings.turn.tenants
+        which = "name one of turn.tenants with --tenant" if is_anybodys else ""
+        then = which or "name the relay's configuration with -c"
+        fail(f"{key} is not set here, so there is nothing to make credentials with: {then}")
+    grant = provider(settings, seconds(ttl), tenant=tenant).issue(
+        name_in(tenant, name), time.time()
+    )
     typer.echo(json.dumps(grant.document(), indent=2))
 
 
@@ -206,6 +221,7 @@ def doctor(
     *,
     username: Annotated[str, typer.Option(help="For another's server; ours: from -c.")] = "",
     password: Annotated[str, typer.Option(envvar="DOCTOR_PASSWORD")] = "",
+    tenant: Tenant = "",
     token: Annotated[
         str, typer.Option(help="A join token, for https: with tokens; ours: from -c.")
     ] = "",
@@ -235,7 +251,9 @@ def doctor(
     except (ConfigError, ValueError) as error:
         fail(*getattr(error, "problems", [str(error)]), code=EXIT_NOT_TRIED)
     set_up(LogSettings(level="error"))
-    known = Credentials(username, password) if password else ours.credentials(settings, username)
+    check_tenant(settings.turn, tenant, code=EXIT_NOT_TRIED)
+    own = ours.credentials(settings, username, tenant)
+    known = Credentials(username, password) if password else own
     options = Options(known, ca, load, patience=timeout)
 
     async def examine() -> list[Any]:

@@ -10,11 +10,13 @@ from config.schema import Settings
 from signaling.auth import Tokens
 from signaling.examine import IceServer, examine_own, examine_redis, examine_signaling
 from signaling.rehearsal import NAME, room_of
+from turn.auth.ephemeral import name_in
 from turn.doctor import host, prometheus
 from turn.doctor.examine import Options, examine, examine_all
 from turn.doctor.report import Section
 from turn.doctor.target import Credentials, Target, parse_url
 
+NAMELESS = "doctor"
 TOKEN_LIFE = 120
 """Seconds that a token of the doctor's own opens its room."""
 
@@ -42,12 +44,15 @@ def _is_page(url: str) -> bool:
     return url.startswith(("http://", "https://"))
 
 
-def credentials(settings: Settings, name: str = "") -> Credentials:
-    """What our own relay takes."""
-    if settings.turn.secret:
-        return Credentials(name, "", settings.turn.secret[0].get_secret_value())
-    for user, password in settings.turn.users.items():
-        return Credentials(user, password.get_secret_value())
+def credentials(settings: Settings, name: str = "", tenant: str = "") -> Credentials:
+    """What our own relay takes: of a tenant, or of the first one where there is nothing else."""
+    turn = settings.turn
+    if not (tenant or turn.secret or turn.users):
+        tenant = next(iter(turn.tenants), "")
+    if secret := turn.secret_of(tenant):
+        return Credentials(name_in(tenant, name or NAMELESS), "", secret)
+    for user, password in (turn.tenants[tenant] if tenant else turn).users.items():
+        return Credentials(name_in(tenant, user), password.get_secret_value())
     return Credentials()
 
 

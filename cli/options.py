@@ -11,6 +11,7 @@ import typer
 from config.load import ConfigError
 from config.load import load as load_settings
 from config.schema import Settings
+from config.turn import TurnSettings
 from config.values import parse_duration
 
 ConfigFile = Annotated[
@@ -21,6 +22,8 @@ ConfigFile = Annotated[
     ),
 ]
 Ttl = Annotated[str, typer.Option(help="How long it is good: seconds, or 90s, 15m, 1h, 7d.")]
+
+Tenant = Annotated[str, typer.Option(help="One of turn.tenants, whose user it is for.")]
 
 
 def load(config: Path | None, *services: str) -> Settings:
@@ -42,6 +45,13 @@ def seconds(text: str) -> int:
         return int(parse_duration(text))
     except ValueError as error:
         fail(f"--ttl: {error}")
+
+
+def check_tenant(turn: TurnSettings, tenant: str, code: int = 1) -> None:
+    """End the command where ``--tenant`` names none."""
+    if tenant and tenant not in turn.tenants:
+        known = f": there are {', '.join(turn.tenants)}" if turn.tenants else ""
+        fail(f"--tenant: turn.tenants has no {tenant!r} here{known}", code=code)
 
 
 def user_id(name: str) -> int | None:

@@ -17,12 +17,14 @@ class Signaling:
         :param resolve: what the relay in this process knows of its external addresses.
         """
         self._resolve = resolve
-        provider = ice.provider(settings, int(settings.signaling.ice_ttl), resolve)
+        ttl, tenant = int(settings.signaling.ice_ttl), settings.signaling.ice_tenant
+        provider = ice.provider(settings, ttl, resolve, tenant)
         self.service = SignalingService(settings.signaling, provider, settings.redis, journal.tell)
 
     def reload(self, settings: Settings) -> None:
         """Apply new settings. :raises StartError: they cannot be; the old ones stay."""
         self.service.reload(settings.signaling)
         self.service.ice.replace(
-            *ice.servers(settings, self._resolve), int(settings.signaling.ice_ttl)
+            *ice.servers(settings, self._resolve, settings.signaling.ice_tenant),
+            int(settings.signaling.ice_ttl),
         )

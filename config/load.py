@@ -118,7 +118,7 @@ def load(
         raise ConfigError([str(error.__cause__ or error)]) from None
     sections: dict[str, Section] = {name: getattr(settings, name) for name in Settings.model_fields}
     found = [
-        where.tell((name, danger.key), danger.text)
+        where.tell((name, *danger.location), danger.text)
         for name in (*services, *(["redis"] if services else []))
         for danger in sections[name].dangers()
     ]

@@ -139,3 +139,11 @@ class Settings(Section):
     redis: RedisSettings = RedisSettings()
     admin: AdminSettings = AdminSettings()
     log: LogSettings = LogSettings()
+
+    def contradictions(self) -> list[Problem]:
+        """Users of a tenant that cannot have any."""
+        name = self.signaling.ice_tenant
+        if not name or (name in self.turn.tenants and self.turn.tenants[name].secret):
+            return []
+        text = f"{name!r} is none of turn.tenants that has a secret to make credentials with"
+        return [Problem("signaling", text, ("ice_tenant",))]

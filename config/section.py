@@ -23,6 +23,13 @@ class Problem(NamedTuple):
 
     key: str
     text: str
+    below: tuple[str, ...] = ()
+    """Where in the key's value, if that is a table."""
+
+    @property
+    def location(self) -> tuple[str, ...]:
+        """What is to be changed, as a path."""
+        return (self.key, *self.below)
 
 
 class StartError(Exception):
@@ -60,11 +67,11 @@ class Section(BaseModel):
                 type(self).__name__,
                 [
                     InitErrorDetails(
-                        type=PydanticCustomError("setting", "{text}", {"text": text}),
-                        loc=(key,),
+                        type=PydanticCustomError("setting", "{text}", {"text": problem.text}),
+                        loc=problem.location,
                         input=None,
                     )
-                    for key, text in problems
+                    for problem in problems
                 ],
             )
         return self

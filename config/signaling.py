@@ -48,7 +48,15 @@ class SignalingSettings(Section):
     """The signaling service and the pages that it serves."""
 
     fixed = frozenset(
-        {"listen", "pages", "max_queued_messages", "max_queued_bytes", "join_url", "webhook_url"}
+        {
+            "listen",
+            "pages",
+            "ice_tenant",
+            "max_queued_messages",
+            "max_queued_bytes",
+            "join_url",
+            "webhook_url",
+        }
     )
 
     listen: EndpointText = Endpoint("0.0.0.0", 8080)  # noqa: S104 - a server
@@ -80,6 +88,10 @@ class SignalingSettings(Section):
     ice_servers: Annotated[tuple[IceServer, ...], BeforeValidator(read_list)] = ()
     """ICE servers to hand out; empty: our own relay, from [turn]. A `turn:` entry without
     credentials gets time-limited ones."""
+
+    ice_tenant: str = ""
+    """One of `turn.tenants`, whose users all of signaling's are: credentials are made with its
+    secret, and operators and webhooks are told of them as `TENANT/NAME`. Empty: nobody's."""
 
     ice_ttl: Annotated[Seconds, Field(ge=60)] = 3600
     """Lifetime of the relay credentials that are handed out, in seconds."""

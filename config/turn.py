@@ -1,7 +1,6 @@
 """The settings of the relay."""
 
 import base64
-import re
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Annotated, Literal
@@ -18,6 +17,7 @@ from config.section import (
     Section,
     is_short,
 )
+from config.tenants import Tenants, short_secrets, tenant_problems, user_problems
 from config.tls import unusable
 from config.values import (
     Addresses,
@@ -36,9 +36,6 @@ from config.values import (
     Secrets,
     StunServer,
 )
-
-TURNADMIN_KEY = re.compile("0x[0-9a-f]{32}")
-"""What coturn takes in place of a password; as a password, it would be refused to everybody."""
 
 
 def _is_aes_key(text: str) -> bool:
@@ -132,6 +129,10 @@ class TurnSettings(Section):
 
     users: Passwords = {}  # noqa: RUF012 - pydantic copies it
     """Static users: name = password."""
+
+    tenants: Tenants = {}  # noqa: RUF012 - as above
+    """Applications that share the relay, by name, each with credentials and limits of its own:
+    `secret`, `users`, `max_allocations`, `max_allocations_per_user`, `max_bytes_per_second`."""
 
     third_party_name: PreparedText = ""
     """What authorization servers call this relay; they seal tokens for that name (RFC 7635)."""
@@ -261,6 +262,11 @@ class TurnSettings(Section):
     drain_timeout: Seconds = 30
     """How long live allocations may go on after SIGTERM before they are closed, in seconds."""
 
+    def secret_of(self, tenant: str = "") -> str:
+        """What makes credentials of a tenant's users, or of those without one; "": nothing."""
+        secrets = self.tenants[tenant].secret if tenant else self.secret
+        return secrets[0].get_secret_value() if secrets else ""
+
     @property
     def udp(self) -> Endpoints:
         """Where clients come by UDP."""
@@ -310,16 +316,8 @@ class TurnSettings(Section):
         return found + self._user_problems()
 
     def _user_problems(self) -> list[Problem]:
-        found = []
-        for name, password in self.users.items():
-            if not name or ":" in name:
-                found.append(Problem("users", f"{name!r} is no user name: no colon, not empty"))
-            if not password.get_secret_value():
-                found.append(Problem("users", f"the password of {name!r} is empty"))
-            if TURNADMIN_KEY.fullmatch(password.get_secret_value()):
-                text = f"{name!r} has a key of coturn's turnadmin; write the password itself"
-                found.append(Problem("users", text))
-        return found
+        names = {"users": self.users, "third_party_keys": self.third_party_keys}
+        return user_problems(self.users) + tenant_problems(self.tenants, self.secret, names)
 
     def _not_with_workers(self) -> list[Problem]:
         """What several processes cannot do together."""
@@ -379,8 +377,9 @@ class TurnSettings(Section):
         if self.stun_only or all(endpoint.is_loopback for endpoint in endpoints):
             return found
         if any(is_short(secret) for secret in self.secret):
-            return [*found, Problem("secret", TOO_SHORT)]
-        if self.secret or self.users or self.third_party_keys:
+            found.append(Problem("secret", TOO_SHORT))
+        found += short_secrets(self.tenants)
+        if self.secret or self.users or self.third_party_keys or self.tenants:
             return found
         return [
             *found,

@@ -7,6 +7,8 @@ from typing import Any
 import jwt
 from jwt.exceptions import InvalidSignatureError, InvalidTokenError
 
+from turn.auth.ephemeral import name_in
+
 ALGORITHM = "HS256"
 # Headers by which a token would choose its own key, or demand what we do not do (RFC 8725 §3).
 REFUSED_HEADERS = frozenset({"crit", "jku", "jwk", "x5u", "x5c", "kid"})
@@ -42,23 +44,25 @@ class Claims:
 class Tokens:
     """Checks tokens against the secrets, mints them with the first."""
 
-    def __init__(self, secrets: Sequence[str]) -> None:
+    def __init__(self, secrets: Sequence[str], tenant: str = "") -> None:
+        """Know the secrets. :param tenant: of the relay, whose users they are all for."""
         self._secrets = tuple(secrets)
+        self._tenant = tenant
         self._revoked: dict[str, float] = {}
 
-    def revoke(self, subject: str, until: float) -> None:
-        """Take no token of this subject (claim ``sub``) until then. :param until: Unix time."""
-        self._revoked[subject] = until
+    def revoke(self, user: str, until: float) -> None:
+        """Take no token of this user until then. :param until: Unix time."""
+        self._revoked[user] = until
         if not until:
-            del self._revoked[subject]
+            del self._revoked[user]
 
-    def is_revoked(self, subject: str, now: float) -> bool:
+    def is_revoked(self, user: str, now: float) -> bool:
         """Whether somebody revoked it. :param now: Unix time."""
-        return self._revoked.get(subject, 0.0) > now
+        return self._revoked.get(user, 0.0) > now
 
     def check_subject(self, claims: Claims, now: float) -> None:
         """See that nobody revoked whom they are for. :raises BadToken:"""
-        if self.is_revoked(claims.subject, now):
+        if self.is_revoked(name_in(self._tenant, claims.subject), now):
             raise BadToken("its subject was revoked")
 
     def set_secrets(self, secrets: Sequence[str]) -> None:

@@ -57,7 +57,7 @@ class Session:
     @property
     def user(self) -> str:
         """Whom the relay's quota counts, and an operator can revoke."""
-        return self.record.grant.subject or self.record.peer
+        return self.record.user
 
     def facts(self) -> dict[str, object]:
         """What an operator is told of it wherever it is named."""

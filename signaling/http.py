@@ -18,6 +18,7 @@ from signaling.origin import Caller, OriginPolicy
 from signaling.peerjs import PeerJs
 from signaling.stats import Tell, to_nobody
 from signaling.websocket import WebSockets
+from turn.auth.ephemeral import name_in
 
 log = structlog.get_logger("signaling")
 
@@ -134,7 +135,7 @@ class Http:
             return web.json_response({"error": "unavailable"}, status=503, headers=headers)
         if claims and claims.subject:
             name = claims.subject
-        grant = self._ice.issue(name, time.time())
+        grant = self._ice.issue(name_in(self._ice.tenant, name), time.time())
         response = web.json_response(grant.document(), headers=headers)
         for link in grant.links():
             response.headers.add(hdrs.LINK, link)

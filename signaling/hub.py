@@ -191,14 +191,16 @@ class Hub:
     def grant(self, claims: Claims | None) -> Grant:
         """What a new session may do."""
         window, capacity = self.settings.resume_window, self.settings.room_capacity
+        tenant = self._ice.tenant
         if claims is None:
-            return Grant(capacity=capacity, resume_window=window)
+            return Grant(capacity=capacity, resume_window=window, tenant=tenant)
         return Grant(
             room=claims.room,
             subject=claims.subject,
             capacity=capacity if claims.capacity is None else claims.capacity,
             resume_window=window if claims.resume is None else claims.resume,
             can_publish=claims.can_publish,
+            tenant=tenant,
         )
 
     def _welcome(self, record: SessionRecord, secret: str, *, resumed: bool) -> m.Welcome:

@@ -76,14 +76,18 @@ class IceGrant(NamedTuple):
 class IceProvider:
     """Hands out ICE servers."""
 
-    def __init__(self, servers: Callable[[], Sequence[Server]], secret: str, ttl: int) -> None:
+    def __init__(
+        self, servers: Callable[[], Sequence[Server]], secret: str, ttl: int, tenant: str = ""
+    ) -> None:
         """Prepare to hand out.
 
         :param servers: what is to be handed out, as it is now.
         :param secret: the relay's shared secret; "": its ``turn:`` entries are left out, because
             a browser refuses them without credentials.
         :param ttl: lifetime of credentials, in seconds.
+        :param tenant: of the relay, whose the secret is; "": nobody's but the relay's.
         """
+        self.tenant = tenant
         self.issued = 0
         """Credentials handed out."""
         self.replace(servers, secret, ttl)
@@ -101,7 +105,10 @@ class IceProvider:
         return int(now) + self.ttl
 
     def issue(self, name: str, now: float) -> IceGrant:
-        """ICE servers for ``name`` (whom the relay's quota counts), as of the Unix time ``now``."""
+        """ICE servers for ``name`` (whom the relay's quota counts), as of the Unix time ``now``.
+
+        A tenant's user is named with it (``name_in``).
+        """
         if self._found_at is None or abs(now - self._found_at) > LOOK_AGAIN:
             self._found_at = now
             with suppress(OSError):  # no descriptors left: what was found before holds

@@ -203,6 +203,6 @@ class Requests:
     def _issue(self, session: Session) -> tuple[list[dict[str, Any]], str]:
         now = time.time()
         record = session.record
-        grant = self._ice.issue(record.grant.subject or record.peer, now)
+        grant = self._ice.issue(record.user, now)
         session.ice_due = now + grant.ttl * ICE_PUSH_AT
         return grant.ice_servers, grant.expires_text

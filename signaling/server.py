@@ -67,7 +67,7 @@ class SignalingService:
         self.ice = ice
         self.stats = stats = Stats()
         self._broker = _broker(settings, redis or RedisSettings())
-        self._tokens = tokens = Tokens(_secrets(settings.token_secret))
+        self._tokens = tokens = Tokens(_secrets(settings.token_secret), ice.tenant)
         self._poster = Poster(_secrets(settings.webhook_secret), settings.webhook_timeout)
         self._lifecycle: Delivery | None = None
         if settings.webhook_url:

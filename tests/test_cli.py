@@ -133,6 +133,45 @@ def test_no_secret_no_credentials(shell: Shell):
     )
 
 
+TENANTS = f"""
+[turn]
+listen = "127.0.0.1:3478"
+[turn.tenants.shop]
+secret = "{SECRET}"
+[turn.tenants.bare]
+users = {{carol = "pw"}}
+"""
+
+
+NOTHING = "is not set here, so there is nothing to make credentials with"
+
+
+def test_a_tenants_credentials_are_made_with_its_secret_and_say_its_name(shell: Shell):
+    shell.write(TENANTS)
+    done = shell.run("credentials", "alice", "--tenant", "shop")
+    assert (done.code, done.problems) == (0, [])
+    document = json.loads(done.out)
+    assert document["username"].partition(":")[2] == "shop/alice"
+    mac = hmac.new(SECRET.encode(), document["username"].encode(), hashlib.sha1).digest()
+    assert document["password"] == base64.b64encode(mac).decode()
+
+
+@pytest.mark.parametrize(
+    ("tenant", "problem"),
+    [
+        ((), f"turn.secret {NOTHING}: name one of turn.tenants with --tenant"),
+        (
+            ("--tenant", "bare"),
+            f"turn.tenants.bare.secret {NOTHING}: name the relay's configuration with -c",
+        ),
+        (("--tenant", "shed"), "--tenant: turn.tenants has no 'shed' here: there are shop, bare"),
+    ],
+)
+def test_a_tenant_that_cannot_be(shell: Shell, tenant: tuple[str, ...], problem: str):
+    shell.write(TENANTS)
+    assert shell.run("credentials", "alice", *tenant) == Done(1, "", [f"icebroker: {problem}"])
+
+
 @pytest.mark.parametrize("command", ["credentials", "token"])
 def test_a_time_that_is_none(shell: Shell, command: str):
     shell.write(f'[turn]\nsecret = "{SECRET}"\n[signaling]\ntoken_secret = "{TOKEN_SECRET}"')

@@ -1,25 +1,27 @@
 """What the relay is made of, as its settings have it: one function a part."""
 
 import base64
+import hashlib
 import os
 import ssl
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
 
 from config.section import StartError
+from config.tenants import TenantSettings
 from config.tls import expiry, server_context
 from config.turn import TurnSettings
 from turn.allocation.alternates import Alternates
 from turn.allocation.clients import Clients
 from turn.allocation.discovery import Discovery
-from turn.allocation.model import Limits
+from turn.allocation.model import Limits, TenantLimits
 from turn.allocation.options import Options
 from turn.allocation.policy import PolicyRules
 from turn.auth.authenticate import Authenticator
-from turn.auth.credentials import Credentials
+from turn.auth.credentials import Credentials, Tenant
 from turn.auth.third_party import ThirdParty
 from turn.bandwidth import Rates
 from turn.codec.integrity import Integrity
@@ -36,6 +38,14 @@ if TYPE_CHECKING:
 log = structlog.get_logger("turn")
 
 
+NO_CREDENTIALS: Mapping[str, Any] = {
+    "secret": (),
+    "users": {},
+    "tenants": {},
+    "third_party_keys": {},
+}
+
+
 def authenticator(settings: TurnSettings, process_key: bytes) -> Authenticator:
     """Who may use the relay.
 
@@ -43,19 +53,38 @@ def authenticator(settings: TurnSettings, process_key: bytes) -> Authenticator:
         that clients do not notice it.
     """
     if settings.stun_only:  # a secret may be there for signaling, which mints for other relays
-        settings = settings.model_copy(update={"secret": (), "users": {}, "third_party_keys": {}})
-    shared = [secret.get_secret_value() for secret in settings.secret]
-    users = {name: password.get_secret_value() for name, password in settings.users.items()}
-    # With a secret in the configuration, nonces are good after a restart and on other nodes too.
-    nonce_key = shared[0].encode() if shared else process_key
+        settings = settings.model_copy(update=NO_CREDENTIALS)
+    users, secrets = _plain(settings)
+    tenants = {name: Tenant(*_plain(each)) for name, each in settings.tenants.items()}
     return Authenticator(
         settings.realm,
-        Credentials(settings.realm, users, shared),
-        nonce_key,
+        Credentials(settings.realm, users, secrets, tenants),
+        _nonce_key(secrets, tenants) or process_key,
         settings.nonce_lifetime,
         Integrity[settings.auth_minimum.upper()],
         _third_party(settings),
     )
+
+
+def _plain(who: TurnSettings | TenantSettings) -> tuple[dict[str, str], list[str]]:
+    """Users with their passwords, and secrets."""
+    users = {name: password.get_secret_value() for name, password in who.users.items()}
+    return users, [secret.get_secret_value() for secret in who.secret]
+
+
+def _nonce_key(secrets: Sequence[str], tenants: Mapping[str, Tenant]) -> bytes:
+    """What makes nonces, so that they are good after a restart and on other nodes too.
+
+    Without a secret of the relay's it is made of all tenants' together: one that knew it could
+    authenticate in the name of an address that is not its own. Where a reload changes them, each
+    client gets a new nonce with its next request (438).
+
+    :returns: b"" where there is no secret.
+    """
+    if secrets:
+        return secrets[0].encode()
+    firsts = [f"{name}:{each.secrets[0]}" for name, each in sorted(tenants.items()) if each.secrets]
+    return hashlib.sha256("\0".join(firsts).encode()).digest() if firsts else b""
 
 
 def _third_party(settings: TurnSettings) -> ThirdParty | None:
@@ -84,7 +113,16 @@ def limits(settings: TurnSettings) -> Limits:
             settings.max_bytes_per_second_per_user,
             settings.max_bytes_per_second_per_address,
             settings.max_bytes_per_second_in_all,
+            {
+                name: tenant.max_bytes_per_second
+                for name, tenant in settings.tenants.items()
+                if tenant.max_bytes_per_second
+            },
         ),
+        tenants={
+            name: TenantLimits(tenant.max_allocations, tenant.max_allocations_per_user)
+            for name, tenant in settings.tenants.items()
+        },
     )
 
 

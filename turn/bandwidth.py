@@ -1,11 +1,11 @@
-"""How many bytes may pass: token buckets for an allocation, a user, an address, the whole relay.
+"""How many bytes may pass: token buckets for an allocation, a user, an address, a tenant, all.
 
 A packet passes where each of its buckets holds enough, and then takes from each; else it is
 dropped under the name of the bucket that was empty. Nobody is cut off. Payload counts; but a small
 packet as much as ``SMALLEST``, or a flood of empty ones would pass whatever the limit.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
 from turn.stats import DropReason
@@ -101,6 +101,9 @@ class Budgets:
         return None
 
 
+NOBODY: Mapping[str, int] = {}
+
+
 class Rates(NamedTuple):
     """Bytes a second, each way; 0: no limit."""
 
@@ -108,6 +111,8 @@ class Rates(NamedTuple):
     user: int = 0
     address: int = 0
     total: int = 0
+    tenants: Mapping[str, int] = NOBODY
+    """Of all users of a tenant, by its name; who has no limit is not there."""
 
 
 Twins = tuple[Budget, Budget]
@@ -126,7 +131,7 @@ def nothing_shared(key: Key, rate: int, reason: DropReason) -> None:
 
 
 class Bandwidth:
-    """Hands out buckets: an allocation's own, its user's, its address's and everyone's."""
+    """Hands out buckets: an allocation's own, its user's, tenant's and address's, everyone's."""
 
     def __init__(self, rates: Rates, share: Share = nothing_shared) -> None:
         self._rates = rates
@@ -140,10 +145,11 @@ class Bandwidth:
         """Whether a client's buckets are others where it has another address."""
         return bool(self._rates.address)
 
-    def of(self, user: str, place: Key, now: float) -> Pair:
+    def of(self, user: str, place: Key, now: float, tenant: str = "") -> Pair:
         """The buckets of a new allocation.
 
         :param place: the client's address, as quotas count it.
+        :param tenant: whose user it is; "": no tenant's.
         """
         rates = self._rates
         if self.is_unlimited:
@@ -153,11 +159,14 @@ class Bandwidth:
             twins.append(_pair(rates.allocation, DropReason.BANDWIDTH, now))
         for key, rate, reason in (
             (("user", user), rates.user, DropReason.USER_BANDWIDTH),
+            (("tenant", tenant), rates.tenants.get(tenant, 0), DropReason.TENANT_BANDWIDTH),
             (place, rates.address, DropReason.ADDRESS_BANDWIDTH),
             (ALL, rates.total, DropReason.TOTAL_BANDWIDTH),
         ):
             if rate:
                 twins.append(self._together(key, rate, reason, now))
+        if not twins:  # others are limited
+            return None, None
         return Budgets(*(out for out, _ in twins)), Budgets(*(back for _, back in twins))
 
     def _together(self, key: Key, rate: int, reason: DropReason, now: float) -> Twins:

@@ -100,6 +100,7 @@ def share_rates(allocation: Allocation, books: Books, now: float) -> list[Bucket
     keys = {
         DropReason.BANDWIDTH: own,
         DropReason.USER_BANDWIDTH: ("user", allocation.owner.user),
+        DropReason.TENANT_BANDWIDTH: ("tenant", allocation.owner.tenant),
         DropReason.ADDRESS_BANDWIDTH: place_of(allocation.client),
         DropReason.TOTAL_BANDWIDTH: ALL,
     }

@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 
 from turn.routes import Carried, RouteTable
 from turn.stats import DropReason, Stats
+from turn.tenants import TenantFigures
 
 __all__ = [
     "CONTENT_TYPE", "Collector", "External", "Gauges", "Metric", "ProcessCollector",
@@ -23,7 +24,7 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 TRANSPORTS = ("udp", "tcp", "tls", "dtls")
 FAMILIES = ("ipv4", "ipv6")
 CLOSE_REASONS = ("released", "expired", "disconnected", "shutdown", "operator", "revoked", "moved")
-QUOTAS = ("user", "address", "total", "ports", "permissions", "channels", "connections")
+QUOTAS = ("user", "tenant", "address", "total", "ports", "permissions", "channels", "connections")
 AUTH_RESULTS = ("ok", "unauthorized", "stale_nonce", "bad_request")
 
 
@@ -47,6 +48,7 @@ class Gauges:
         certificate_expiry: Callable[[], float | None],
         carried: Callable[[], Carried],
         dropped: Callable[[], Mapping[DropReason, int]] = dict,
+        tenants: Callable[[], Mapping[str, TenantFigures]] = dict,
         external: Callable[[], External | None] = lambda: None,
     ) -> None:
         self.allocations = allocations
@@ -59,6 +61,8 @@ class Gauges:
         """What the kernel plane relayed."""
         self.dropped = dropped
         """What it dropped."""
+        self.tenants = tenants
+        """What those have that there are: no other name becomes a label."""
         self.external = external
         """None where no STUN server is asked."""
 
@@ -114,6 +118,7 @@ class TurnCollector(Collector):
             stats.responses,
         )  # fmt: skip
         yield from self._relayed()
+        yield from _of_tenants(gauges.tenants())
 
     def _relayed(self) -> Iterator[Metric]:
         packets, octets = {}, {}
@@ -126,6 +131,21 @@ class TurnCollector(Collector):
         labels = ("direction", "plane")
         yield _counter("turn_relay_packets", "Packets relayed.", labels, packets)
         yield _counter("turn_relay_bytes", "Bytes of payload relayed.", labels, octets)
+
+
+def _of_tenants(tenants: Mapping[str, TenantFigures]) -> Iterator[Metric]:
+    live = GaugeMetricFamily(
+        PREFIX + "turn_tenant_allocations", "Live allocations of a tenant's users.",
+        labels=("tenant",),
+    )  # fmt: skip
+    octets = {}
+    for name, figures in sorted(tenants.items()):
+        live.add_metric([name], figures.allocations)
+        octets[name, "to_peer"] = figures.sent_bytes
+        octets[name, "to_client"] = figures.received_bytes
+    yield live
+    text = "Bytes of payload relayed for a tenant's users."
+    yield _counter("turn_tenant_relay_bytes", text, ("tenant", "direction"), octets)
 
 
 def _external(external: External) -> Iterator[Metric]:

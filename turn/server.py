@@ -24,8 +24,9 @@ from turn.lending import Lending
 from turn.metrics import Gauges, TurnCollector
 from turn.relay.shelf import NO_SHELF
 from turn.routes import Carried, FiveTuple, RouteTable
-from turn.stats import DropReason
+from turn.stats import DropReason, Tally, TenantBytes
 from turn.telling import Tell, to_nobody
+from turn.tenants import allocations_of_tenants, bytes_of_tenants, figures_of_tenants
 from turn.transport.addresses import AddressWatch
 from turn.transport.listeners import Listening
 from turn.wiring import wire
@@ -91,6 +92,7 @@ class TurnService:
             lambda: self._certificate.expires if self._certificate else None,
             self._carried,
             self._dropped,
+            lambda: figures_of_tenants(self._settings.tenants, *self.of_tenants()),
             self._external.gauges,
         )
         self.collector = TurnCollector(self.stats, self._routes, self.gauges)
@@ -119,6 +121,12 @@ class TurnService:
 
     def _dropped(self) -> Counter[DropReason]:
         return self._plane.dropped()
+
+    def of_tenants(self) -> tuple[Tally[str], TenantBytes]:
+        """Live allocations of each tenant's users, and what they have relayed."""
+        allocations = list(self._engine.table) if self._settings.tenants else []
+        relayed = bytes_of_tenants(allocations, self._routes, self.stats)
+        return allocations_of_tenants(allocations), relayed
 
     @property
     def plane(self) -> str:

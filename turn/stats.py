@@ -28,6 +28,7 @@ class DropReason(StrEnum):
     BANDWIDTH = "bandwidth"
     """Over the rate of its allocation."""
     USER_BANDWIDTH = "user_bandwidth"
+    TENANT_BANDWIDTH = "tenant_bandwidth"
     ADDRESS_BANDWIDTH = "address_bandwidth"
     TOTAL_BANDWIDTH = "total_bandwidth"
     TOO_MANY_CONNECTIONS = "too_many_connections"
@@ -59,6 +60,17 @@ class Tally(dict[K, int]):
         return sum(self.values())
 
 
+class TenantBytes(Tally[tuple[str, str]]):
+    """Bytes of payload by tenant and direction, ``to_peer`` or ``to_client``."""
+
+    __slots__ = ()
+
+    def add(self, tenant: str, sent: int = 0, received: int = 0) -> None:
+        """Count what a tenant's user has sent to a peer, and received."""
+        self[tenant, "to_peer"] += sent
+        self[tenant, "to_client"] += received
+
+
 class Stats:
     """The counters of one relay process. Only ever growing; gauges are asked of their owners."""
 
@@ -74,6 +86,7 @@ class Stats:
         "responses",
         "sent_bytes",
         "sent_packets",
+        "tenant_bytes",
     )
 
     def __init__(self) -> None:
@@ -92,6 +105,7 @@ class Stats:
         self.drops: Tally[DropReason] = Tally()
         # Of routes that have ended; live routes count for themselves, so that the packet path
         # touches one object only. The sum of both is what is exported.
+        self.tenant_bytes = TenantBytes()
         self.sent_packets = 0
         self.sent_bytes = 0
         self.received_packets = 0

@@ -14,6 +14,7 @@ from config.webhooks.waiting import Away, Queued
 from signaling.protocol.errors import CloseCode
 from signaling.protocol.messages import ByeOut, MessageOut, PeerEntry, SignalOut
 from signaling.protocol.peerjs import Forwarded
+from turn.auth.ephemeral import name_in
 
 Directed = SignalOut | MessageOut | ByeOut | Forwarded
 
@@ -55,6 +56,8 @@ class Grant(msgspec.Struct, frozen=True):
     capacity: int = 64
     resume_window: float = 30.0
     can_publish: bool = True
+    tenant: str = ""
+    """Of the relay, whose user that is; "" = nobody's."""
 
 
 class SessionRecord(msgspec.Struct):
@@ -68,8 +71,8 @@ class SessionRecord(msgspec.Struct):
 
     @property
     def user(self) -> str:
-        """Whom the relay's quota counts."""
-        return self.grant.subject or self.peer
+        """Whom the relay's quota counts, and an operator can revoke."""
+        return name_in(self.grant.tenant, self.grant.subject or self.peer)
 
 
 class Node(NamedTuple):

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from tests.turn.world import World
-from turn.allocation.model import Limits
+from turn.allocation.model import Limits, Owner, TenantLimits
 from turn.allocation.table import place_of
 from turn.bandwidth import ALL, Budgets
 from turn.codec.values import family_of
@@ -19,9 +19,20 @@ class Stream:
         self.on_end: Callable[[], None] = lambda: None
         self.sending: Budgets | None = None
         self.receiving: Budgets | None = None
+        self.tenant = ""
 
     def abort(self) -> None:
         """It is over."""
+
+
+def owners_share(owner: Owner) -> Counter[tuple[str, str]]:
+    """What a relayed address counts for; whose user it is, the user's name says."""
+    share = Counter([("user", owner.user)])
+    tenant, slash, _ = owner.user.partition("/")
+    assert owner.tenant == (tenant if slash else "")
+    if slash:
+        share["tenant", tenant] += 1
+    return share
 
 
 def check_books(world: World, limits: Limits) -> None:
@@ -33,15 +44,17 @@ def check_books(world: World, limits: Limits) -> None:
         counts[ALL] += 1
         for relayed in allocation.relayed.values():
             held.append(relayed.relay)
-            counts["user", allocation.owner.user] += 1
+            counts += owners_share(allocation.owner)
             counts[place_of(allocation.client)] += 1
     for reservation in table._reservations.values():
-        counts["user", reservation.owner.user] += 1
+        counts += owners_share(reservation.owner)
     assert table.books._counts == counts  # type: ignore[attr-defined]  # OwnBooks
     assert not table._aside
-    for (quota, _), count in counts.items():
+    for (quota, name), count in counts.items():
+        tenant = limits.tenants.get(name.partition("/")[0], TenantLimits())
         most = {
-            "user": limits.allocations_per_user,
+            "user": tenant.allocations_per_user or limits.allocations_per_user,
+            "tenant": tenant.allocations,
             "address": limits.allocations_per_address,
             "total": limits.allocations,
         }[quota]

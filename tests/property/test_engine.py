@@ -20,12 +20,13 @@ from hypothesis.stateful import (
 
 from tests.property.books import Stream, check_books, check_expiries, check_routes
 from tests.property.told import Told
-from tests.turn.world import Client, FakeTcpRelay, World, code_of
+from tests.turn.world import Client, FakeTcpRelay, World, code_of, secret_of
 from turn.allocation.allocator import LINGER
 from turn.allocation.connections import CLAIM_TIMEOUT
-from turn.allocation.model import Limits
+from turn.allocation.model import Limits, TenantLimits
 from turn.allocation.options import Options
 from turn.allocation.policy import PolicyRules
+from turn.auth.ephemeral import mint
 from turn.codec import registry
 from turn.codec.message import Message, parse_untrusted
 from turn.codec.registry import MessageClass, Method
@@ -33,11 +34,20 @@ from turn.codec.values import Address, Family, family_of
 from turn.routes import Transport
 
 EXAMPLES = int(os.environ.get("ENGINE_EXAMPLES", "250"))
+TENANTS = {"shop": TenantLimits(3, 2), "clinic": TenantLimits()}
 LIMITS = [
-    Limits(allocations_per_user=5, allocations=6, permissions=3, channels=3),
-    Limits(allocations_per_user=4, allocations_per_address=2, permissions=3, channels=3),
-    Limits(allocations_per_user=0, allocations_per_address=0, permissions=3, channels=3),
-]
+    Limits(
+        allocations_per_user=5, allocations=6, permissions=3, channels=3, tenants=TENANTS
+    ),
+    Limits(
+        allocations_per_user=4, allocations_per_address=2, permissions=3, channels=3,
+        tenants=TENANTS,
+    ),
+    Limits(
+        allocations_per_user=0, allocations_per_address=0, permissions=3, channels=3,
+        tenants=TENANTS,
+    ),
+]  # fmt: skip
 PEERS = [
     Address("8.8.8.8", 1000),
     Address("8.8.8.8", 1001),
@@ -62,7 +72,12 @@ WISHES = [
     (UDP, (registry.LIFETIME, 1800)),
     (TCP,),
 ]
-USERS = [("alice", "pw"), ("bob", "pw2")]
+OF_TENANTS = [("shop", "alice"), ("shop", "bob"), ("clinic", "alice")]
+USERS = [
+    ("alice", "pw"),
+    ("bob", "pw2"),
+    *(mint(secret_of(tenant), f"{tenant}/{name}", 2_000_000_000) for tenant, name in OF_TENANTS),
+]
 HOSTS = ["192.0.2.7", "192.0.2.8", "2001:db8::7"]
 
 
@@ -353,6 +368,18 @@ class Machine(RuleBasedStateMachine):
             for number, (to, _) in list(told.channels.items()):
                 if not world.policy.allows(to):
                     del told.channels[number]
+
+    @rule()
+    def a_tenant_goes_and_comes_again(self) -> None:
+        engine = self.world.engine
+        with_all = engine._authenticator
+        for known in (self.world.authenticator(["shop"]), with_all):
+            engine.reload(known, self.limits, Options(mobility=True))
+            assert "clinic" not in {allocation.owner.tenant for allocation in engine.table}
+        for client in [*self.told, *self.left]:
+            if "clinic/" in client.username:
+                self.forget(client)
+                self.left.pop(client, None)
 
     # What always holds ---------------------------------------------------------------------
 

@@ -46,7 +46,7 @@ async def signaling(
     :param tell: hears of what happens.
     """
     settings = SignalingSettings.model_validate({"listen": "127.0.0.1:0", **changes})
-    ice = IceProvider(lambda: SERVERS, RELAY_SECRET, int(settings.ice_ttl))
+    ice = IceProvider(lambda: SERVERS, RELAY_SECRET, int(settings.ice_ttl), settings.ice_tenant)
     service = SignalingService(settings, ice, redis or default_broker.get(), tell)
     service._websockets.most_lag = math.inf  # this machine may be busy with other tests
     await service.start()

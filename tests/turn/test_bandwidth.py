@@ -5,9 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.turn.world import OTHER_PEER, PEER, World, code_of
-from turn.allocation.model import Limits
+from turn.allocation.model import Limits, TenantLimits
+from turn.allocation.options import Options
 from turn.bandwidth import Bandwidth, ByteBudget, Rates
+from turn.codec import registry
 from turn.stats import DropReason
+
+SHOP = {"shop": TenantLimits()}
 
 
 def ready(world, username="alice", password="pw"):
@@ -93,14 +97,48 @@ def test_an_address_has_a_rate_whoever_its_users_are():
     assert world.stats.drops == {DropReason.ADDRESS_BANDWIDTH: 1}
 
 
+def test_a_tenants_users_share_and_those_of_others_do_not():
+    limits = {"shop": TenantLimits(), "clinic": TenantLimits()}
+    world = World(Limits(rates=Rates(tenants={"shop": 1000}), tenants=limits))
+    users = [
+        ("alice", "shop"), ("bob", "shop"),
+        ("alice", "clinic"), ("alice", ""),
+    ]  # fmt: skip
+    clients = [ready(world, *world.signed(*user)) for user in users]
+    for client in clients:
+        client.send_indication(PEER, bytes(600))
+    assert [len(client.relay.sent) for client in clients] == [1, 0, 1, 1]
+    assert world.stats.drops == {DropReason.TENANT_BANDWIDTH: 1}
+    limited = [world.engine.table.get(each.five_tuple).budgets for each in clients]
+    assert [budgets != (None, None) for budgets in limited] == [True, True, False, False]
+
+
+def test_a_tenants_bucket_goes_along_to_another_address():
+    limits = Limits(rates=Rates(address=5000, tenants={"shop": 1000}), tenants=SHOP)
+    world = World(limits, options=Options(mobility=True))
+    client = world.client(*world.signed("alice", "shop"))
+    ticket = client.allocate((registry.MOBILITY_TICKET, b"")).get(registry.MOBILITY_TICKET)
+    there = world.client(client.username, host="192.0.2.99")
+    there.key = client.key
+    assert code_of(there.refresh((registry.MOBILITY_TICKET, ticket))) == 0
+    there.permit(PEER)
+    there.send_indication(PEER, bytes(600))
+    there.send_indication(PEER, bytes(600))
+    assert world.stats.drops == {DropReason.TENANT_BANDWIDTH: 1}
+
+
 def test_the_buckets_of_those_who_are_gone_are_let_go():
-    world = World(Limits(rates=Rates(user=1000, address=1000, total=1000)))
-    ready(world).send_indication(PEER, bytes(1000))
+    world = World(
+        Limits(
+            rates=Rates(user=1000, address=1000, total=1000, tenants={"shop": 1000}), tenants=SHOP
+        )
+    )
+    ready(world, *world.signed("alice", "shop")).send_indication(PEER, bytes(1000))
     held = world.engine._allocator._bandwidth._held
-    assert len(held) == 3
+    assert len(held) == 4
     world.engine.close_all()
     world.sleep(0.5)
-    assert len(held) == 3, "not full yet: a new allocation would get too much"
+    assert len(held) == 4, "not full yet: a new allocation would get too much"
     world.sleep(1)
     assert held == {}
 

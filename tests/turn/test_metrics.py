@@ -7,10 +7,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.turn.world import OTHER_PEER, PEER, SECRET, World
 from turn.allocation.allocator import CloseReason
+from turn.allocation.model import Limits, TenantLimits
 from turn.auth.ephemeral import password_of
+from turn.codec import registry
 from turn.metrics import External, Gauges, ProcessCollector, TurnCollector, exposition
 from turn.routes import Carried
 from turn.stats import DropReason
+from turn.tenants import allocations_of_tenants, bytes_of_tenants, figures_of_tenants
 
 NAMES = {
     "icebroker_turn_allocations": ("gauge", set()),
@@ -29,6 +32,8 @@ NAMES = {
     "icebroker_stun_responses": ("counter", {"method", "code"}),
     "icebroker_turn_relay_packets": ("counter", {"direction", "plane"}),
     "icebroker_turn_relay_bytes": ("counter", {"direction", "plane"}),
+    "icebroker_turn_tenant_allocations": ("gauge", {"tenant"}),
+    "icebroker_turn_tenant_relay_bytes": ("counter", {"tenant", "direction"}),
     "icebroker_build_info": ("gauge", {"version"}),
     "icebroker_draining": ("gauge", set()),
     "icebroker_config_reloaded": ("gauge", set()),
@@ -59,6 +64,11 @@ class Page:
             lambda: (16, 9),
             lambda: expiry,
             lambda: Carried(11, 1100, 22, 2200),
+            tenants=lambda: figures_of_tenants(
+                ["shop"],
+                allocations_of_tenants(world.engine.table),
+                bytes_of_tenants(world.engine.table, world.routes, world.stats),
+            ),
             external=lambda: external,
         )
         self.collectors = [
@@ -218,3 +228,29 @@ def test_users_peers_and_addresses_make_no_series():
     come(range(10, 300))
     assert page.samples().keys() == before
     assert len(before) < 100
+
+
+def test_what_a_tenants_users_have_and_had_is_told_of_those_that_there_are():
+    world = World(Limits(tenants={"shop": TenantLimits(), "gone": TenantLimits()}))
+    page = Page(world)
+    clients = [
+        world.client(*world.signed("alice", "shop")),
+        world.client("shop/carol", "pw3"),
+        world.client(*world.signed("alice", "gone")),
+        world.client(),
+    ]
+    for client in clients:
+        client.allocate()
+        client.permit(PEER)
+        client.send_indication(PEER, bytes(100))
+        client.relay.receive(bytes(10), PEER)
+    sent = "turn_tenant_relay_bytes_total", {"tenant": "shop", "direction": "to_peer"}
+    assert page.value("turn_tenant_allocations", tenant="shop") == 2
+    assert page.value(sent[0], **sent[1]) == 200
+    clients[0].refresh((registry.LIFETIME, 0))
+    clients[1].send_indication(PEER, bytes(7))
+    assert page.value("turn_tenant_allocations", tenant="shop") == 1
+    assert page.value(sent[0], **sent[1]) == 207
+    assert page.value(sent[0], tenant="shop", direction="to_client") == 20
+    labels = {dict(labels).get("tenant") for _, *labels in page.samples()}
+    assert labels == {None, "shop"}, "no other name becomes a label"

@@ -1,8 +1,9 @@
 """A whole engine without a socket: time stands still until a test moves it."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from turn.allocation.allocator import Parts
@@ -15,7 +16,8 @@ from turn.allocation.options import NOTHING_MORE, Options
 from turn.allocation.policy import PeerPolicy, PolicyRules
 from turn.allocation.table import AllocationTable
 from turn.auth.authenticate import Authenticator, Now
-from turn.auth.credentials import Credentials, long_term_key
+from turn.auth.credentials import Credentials, Tenant, long_term_key
+from turn.auth.ephemeral import mint, name_in
 from turn.auth.third_party import ThirdParty
 from turn.bandwidth import Budgets
 from turn.codec import registry
@@ -101,6 +103,7 @@ class FakeStream:
         self.on_end: Callable[[], None] = lambda: None
         self.sending: Budgets | None = None
         self.receiving: Budgets | None = None
+        self.tenant = ""
         self.aborted = False
 
     def abort(self) -> None:
@@ -276,25 +279,38 @@ class World:
         self.opener = FakeOpener(self)
         table = AllocationTable(limits, self.stats, books)
         self.policy = PeerPolicy(rules, {SERVER.host}, table.is_live_relay, table.is_live_tcp_relay)
-        authenticator = Authenticator(
+        self._authenticator = partial(
+            Authenticator,
             REALM,
-            Credentials(
-                REALM, {"alice": "pw", "bob": "pw2"}, [SECRET, "an older secret, still good"]
-            ),
-            b"key",
-            3600,
-            minimum,
-            third_party,
+            nonce_key=b"key",
+            nonce_lifetime=3600,
+            minimum=minimum,
+            third_party=third_party,
         )
         counter = itertools.count(1)
         parts = Parts(
             self.policy, table, self.routes, self.opener, limits, self.stats,
             lambda size: next(counter).to_bytes(size), options, elsewhere,
         )  # fmt: skip
-        self.engine = Engine(authenticator, parts)
+        self.engine = Engine(self.authenticator(limits.tenants), parts)
         self.forwarder = Forwarder(self.stats, self.engine.route_to)
         self._transactions = itertools.count(1)
         self._ports = itertools.count(40000)
+
+    def authenticator(self, tenants: Iterable[str] = ()) -> Authenticator:
+        """Who may use the relay."""
+        users = {"alice": "pw", "bob": "pw2"}
+        secrets = [SECRET, "an older secret, still good"]
+        theirs = {name: Tenant({"carol": "pw3"}, [secret_of(name)]) for name in tenants}
+        return self._authenticator(credentials=Credentials(REALM, users, secrets, theirs))
+
+    def signed(self, name: str, tenant: str = "", by: str | None = None) -> tuple[str, str]:
+        """A time-limited username and its password.
+
+        :param by: whose secret makes it, if not the tenant's.
+        """
+        secret = secret_of(tenant if by is None else by)
+        return mint(secret, name_in(tenant, name), int(self.wall) + 3600)
 
     @property
     def now(self) -> Now:
@@ -318,6 +334,11 @@ class World:
         self.monotonic += seconds
         self.wall += seconds
         self.engine.expire(self.monotonic)
+
+
+def secret_of(tenant: str) -> str:
+    """What signs for a tenant, or ("") for the relay."""
+    return f"{tenant}'s secret of thirty-two characters" if tenant else SECRET
 
 
 def code_of(message: Message) -> int:

@@ -92,6 +92,8 @@ class AllocationEntry(Struct, frozen=True, kw_only=True):
 
     id: str
     user: str
+    tenant: str
+    """Whose user that is; empty: no tenant's."""
     transport: str
     client: str
     client_host: str
@@ -182,6 +184,7 @@ class Allocations:
         return {
             "id": str(thing.number),
             "user": thing.owner.user,
+            "tenant": thing.owner.tenant,
             "transport": thing.client.transport.value,
             "client": str(thing.client.client),
             "client_host": thing.client.client.host,

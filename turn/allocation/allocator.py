@@ -103,7 +103,8 @@ class Allocator:
         """
         sending = receiving = None
         if not self._bandwidth.is_unlimited:
-            sending, receiving = self._bandwidth.of(owner.user, place_of(client), now)
+            place = place_of(client)
+            sending, receiving = self._bandwidth.of(owner.user, place, now, owner.tenant)
         allocation = Allocation(client, owner, self._routes.open(client), now)
         gate = AllocationGate(self.peers, allocation)
         for relay in relays:
@@ -150,8 +151,7 @@ class Allocator:
         self._by_ticket.pop(allocation.ticket, None)
         for relayed in allocation.relayed.values():
             self._release(relayed.relay)
-        self._stats.allocations_closed[reason] += 1
-        self._tell("allocation_closed", partial(_how_it_ended, allocation, reason))
+        self._ended(allocation, reason)
 
     def hand_over(self, allocation: Allocation) -> None:
         """Let go of an allocation whose relayed addresses another worker goes on with."""
@@ -159,8 +159,16 @@ class Allocator:
         self._routes.close(allocation.client, allocation.routes)
         self.table.remove(allocation, handed_over=True)
         self._by_ticket.pop(allocation.ticket, None)
-        self._stats.allocations_closed[CloseReason.MOVED] += 1
-        self._tell("allocation_closed", partial(_how_it_ended, allocation, CloseReason.MOVED))
+        self._ended(allocation, CloseReason.MOVED)
+
+    def _ended(self, allocation: Allocation, reason: CloseReason) -> None:
+        self._stats.allocations_closed[reason] += 1
+        if allocation.owner.tenant:
+            carried = allocation.routes.carried
+            self._stats.tenant_bytes.add(
+                allocation.owner.tenant, carried.sent_bytes, carried.received_bytes
+            )
+        self._tell("allocation_closed", partial(_how_it_ended, allocation, reason))
 
     def give_up(self, relays: Sequence[Relay]) -> None:
         """Close what another worker has handed over, where it can be used for nothing."""
@@ -220,7 +228,8 @@ class Allocator:
         self.table.move(allocation, client)
         budgets = allocation.budgets
         if place_of(previous) != place_of(client) and self._bandwidth.is_by_address:
-            budgets = self._bandwidth.of(allocation.owner.user, place_of(client), now)
+            owner = allocation.owner
+            budgets = self._bandwidth.of(owner.user, place_of(client), now, owner.tenant)
         self._reach(allocation, previous, send, budgets)
         self._moved[allocation.routes] = now + LINGER
 
@@ -262,6 +271,18 @@ class Allocator:
         self.peers.connections.close_where(
             lambda connection: connection.claimed and not clients.admits(connection.host)
         )
+
+    def end_of(self, is_meant: Callable[[Owner], bool]) -> int:
+        """End what users have that may not use the relay any more.
+
+        :returns: how many allocations that were.
+        """
+        meant = [allocation for allocation in self.table if is_meant(allocation.owner)]
+        for allocation in meant:
+            self.close(allocation, CloseReason.REVOKED)
+        for relay in self.table.unreserve(lambda held: is_meant(held.owner)):
+            relay.close()
+        return len(meant)
 
     def forget(self, now: float) -> None:
         """Let go of what was kept for users that are gone, and of connections nobody claims.

@@ -24,6 +24,8 @@ class PeerStream(Protocol):
     """Called once the connection is over."""
     sending: Budgets | None
     receiving: Budgets | None
+    tenant: str
+    """Whose user's it is; "": no tenant's."""
 
     def abort(self) -> None:
         """End it, with whatever is under way."""
@@ -99,6 +101,7 @@ class Connections:
         """The connection is made; the client has half a minute to claim it."""
         ends = next(iter(connection.allocation.relayed.values())).ends
         stream.sending, stream.receiving = ends.sending, ends.receiving
+        stream.tenant = connection.allocation.owner.tenant
         stream.on_end = lambda: self.drop(connection)
         connection.stream = stream
         connection.expires = now + CLAIM_TIMEOUT

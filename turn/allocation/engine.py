@@ -339,6 +339,7 @@ class Engine:
         """Go on with what another process began, before the first message is handled."""
         restore(self._allocator, kept, now)
         self._allocator.end_denied()
+        self._end_misnamed()
         return list(self.table)
 
     def hand_over(self, shown: Shown, now: float) -> tuple[Allocation, Mapping[Key, int]] | None:
@@ -382,6 +383,15 @@ class Engine:
         self._authenticator = authenticator
         self.table.set_limits(limits)
         self._allocator.reload(limits, options)
+        self._end_misnamed()
+
+    def _end_misnamed(self) -> None:
+        """End what users have whose tenant is no more, or whose names are a tenant's only now.
+
+        Whoever signs such a name from now on is somebody else.
+        """
+        tenant_of = self._authenticator.tenant_of
+        self._allocator.end_of(lambda owner: tenant_of(owner.username) != owner.tenant)
 
     def revoke(self, user: str, until: float, spent: float = 0.0) -> int:
         """Close what a user has and refuse it more until then; both 0: let it begin again.
@@ -398,12 +408,7 @@ class Engine:
         def is_meant(owner: Owner) -> bool:
             return owner.user == user and bool(until or 0 < expiry_of(owner.username) <= spent)
 
-        meant = [allocation for allocation in self.table if is_meant(allocation.owner)]
-        for allocation in meant:
-            self._allocator.close(allocation, CloseReason.REVOKED)
-        for relay in self.table.unreserve(lambda held: is_meant(held.owner)):
-            relay.close()
-        return len(meant)
+        return self._allocator.end_of(is_meant)
 
     def close(self, allocation: Allocation, reason: CloseReason) -> None:
         """End a live allocation."""

@@ -1,5 +1,6 @@
 """What an allocation is made of, and what it needs from the outside."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 from turn.auth.third_party import Grant
@@ -91,6 +92,18 @@ class RelayOpener(Protocol):
         """
 
 
+class TenantLimits(NamedTuple):
+    """How much all users of a tenant may have."""
+
+    allocations: int = 0
+    """0: no limit."""
+    allocations_per_user: int = 0
+    """0: as many as any other user."""
+
+
+NO_TENANTS: Mapping[str, TenantLimits] = {}
+
+
 class Limits(NamedTuple):
     """How much anyone may have; 0 means no limit where it says so."""
 
@@ -105,6 +118,7 @@ class Limits(NamedTuple):
     lifetime: float = 3600.0
     """The longest that is granted at a time, in seconds."""
     rates: Rates = Rates()
+    tenants: Mapping[str, TenantLimits] = NO_TENANTS
 
 
 class Owner(NamedTuple):
@@ -114,6 +128,8 @@ class Owner(NamedTuple):
     """As authenticated at Allocate; no other may touch the allocation (441)."""
     user: str
     """Whom the quota counts."""
+    tenant: str = ""
+    """Whose user that is; "": no tenant's. Both names say so too, while there is that tenant."""
 
 
 class Channel:
@@ -194,13 +210,14 @@ class Allocation:
         have one username (RFC 7635), and who has seen a ticket pass may be another one.
         """
         user = self.grant.user if self.grant else self.owner.user
-        return owner == (self.owner.username, user)
+        return owner == self.owner._replace(user=user)
 
     def facts(self) -> Facts:
         """What an operator is told of it wherever it is named."""
         return {
             "allocation": str(self.number),
             "user": self.owner.user,
+            **facts_of_tenant(self.owner.tenant),
             "transport": self.client.transport,
             "client": str(self.client.client),
             "relayed": [str(relayed.relay.public) for relayed in self.relayed.values()],
@@ -215,3 +232,8 @@ class Allocation:
                 *(channel.expires for channel in self.channels.values()),
             )
         )
+
+
+def facts_of_tenant(tenant: str) -> Facts:
+    """What an operator is told beside a user's name, where there are tenants."""
+    return {"tenant": tenant} if tenant else {}

@@ -55,6 +55,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
     permissions: dict[str, float]
     channels: list[ChannelRecord]
     ticket: bytes = b""
+    tenant: str = ""
 
     @property
     def five_tuple(self) -> FiveTuple:
@@ -116,6 +117,7 @@ def record_of(allocation: Allocation) -> Record:
             for number, channel in allocation.channels.items()
         ],
         ticket=allocation.ticket,
+        tenant=allocation.owner.tenant,
     )
 
 

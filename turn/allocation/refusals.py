@@ -1,5 +1,6 @@
 """Why a request was refused, in an operator's words; nothing of it goes out on the wire."""
 
+from turn.allocation.model import facts_of_tenant
 from turn.allocation.request import Request
 from turn.codec import registry
 from turn.codec.errors import Malformed, StunError
@@ -44,6 +45,7 @@ def facts_of(request: Request, error: StunError) -> Facts:
         "method": method.name.lower(),
         "why": error.why or _usual(method, error.code),
         "user": request.identity.user if request.identity else _claimed(request),
+        **facts_of_tenant(request.identity.tenant if request.identity else ""),
         "proved": request.identity is not None,
         "transport": client.transport,
         "client": str(client.client),

@@ -86,13 +86,13 @@ class Request:
     def owner(self) -> Owner:
         """Whose what it begins is, and what it asks for has to be."""
         proved = self.proved
-        return _owner(proved.username, proved.user)
+        return _owner(proved.username, proved.user, proved.tenant)
 
 
 @lru_cache(maxsize=1024)
-def _owner(username: str, user: str) -> Owner:
+def _owner(username: str, user: str, tenant: str) -> Owner:
     """One for all allocations of a user."""
-    return Owner(username, user)
+    return Owner(username, user, tenant)
 
 
 def allocation_of(allocator: Allocator, request: Request) -> Allocation:

@@ -34,7 +34,7 @@ def restore(allocator: Allocator, kept: Sequence[Kept], now: float) -> list[Allo
 
 def _begin(allocator: Allocator, kept: Kept) -> Allocation:
     record = kept.record
-    owner = Owner(record.username, record.user)
+    owner = Owner(record.username, record.user, record.tenant)
     client = kept.client or record.five_tuple
     allocation = allocator.create(client, owner, kept.relays, kept.send, record.created)
     ends = {relayed.address: relayed.expires for relayed in record.relayed}

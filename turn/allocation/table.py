@@ -8,7 +8,14 @@ from ipaddress import ip_network
 from typing import NamedTuple
 
 from turn.allocation.books import Books, Most, OwnBooks
-from turn.allocation.model import PERMISSION_LIFETIME, Allocation, Limits, Owner, Relay
+from turn.allocation.model import (
+    PERMISSION_LIFETIME,
+    Allocation,
+    Limits,
+    Owner,
+    Relay,
+    TenantLimits,
+)
 from turn.bandwidth import ALL, Key
 from turn.codec.errors import StunError
 from turn.codec.values import Address
@@ -16,7 +23,8 @@ from turn.routes import FiveTuple
 from turn.stats import Stats
 
 QUOTAS = {
-    "user": "the user has turn.max_allocations_per_user",
+    "user": "the user has turn.max_allocations_per_user, or what its tenant gives",
+    "tenant": "the tenant's users have max_allocations of turn.tenants",
     "address": "the client's address has turn.max_allocations_per_address",
     "total": "the relay has turn.max_allocations",
     "ports": "no port of turn.relay_ports is free",
@@ -83,6 +91,7 @@ class AllocationTable:
             "total": limits.allocations,
         }
         self._most: Most = {kind: most for kind, most in every.items() if most}
+        self._most_of = {name: _most_in(each, every) for name, each in limits.tenants.items()}
 
     def check_quota(self, client: FiveTuple, owner: Owner, shares: int = 1) -> None:
         """Set aside what one more allocation takes, until ``settle``.
@@ -90,17 +99,22 @@ class AllocationTable:
         :param shares: relayed addresses that it takes, one that it reserves with them.
         :raises StunError: 486 (Allocation Quota Reached) or 508 (Insufficient Capacity).
         """
-        self._set_aside({("user", owner.user): shares, place_of(client): shares, ALL: 1})
+        amounts = {("user", owner.user): shares, place_of(client): shares, ALL: 1}
+        if not owner.tenant:
+            self._set_aside(amounts, self._most)
+            return
+        amounts["tenant", owner.tenant] = shares
+        self._set_aside(amounts, self._most_of.get(owner.tenant, self._most))
 
     def check_claim(self, client: FiveTuple) -> None:
         """The same for a reserved port, whose share of the user's was taken with it.
 
         Its client may come from another address than the one that it was reserved from.
         """
-        self._set_aside({place_of(client): 1, ALL: 1})
+        self._set_aside({place_of(client): 1, ALL: 1}, self._most)
 
-    def _set_aside(self, amounts: dict[Key, int]) -> None:
-        over = self.books.take(amounts, self._most)
+    def _set_aside(self, amounts: dict[Key, int], most: Most) -> None:
+        over = self.books.take(amounts, most)
         if over:
             raise self.exceeded(over, 508 if over == "total" else 486)
         if self._aside:
@@ -228,7 +242,7 @@ class AllocationTable:
     def reserve(self, token: bytes, reservation: Reservation) -> None:
         """Hold a port for the owner of a token; it counts as one more allocation of the user's."""
         self._reservations[token] = reservation
-        self._count({("user", reservation.owner.user): 1})
+        self._count(shares_of_owner(reservation.owner, 1))
 
     def reserved(self, token: bytes, owner: Owner) -> Relay:
         """The port that a token stands for.
@@ -238,7 +252,7 @@ class AllocationTable:
         reservation = self._reservations.get(token)
         # Not the whole owner: coturn's client asks for the second port of a pair with an
         # access token of its own, which has another key (RFC 7635).
-        if reservation is None or reservation.owner.username != owner.username:
+        if reservation is None or reservation.owner._replace(user=owner.user) != owner:
             raise StunError(508)
         return reservation.relay
 
@@ -254,7 +268,7 @@ class AllocationTable:
 
     def _unreserve(self, token: bytes) -> Relay:
         reservation = self._reservations.pop(token)
-        self.books.give({("user", reservation.owner.user): 1})
+        self.books.give(shares_of_owner(reservation.owner, 1))
         return reservation.relay
 
 
@@ -263,9 +277,28 @@ def place_of(client: FiveTuple) -> Key:
     return "address", address_quota_key(client.client.host)
 
 
+def shares_of_owner(owner: Owner, addresses: int) -> dict[Key, int]:
+    """What so many relayed addresses count for, wherever their client is."""
+    shares = {("user", owner.user): addresses}
+    if owner.tenant:
+        shares["tenant", owner.tenant] = addresses
+    return shares
+
+
 def shares_of(allocation: Allocation, addresses: int) -> dict[Key, int]:
     """What so many relayed addresses of an allocation count for."""
-    return {("user", allocation.owner.user): addresses, place_of(allocation.client): addresses}
+    owner = allocation.owner
+    shares = {("user", owner.user): addresses, place_of(allocation.client): addresses}
+    if owner.tenant:
+        shares["tenant", owner.tenant] = addresses
+    return shares
+
+
+def _most_in(tenant: TenantLimits, every: Mapping[str, int]) -> Most:
+    """The limits of a tenant's users. :param every: those of all others."""
+    of_user = tenant.allocations_per_user or every["user"]
+    most = {**every, "user": of_user, "tenant": tenant.allocations}
+    return {kind: count for kind, count in most.items() if count}
 
 
 def address_quota_key(host: str) -> str:

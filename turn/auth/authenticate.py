@@ -100,6 +100,10 @@ class Authenticator:
             self._proved.put(message, client.host, identity, good)
         return identity
 
+    def tenant_of(self, username: str) -> str:
+        """Whose a name is that somebody was authenticated by; "": no tenant's."""
+        return self._credentials.tenant_of(username)
+
     def challenge(self, code: int, client: Address, now: Now, why: str = "") -> StunError:
         """What to answer with REALM, a fresh NONCE and PASSWORD-ALGORITHMS (RFC 8489 §9.2.3.1).
 
@@ -171,7 +175,9 @@ class Authenticator:
                 and account is not nobody
                 and self._is_enough(message, algorithm)
             ):
-                return Identity(account.username, account.user, key, integrity)
+                return Identity(
+                    account.username, account.user, key, integrity, tenant=account.tenant
+                )
         return None
 
     def _algorithm(self, message: Message, nonce: str) -> int:
@@ -194,11 +200,21 @@ class Authenticator:
         if self.third_party is not None and message.has(registry.ACCESS_TOKEN):
             return "the token is not for turn.third_party_name, not sealed by its key, or expired"
         if username is None or not self._credentials.accounts(username, None):
-            return "there is no such user"
+            return f"there is no such user{self._hint(username)}"
         if not self._credentials.accounts(username, wall):
             return "the credential has expired"
         if message.get(registry.REALM) != self._realm:
             return "the client answers for another realm than turn.realm"
         if self._minimum is Integrity.SHA256 and message.integrity is not Integrity.SHA256:
             return 'the client knows only SHA-1, and turn.auth_minimum is "sha256"'
-        return "the password is not the user's, or turn.secret did not make it"
+        tenant = self.tenant_of(username)
+        key = f"turn.tenants.{tenant}.secret" if tenant else "turn.secret"
+        hint = self._hint(username)
+        return f"the password is not the user's, or {key} did not make it{hint}"
+
+    def _hint(self, username: str | None) -> str:
+        """What a tenant's back end may have left out."""
+        is_tenants = username is not None and self.tenant_of(username)
+        if is_tenants or not self._credentials.has_tenants:
+            return ""
+        return " (the name of a tenant's user begins with the tenant's and a slash)"

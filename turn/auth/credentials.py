@@ -1,5 +1,8 @@
 """Who may use the relay: static users, and names with a time limit that a shared secret signs.
 
+A name says whose it is: ``shop/alice`` is the tenant's that is called ``shop``, whose secret has to
+have signed it, and no other does. So a name costs one signature, however many tenants there are.
+
 No password is kept (RFC 8656 §6): of a static user's only the keys; a signed name's is made of the
 secret when it is needed, and the keys of those that ask are remembered for a while.
 
@@ -13,7 +16,7 @@ from enum import IntEnum
 from functools import lru_cache, partial
 from typing import NamedTuple
 
-from turn.auth.ephemeral import password_of
+from turn.auth.ephemeral import name_in, password_of
 
 
 class PasswordAlgorithm(IntEnum):
@@ -32,30 +35,69 @@ class Account(NamedTuple):
     key: Callable[[int], bytes]
     """The key that a ``PasswordAlgorithm`` makes of the password, which is itself not kept
     (RFC 8656 §6)."""
+    tenant: str = ""
+    """Whose user it is; "": nobody's but the relay's."""
+
+
+class Tenant(NamedTuple):
+    """Whose users have names that begin with its own."""
+
+    users: Mapping[str, str]
+    """Name, without the tenant's, and password."""
+    secrets: Sequence[str]
+
+
+NO_TENANTS: Mapping[str, Tenant] = {}
 
 
 class Credentials:
     """Finds the accounts of a username."""
 
-    def __init__(self, realm: str, users: Mapping[str, str], secrets: Sequence[str]) -> None:
+    def __init__(
+        self,
+        realm: str,
+        users: Mapping[str, str],
+        secrets: Sequence[str],
+        tenants: Mapping[str, Tenant] = NO_TENANTS,
+    ) -> None:
         self._realm = realm
         self._secrets = tuple(secrets)
+        self._secrets_of = {name: tuple(tenant.secrets) for name, tenant in tenants.items()}
         self._users = {
             name: Account(name, name, _keys(name, realm, password))
             for name, password in users.items()
         }
+        for tenant, its in tenants.items():
+            for user, password in its.users.items():
+                name = name_in(tenant, user)
+                self._users[name] = Account(name, name, _keys(name, realm, password), tenant)
         # Tried for a name that nobody has, so that it takes no less time than a known one.
         self.nobody = Account("", "", partial(long_term_key, "", realm, ""))
-        self._by_hash = {userhash_of(name, realm): name for name in users}
+        self._by_hash = {userhash_of(name, realm): name for name in self._users}
 
     @property
     def anonymous(self) -> bool:
         """Whether every name can be found by its USERHASH: not those that a secret signs."""
-        return bool(self._users) and not self._secrets
+        return bool(self._users) and not self._secrets and not any(self._secrets_of.values())
 
     def username_of(self, userhash: bytes) -> str | None:
         """The name that a USERHASH stands for (RFC 8489 §14.4)."""
         return self._by_hash.get(userhash)
+
+    @property
+    def has_tenants(self) -> bool:
+        """Whether a name may be a tenant's."""
+        return bool(self._secrets_of)
+
+    def tenant_of(self, username: str) -> str:
+        """Whose a name is, signed or not; "": no tenant's."""
+        if not self._secrets_of:
+            return ""
+        expiry, colon, name = username.partition(":")
+        if colon and not (expiry.isascii() and expiry.isdigit()):
+            return ""  # nobody signs such a name, nor may a static user have it
+        tenant, slash, _ = (name if colon else username).partition("/")
+        return tenant if slash and tenant in self._secrets_of else ""
 
     def accounts(self, username: str, wall: float | None) -> tuple[Account, ...]:
         """The accounts to try; none where the name is unknown or its time is over.
@@ -67,7 +109,9 @@ class Credentials:
         if static is not None:
             return (static,)
         expiry, _, name = username.partition(":")
-        if not self._secrets or not expiry.isascii() or not expiry.isdigit():
+        tenant = self.tenant_of(username)
+        secrets = self._secrets_of[tenant] if tenant else self._secrets
+        if not secrets or not expiry.isascii() or not expiry.isdigit():
             return ()
         if wall is not None and int(expiry[:20]) < wall:
             return ()
@@ -76,8 +120,9 @@ class Credentials:
                 username,
                 name or username,
                 partial(_signed_key, secret, username, self._realm),
+                tenant,
             )
-            for secret in self._secrets
+            for secret in secrets
         )
 
 

@@ -8,9 +8,17 @@ import hmac
 
 
 def mint(secret: str, name: str, expires_at: int) -> tuple[str, str]:
-    """A username ``<unix expiry>:<name>`` and its credential."""
+    """A username ``<unix expiry>:<name>`` and its credential.
+
+    :param name: for a tenant's user ``name_in`` the tenant, whose secret it is then.
+    """
     username = f"{expires_at}:{name}"
     return username, password_of(secret, username)
+
+
+def name_in(tenant: str, name: str) -> str:
+    """What a tenant's user is called everywhere; "": no tenant's, and by its own name."""
+    return f"{tenant}/{name}" if tenant else name
 
 
 def expiry_of(username: str) -> int:

@@ -34,6 +34,8 @@ class Identity:
     """What protects the reply: SHA-256 for a client that named its password algorithm."""
     grant: Grant | None = None
     """What a third party gave it, in place of a password."""
+    tenant: str = ""
+    """Whose user it is; "": no tenant's."""
 
 
 @dataclass(slots=True)

@@ -77,6 +77,7 @@ class PeerStream(asyncio.Protocol):
         self.on_end: Callable[[], None] = lambda: None
         self.sending: Budgets | None = None
         self.receiving: Budgets | None = None
+        self.tenant = ""
         self.peer = Address("", 0)
         self._stats = stats
         self._transport: asyncio.Transport | None = None
@@ -105,6 +106,8 @@ class PeerStream(asyncio.Protocol):
         if self._transport is not None and self._from_client is not None:
             self._transport.write(data)
             self._stats.sent_bytes += len(data)
+            if self.tenant:
+                self._stats.tenant_bytes.add(self.tenant, sent=len(data))
             self._from_client.passed(len(data), self.sending)
 
     def close(self) -> None:
@@ -179,6 +182,8 @@ class PeerStream(asyncio.Protocol):
         elif self._client is not None and self._from_peer is not None:
             self._client.write(data)
             self._stats.received_bytes += len(data)
+            if self.tenant:
+                self._stats.tenant_bytes.add(self.tenant, received=len(data))
             self._from_peer.passed(len(data), self.receiving)
 
     def pause_writing(self) -> None:

@@ -56,11 +56,13 @@ class Answers:
     def report(self, number: int) -> None:
         """How it goes."""
         service, gauges = self._service, self._service.gauges
+        live, relayed = service.of_tenants()
         self._send(
             Snapshot(
                 number=number,
-                counts=counts_of(service.stats, service.routes.in_user_space()),
+                counts=counts_of(service.stats, service.routes.in_user_space(), relayed),
                 allocations=gauges.allocations(),
+                tenants=live,
                 ports_in_use=gauges.ports_in_use(),
                 certificate_expiry=gauges.certificate_expiry(),
                 cpu_seconds=time.process_time(),

@@ -21,7 +21,6 @@ from config.log import set_level, set_up
 from config.section import StartError
 from turn.admin.journal import JournalHandler
 from turn.allocation.elsewhere import Moved, Shown
-from turn.allocation.model import Owner
 from turn.codec.errors import StunError
 from turn.codec.values import Address
 from turn.common import Common
@@ -285,7 +284,7 @@ class Child:
         self._link.send(Drained())
 
     def _hand_over(self, service: TurnService, claim: Claim) -> None:
-        sock = service.handover.release_port(claim.token, Owner(claim.username, claim.user))
+        sock = service.handover.release_port(claim.token, claim.owner)
         answer = Claimed(claim.number, claim.asking)
         if sock is None:
             self._link.send(answer)
@@ -294,8 +293,7 @@ class Child:
                 self._link.send(answer, [sock.fileno()])
 
     def _let_go(self, service: TurnService, take: Take) -> None:
-        owner = Owner(take.username, take.user)
-        shown = Shown(take.ticket, owner, take.host, take.transport)
+        shown = Shown(take.ticket, take.owner, take.host, take.transport)
         try:
             released = service.handover.release_allocation(shown)
         except StunError as error:

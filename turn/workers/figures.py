@@ -14,14 +14,18 @@ from turn.metrics import (
     worker_metrics,
 )
 from turn.routes import NOTHING, Carried, RouteTable
-from turn.stats import Stats
+from turn.stats import Stats, TenantBytes
+from turn.tenants import TenantFigures, figures_of_tenants
 from turn.workers.messages import Counts, Snapshot
 
 
-def counts_of(stats: Stats, carried: Carried = NOTHING) -> Counts:
+def counts_of(
+    stats: Stats, carried: Carried = NOTHING, of_tenants: TenantBytes | None = None
+) -> Counts:
     """All counters as they travel.
 
     :param carried: what has passed in user space, if live routes are to be counted with them.
+    :param of_tenants: the same by tenant.
     """
     counts: Counts = {}
     for name in Stats.__slots__:
@@ -32,6 +36,8 @@ def counts_of(stats: Stats, carried: Carried = NOTHING) -> Counts:
             counts[name] = [(list(_labels(key)), count) for key, count in value.items()]
     if carried is not NOTHING:
         counts |= {name: value for name, value in carried._asdict().items() if name in counts}
+    if of_tenants is not None:
+        counts["tenant_bytes"] = [(list(key), count) for key, count in of_tenants.items()]
     return counts
 
 
@@ -97,11 +103,17 @@ class PoolCollector(Collector):
         tallies: Iterable[Tally],
         ports: Callable[[], Ports],
         serving: Callable[[int], bool],
+        tenants: Callable[[], Iterable[str]],
         external: Callable[[], External | None],
     ) -> None:
+        """Tell of what the workers count.
+
+        :param tenants: their names, as they are now.
+        """
         self._tallies = list(tallies)
         self._ports = ports
         self._serving = serving
+        self._tenants = tenants
         self._external = external
 
     @property
@@ -126,6 +138,12 @@ class PoolCollector(Collector):
         found = [r.certificate_expiry for r in self.reports if r.certificate_expiry is not None]
         return min(found, default=None)
 
+    def _of_tenants(self, stats: Stats) -> dict[str, TenantFigures]:
+        live: Counter[str] = Counter()
+        for report in self.reports:
+            live.update(report.tenants)
+        return figures_of_tenants(self._tenants(), live, stats.tenant_bytes)
+
     def collect(self) -> Iterator[Metric]:
         """Give every metric of a relay, and those that only several workers have."""
         stats, reports = self.stats(), self.reports
@@ -135,6 +153,7 @@ class PoolCollector(Collector):
             self._ports,
             self.certificate_expiry,
             Carried,
+            tenants=lambda: self._of_tenants(stats),
             external=self._external,
         )
         yield from TurnCollector(stats, RouteTable(stats), gauges).collect()

@@ -45,6 +45,7 @@ class Far:
         self.on_end: Callable[[], None] = lambda: None
         self.sending: Budgets | None = None
         self.receiving: Budgets | None = None
+        self.tenant = ""
         self.abort = recall
 
 
@@ -61,7 +62,7 @@ class Lender:
         """Lend a connection, or say why not."""
         number, asking, holding = question.number, question.asking, question.holding
         far = Far(lambda: self._recall(asking, number))
-        claimant = Claimant(Owner(question.username, question.user), question.host)
+        claimant = Claimant(question.owner, question.host)
         try:
             sock, early, buckets = self._lending.lend(question.connection, claimant, far)
         except StunError as error:
@@ -94,7 +95,7 @@ class Asked(NamedTuple):
     """A question that waits for its answer."""
 
     holding: int
-    user: str
+    owner: Owner
     done: Done
     patience: asyncio.TimerHandle
 
@@ -125,13 +126,13 @@ class Borrower:
     def ask(self, connection: int, claimant: Claimant, done: Done) -> None:
         """Have a connection lent (``elsewhere.Streams``). :raises StunError: 508."""
         owner, host = claimant
-        waiting = sum(asked.user == owner.user for asked in self._asked.values())
+        waiting = sum(asked.owner.user == owner.user for asked in self._asked.values())
         if waiting >= MOST_AT_ONCE:
             raise StunError(508)
         number, holding = next(self._numbers), connection >> 24
         timer = asyncio.get_running_loop().call_later(PATIENCE, self._refuse, number, 447)
-        self._asked[number] = Asked(holding, owner.user, done, timer)
-        self._send(Borrow(number, self._worker, holding, connection, *owner, host))
+        self._asked[number] = Asked(holding, owner, done, timer)
+        self._send(Borrow(number, self._worker, holding, connection, owner, host))
 
     def answered(self, answer: Lent, socks: Sequence[socket.socket], lending: Lending) -> None:
         """The answer has come, or comes too late."""
@@ -142,6 +143,7 @@ class Borrower:
         if asked is not None and socks:
             stream = lending.expect()
             stream.on_end = lambda: self._over(number)
+            stream.tenant = asked.owner.tenant
             self._borrowed[number] = holding, stream
             loan = Loan(socks[0], answer.early, answer.buckets)
             self._spawn(self._go_on(number, stream, asked.done, lending.borrow(stream, loan)))

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from turn.admin.relay import AllocationDetails, AllocationEntry
+from turn.allocation.model import Owner
 from turn.allocation.record import Record
 from turn.auth.third_party import Grant
 from turn.lending import Bucket
@@ -195,6 +196,8 @@ class Snapshot(Struct, tag=True, frozen=True, kw_only=True):
     """Of the ``Report`` that it answers."""
     counts: Counts
     allocations: int
+    tenants: dict[str, int] = {}
+    """Allocations of their users."""
     ports_in_use: int
     certificate_expiry: float | None
     cpu_seconds: float
@@ -254,8 +257,7 @@ class Claim(Struct, tag=True, frozen=True):
     asking: int
     holding: int
     token: bytes
-    username: str
-    user: str
+    owner: Owner
 
 
 class Claimed(Struct, tag=True, frozen=True):
@@ -272,8 +274,7 @@ class Take(Struct, tag=True, frozen=True, kw_only=True):
     asking: int
     holding: int
     ticket: bytes
-    username: str
-    user: str
+    owner: Owner
     host: str
     transport: Transport
 
@@ -324,8 +325,7 @@ class Borrow(Struct, tag=True, frozen=True):
     asking: int
     holding: int
     connection: int
-    username: str
-    user: str
+    owner: Owner
     host: str
     """The client's, where it shows it."""
 

@@ -10,7 +10,8 @@ from turn.allocation.connections import Claimant
 from turn.allocation.elsewhere import Arrived, Fetched, Granted, Lent, Moved, Shown
 from turn.allocation.model import Owner, Relay
 from turn.allocation.record import Record
-from turn.bandwidth import ALL, Key
+from turn.allocation.table import shares_of_owner
+from turn.bandwidth import ALL
 from turn.codec.values import Address
 from turn.routes import FiveTuple
 from turn.workers.keys import Keys
@@ -51,8 +52,8 @@ class Others:
         self._numbers = numbers
         self.borrower = borrower
         self.keys = keys
-        self._moving: dict[int, tuple[Arrived, Key, asyncio.TimerHandle]] = {}
-        self._waiting: dict[int, tuple[Fetched, Key, asyncio.TimerHandle]] = {}
+        self._moving: dict[int, tuple[Arrived, Owner, asyncio.TimerHandle]] = {}
+        self._waiting: dict[int, tuple[Fetched, Owner, asyncio.TimerHandle]] = {}
 
     def holds(self, token: bytes) -> bool:
         """Whether one of them made this token: it begins with the number of who did."""
@@ -63,21 +64,21 @@ class Others:
 
         Its share of the user's quota is counted at both until it is here: never at none.
         """
-        number, user = next(self._numbers), ("user", owner.user)
-        if not self._may_ask(user):
+        number = next(self._numbers)
+        if not self._may_ask(owner):
             done(None)
             return
-        self._books.take({user: 1, ALL: 1})
+        self._books.take(shares_of_owner(owner, 1) | {ALL: 1})
         timer = asyncio.get_running_loop().call_later(PATIENCE, self.answered, number, None)
-        self._waiting[number] = (done, user, timer)
-        self._send(Claim(number, self._worker, token[0], token, *owner))
+        self._waiting[number] = (done, owner, timer)
+        self._send(Claim(number, self._worker, token[0], token, owner))
 
     # Allocations that clients take along (RFC 8016) -----------------------------------------
 
-    def _may_ask(self, user: Key) -> bool:
+    def _may_ask(self, owner: Owner) -> bool:
         """Whether a user has not asked for too much already."""
         asked = chain(self._moving.values(), self._waiting.values())
-        return sum(each == user for _, each, _ in asked) < MOST_AT_ONCE
+        return sum(each.user == owner.user for _, each, _ in asked) < MOST_AT_ONCE
 
     def holds_ticket(self, ticket: bytes) -> bool:
         """Whether one of them made this ticket: text, which begins like a token."""
@@ -86,18 +87,18 @@ class Others:
 
     def fetch_allocation(self, shown: Shown, done: Arrived) -> None:
         """Have an allocation handed over; its quota is counted at both until it is here."""
-        number, user = next(self._numbers), ("user", shown.owner.user)
-        if not self._may_ask(user):
+        number = next(self._numbers)
+        if not self._may_ask(shown.owner):
             done(508)
             return
-        self._books.take({user: MOST_ADDRESSES, ALL: 1})
+        self._books.take(shares_of_owner(shown.owner, MOST_ADDRESSES) | {ALL: 1})
         timer = asyncio.get_running_loop().call_later(PATIENCE, self.taken, number, 508)
-        self._moving[number] = (done, user, timer)
+        self._moving[number] = (done, shown.owner, timer)
         ticket, owner, host, transport = shown
         self._send(
             Take(
                 number=number, asking=self._worker, holding=_maker_of(ticket) or 0, ticket=ticket,
-                username=owner.username, user=owner.user, host=host, transport=transport,
+                owner=owner, host=host, transport=transport,
             )
         )  # fmt: skip
 
@@ -109,10 +110,10 @@ class Others:
                 self._tell_over(relay.address)
                 relay.close()
             return
-        done, user, timer = found
+        done, owner, timer = found
         timer.cancel()
         done(moved)
-        self._books.give({user: MOST_ADDRESSES, ALL: 1})
+        self._books.give(shares_of_owner(owner, MOST_ADDRESSES) | {ALL: 1})
 
     def lost(self, number: int, record: Record) -> None:
         """An allocation has come without its sockets: it is over."""
@@ -138,10 +139,10 @@ class Others:
             if relay is not None:
                 relay.close()
             return
-        done, user, timer = found
+        done, owner, timer = found
         timer.cancel()
         done(relay)
-        self._books.give({user: 1, ALL: 1})
+        self._books.give(shares_of_owner(owner, 1) | {ALL: 1})
 
     # Connections with peers (RFC 6062) ------------------------------------------------------
 

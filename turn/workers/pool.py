@@ -102,6 +102,7 @@ class WorkerPool:
             (worker.tally for worker in self._workers),
             self._ports,
             lambda number: self._workers[number].serving.is_set(),
+            lambda: self._settings.tenants,
             self._external.gauges,
         )
 

@@ -1,11 +1,12 @@
 """What bounds a connection that is lent: the same buckets, at whichever worker its bytes pass."""
 
 import time
+from typing import Any
 
 import pytest
 
 from tests.turn.world import World
-from turn.allocation.model import Allocation, Limits
+from turn.allocation.model import Allocation, Limits, TenantLimits
 from turn.bandwidth import Budgets, Rates
 from turn.codec import registry
 from turn.codec.registry import Method
@@ -32,12 +33,14 @@ def books(ledger):
     return [SharedBooks(ledger, worker, lambda *_: None) for worker in range(2)]
 
 
-def begin(books: SharedBooks, **rates: int) -> Allocation:
+def begin(books: SharedBooks, **rates: Any) -> Allocation:
     """An allocation for TCP at the worker of these books."""
-    world = World(Limits(rates=Rates(**rates)), books=books)
+    tenants = {"shop": TenantLimits()} if "tenants" in rates else {}
+    world = World(Limits(rates=Rates(**rates), tenants=tenants), books=books)
     world.monotonic = time.monotonic()
     world.opener.tcp = True
-    client = world.client(transport=Transport.TCP)
+    user = world.signed("alice", "shop") if tenants else ("alice", "pw")
+    client = world.client(*user, transport=Transport.TCP)
     client.request(Method.ALLOCATE, (registry.REQUESTED_TRANSPORT, 6))
     found = world.engine.table.get(client.five_tuple)
     assert found is not None
@@ -53,16 +56,17 @@ def ways(pair: tuple[Budgets | None, Budgets | None]) -> tuple[Budgets, Budgets]
 
 
 @pytest.mark.parametrize(
-    ("limit", "reason"),
+    ("limit", "rate", "reason"),
     [
-        ("allocation", DropReason.BANDWIDTH),
-        ("user", DropReason.USER_BANDWIDTH),
-        ("address", DropReason.ADDRESS_BANDWIDTH),
-        ("total", DropReason.TOTAL_BANDWIDTH),
+        ("allocation", RATE, DropReason.BANDWIDTH),
+        ("user", RATE, DropReason.USER_BANDWIDTH),
+        ("tenants", {"shop": RATE}, DropReason.TENANT_BANDWIDTH),
+        ("address", RATE, DropReason.ADDRESS_BANDWIDTH),
+        ("total", RATE, DropReason.TOTAL_BANDWIDTH),
     ],
 )
-def test_what_passes_here_is_taken_there_too_each_way_by_itself(books, limit, reason):
-    allocation = begin(books[0], **{limit: RATE})
+def test_what_passes_here_is_taken_there_too_each_way_by_itself(books, limit, rate, reason):
+    allocation = begin(books[0], **{limit: rate})
     now = time.monotonic()
     (out, back) = ways(allocation.budgets)
     assert out.refuse(300, now) is None

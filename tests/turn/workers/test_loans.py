@@ -76,8 +76,8 @@ async def test_a_user_asks_for_so_much_at_once_and_no_more(side: Side) -> None:
     assert refused.value.code == 508
     side.ask(BOB)
     assert side.sent == [
-        *(Borrow(7 + n, 0, 1, THEIRS, *ALICE, HOST) for n in range(MOST_AT_ONCE)),
-        Borrow(7 + MOST_AT_ONCE, 0, 1, THEIRS, *BOB, HOST),
+        *(Borrow(7 + n, 0, 1, THEIRS, ALICE, HOST) for n in range(MOST_AT_ONCE)),
+        Borrow(7 + MOST_AT_ONCE, 0, 1, THEIRS, BOB, HOST),
     ]
     side.borrower.worker_gone(1)
     assert side.told == [400] * (MOST_AT_ONCE + 1)

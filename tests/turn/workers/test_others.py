@@ -79,7 +79,7 @@ async def test_an_allocation_that_has_lost_its_sockets_is_over() -> None:
         Shown(b"00" + bytes(30), ALICE, "192.0.2.7", Transport.UDP), said.append
     )
     record = Record(
-        ("192.0.2.7", 1), ("192.0.2.1", 3478), *ALICE, 0.0,
+        ("192.0.2.7", 1), ("192.0.2.1", 3478), *ALICE[:2], 0.0,
         [RelayedRecord("192.0.2.1", 50000, "192.0.2.1", 600.0)], {}, [],
     )  # fmt: skip
     others.lost(7, record)
