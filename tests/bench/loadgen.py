@@ -8,7 +8,7 @@ from typing import NamedTuple
 from tests.bench.network import Place
 
 SOURCE = Path(__file__).with_name("loadgen.c")
-WARM_UP = 0.7
+WARM_UP = 1.5
 """Seconds of packets that are not measured: neighbours are found, the kernel takes routes over."""
 
 

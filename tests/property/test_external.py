@@ -49,10 +49,10 @@ def test_addresses(ip, local):
         check(judge_untrusted(answer, ID, local), local)
 
 
-def check(public, local):
+def check(seen, local):
     """See that it could be where peers reach the local address; None: nothing was believed."""
-    if public is None or public == local:
+    if seen is None or seen.host == local:
         return
-    ip = ip_address(public)
+    ip = ip_address(seen.host)
     assert ip.version == ip_address(local).version
     assert not any((ip.is_loopback, ip.is_unspecified, ip.is_multicast, ip.is_link_local))

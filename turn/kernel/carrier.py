@@ -42,9 +42,11 @@ LOOK = 0.25
 WORTH = 8
 """Packets that make it so: ICE tries many peers by a packet or two, and keeps one; and user space
 relays so many for about what it takes to write a route."""
-AT_ONCE = 1000
-"""Routes to look at, at least, and an eighth of those that wait: the loop has other things to do,
-and most of what ICE has found is never used."""
+LOOKED_AT, WRITTEN = 1000, 64
+"""Routes at a time (of those that wait an eighth, where that is more): the loop has other things to
+do, and most of what ICE has found is never used."""
+SOON = 0.005
+"""Seconds until the next look where there was more to write."""
 
 
 class Offload:
@@ -207,15 +209,18 @@ class KernelPlane:
 
     def _look(self) -> None:
         del self._timers["look"]
-        waiting = self._waiting
-        for route in list(islice(waiting, max(AT_ONCE, len(waiting) // 8))):
+        waiting, written = self._waiting, 0
+        for route in list(islice(waiting, max(LOOKED_AT, len(waiting) // 8))):
             del waiting[route]
-            if is_worth(route):
-                self._offload(route)
-            else:
-                waiting[route] = None
+            if not is_worth(route):
+                waiting[route] = None  # behind those that are still to be looked at
+                continue
+            self._offload(route)
+            written += 1
+            if written == WRITTEN:
+                break
         if waiting:
-            self._later("look", LOOK, self._look)
+            self._later("look", SOON if written else LOOK, self._look)
 
     def _offload(self, route: Route) -> None:
         limits = self._buckets.lend(route.sending, route.receiving)
