@@ -15,7 +15,9 @@ from config.section import (
     Positive,
     Problem,
     Section,
+    bad_keys,
     is_short,
+    unsigned,
 )
 from config.tenants import Tenants, short_secrets, tenant_problems, user_problems
 from config.tls import unusable
@@ -26,6 +28,7 @@ from config.values import (
     ExternalAddress,
     ExternalAddresses,
     HostText,
+    HttpUrlText,
     Networks,
     Passwords,
     PemFile,
@@ -139,6 +142,20 @@ class TurnSettings(Section):
 
     third_party_keys: Passwords = {}  # noqa: RUF012 - as above
     """Keys shared with them, by key id, in Base64: 32 bytes for AES-256-GCM, 16 for AES-128-GCM."""
+
+    user_url: HttpUrlText = ""
+    """Where your back end says who a client is (a signed POST) whose name neither `secret` nor
+    `users` nor a token knows."""
+
+    user_cache: Seconds = 60
+    """How long such an answer holds, in seconds; 0: ask at each allocation."""
+
+    webhook_secret: Secrets = ()
+    """What requests to your back end are signed with (Standard Webhooks: `whsec_` and base64), or
+    a list of such while rotating: each makes a signature. At least 16 bytes each."""
+
+    webhook_timeout: Duration = 3
+    """How long your back end may take to answer, in seconds."""
 
     auth_minimum: Literal["sha1", "sha256"] = "sha1"
     """`sha256` refuses clients that know only MD5 and HMAC-SHA1 (RFC 8489 §9.2): every browser."""
@@ -296,6 +313,7 @@ class TurnSettings(Section):
     def contradictions(self) -> list[Problem]:
         """What several processes cannot do; a port for two; TLS without its files; wrong users."""
         found = self._not_with_workers() + self._taken_twice()
+        found += unsigned("user_url", self.user_url, self.webhook_secret)
         has_pair = self.tls_certificate and self.tls_key
         if self.listen_tls and not has_pair:
             found.append(Problem("listen_tls", "TLS needs tls_certificate and tls_key, PEM files"))
@@ -366,6 +384,7 @@ class TurnSettings(Section):
     def dangers(self) -> list[Problem]:
         """Nothing to listen on or with; a relay that strangers can reach, and who knows who use."""
         found = [Problem(*why) for why in unusable(self.tls_certificate, self.tls_key)]
+        found += bad_keys(self.webhook_secret)
         if self.listen_dtls and find_spec("OpenSSL") is None:
             text = "DTLS needs pyOpenSSL; install it with: pip install 'icebroker[dtls]'"
             found.append(Problem("listen_dtls", text))
@@ -379,7 +398,8 @@ class TurnSettings(Section):
         if any(is_short(secret) for secret in self.secret):
             found.append(Problem("secret", TOO_SHORT))
         found += short_secrets(self.tenants)
-        if self.secret or self.users or self.third_party_keys or self.tenants:
+        known = self.secret or self.users or self.third_party_keys or self.tenants
+        if known or self.user_url:
             return found
         return [
             *found,

@@ -21,8 +21,6 @@ ANY_ROOM = "*"
 MOST_REMEMBERED = 10_000
 LONGEST_REFUSAL = 5.0
 """Seconds that a refusal is remembered at most: who has just been invited gets in soon."""
-REFUSALS = frozenset({401, 403, 404})
-"""Statuses that mean no; any other but 2xx means that nobody could decide."""
 
 
 class Undecided(Exception):
@@ -135,7 +133,7 @@ class JoinWebhook:
 
 def _claims(answer: Answer, asked: str) -> Claims | None:
     """What an answer lets a client do; None: nothing. :raises Unreachable: it is no answer."""
-    if answer.status in REFUSALS:
+    if answer.refuses:
         return None
     if not answer.ok:
         raise Unreachable(f"status {answer.status}")

@@ -23,6 +23,7 @@ from turn.allocation.policy import PolicyRules
 from turn.auth.authenticate import Authenticator
 from turn.auth.credentials import Credentials, Tenant
 from turn.auth.third_party import ThirdParty
+from turn.auth.users import Users
 from turn.bandwidth import Rates
 from turn.codec.integrity import Integrity
 from turn.codec.values import Address, Family
@@ -43,26 +44,31 @@ NO_CREDENTIALS: Mapping[str, Any] = {
     "users": {},
     "tenants": {},
     "third_party_keys": {},
+    "user_url": "",
 }
 
 
-def authenticator(settings: TurnSettings, process_key: bytes) -> Authenticator:
+def authenticator(
+    settings: TurnSettings, process_key: bytes, users: Users | None = None
+) -> Authenticator:
     """Who may use the relay.
 
     :param process_key: makes nonces where there is no secret; the same one at each reload, so
         that clients do not notice it.
+    :param users: what a back end has said of others, where one is asked.
     """
     if settings.stun_only:  # a secret may be there for signaling, which mints for other relays
         settings = settings.model_copy(update=NO_CREDENTIALS)
-    users, secrets = _plain(settings)
+    static, secrets = _plain(settings)
     tenants = {name: Tenant(*_plain(each)) for name, each in settings.tenants.items()}
     return Authenticator(
         settings.realm,
-        Credentials(settings.realm, users, secrets, tenants),
+        Credentials(settings.realm, static, secrets, tenants),
         _nonce_key(secrets, tenants) or process_key,
         settings.nonce_lifetime,
         Integrity[settings.auth_minimum.upper()],
         _third_party(settings),
+        users if settings.user_url else None,
     )
 
 

@@ -25,6 +25,7 @@ TRANSPORTS = ("udp", "tcp", "tls", "dtls")
 FAMILIES = ("ipv4", "ipv6")
 CLOSE_REASONS = ("released", "expired", "disconnected", "shutdown", "operator", "revoked", "moved")
 QUOTAS = ("user", "tenant", "address", "total", "ports", "permissions", "channels", "connections")
+USER_DECISIONS = ("allowed", "refused", "failed")
 AUTH_RESULTS = ("ok", "unauthorized", "stale_nonce", "bad_request")
 
 
@@ -109,6 +110,10 @@ class TurnCollector(Collector):
         yield _counter(
             "turn_auth", "Authentications by outcome.", ("result",),
             _with_zeros(AUTH_RESULTS, stats.auth),
+        )  # fmt: skip
+        yield _counter(
+            "turn_user_decisions", "Decisions of the back end who is a user.", ("result",),
+            _with_zeros(USER_DECISIONS, stats.user_decisions),
         )  # fmt: skip
         yield _counter(
             "stun_requests", "Requests received.", ("method", "transport"), stats.requests

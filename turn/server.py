@@ -69,6 +69,7 @@ class TurnService:
         self.stats, self.policy = wired.stats, wired.policy
         self._routes, self._poller, self._ports = wired.routes, wired.poller, wired.ports
         self._engine, self._listeners = wired.engine, wired.listeners
+        self._back_end = wired.back_end
         self._idle = Idle(self._engine.table, self._routes)
         self.handover = Handover(self._engine, self._ports, self._routes, self.policy)
         self.lending = Lending(self._engine, self.stats)
@@ -218,6 +219,7 @@ class TurnService:
         if self._certificate:
             self._certificate.load(settings)
         self._settings = settings
+        self._back_end.replace(settings)
         self._apply(settings)
         self._listeners.reload(settings)
         self._external.poke()
@@ -241,7 +243,7 @@ class TurnService:
         self.policy.set_rules(assemble.policy_rules(settings, self._reserved_ports, external))
         self.policy.reserve_ports(place.port for place in self.addresses)
         self._engine.reload(
-            assemble.authenticator(settings, self._common.key),
+            assemble.authenticator(settings, self._common.key, self._back_end.users),
             assemble.limits(settings),
             assemble.options(settings, external),
         )
@@ -359,6 +361,7 @@ class TurnService:
         self._ticker = None
         self._watch.stop()
         self._external.stop()
+        await self._back_end.stop()
         await self._listeners.close()
         return True
 

@@ -37,6 +37,8 @@ class DropReason(StrEnum):
     """A TLS or DTLS connection over its address's rate of handshakes."""
     NO_PROXY_HEADER = "no_proxy_header"
     """From a proxy that is trusted, but does not say whom it speaks for."""
+    TOO_MANY_QUESTIONS = "too_many_questions"
+    """A request of somebody whom only ``turn.user_url`` knows, and too much is asked already."""
     CLIENT_BACKLOG = "client_backlog"
     """The client reads its TCP or TLS connection too slowly."""
     SEND_FAILED = "send_failed"
@@ -87,6 +89,7 @@ class Stats:
         "sent_bytes",
         "sent_packets",
         "tenant_bytes",
+        "user_decisions",
     )
 
     def __init__(self) -> None:
@@ -102,6 +105,8 @@ class Stats:
         """Reason of each allocation's end."""
         self.quota_rejections: Tally[str] = Tally()
         """Quota that refused an allocation, a permission or a channel."""
+        self.user_decisions: Tally[str] = Tally()
+        """What a back end has said of users, by how that ended."""
         self.drops: Tally[DropReason] = Tally()
         # Of routes that have ended; live routes count for themselves, so that the packet path
         # touches one object only. The sum of both is what is exported.

@@ -13,6 +13,7 @@ from turn.allocation.engine import Engine
 from turn.allocation.policy import PeerPolicy
 from turn.allocation.record import NO_JOURNAL
 from turn.allocation.table import AllocationTable
+from turn.back_end import BackEnd
 from turn.codec.values import Address, Family
 from turn.common import Common
 from turn.relay.forward import Forwarder
@@ -44,6 +45,7 @@ class Wired:
     state: State | None
     engine: Engine
     listeners: Listeners
+    back_end: BackEnd
 
 
 def wire(
@@ -73,15 +75,19 @@ def wire(
     forwarder = Forwarder(stats, route_to)
     ports = _ports(settings, common, relays, external, (poller, forwarder))
     state = assemble.state(settings)
+    questions = ReplyLimit(settings.max_unproved_replies_per_second, common.replies)
+    back_end = BackEnd(settings, questions, stats)
     parts = Parts(
         policy, table, routes, ports, limits, stats, common.random_bytes,
         assemble.options(settings, external), common.elsewhere,
-        state.journal if state else NO_JOURNAL, logged(tell),
+        state.journal if state else NO_JOURNAL, logged(tell), back_end,
     )  # fmt: skip
-    engine = Engine(assemble.authenticator(settings, common.key), parts)
+    engine = Engine(assemble.authenticator(settings, common.key, back_end.users), parts)
     shared = _shared(settings, common, (engine, forwarder, routes, stats), poller)
     listeners = Listeners(assemble.udp_endpoints(settings), *shared, common.bind)
-    return Wired(addresses, stats, routes, poller, policy, ports, state, engine, listeners)
+    return Wired(
+        addresses, stats, routes, poller, policy, ports, state, engine, listeners, back_end
+    )
 
 
 def _ports(

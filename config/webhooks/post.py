@@ -23,6 +23,10 @@ BASE64_PREFIX = "whsec_"
 """Before a secret that is base64, as the specification's libraries have it."""
 
 
+REFUSALS = frozenset({401, 403, 404})
+"""Statuses that mean no; any other but 2xx means that nobody could decide."""
+
+
 class Unreachable(Exception):
     """There was no answer that could be read; the text says why."""
 
@@ -37,6 +41,11 @@ class Answer(NamedTuple):
     def ok(self) -> bool:
         """Whether it is a 2xx."""
         return 200 <= self.status < 300
+
+    @property
+    def refuses(self) -> bool:
+        """Whether it means no, to what was asked."""
+        return self.status in REFUSALS
 
 
 class Poster:

@@ -1,9 +1,10 @@
 """A guide as the tests read it: its blocks, its links, and the names that it speaks of."""
 
+import json
 import re
 import textwrap
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "deploy/docs"
@@ -58,6 +59,13 @@ def headings(page: Path) -> set[str]:
     text = FENCE.sub("", page.read_text("utf-8"))
     titles = re.findall(r"(?m)^#+ (.*)$", text)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def example(guide: str, kind: str) -> dict[str, Any]:
+    """The JSON that a guide shows, of this ``type``."""
+    shown = [json.loads(block.text) for block in blocks("json") if block.guide == guide]
+    (found,) = [one for one in shown if one.get("type") == kind]
+    return dict(found)
 
 
 def with_secrets(toml: str) -> str:

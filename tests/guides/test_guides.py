@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import json
 import os
 import re
 import ssl
@@ -39,7 +40,7 @@ from tests.interop.process import free_port, running
 from tests.namespaces import inside, namespaces, run
 from tests.patience import PATIENCE
 
-TRIED = {"sh", "toml", "nginx", "haproxy", "nft", "promql", "js", "python"}
+TRIED = {"sh", "toml", "nginx", "haproxy", "nft", "promql", "js", "python", "json"}
 
 
 @pytest.fixture(scope="module", name="machine")
@@ -78,6 +79,11 @@ def test_a_configuration_is_good(machine: Stand, tmp_path: Path, block: Block):
     file.write_text(machine.here(with_secrets(block.text)))
     services = [name for name in ("turn", "signaling") if f"[{name}]" in block.text]
     load(file, environment={}, services=services)
+
+
+@pytest.mark.parametrize("block", blocks("json"), ids=str)
+def test_what_is_json_is_json(block: Block):
+    assert isinstance(json.loads(block.text), dict)
 
 
 @pytest.mark.parametrize("block", blocks("promql"), ids=str)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tests.conftest import need
 from tests.interop.browser import blank_page, chromium, stage
-from tests.signaling.receiver import SECRET, receiver
+from tests.receiver import SECRET, receiver
 
 JOIN = """([how, token]) => icebroker[how]("demo", { token, name: "Ada" }).then(
   () => "in", (error) => error.code)"""

@@ -202,6 +202,7 @@ def bench(folder: Path, **settings: Any) -> Iterator[Bench]:
         relay(
             folder,
             max_unproved_replies_per_second=1000,
+            max_tls_handshakes_per_second=1000,
             max_allocations_per_address=0,
             mobility=True,
             **settings,

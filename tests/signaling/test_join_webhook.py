@@ -11,8 +11,8 @@ from signaling import admission
 from signaling.auth import Tokens
 from signaling.client import Client, SignalingError
 from tests.patience import PATIENCE
+from tests.receiver import SECRET, receiver
 from tests.signaling.live import signaling, sockets, url
-from tests.signaling.receiver import SECRET, receiver
 
 
 @pytest.fixture

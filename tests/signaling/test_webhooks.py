@@ -18,9 +18,9 @@ from signaling.broker.base import Unavailable
 from signaling.client import Client
 from tests.interop.cluster import cluster
 from tests.patience import until
+from tests.receiver import SECRET, receiver
 from tests.redis_server import redis_server
 from tests.signaling.live import on, signaling, sockets, url
-from tests.signaling.receiver import SECRET, receiver
 
 
 @pytest.fixture

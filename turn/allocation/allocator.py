@@ -5,6 +5,7 @@ from enum import StrEnum
 from functools import partial
 from typing import NamedTuple
 
+from turn.allocation.asking import NOBODY_TO_ASK, Asks
 from turn.allocation.elsewhere import NOWHERE, Elsewhere
 from turn.allocation.model import (
     RESERVATION_LIFETIME,
@@ -62,6 +63,7 @@ class Parts(NamedTuple):
     elsewhere: Elsewhere = NOWHERE
     journal: Journal = NO_JOURNAL
     tell: Tell = to_nobody
+    asks: Asks = NOBODY_TO_ASK
 
 
 class Allocator:

@@ -11,9 +11,11 @@ from functools import partial
 
 from turn.allocation import mobility
 from turn.allocation.allocator import Allocator, CloseReason, Parts
+from turn.allocation.asking import undecided
 from turn.allocation.connections import Claimant, PeerStream
 from turn.allocation.elsewhere import Shown
 from turn.allocation.handlers import HANDLERS, KNOWN, known
+from turn.allocation.meant import granted_for, is_keyed_elsewhere, kept_for
 from turn.allocation.model import Allocation, Limits, Owner
 from turn.allocation.options import Options
 from turn.allocation.record import NO_JOURNAL
@@ -25,6 +27,7 @@ from turn.auth.authenticate import Authenticator, Now
 from turn.auth.ephemeral import expiry_of
 from turn.auth.proved import Identity
 from turn.auth.third_party import Grant
+from turn.auth.users import NOBODY, NotKnown, Said
 from turn.bandwidth import Key
 from turn.codec import registry
 from turn.codec.errors import Malformed, StunError
@@ -71,6 +74,7 @@ class Engine:
         self._stats = parts.stats
         self._allocator = Allocator(parts)
         self._tell = parts.tell
+        self._asks = parts.asks
         self._replies = RecentReplies()
         self.table = parts.table
         self.draining = False
@@ -111,9 +115,14 @@ class Engine:
             kept = self._replies.get(request.client, message.raw, now)
             if kept is not None:
                 return Reply(kept, proved=True)
-        if self._is_keyed_elsewhere(request):
+        allocator, third_party = self._allocator, self._authenticator.third_party
+        if third_party is not None and is_keyed_elsewhere(allocator, third_party, request):
             return self._wait_for_key(request)
-        self._identify(request, self._grant_meant(request))
+        granted = granted_for(allocator, request) if third_party is not None else None
+        try:
+            self._identify(request, granted, kept_for(allocator, request))
+        except NotKnown:
+            return self._wait_for_word(request)
         if message.method == ALLOCATE:
             self._check_taken_in(request)
         try:
@@ -124,9 +133,12 @@ class Engine:
             self._replies.put(request.client, message.raw, reply.data, now)
         return reply
 
-    def _identify(self, request: Request, granted: Grant | None) -> None:
-        """Find out whose request it is, and see that it may be served. :raises StunError:"""
-        request.identity = self._authenticate(request, granted)
+    def _identify(self, request: Request, granted: Grant | None, said: Said | None = None) -> None:
+        """Find out whose request it is, and see that it may be served.
+
+        :raises StunError: it may not. :raises NotKnown: a back end has to say it.
+        """
+        request.identity = self._authenticate(request, granted, said)
         if (clients := self._allocator.options.clients) is not None:
             clients.check(request.client.client.host)
         # Only now (RFC 8489 §6.3): a client discards a 420 that nothing protects (§9.2.5).
@@ -175,7 +187,7 @@ class Engine:
         nonce = authenticator.fresh_nonce(request.client.client, request.now)
         return self._reply(request, ERROR, nonce, 401, authenticator.first_challenge)
 
-    def _authenticate(self, request: Request, granted: Grant | None) -> Identity:
+    def _authenticate(self, request: Request, granted: Grant | None, said: Said | None) -> Identity:
         try:
             identity = self._authenticator.authenticate(
                 request.message,
@@ -183,6 +195,7 @@ class Engine:
                 request.now,
                 begins=request.message.method == ALLOCATE,
                 granted=granted,
+                said=said,
             )
         except StunError as error:
             self._stats.auth[AUTH_RESULTS[error.code]] += 1
@@ -190,47 +203,61 @@ class Engine:
         self._stats.auth["ok"] += 1
         return identity
 
-    def _grant_meant(self, request: Request) -> Grant | None:
-        """What a token gave whose key protects a request that brings none (RFC 7635 §9).
-
-        A ConnectionBind comes over a connection of its own, and names its allocation by what it
-        asks for.
-        """
-        if self._authenticator.third_party is None:
-            return None
-        if request.message.method == CONNECTION_BIND:
-            return self.grant_of(request.message.get(registry.CONNECTION_ID))
-        allocation = self.table.get(request.client)
-        return allocation.grant if allocation else None
-
-    def _is_keyed_elsewhere(self, request: Request) -> bool:
-        """Whether another worker knows that key: the one that has the allocation."""
-        message, third_party = request.message, self._authenticator.third_party
-        if message.method != CONNECTION_BIND or third_party is None:
-            return False
-        number = message.get(registry.CONNECTION_ID)
-        return (
-            number is not None
-            and request.client.transport.is_stream
-            and not message.has(registry.ACCESS_TOKEN)
-            and third_party.knows(message.get(registry.USERNAME))
-            and self._allocator.elsewhere.holds_connection(number)
-        )
-
     def _wait_for_key(self, request: Request) -> Reply:
         def go_on(granted: Grant | None) -> None:
-            try:
-                self._identify(request, granted)
-                HANDLERS[CONNECTION_BIND](self._allocator, request)  # it answers later, too
-            except StunError as error:
-                request.answer(error)
-            except Malformed:
-                request.answer(StunError(400))
+            self._go_on(request, granted, NOBODY)  # it answers later, too
 
         number = request.message.get(registry.CONNECTION_ID) or 0
         request.waiting = Waiting()
         self._allocator.elsewhere.fetch_grant(number, request.client.client.host, go_on)
         return Reply(b"", True, waiting=request.waiting)
+
+    def _wait_for_word(self, request: Request) -> Reply | None:
+        """Have a back end asked whose name it is. :raises StunError: 500, it cannot be now."""
+        message, client = request.message, request.client
+        name, is_stream = message.get(registry.USERNAME) or "", client.transport.is_stream
+
+        def go_on(said: Said | None, now: Now) -> bool:
+            request.now = now
+            if said is None:
+                self._leave_undecided(request)
+            else:
+                self._go_on(request, None, said)
+            return request.identity is not None
+
+        if not self._asks.ask(name, client, message.transaction_id, go_on):
+            if is_stream:
+                raise undecided()
+            self._stats.drop(DropReason.TOO_MANY_QUESTIONS)
+            return None
+        if not is_stream:
+            return None
+        request.waiting = Waiting()
+        return Reply(b"", True, waiting=request.waiting)
+
+    def _go_on(self, request: Request, granted: Grant | None, said: Said) -> None:
+        """Handle a request that has waited for who sent it."""
+        outcome: Outcome | None
+        try:
+            self._identify(request, granted, said)
+            if request.message.method == ALLOCATE:
+                self._check_taken_in(request)
+            outcome = HANDLERS[request.message.method](self._allocator, request)
+        except StunError as error:
+            outcome = error
+        except Malformed:
+            outcome = StunError(400)
+        finally:
+            self.table.settle()
+        if outcome is not None:
+            request.answer(outcome)
+
+    def _leave_undecided(self, request: Request) -> None:
+        """Nobody could say it. A datagram's client sends it again as long as it has patience."""
+        if request.client.transport.is_stream:
+            request.answer(undecided())
+        else:
+            self._tell("request_refused", partial(facts_of, request, undecided()))
 
     def _succeed(self, request: Request) -> Reply | None:
         attributes = HANDLERS[request.message.method](self._allocator, request)
@@ -316,6 +343,7 @@ class Engine:
         if allocation is not None and (for_good or not allocation.ticket):
             self._allocator.close(allocation, CloseReason.DISCONNECTED)
         self._allocator.disconnected(client)
+        self._asks.forget(client)
 
     def rerouted(self, client: FiveTuple, send: Send) -> None:
         """A client is reached in another way from now on: its proxy has another port for it."""

@@ -122,7 +122,7 @@ def _lifetime(
     allocator: Allocator, request: Request, allocation: Allocation, wanted: int | None
 ) -> float:
     """How much longer an allocation lives: as long as what its client may use it by."""
-    allocation.grant = request.proved.grant
+    allocation.grant, allocation.keys = request.proved.grant, request.proved.keys
     granted = allocator.grant(max(wanted or 0, DEFAULT_LIFETIME))
     if allocation.grant is None:
         return granted

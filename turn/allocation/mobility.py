@@ -109,7 +109,7 @@ def fetch(allocator: Allocator, request: Request, go_on: GoOn) -> None:
     ticket = request.message.get(registry.MOBILITY_TICKET) or b""
     client = request.client
     if client.transport.is_stream:
-        request.waiting = Waiting()
+        request.waiting = request.waiting or Waiting()
     shown = Shown(ticket, request.owner, client.client.host, client.transport)
     allocator.elsewhere.fetch_allocation(shown, arrived)
 

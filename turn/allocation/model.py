@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 from turn.auth.third_party import Grant
+from turn.auth.users import Keys
 from turn.bandwidth import Pair, Rates
 from turn.codec.values import Address, Family, Icmp
 from turn.routes import ClientRoutes, Ends, FiveTuple, Route, Send
@@ -163,6 +164,7 @@ class Allocation:
         "due",
         "grant",
         "is_tcp",
+        "keys",
         "number",
         "owner",
         "permissions",
@@ -189,6 +191,8 @@ class Allocation:
         self.channels: dict[int, Channel] = {}
         self.grant: Grant | None = None
         """What a third party gave its client (RFC 7635)."""
+        self.keys: Keys | None = None
+        """What a back end said of its user: good as long as it lives."""
         self.ticket = b""
         """What its client may move it with (RFC 8016), if it asked for that."""
 

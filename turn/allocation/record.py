@@ -10,6 +10,7 @@ from typing import Protocol
 import msgspec
 
 from turn.allocation.model import Allocation, Channel
+from turn.auth.users import Keys
 from turn.codec.channel import is_channel_number
 from turn.codec.errors import Malformed
 from turn.codec.values import Address, family_of
@@ -56,6 +57,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
     channels: list[ChannelRecord]
     ticket: bytes = b""
     tenant: str = ""
+    keys: Keys | None = None
 
     @property
     def five_tuple(self) -> FiveTuple:
@@ -118,6 +120,7 @@ def record_of(allocation: Allocation) -> Record:
         ],
         ticket=allocation.ticket,
         tenant=allocation.owner.tenant,
+        keys=allocation.keys,
     )
 
 
@@ -148,6 +151,8 @@ def _check(record: Record) -> None:
     for host in (*(host for host, _ in places), *record.permissions,
                  *(each.public for each in record.relayed)):  # fmt: skip
         ip_address(host)
+    if record.keys is not None and not record.keys.are_sound:
+        raise ValueError("no key")
     if not all(0 < port <= MOST_PORT for _, port in places):
         raise ValueError("no port")
     if not all(is_channel_number(each.number) for each in record.channels):

@@ -40,6 +40,7 @@ def _begin(allocator: Allocator, kept: Kept) -> Allocation:
     ends = {relayed.address: relayed.expires for relayed in record.relayed}
     for relayed in allocation.relayed.values():
         relayed.expires = ends[relayed.relay.address]
+    allocation.keys = record.keys
     if record.ticket:
         allocator.restore_ticket(allocation, record.ticket)
     return allocation

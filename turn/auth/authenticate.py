@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
-from turn.auth.credentials import Credentials, PasswordAlgorithm
+from turn.auth.credentials import Account, Credentials, PasswordAlgorithm
 from turn.auth.nonce import Feature, Nonces, has_password_algorithms
 from turn.auth.proved import Identity, Proved
 from turn.auth.third_party import Grant, ThirdParty
+from turn.auth.users import NOBODY, NotKnown, Said, Users
 from turn.codec import registry
 from turn.codec.errors import REASONS, StunError
 from turn.codec.integrity import NONE, WITH_SHA1, WITH_SHA256, Integrity, verify
@@ -27,6 +28,7 @@ class Authenticator:
 
     :param nonce_key: makes nonces recognisable; the same one on every node and after a restart.
     :param minimum: ``Integrity.SHA256`` refuses what browsers use today (MD5 and HMAC-SHA1).
+    :param users: what a back end has said of names that nobody else knows, if it is asked.
     """
 
     def __init__(
@@ -37,8 +39,10 @@ class Authenticator:
         nonce_lifetime: float,
         minimum: Integrity = WITH_SHA1,
         third_party: ThirdParty | None = None,
+        users: Users | None = None,
     ) -> None:
         self._realm = realm
+        self._users = users
         self._credentials = credentials
         self._minimum = minimum
         self.third_party = third_party
@@ -47,7 +51,7 @@ class Authenticator:
             accepted.append(PasswordAlgorithm.MD5)
         self._offered = tuple(Algorithm(number) for number in accepted)
         features = Feature.PASSWORD_ALGORITHMS
-        if credentials.anonymous:
+        if credentials.anonymous and users is None:  # whose hash it is, a back end cannot tell
             features |= Feature.USERNAME_ANONYMITY
         self._nonces = Nonces(nonce_key, nonce_lifetime, features)
         self._proved = Proved()
@@ -67,12 +71,15 @@ class Authenticator:
         *,
         begins: bool,
         granted: Grant | None = None,
+        said: Said | None = None,
     ) -> Identity:
         """Check a request's credentials.
 
         :param begins: the request begins something, so that the credential may not be expired.
         :param granted: what the client showed a token for when it began.
+        :param said: what the back end says of the name, where that is known without memory.
         :raises StunError: 401 or 438 with REALM, a fresh NONCE and PASSWORD-ALGORITHMS, or 400.
+        :raises NotKnown: the back end has to be asked; the client is where it says it is.
         """
         if message.integrity is NONE:
             raise self.challenge(401, client, now)
@@ -90,7 +97,13 @@ class Authenticator:
         if self.third_party is not None:
             identity = self._by_token(self.third_party, message, username, granted, now)
         if identity is None:
-            identity = self._by_password(message, username, nonce, wall)
+            try:
+                known = self._said_of(message, username, now, said)
+            except NotKnown:
+                if not self._nonces.is_fresh(nonce, client.host, now.wall):
+                    raise self.challenge(438, client, now) from None
+                raise
+            identity = self._by_password(message, username, nonce, wall, known)
         if identity is None:
             raise self.challenge(401, client, now, self._why_not(message, username, wall))
         good = self._nonces.span(nonce, client.host)
@@ -160,6 +173,7 @@ class Authenticator:
         username: str | None,
         nonce: str,
         wall: float | None,
+        said: Said,
     ) -> Identity | None:
         """Who knows a password. :raises StunError: 400, somebody bids down."""
         negotiated = message.has(registry.PASSWORD_ALGORITHM)
@@ -168,6 +182,9 @@ class Authenticator:
         integrity = WITH_SHA256 if negotiated else WITH_SHA1
         accounts = self._credentials.accounts(username, wall) if username is not None else ()
         nobody = self._credentials.nobody
+        keys = next((keys for keys in said if keys.of(algorithm)), None)
+        if keys is not None and username is not None:
+            accounts = (Account(username, username, keys.of, self.tenant_of(username)),)
         for account in accounts or (nobody,):
             key = account.key(algorithm)
             if (
@@ -175,10 +192,27 @@ class Authenticator:
                 and account is not nobody
                 and self._is_enough(message, algorithm)
             ):
+                if keys is not None and self._users is not None:
+                    self._users.prove(account.username, keys)
                 return Identity(
-                    account.username, account.user, key, integrity, tenant=account.tenant
+                    account.username, account.user, key, integrity, None, account.tenant, keys
                 )
         return None
+
+    def _said_of(self, message: Message, username: str | None, now: Now, said: Said | None) -> Said:
+        """What a back end says of a name; nothing where others know it, or nobody can have it.
+
+        :raises NotKnown: it has to be asked.
+        """
+        if self._users is None or not username or not username.isprintable():
+            return NOBODY
+        third_party = self.third_party
+        is_token = third_party is not None and (
+            message.has(registry.ACCESS_TOKEN) or third_party.knows(username)
+        )
+        if is_token or self._credentials.accounts(username, None):
+            return NOBODY
+        return self._users.get(username, now.monotonic) if said is None else said
 
     def _algorithm(self, message: Message, nonce: str) -> int:
         """The password algorithm of a request. :raises StunError: 400, somebody bids down."""
@@ -200,7 +234,10 @@ class Authenticator:
         if self.third_party is not None and message.has(registry.ACCESS_TOKEN):
             return "the token is not for turn.third_party_name, not sealed by its key, or expired"
         if username is None or not self._credentials.accounts(username, None):
-            return f"there is no such user{self._hint(username)}"
+            nobody = f"there is no such user{self._hint(username)}"
+            return (
+                nobody if self._users is None else "turn.user_url has other keys, or no such user"
+            )
         if not self._credentials.accounts(username, wall):
             return "the credential has expired"
         if message.get(registry.REALM) != self._realm:

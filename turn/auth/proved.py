@@ -7,6 +7,7 @@ its key protects it, so that is all that is done here, in half the time.
 from dataclasses import dataclass
 
 from turn.auth.third_party import Grant
+from turn.auth.users import Keys
 from turn.codec import registry
 from turn.codec.integrity import Integrity, verify
 from turn.codec.message import Message
@@ -36,6 +37,8 @@ class Identity:
     """What a third party gave it, in place of a password."""
     tenant: str = ""
     """Whose user it is; "": no tenant's."""
+    keys: Keys | None = None
+    """What a back end said of it, where nobody else knows it."""
 
 
 @dataclass(slots=True)

@@ -233,14 +233,16 @@ def test_a_restart_keeps_the_tenant(world):
         assert after.engine.table.books.has(("tenant", "shop")) == lives
 
 
-def test_a_record_of_before_there_were_tenants_is_read():
+def test_a_record_of_before_there_were_tenants_and_kept_keys_is_read():
     world = World()
     client = world.client()
     client.allocate()
     (allocation,) = world.engine.table
     data = encode(record_of(allocation))
-    assert data.endswith(b',""]')
-    assert decode(data[: -len(b',""]')] + b"]").tenant == ""
+    since = b',"",null]'
+    assert data.endswith(since)
+    before = decode(data[: -len(since)] + b"]")
+    assert (before.tenant, before.keys) == ("", None)
 
 
 def test_an_operator_is_told_whose_user_it_is(world):
