@@ -26,7 +26,7 @@ POD = "$(POD_IP)"
 OF_THE_OPERATOR = {"ServiceMonitor", "PrometheusRule"}
 SMALLEST = {"secrets": {"existing": "mine"}, "turn": {"config": {"hostname": "turn.example.org"}}}
 LARGEST: dict[str, Any] = {
-    "secrets": {"existing": "mine"},
+    "secrets": {"existing": "mine", "tenants": True},
     "imagePullSecrets": [{"name": "registry"}],
     "turn": {
         "config": {
@@ -154,6 +154,8 @@ def test_the_pods_start_with_settings_that_are_good(render, changes, tmp_path):
     )
     (tmp_path / "secret").write_text("a secret that is long enough")
     (tmp_path / "url").write_text("rediss://redis.example.org:6379/0")
+    (tmp_path / "tenants").write_text('{"shop": {"secret": "the secret of the shop"}}')
+    files = {"ICEBROKER_REDIS__URL_FILE": "url", "ICEBROKER_TURN__TENANTS_FILE": "tenants"}
     for service, template in pods(manifests).items():
         container = template["spec"]["containers"][0]
         environment = dict(configured) | {
@@ -164,7 +166,7 @@ def test_the_pods_start_with_settings_that_are_good(render, changes, tmp_path):
         for name, value in environment.items():
             if name.endswith("_FILE"):
                 assert any(value.startswith(mount) for mount in mounts)
-                environment[name] = str(tmp_path / ("url" if "REDIS" in name else "secret"))
+                environment[name] = str(tmp_path / files.get(name, "secret"))
             if name.startswith("ICEBROKER_TURN__TLS_") and service == "turn":
                 assert any(value.startswith(mount) for mount in mounts)
         listen = environment["ICEBROKER_ADMIN__LISTEN"]
@@ -173,6 +175,7 @@ def test_the_pods_start_with_settings_that_are_good(render, changes, tmp_path):
         assert settings.turn.hostname == "turn.example.org"
         asked = [("stun.example.org", 3478), ("2001:db8::1", 3478)] if changes is LARGEST else []
         assert list(settings.turn.external_servers) == asked
+        assert list(settings.turn.tenants) == (["shop"] if changes is LARGEST else [])
         # The second one is where `kubectl port-forward` comes out.
         assert settings.admin.listen == (("192.0.2.1", 9641), ("127.0.0.1", 9641))
         ipv6 = load(None, environment | {"ICEBROKER_ADMIN__LISTEN": listen.replace(POD, "fd00::5")})
@@ -265,6 +268,7 @@ def test_values_that_contradict_are_refused_with_a_reason(render, changes, told)
     [
         {"sekrets": {}},
         {"turn": {"config": {"secret": "in the open"}}},
+        {"turn": {"config": {"tenants": {"shop": {"secret": "in the open"}}}}},
         {"turn": {"config": {"drain_timeout": "5m"}}},
         {"signaling": {"replicas": 0}},
         {"signaling": {"ingress": {"enabled": True}}},

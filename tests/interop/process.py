@@ -75,10 +75,13 @@ def samples(page: str) -> dict[str, float]:
 
 
 @contextmanager
-def relay(folder: Path, *, one_port: bool = False, **changes: Any) -> Iterator[Relay]:
+def relay(
+    folder: Path, *, one_port: bool = False, admin_token: str = "", **changes: Any
+) -> Iterator[Relay]:
     """Run ``icebroker turn`` on loopback, IPv4 and IPv6, with TLS.
 
     :param one_port: TLS where TCP is; then there is no DTLS.
+    :param admin_token: of the operators' API; empty: there is none.
     """
     certificate, key = self_signed(["127.0.0.1", "::1"], folder)
     port, tls_port, admin_port = free_port(), free_port(), free_port()
@@ -97,7 +100,12 @@ def relay(folder: Path, *, one_port: bool = False, **changes: Any) -> Iterator[R
     }
     lines = ["[turn]", *(f"{name} = {_toml(value)}" for name, value in turn.items())]
     lines += ["[turn.users]", 'alice = "secretpw"', "[admin]"]
-    lines += [f'listen = "127.0.0.1:{admin_port}"', "[log]", 'level = "debug"']
+    lines += [
+        f'listen = "127.0.0.1:{admin_port}"',
+        f'token = "{admin_token}"',
+        "[log]",
+        'level = "debug"',
+    ]
     file, log = folder / "icebroker.toml", folder / "icebroker.log"
     file.write_text("\n".join(lines))
     with icebroker(["turn", "-c", str(file)], admin_port, log) as process:

@@ -322,12 +322,16 @@ async def test_what_outlives_the_process_goes_on_without_it_too(back_end, client
     assert asked(back_end) == ["alice"]
 
 
-async def test_a_name_of_a_tenant_is_counted_as_the_tenant_s(back_end, client_of):
-    knows(back_end, **{"shop/ada": "pw", "shop/bob": "pw", "eve": "pw"})
-    tenants = {"shop": {"users": {"other": "pw"}, "max_allocations": 1}}
+async def test_no_name_of_the_back_ends_is_a_tenants_user(back_end, client_of):
+    """Its users may call themselves what they like; and it is not asked about a tenant's."""
+    knows(back_end, **{"shop/ada": "pw", "1:shop/ada": "pw", "shed/ada": "pw", "shop": "pw"})
+    tenants = {"shop": {"users": {"eve": "pw"}}}
     async with asking_relay(back_end, tenants=tenants) as service:
-        codes = [
-            await allocate(await client_of(service, name))
-            for name in ("shop/ada", "shop/bob", "eve", "eve")
-        ]
-    assert codes == [0, 486, 0, 0]
+        names = ("shop/ada", "1:shop/ada", "shed/ada", "shop", "shop/eve")
+        codes = [await allocate(await client_of(service, name)) for name in names]
+        owners = [allocation.owner for allocation in service._engine.table]
+    assert codes == [401, 401, 0, 0, 0]
+    assert [(owner.user, owner.tenant) for owner in owners] == [
+        ("shed/ada", ""), ("shop", ""), ("shop/eve", "shop"),
+    ]  # fmt: skip
+    assert asked(back_end) == ["shed/ada", "shop"]

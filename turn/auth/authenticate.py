@@ -184,7 +184,7 @@ class Authenticator:
         nobody = self._credentials.nobody
         keys = next((keys for keys in said if keys.of(algorithm)), None)
         if keys is not None and username is not None:
-            accounts = (Account(username, username, keys.of, self.tenant_of(username)),)
+            accounts = (Account(username, username, keys.of),)
         for account in accounts or (nobody,):
             key = account.key(algorithm)
             if (
@@ -210,7 +210,8 @@ class Authenticator:
         is_token = third_party is not None and (
             message.has(registry.ACCESS_TOKEN) or third_party.knows(username)
         )
-        if is_token or self._credentials.accounts(username, None):
+        # A user of a tenant is whom that tenant's credentials prove, and no name of a database.
+        if is_token or self.tenant_of(username) or self._credentials.accounts(username, None):
             return NOBODY
         return self._users.get(username, now.monotonic) if said is None else said
 
@@ -233,25 +234,23 @@ class Authenticator:
         """What an operator is told of a request that no account protects."""
         if self.third_party is not None and message.has(registry.ACCESS_TOKEN):
             return "the token is not for turn.third_party_name, not sealed by its key, or expired"
+        tenant = self.tenant_of(username or "")
         if username is None or not self._credentials.accounts(username, None):
-            nobody = f"there is no such user{self._hint(username)}"
-            return (
-                nobody if self._users is None else "turn.user_url has other keys, or no such user"
-            )
+            is_asked = self._users is not None and not tenant
+            nobody = f"there is no such user{self._hint(tenant)}"
+            return "turn.user_url has other keys, or no such user" if is_asked else nobody
         if not self._credentials.accounts(username, wall):
             return "the credential has expired"
         if message.get(registry.REALM) != self._realm:
             return "the client answers for another realm than turn.realm"
         if self._minimum is Integrity.SHA256 and message.integrity is not Integrity.SHA256:
             return 'the client knows only SHA-1, and turn.auth_minimum is "sha256"'
-        tenant = self.tenant_of(username)
         key = f"turn.tenants.{tenant}.secret" if tenant else "turn.secret"
-        hint = self._hint(username)
+        hint = self._hint(tenant)
         return f"the password is not the user's, or {key} did not make it{hint}"
 
-    def _hint(self, username: str | None) -> str:
-        """What a tenant's back end may have left out."""
-        is_tenants = username is not None and self.tenant_of(username)
-        if is_tenants or not self._credentials.has_tenants:
+    def _hint(self, tenant: str) -> str:
+        """What a tenant's back end may have left out of a name that is no tenant's."""
+        if tenant or not self._credentials.has_tenants:
             return ""
         return " (the name of a tenant's user begins with the tenant's and a slash)"

@@ -109,7 +109,7 @@ class Credentials:
         if static is not None:
             return (static,)
         expiry, _, name = username.partition(":")
-        tenant = self.tenant_of(username)
+        tenant = self.tenant_of(username) if self._secrets_of else ""
         secrets = self._secrets_of[tenant] if tenant else self._secrets
         if not secrets or not expiry.isascii() or not expiry.isdigit():
             return ()

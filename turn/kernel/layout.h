@@ -10,7 +10,7 @@
 
 #include <linux/types.h>
 
-#define LAYOUT 8
+#define LAYOUT 9
 
 /* Bytes of a Data or Send indication of the plain shape before its payload (RFC 8656 §11): header,
  * XOR-PEER-ADDRESS, head of DATA. */
@@ -42,9 +42,8 @@ struct way4 {
 struct rest4 {
     __be32 header[INDICATION4 / 4]; /* to prepend where there is no channel, both lengths 0; of a
                                        way of Send indications: the peer that they name, its port */
-    __u32 zero;
+    __u32 buckets[5]; /* where it is LIMITED: indices of those to pass; 0: no more */
     __u64 spoiled;    /* packets that were lost half way: a helper of the kernel's failed */
-    __u32 buckets[4]; /* where it is LIMITED: indices of those to pass; 0: no more */
 };
 
 struct way6 {
@@ -65,8 +64,9 @@ struct way6 {
 
 struct rest6 {
     __be32 header[INDICATION6 / 4];
+    __u32 buckets[5];
+    __u32 zero;
     __u64 spoiled;
-    __u32 buckets[4];
 };
 
 #define NAMED 0x0016 /* no channel has this number: it is the type of Send indications */

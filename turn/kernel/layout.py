@@ -9,8 +9,8 @@ from turn.codec.indication import data_indication_header
 from turn.codec.values import Address, pack_host
 
 WAY = {
-    4: struct.Struct("=4s4s8s4s4s4sHHQ24x36s12x16s"),
-    6: struct.Struct("=16s16s8s16s16s4sHHQ40x48s8x16s"),
+    4: struct.Struct("=4s4s8s4s4s4sHHQ24x36s20s8x"),
+    6: struct.Struct("=16s16s8s16s16s4sHHQ40x48s20s12x"),
 }
 """Source and destination, ``PORTS``, the new ones and their ports, hop behind (and ``LIMITED``),
 hop ahead, expiry, the counters. The rest, which lies elsewhere: what stands before the payload of a
@@ -42,6 +42,7 @@ class Parts(NamedTuple):
     header: int
     spoiled: int
     buckets: int
+    """In half words."""
     rest: int
     """Size of the rest; its parts count from its own beginning."""
 
@@ -51,8 +52,11 @@ class Parts(NamedTuple):
         return 2 * self.expires - 1
 
 
-PARTS = {4: Parts(1, 4, 5, 6, 7, 8, 0, 5, 6, 8), 6: Parts(4, 10, 11, 12, 13, 16, 0, 6, 7, 9)}
-LAYOUT = 8
+PARTS = {
+    4: Parts(1, 4, 5, 6, 7, 8, 0, 7, 9, 8),
+    6: Parts(4, 10, 11, 12, 13, 16, 0, 9, 12, 10),
+}
+LAYOUT = 9
 """Another number for whatever means something else: pinned maps outlive the process."""
 ROW = 8
 """Places in a row; a key has two rows, and in each a place that is looked at first."""
@@ -69,7 +73,7 @@ HOP = struct.Struct("=II6s6sI")
 """Device, MTU, destination MAC, source MAC, how it gets there."""
 BY_DEVICE, LOCAL, ACROSS = range(3)
 """Sent by the device; this machine itself; received at once by the far end of a veth."""
-MOST_LIMITS = 4
+MOST_LIMITS = 5
 BUCKETS_OF_WAY = struct.Struct(f"={MOST_LIMITS}I")
 """Indices of buckets; 0: no more."""
 BUCKET = struct.Struct("=QQQQ")

@@ -38,7 +38,6 @@ another processor has long gone by when its way's place means something else."""
 CROWDED = 2
 """Places of its first row that are left when a way may go to its second: packets look there later,
 in another page; but were the first one always filled up, ways would find no place much earlier."""
-TWO_WORDS = struct.Struct("=QQ")
 TWO_HALVES = struct.Struct("=II")
 STEPS = range(ROW)
 """From the first place that is looked at in a row to the others, by XOR: as packets look there."""
@@ -70,6 +69,7 @@ class Table:
         self._halves = memoryview(self._memory).cast("I")
         self._rest: mmap.mmap = rests.memory()
         self._rest_words = memoryview(self._rest).cast("Q")
+        self._rest_halves = memoryview(self._rest).cast("I")
         self._places: dict[int, Place] = {}
         self._recent: dict[int, None] = {}
         self._counted: dict[int, tuple[int, int, int]] = {}
@@ -77,7 +77,7 @@ class Table:
 
     def close(self) -> None:
         """Let go of the memory; what is in it stays."""
-        for view in (self._words, self._halves, self._rest_words):
+        for view in (self._words, self._halves, self._rest_words, self._rest_halves):
             view.release()
         self._memory.close()
         self._rest.close()
@@ -130,9 +130,10 @@ class Table:
 
     def limit(self, place: Place, buckets: tuple[int, ...]) -> None:
         """Have packets pass these buckets."""
-        at = place.number * self._parts.rest + self._parts.buckets
+        at = place.number * 2 * self._parts.rest + self._parts.buckets
         hops = place.number * 2 * self._parts.size + self._parts.hops
-        self._rest_words[at], self._rest_words[at + 1] = TWO_WORDS.unpack(_packed(buckets))
+        for index, bucket in enumerate(BUCKETS_OF_WAY.unpack(_packed(buckets)), at):
+            self._rest_halves[index] = bucket
         self._halves[hops] = self._halves[hops] & ~LIMITED | (LIMITED if buckets else 0)
 
     def move(self, place: Place, expires: float) -> None:

@@ -188,8 +188,15 @@ def relay(found: Network, plane: str, **changes: Any) -> Iterator[Relay]:
 class HostClient(Client):
     """A TURN client on a host; from allocation on, plain sockets are enough."""
 
-    def __init__(self, host: Host, server: tuple[str, int], *, ipv6: bool = False) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        host: Host,
+        server: tuple[str, int],
+        *,
+        ipv6: bool = False,
+        user: tuple[str, str] = ("alice", "pw"),
+    ) -> None:
+        super().__init__(*user)
         self.sock = host.udp(ipv6=ipv6)
         self.sock.connect(server)
         self.sock.setblocking(False)

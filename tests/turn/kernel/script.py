@@ -25,12 +25,18 @@ class Stage:
     """A client with a channel to a peer, and sockets that send them anything."""
 
     def __init__(
-        self, network: Network, relay: Relay, *, ipv6: bool = False, port: int = PEER_PORT
+        self,
+        network: Network,
+        relay: Relay,
+        *,
+        ipv6: bool = False,
+        port: int = PEER_PORT,
+        user: tuple[str, str] = ("alice", "pw"),
     ) -> None:
         self.network, self.relay, self.is_ipv6 = network, relay, ipv6
         self.header = 40 if ipv6 else 20
         server = (network.server.ipv6 if ipv6 else network.server.ipv4, 3478)
-        self.client = HostClient(network.client, server, ipv6=ipv6)
+        self.client = HostClient(network.client, server, ipv6=ipv6, user=user)
         self.peer = network.peer.udp(port, ipv6=ipv6)
         self.peer_address = Address(*self.peer.getsockname()[:2])
         self.relayed = self.client.do(self._open())

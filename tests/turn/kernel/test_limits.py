@@ -170,6 +170,73 @@ def test_all_buckets_have_to_hold_enough(three: Network):
         second.close()
 
 
+def tenants(**rates: int) -> dict[str, Any]:
+    """Tenants with a user each, and what all of its users together may relay a second."""
+    return {
+        name: {"users": {"carol": "pw"}, "max_bytes_per_second": rate}
+        for name, rate in rates.items()
+    }
+
+
+@contextmanager
+def of_tenants(found: Network, *names: str, **limits: Any) -> Iterator[list[Stage]]:
+    """Calls that the kernel carries, of a user of each of these tenants ("": of none)."""
+    with relay(found, "kernel", **limits) as running:
+        users = [(f"{name}/carol", "pw") if name else ("alice", "pw") for name in names]
+        stages = [
+            Stage(found, running, port=PEER_PORT + number, user=user, ipv6=False)
+            for number, user in enumerate(users)
+        ]
+        try:
+            for stage in stages:
+                stage.warm_up()
+            yield stages
+        finally:
+            for stage in stages:
+                stage.close()
+
+
+def test_a_tenants_users_share_a_bucket_in_the_kernel_and_others_do_not(hosts: tuple[Network, str]):
+    found, hook = hosts
+    limits = {"tenants": tenants(shop=RATE, clinic=0), "kernel_hook": hook}
+    with of_tenants(found, "shop", "shop", "clinic", "", **limits) as stages:
+        before, flood = stages[0].carried(), Flood()
+        flood.send(60, *(stage.send for stage in stages))
+        passed = [received(stage.peer) for stage in stages]
+        assert flood.is_bound(passed[0] + passed[1])
+        assert passed[2:] == [60, 60]
+        assert stages[0].carried() - before == sum(passed)
+        assert dropped(stages[0].relay) == {
+            DropReason.TENANT_BANDWIDTH: 120 - passed[0] - passed[1]
+        }
+
+
+@pytest.mark.parametrize("ipv6", [False, True], ids=["ipv4", "ipv6"])
+def test_the_kernel_takes_of_every_bucket_that_there_can_be(three: Network, ipv6: bool):
+    """Of five, the fifth is the smallest; what it refuses costs the others nothing."""
+    limits: dict[str, Any] = {
+        "max_bytes_per_second": 6 * RATE,
+        "max_bytes_per_second_per_user": 5 * RATE,
+        "tenants": tenants(shop=4 * RATE),
+        "max_bytes_per_second_per_address": 3 * RATE,
+        "max_bytes_per_second_in_all": RATE,
+    }
+    with relay(three, "kernel", **limits) as running:
+        stage = Stage(three, running, ipv6=ipv6, user=("shop/carol", "pw"))
+        stage.warm_up()
+        before, flood = stage.carried(), Flood()
+        flood.send(60, stage.send)
+        passed = received(stage.peer)
+        assert flood.is_bound(passed)
+        assert stage.carried() - before == passed
+        assert dropped(running) == {DropReason.TOTAL_BANDWIDTH: 60 - passed}
+        route = next(iter(running.service._routes.all()))
+        left = [budget.holds(3 * RATE - (passed + 8) * SIZE, time.monotonic())
+                for budget in route.sending.all[:4]]  # fmt: skip
+        assert left == [True] * 4
+        stage.close()
+
+
 def test_a_packet_between_two_clients_is_paid_by_both(three: Network):
     with staged(three, max_bytes_per_second=RATE) as stage:
         other = Stage(three, stage.relay, port=PEER_PORT + 1)

@@ -32,8 +32,9 @@ def _way(family: int, source_port: int) -> tuple[int, dict[str, int]]:
 
 def _rest(family: int) -> tuple[int, dict[str, int]]:
     parts = layout.PARTS[family]
-    fields = ("header", "spoiled", "buckets")
-    return 8 * parts.rest, {field: 8 * getattr(parts, field) for field in fields}
+    return 8 * parts.rest, {
+        "header": 8 * parts.header, "buckets": 4 * parts.buckets, "spoiled": 8 * parts.spoiled
+    }  # fmt: skip
 
 
 STRUCTS = {

@@ -77,6 +77,10 @@ readinessProbe:
   value: "[$(POD_IP)]:{{ .Values.metrics.port }}, 127.0.0.1:{{ .Values.metrics.port }}"
 - name: ICEBROKER_TURN__SECRET_FILE
   value: /run/secrets/icebroker/turn
+{{- if .Values.secrets.tenants }}
+- name: ICEBROKER_TURN__TENANTS_FILE
+  value: /run/secrets/icebroker/tenants
+{{- end }}
 {{- if .Values.admin.enabled }}
 - name: ICEBROKER_ADMIN__TOKEN_FILE
   value: /run/secrets/icebroker/admin
@@ -101,6 +105,9 @@ readinessProbe:
 {{/* What both kinds of pods take from the Secret. */}}
 {{- define "icebroker.secretItems" -}}
 - {key: turn, path: turn}
+{{- if .Values.secrets.tenants }}
+- {key: tenants, path: tenants}
+{{- end }}
 {{- if .Values.admin.enabled }}
 - {key: admin, path: admin}
 {{- end }}
