@@ -246,7 +246,7 @@ WORDS = (
     "configuration reloaded",
     "configuration refused; the one in use stays",
     "the credential has expired",
-    "the password is not the user's, or turn.secret did not make it",
+    "the password is not the user's, or",
     "an operator has revoked the user",
     "pages of this origin may not connect",
     "its port is closed from outside",
