@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.interop.process import ROOT, STARTED_WITHIN, free_port
 from tests.patience import PATIENCE
-from tests.pipes import join
+from tests.pipes import join, listening
 from tests.redis_server import redis_server
 
 TOKEN = "the operator's token of the tests"
@@ -174,10 +174,8 @@ class Balancer:
 async def balancer(nodes: Iterable[Node]) -> AsyncIterator[Balancer]:
     """Start one; the nodes in the order in which they are tried."""
     made = Balancer(nodes)
-    server = await asyncio.start_server(made.accept, "127.0.0.1", 0)
-    made.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
-        yield made
+        async with listening(made.accept) as made.url:
+            yield made
     finally:
-        server.close()
         await made.close()
