@@ -2,19 +2,22 @@
 
 from pathlib import Path
 
-from tests.conftest import need
-from tests.interop.browser import blank_page, chromium, stage
+import pytest
+from playwright.async_api import Browser
+
+from tests.interop.browser import blank_page, stage
 from tests.receiver import SECRET, receiver
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")  # the browser is of all
 
 JOIN = """([how, token]) => icebroker[how]("demo", { token, name: "Ada" }).then(
   () => "in", (error) => error.code)"""
 
 
-async def test_the_client_says_which_room_it_is_for(tmp_path: Path):
-    need("chromium")
+async def test_the_client_says_which_room_it_is_for(tmp_path: Path, browser: Browser):
     async with receiver() as back_end:
         settings = {"join_url": back_end.url, "webhook_secret": SECRET}
-        async with stage(tmp_path, **settings) as server, chromium() as browser:
+        async with stage(tmp_path, **settings) as server:
             page = await blank_page(await browser.new_context(), server.url)
             back_end.says(403)
             assert await page.evaluate(JOIN, ["join", "bad"]) == "unauthorized"

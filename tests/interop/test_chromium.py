@@ -16,7 +16,7 @@ from tests.interop.proxy import proxy
 from tests.patience import until
 from turn.allocation.allocator import CloseReason
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 Enter = Callable[..., Awaitable[Caller]]
 ROOMS = itertools.count(1)
 
@@ -27,7 +27,7 @@ def room() -> str:
     return f"room {next(ROOMS)}"
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="session")
 async def enter(server: Stage, browser: Browser, room: str) -> AsyncIterator[Enter]:
     """Somebody opens the call page and joins; in the end all leave, and no page had a fault."""
     callers: list[Caller] = []

@@ -18,7 +18,7 @@ from tests.signaling.scripted import (
     welcome,
 )
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")  # the browser is of all
+pytestmark = pytest.mark.asyncio(loop_scope="session")  # the browser is of all
 
 ASK = """async (url) => {
   const { Connection } = await import("/assets/client/connection.js");
@@ -44,7 +44,7 @@ ENDS = """async (url) => {
 }"""
 
 
-@pytest_asyncio.fixture(name="page", loop_scope="module")
+@pytest_asyncio.fixture(name="page", loop_scope="session")
 async def page_fixture(browser: Browser) -> AsyncIterator[Page]:
     context = await browser.new_context()
     yield await context.new_page()

@@ -13,7 +13,7 @@ from playwright.async_api import Browser, Page
 from signaling.client import Client
 from tests.interop.browser import Stage, blank_page
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 ORIGINS = itertools.count(1)
 WATCH = """() => {
   window.made = 0;
@@ -92,7 +92,7 @@ class Mallory:
             await self.offer(5, version)
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="session")
 async def mallory(server: Stage) -> AsyncIterator[Mallory]:
     async with Client(server.websocket, name="Mallory") as client:
         made = Mallory(client)

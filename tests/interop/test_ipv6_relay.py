@@ -7,7 +7,7 @@ from tests.interop.process import free_port
 from tests.interop.site import site
 from tests.turn.live import port_of, relay
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 ECHO = """async (port) => {
     const server = { urls: `turn:[::1]:${port}`, username: "alice", credential: "pw" };
     const open = () => new RTCPeerConnection({ iceServers: [server], iceTransportPolicy: "relay" });

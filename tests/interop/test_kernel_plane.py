@@ -4,13 +4,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from playwright.async_api import Browser
 
-from tests.conftest import need, need_root
+from tests.conftest import need_root
 from tests.interop.bot import bot
-from tests.interop.browser import Caller, Stage, chromium, stage
+from tests.interop.browser import Caller, Stage, stage
 from tests.interop.process import samples
 from tests.patience import until
 from turn.metrics import exposition
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")  # the browser is of all
 
 NAME = 'icebroker_turn_relay_packets_total{direction="%s",plane="kernel"}'
 
@@ -24,11 +27,10 @@ def carried(server: Stage) -> Mapping[str, float]:
 @pytest.fixture(autouse=True)
 def need_kernel() -> None:
     need_root("BPF")
-    need("chromium")
 
 
-async def test_two_pages_are_carried_by_the_kernel(tmp_path: Path):
-    async with stage(tmp_path) as server, chromium() as browser:
+async def test_two_pages_are_carried_by_the_kernel(tmp_path: Path, browser: Browser):
+    async with stage(tmp_path) as server:
         assert server.turn.plane == "kernel"
         callers = []
         for name in ("Anna", "Bo"):
@@ -44,14 +46,14 @@ async def test_two_pages_are_carried_by_the_kernel(tmp_path: Path):
         assert [caller.problems for caller in callers] == [[], []]
 
 
-async def test_a_page_and_a_back_end_are_carried_by_the_kernel(tmp_path: Path):
-    async with stage(tmp_path) as server, chromium() as browser:
+async def test_a_page_and_a_back_end_are_carried_by_the_kernel(tmp_path: Path, browser: Browser):
+    async with stage(tmp_path) as server:
         context = await browser.new_context(permissions=["camera", "microphone"])
         page = Caller(await context.new_page())
         await page.open(server.url, "bots", "Anna", relay="1", transport="udp")
         await page.join()
         async with bot(server.websocket, "bots") as made:
             await page.hears_and_sees("Bot")
-            await until(lambda: min(made.frames.values()) >= 20)
+            await until(lambda: min(made.frames.values()) >= 10)
             await until(lambda: min(carried(server).values()) > 100)
         assert page.problems == []

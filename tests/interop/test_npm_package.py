@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.async_api import Browser
 
 from tests.conftest import need
-from tests.interop.browser import chromium, stage
+from tests.interop.browser import stage
 from tests.interop.process import free_port
 from tests.interop.site import site
 from tests.npm_packages import npm_package
@@ -97,8 +98,10 @@ def test_an_application_in_typescript_compiles_against_it(installed: Path, resol
     run(need("node"), compiler, *options.split(), cwd=installed)
 
 
-async def test_a_page_calls_with_it_from_another_origin(installed: Path, tmp_path: Path):
-    need("chromium")
+@pytest.mark.asyncio(loop_scope="session")  # the browser is of all
+async def test_a_page_calls_with_it_from_another_origin(
+    installed: Path, tmp_path: Path, browser: Browser
+):
     port = free_port()
     own = f"http://127.0.0.1:{port}"
     join = """async ([module, url, name]) => {
@@ -113,7 +116,6 @@ async def test_a_page_calls_with_it_from_another_origin(installed: Path, tmp_pat
     async with (
         stage(tmp_path, allowed_origins=[own]) as server,
         site(port, folder=installed / "node_modules" / NAME),
-        chromium() as browser,
     ):
         pages = [await (await browser.new_context()).new_page() for _ in range(2)]
         for page in pages:
@@ -125,5 +127,3 @@ async def test_a_page_calls_with_it_from_another_origin(installed: Path, tmp_pat
             )
         )
         assert heard == [["Bob", "hello"], ["Ada", "hello"]]
-        for page in pages:
-            await page.context.close()

@@ -14,10 +14,10 @@ from turn.codec.values import Address
 HOSTILE = "<img src=x onerror=\"document.title='owned'\">"
 
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="session")
 async def stage():
     """Both services, their operator, and what opens sockets."""
     journal = Journal()
@@ -30,7 +30,7 @@ async def stage():
         yield turn, api, join
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="session")
 async def page(browser):
     """A page, and whatever it complains of."""
     one = await (await browser.new_context()).new_page()

@@ -8,11 +8,10 @@ import aiohttp
 import pytest
 from playwright.async_api import Browser, Page
 
-from tests.conftest import need
 from tests.interop.cluster import Node, balancer, cluster
 from tests.signaling.live import Raw
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")  # the browser is of all
+pytestmark = pytest.mark.asyncio(loop_scope="session")  # the browser is of all
 
 APPLICATION = """
 window.got = [];
@@ -62,10 +61,10 @@ null;
 """
 
 
-@pytest.fixture(name="nodes")
-def nodes_fixture(tmp_path: Path) -> Iterator[list[Node]]:
-    need("chromium")
-    with cluster(tmp_path) as running:
+@pytest.fixture(name="nodes", scope="module")
+def nodes_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Node]]:
+    """Two nodes that nobody kills; each test has a room of its own."""
+    with cluster(tmp_path_factory.mktemp("nodes")) as running:
         yield running
 
 
@@ -106,7 +105,12 @@ async def meet(one: Page, other: Page, room: str) -> None:
     await other.evaluate("meeting")
 
 
-async def test_both_offer_at_once_and_a_node_dies(browser: Browser, nodes: list[Node]):
+async def test_both_offer_at_once_and_a_node_dies(browser: Browser, tmp_path: Path):
+    with cluster(tmp_path) as nodes:
+        await both_offer_and_one_dies(browser, nodes)
+
+
+async def both_offer_and_one_dies(browser: Browser, nodes: list[Node]) -> None:
     async with (
         balancer([nodes[1], nodes[0]]) as front,
         page_at(browser, nodes[0].url) as ada,

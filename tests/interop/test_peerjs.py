@@ -13,7 +13,7 @@ from signaling.auth import Tokens
 from tests.interop.cluster import Node, balancer, cluster
 from tests.npm_packages import npm_package
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 SECRET = "a secret of the PeerJS tests, of 32 bytes"
 
 HELPERS = """

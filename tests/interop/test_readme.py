@@ -6,10 +6,12 @@ import re
 import sys
 from pathlib import Path
 
+import pytest
+from playwright.async_api import Browser
+
 from config.load import load
 from signaling.client import Client
-from tests.conftest import need
-from tests.interop.browser import certificate_files, chromium, stage
+from tests.interop.browser import certificate_files, stage
 from tests.interop.process import free_port
 from tests.interop.site import site
 from tests.patience import PATIENCE, until
@@ -55,11 +57,11 @@ async def test_the_lines_for_a_back_end_print_who_comes(tmp_path: Path):
             await back_end.wait()
 
 
-async def test_the_lines_for_a_page_of_ones_own_make_a_call(tmp_path: Path):
-    need("chromium")
+@pytest.mark.asyncio(loop_scope="session")  # the browser is of all
+async def test_the_lines_for_a_page_of_ones_own_make_a_call(tmp_path: Path, browser: Browser):
     port = free_port()
     own = f"http://127.0.0.1:{port}"
-    async with stage(tmp_path, allowed_origins=[own]) as server, chromium() as browser:
+    async with stage(tmp_path, allowed_origins=[own]) as server:
         html = pasted("html").replace(f"https://{HOST}", server.url)
         ice = pasted("js").replace(f"https://{HOST}", server.url)
         async with site(port, html):

@@ -13,7 +13,7 @@ from tests.interop.browser import Caller
 from tests.interop.cluster import Balancer, Node, balancer, cluster
 from tests.patience import until
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")  # the browser is of all
+pytestmark = pytest.mark.asyncio(loop_scope="session")  # the browser is of all
 
 HOLD_THE_ANSWER = """
 window.held = false;
@@ -61,7 +61,7 @@ class Stage:
         assert [caller.problems for caller in self._callers] == [[] for _ in self._callers]
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="session")
 async def stage(tmp_path: Path, browser: Browser) -> AsyncIterator[Stage]:
     """The callee's page is loaded through a balancer, as behind a proxy: its own node first."""
     with cluster(tmp_path) as nodes:
