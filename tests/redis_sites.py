@@ -16,7 +16,7 @@ import redis
 from redis.crc import key_slot
 
 from config.redis import RedisTls
-from tests.doctor.lab import certificate
+from tests.certificates import certificate
 from tests.interop.process import ROOT, free_port
 from tests.patience import PATIENCE
 from tests.redis_server import RedisServer
@@ -166,7 +166,7 @@ class Tls:
     """A certificate that is everyone's, and its own authority: shown by servers and by nodes."""
 
     def __init__(self, folder: Path) -> None:
-        pair = [Path(file) for file in certificate(folder, "127.0.0.1")]
+        pair = certificate(folder, authority=True)
         self.files = RedisTls(pair[0], *pair)
 
     def options(self) -> tuple[int, list[str]]:

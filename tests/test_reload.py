@@ -12,7 +12,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.doctor.lab import certificate
+from tests.certificates import certificate
 from tests.interop.process import samples
 from tests.namespaces import looping
 from tests.patience import PATIENCE
@@ -91,7 +91,7 @@ def test_what_is_wrong_is_refused_and_the_old_one_stays(
         assert service.end(signal.SIGTERM) < NO_DRAIN
 
 
-def not_after(ports: Ports, trust: str) -> tuple[str, float]:
+def not_after(ports: Ports, trust: Path) -> tuple[str, float]:
     """When the certificate of the pages ends: as a browser sees it, and as the metrics say."""
     context = ssl.create_default_context(cafile=trust)
     with (
@@ -107,14 +107,14 @@ def not_after(ports: Ports, trust: str) -> tuple[str, float]:
 
 
 def test_the_certificate_of_the_pages_is_renewed(shell: Shell, ports: Ports, tmp_path: Path):
-    pem, key = certificate(tmp_path, "127.0.0.1", days=9)
+    pem, key = certificate(tmp_path, days=9)
     files = f'tls_certificate = "{pem}"\ntls_key = "{key}"'
     shell.write(configuration(ports, signaling=files))
     with shell.running("serve") as service:
         service.banner()
         shown, told = not_after(ports, pem)
         assert ssl.cert_time_to_seconds(shown) == int(told)
-        certificate(tmp_path, "127.0.0.1", days=99)
+        certificate(tmp_path, days=99)
         service.process.send_signal(signal.SIGHUP)
         service.wait_for(lambda: "configuration reloaded" in service.log.read_text())
         later, told_later = not_after(ports, pem)

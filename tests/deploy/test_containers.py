@@ -13,7 +13,7 @@ import yaml
 
 from config.load import load
 from tests.conftest import need
-from tests.doctor.lab import certificate
+from tests.certificates import certificate
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "deploy/Dockerfile").read_text()
@@ -118,7 +118,7 @@ def test_tls_comes_with_a_second_file(tmp_path: Path):
     service = composed("compose.yaml", "compose.tls.yaml")["services"]["icebroker"]
     given = {secret["source"] for secret in service["secrets"]}
     pem, key = certificate(tmp_path, "rtc.example.org")
-    files = {"TLS_CERTIFICATE": pem, "TLS_KEY": key}
+    files = {"TLS_CERTIFICATE": str(pem), "TLS_KEY": str(key)}
     environment = dict(service["environment"])
     for name, file in files.items():
         asked = Path(environment[f"ICEBROKER_TURN__{name}"])

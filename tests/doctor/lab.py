@@ -4,8 +4,6 @@ The addresses are somebody's on the internet; here they are ours, and no packet 
 """
 
 import asyncio
-import datetime
-import ipaddress
 import itertools
 import os
 import signal
@@ -16,11 +14,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from tests.conftest import need, need_root
 from tests.namespaces import run
@@ -242,38 +235,3 @@ def skewed_icebroker(found: Lab, folder: Path, shift: str) -> Iterator[None]:
     command = [sys.executable, "-m", "icebroker", "turn", "-c", str(file)]
     with faketime(found, folder, command, shift):
         yield
-
-
-def certificate(
-    folder: Path, host: str = SERVER, *, days: float = 90, authority: bool = True
-) -> tuple[str, str]:
-    """PEM files of a certificate for a name or an address that ends in so many days."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
-    try:
-        alternative: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(host))
-    except ValueError:
-        alternative = x509.DNSName(host)
-    now = datetime.datetime.now(datetime.UTC)
-    built = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=365))
-        .not_valid_after(now + datetime.timedelta(days=days))
-        .add_extension(x509.SubjectAlternativeName([alternative]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem, private = folder / "certificate.pem", folder / "key.pem"
-    pem.write_bytes(built.public_bytes(serialization.Encoding.PEM))
-    private.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return str(pem), str(private)

@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tests.certificates import certificate
 from tests.doctor.lab import (
     NOWHERE,
     PASSWORD,
@@ -13,7 +14,6 @@ from tests.doctor.lab import (
     SERVER,
     USER,
     Lab,
-    certificate,
     coturn,
     icebroker,
 )
@@ -150,8 +150,10 @@ def serving(hosts: Lab, folder: Path, plant: Plant, server: str) -> Iterator[dic
     if plant.tls is not None:
         special = dict(plant.tls)
         trusted = special.pop("trusted", True)
-        pem, key = certificate(folder, **special)
-        options |= {"authority": Path(pem)} if trusted else {}
+        host = special.pop("host", SERVER)
+        made = certificate(folder, host, **{"days": 90, "authority": True} | special)
+        options |= {"authority": made[0]} if trusted else {}
+        pem, key = map(str, made)
         places = [f"{SERVER}:5349"]
         changes |= {"listen_tls": places, "tls_certificate": pem, "tls_key": key}
         arguments += ["--cert", pem, "--pkey", key]

@@ -17,7 +17,7 @@ from aiohttp import web
 
 from config.signaling import SignalingSettings
 from signaling.examine import Examined, Finding, _hello, examine_own, examine_signaling
-from tests.doctor.lab import certificate
+from tests.certificates import certificate
 from tests.interop.process import free_port
 from tests.shell import Shell, answers
 from tests.signaling.live import signaling, url
@@ -216,7 +216,7 @@ async def test_no_relay_among_them() -> None:
 
 
 async def test_a_certificate_that_nobody_knows(tmp_path: Path) -> None:
-    pem, key = certificate(tmp_path, "127.0.0.1")
+    pem, key = certificate(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pem, key)
     async with proxy({"/ice": ice(), "/ws": refuse}, context) as base:

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.certificates import certificate
 from tests.guides.guide import blocks, with_secrets
-from tests.interop.browser import certificate_files
 from tests.interop.process import free_port, icebroker
 from tests.patience import PATIENCE
 
@@ -94,9 +94,9 @@ def stand(folder: Path) -> Iterator[Stand]:
     made = Stand(folder, free_port(), free_port(), free_port())
     for name in ("etc/icebroker", "etc/letsencrypt/live/icebroker.example.org", "bin"):
         (folder / name).mkdir(parents=True)
-    certificate, key = certificate_files(folder, HOST, "127.0.0.1")
+    pem, key = certificate(folder, HOST, "127.0.0.1")
     for place in ("etc/icebroker", "etc/letsencrypt/live/icebroker.example.org"):
-        (folder / place / "fullchain.pem").write_bytes(certificate.read_bytes())
+        (folder / place / "fullchain.pem").write_bytes(pem.read_bytes())
         (folder / place / "privkey.pem").write_bytes(key.read_bytes())
     toml = with_secrets(blocks("toml")[_first("operate")].text)
     toml = toml.replace("[turn]", f'[turn]\nlisten = ["127.0.0.1:{made.turn}"]')

@@ -174,7 +174,7 @@ def test_people_meet_through_nginx(machine: Stand, tmp_path: Path, block: Block)
         f"daemon off;\npid {tmp_path}/pid;\nerror_log {tmp_path}/error.log;\n"
         f"events {{}}\nhttp {{\naccess_log off;\n{paths}{server}}}\n"
     )
-    trust = ssl.create_default_context(cafile=str(machine.folder / "cert.pem"))
+    trust = ssl.create_default_context(cafile=str(machine.folder / "certificate.pem"))
     token = machine.run("icebroker token demo -c /etc/icebroker/icebroker.toml").stdout.strip()
     with running(need("nginx"), "-p", str(tmp_path), "-c", str(file)):
         page = wait_for(f"https://127.0.0.1:{port}/", trust)
@@ -246,7 +246,7 @@ WORDS = (
     "configuration reloaded",
     "configuration refused; the one in use stays",
     "the credential has expired",
-    "the password is not the user's, or turn.secret did not make it",
+    "the password is not the user's, or",
     "an operator has revoked the user",
     "pages of this origin may not connect",
     "its port is closed from outside",

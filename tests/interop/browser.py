@@ -1,8 +1,6 @@
 """Chromium against the real services: what its tests start, and how they look into a page."""
 
 import asyncio
-import datetime
-import ipaddress
 import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -10,16 +8,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
 from config.signaling import SignalingSettings
 from config.turn import TurnSettings
 from signaling.ice import IceProvider, Server
 from signaling.server import SignalingService
+from tests.certificates import certificate
 from tests.interop.process import free_port
 from tests.patience import PATIENCE
 from turn.server import TurnService
@@ -70,14 +65,14 @@ class Stage(NamedTuple):
 @asynccontextmanager
 async def stage(folder: Path, **signaling_settings: Any) -> AsyncIterator[Stage]:
     """Start both services; ``folder`` takes the certificate."""
-    certificate, key = certificate_files(folder)
+    pem, key = certificate(folder)
     port, tls_port = free_port(), free_port()
     turn = TurnService(
         TurnSettings.model_validate(
             {
                 "listen": [f"127.0.0.1:{port}"],
                 "listen_tls": [f"127.0.0.1:{tls_port}"],
-                "tls_certificate": certificate,
+                "tls_certificate": pem,
                 "tls_key": key,
                 "secret": SECRET,
                 "allow_peers": ["127.0.0.0/8"],
@@ -207,39 +202,3 @@ async def blank_page(context: BrowserContext, url: str) -> Page:
     await page.goto(url + "/assets/client/sdp.js")
     await page.evaluate("import('/client.js').then((client) => { window.icebroker = client; })")
     return page
-
-
-def certificate_files(folder: Path, *hosts: str) -> tuple[Path, Path]:
-    """A self-signed certificate for 127.0.0.1, or for these names and addresses; and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.datetime.now(datetime.UTC)
-    names = x509.SubjectAlternativeName([_general_name(host) for host in hosts or ("127.0.0.1",)])
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=30))
-        .add_extension(names, critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    certificate_file, key_file = folder / "cert.pem", folder / "key.pem"
-    certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    key_file.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return certificate_file, key_file
-
-
-def _general_name(host: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(host))
-    except ValueError:
-        return x509.DNSName(host)

@@ -11,7 +11,8 @@ from playwright.async_api import Browser
 
 from config.load import load
 from signaling.client import Client
-from tests.interop.browser import certificate_files, stage
+from tests.certificates import certificate
+from tests.interop.browser import stage
 from tests.interop.process import free_port
 from tests.interop.site import site
 from tests.patience import PATIENCE, until
@@ -27,9 +28,9 @@ def pasted(kind: str, number: int = 0) -> str:
 
 
 def test_the_configuration_for_production_is_good(tmp_path: Path):
-    certificate, key = certificate_files(tmp_path)
+    pem, key = certificate(tmp_path)
     text = pasted("toml").replace("…", "thirty-two bytes out of openssl rand")
-    text = text.replace("/etc/icebroker/fullchain.pem", str(certificate))
+    text = text.replace("/etc/icebroker/fullchain.pem", str(pem))
     text = text.replace("/etc/icebroker/privkey.pem", str(key))
     file = tmp_path / "icebroker.toml"
     file.write_text(text, "utf-8")

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.interop.browser import certificate_files
+from tests.certificates import certificate
 from tests.interop.process import icebroker, samples
 from tests.namespaces import cable, inside, ip, namespaces, run, set_kernel
 from tests.natlab.networks import PROXY, Kind
@@ -151,7 +151,7 @@ def _lan(router: str, hosts: list[str], number: int, kind: Kind) -> list[str]:
 
 def certificate_of_the_server(folder: Path) -> tuple[Path, Path]:
     """A certificate that is good for every server of the laboratory, and its key."""
-    return certificate_files(folder, *PAGES, *RELAY)
+    return certificate(folder, *PAGES, *RELAY)
 
 
 @contextmanager

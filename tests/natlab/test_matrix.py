@@ -42,7 +42,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[Cell, Call | str]:
         need(program)
     folder = tmp_path_factory.mktemp("lab")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SSL_CERT_FILE", str(folder / "cert.pem"))
+        patch.setenv("SSL_CERT_FILE", str(folder / "certificate.pem"))
         patch.setattr(rtcicetransport, "Connection", PatientConnection)
         return run(CELLS, folder, LANES)
 

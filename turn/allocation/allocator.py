@@ -19,7 +19,7 @@ from turn.allocation.model import (
 from turn.allocation.options import NOTHING_MORE, Options
 from turn.allocation.peers import AllocationGate, Peers
 from turn.allocation.policy import PeerPolicy
-from turn.allocation.record import NO_JOURNAL, Journal
+from turn.allocation.record import NO_JOURNAL, Journal, can_be_kept
 from turn.allocation.revocations import Revocations
 from turn.allocation.table import AllocationTable, Reservation, place_of
 from turn.bandwidth import Bandwidth, Pair
@@ -47,7 +47,7 @@ class CloseReason(StrEnum):
     REVOKED = "revoked"
     """Its user may not use the relay any more."""
     MOVED = "moved"
-    """Its client goes on with it at another worker."""
+    """Its client goes on with it at another worker, or in the next process."""
 
 
 class Parts(NamedTuple):
@@ -174,6 +174,18 @@ class Allocator:
                 allocation.owner.tenant, carried.sent_bytes, carried.received_bytes
             )
         self._tell("allocation_closed", partial(_how_it_ended, allocation, reason))
+
+    def leave(self, allocation: Allocation) -> None:
+        """Close the relayed addresses of what the next process goes on with, if it can.
+
+        What the kernel counts it goes on counting there.
+        """
+        kept = can_be_kept(allocation)
+        self._routes.count_left(allocation.routes)
+        reason = CloseReason.MOVED if kept else CloseReason.SHUTDOWN
+        self._tell("allocation_closed", partial(_how_it_ended, allocation, reason))
+        for relayed in allocation.relayed.values():
+            relayed.relay.close()
 
     def give_up(self, relays: Sequence[Relay]) -> None:
         """Close what another worker has handed over, where it can be used for nothing."""
@@ -337,4 +349,5 @@ def _is_translated(client: FiveTuple, family: Family) -> bool:
 
 def _how_it_ended(allocation: Allocation, reason: CloseReason) -> Facts:
     carried = allocation.routes.carried._asdict()
-    return {**allocation.facts(), "reason": reason, **carried}
+    del carried["spoiled_packets"]  # no one's traffic
+    return {**allocation.facts(), "reason": reason, "since": allocation.since, **carried}

@@ -80,6 +80,8 @@ class Engine:
         self.table = parts.table
         self.draining = False
         """New allocations are turned away (508); live ones go on."""
+        self._left = False
+        """Another process goes on with what there is."""
 
     # From a client -------------------------------------------------------------------------
 
@@ -341,7 +343,7 @@ class Engine:
         unless it is gone for good: what is sent there would reach somebody else.
         """
         allocation = self.table.get(client)
-        if allocation is not None and (for_good or not allocation.ticket):
+        if allocation is not None and not self._left and (for_good or not allocation.ticket):
             self._allocator.close(allocation, CloseReason.DISCONNECTED)
         self._allocator.disconnected(client)
         self._asks.forget(client)
@@ -445,6 +447,6 @@ class Engine:
 
     def leave(self) -> None:
         """Close every relayed address, and end nothing: another process goes on with it."""
+        self._left = True
         for allocation in self.table:
-            for relayed in allocation.relayed.values():
-                relayed.relay.close()
+            self._allocator.leave(allocation)

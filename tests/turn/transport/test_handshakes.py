@@ -2,14 +2,12 @@
 
 import asyncio
 import ssl
-from datetime import UTC, datetime, timedelta
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from OpenSSL import SSL
 
+from tests.certificates import certificate
 from tests.turn.live import port_of, relay
 from tests.turn.secure import DtlsClient
 from turn.codec import registry
@@ -26,28 +24,8 @@ REFUSED = (ssl.SSLError, ConnectionError)
 def pem_fixture(tmp_path_factory):
     """A certificate with an RSA key, as the mandatory suites need it."""
     private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "relay")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(private.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .sign(private, hashes.SHA256())
-    )
-    folder = tmp_path_factory.mktemp("pem")
-    (folder / "c.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    (folder / "k.pem").write_bytes(
-        private.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return {"tls_certificate": str(folder / "c.pem"), "tls_key": str(folder / "k.pem")}
+    pem, key = certificate(tmp_path_factory.mktemp("pem"), "relay", key=private)
+    return {"tls_certificate": str(pem), "tls_key": str(key)}
 
 
 class TestTls:
