@@ -150,6 +150,10 @@ class TurnSettings(Section):
     user_cache: Seconds = 60
     """How long such an answer holds, in seconds; 0: ask at each allocation."""
 
+    webhook_url: HttpUrlText = ""
+    """Where your back end is told how allocations begin and end (signed POSTs, each at least
+    once)."""
+
     webhook_secret: Secrets = ()
     """What requests to your back end are signed with (Standard Webhooks: `whsec_` and base64), or
     a list of such while rotating: each makes a signature. At least 16 bytes each."""
@@ -313,7 +317,8 @@ class TurnSettings(Section):
     def contradictions(self) -> list[Problem]:
         """What several processes cannot do; a port for two; TLS without its files; wrong users."""
         found = self._not_with_workers() + self._taken_twice()
-        found += unsigned("user_url", self.user_url, self.webhook_secret)
+        for key in ("user_url", "webhook_url"):
+            found += unsigned(key, getattr(self, key), self.webhook_secret)
         has_pair = self.tls_certificate and self.tls_key
         if self.listen_tls and not has_pair:
             found.append(Problem("listen_tls", "TLS needs tls_certificate and tls_key, PEM files"))

@@ -64,7 +64,7 @@ class BackEnd:
         self._settings = settings
         self._replies = replies
         self._stats = stats
-        self._poster = Poster(*_signed_by(settings))
+        self._poster = Poster(*signed_by(settings))
         self._questions: dict[Asked, _Question] = {}
         self._waiting: Counter[int] = Counter()
         """Requests, by network."""
@@ -79,7 +79,7 @@ class BackEnd:
         forgotten.
         """
         old, self._settings = self._settings, settings
-        self._poster.replace(*_signed_by(settings))
+        self._poster.replace(*signed_by(settings))
         self._replies.set_rate(settings.max_unproved_replies_per_second)
         self.users.remember = settings.user_cache
         if (old.user_url, old.realm) != (settings.user_url, settings.realm):
@@ -201,6 +201,7 @@ def said_in(answer: Answer, name: str, realm: str) -> Said:
     return (keys,)
 
 
-def _signed_by(settings: TurnSettings) -> tuple[list[str], float]:
+def signed_by(settings: TurnSettings) -> tuple[list[str], float]:
+    """What requests to a back end are signed with, and how long they may take."""
     secrets_of = [secret.get_secret_value() for secret in settings.webhook_secret]
     return secrets_of, settings.webhook_timeout

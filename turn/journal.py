@@ -172,3 +172,14 @@ def _last_of(lines: bytes) -> Iterator[Record]:
             yield decode(record)
         except Malformed:
             log.warning("a line of the record of allocations means nothing, and is left out")
+
+
+def write_own(file: Path, content: bytes) -> None:
+    """Put a file down whole, for the next process alone to read. :raises OSError: it cannot be."""
+    new = file.with_suffix(".new")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    new.unlink(missing_ok=True)  # where others may write too, it may be anything
+    with open(new, "wb", opener=lambda path, _: os.open(path, flags, 0o600)) as opened:
+        opened.write(content)
+    new.replace(file)

@@ -26,6 +26,7 @@ FAMILIES = ("ipv4", "ipv6")
 CLOSE_REASONS = ("released", "expired", "disconnected", "shutdown", "operator", "revoked", "moved")
 QUOTAS = ("user", "tenant", "address", "total", "ports", "permissions", "channels", "connections")
 USER_DECISIONS = ("allowed", "refused", "failed")
+WEBHOOKS = ("delivered", "failed", "given_up")
 AUTH_RESULTS = ("ok", "unauthorized", "stale_nonce", "bad_request")
 
 
@@ -114,6 +115,10 @@ class TurnCollector(Collector):
         yield _counter(
             "turn_user_decisions", "Decisions of the back end who is a user.", ("result",),
             _with_zeros(USER_DECISIONS, stats.user_decisions),
+        )  # fmt: skip
+        yield _counter(
+            "turn_webhooks", "Tries to tell the back end of allocations.", ("result",),
+            _with_zeros(WEBHOOKS, stats.webhooks),
         )  # fmt: skip
         yield _counter(
             "stun_requests", "Requests received.", ("method", "transport"), stats.requests

@@ -336,6 +336,11 @@ class RouteTable:
             carried = carried.plus(observer.carried_by(route))
         return carried
 
+    def count_left(self, routes: ClientRoutes) -> None:
+        """Have ``routes.carried`` say what went through user space, where other planes go on."""
+        for route in set(routes.peers.values()):
+            routes.carried = routes.carried.plus(route.carried)
+
     def carried(self, routes: ClientRoutes) -> Carried:
         """What an allocation has relayed so far."""
         total = routes.carried

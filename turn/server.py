@@ -29,6 +29,7 @@ from turn.telling import Tell, to_nobody
 from turn.tenants import allocations_of_tenants, bytes_of_tenants, figures_of_tenants
 from turn.transport.addresses import AddressWatch
 from turn.transport.listeners import Listening
+from turn.webhooks import Webhooks
 from turn.wiring import wire
 
 log = structlog.get_logger("turn")
@@ -64,12 +65,14 @@ class TurnService:
         self._settings = settings
         self._common = common or alone()
         self._reserved_ports = tuple(reserved_ports)
-        wired = wire(settings, self._common, self._reserved_ports, tell)
+        self._webhooks = Webhooks(settings)
+        wired = wire(settings, self._common, self._reserved_ports, self._webhooks.also(tell))
         self._addresses, self._state = wired.addresses, wired.state
         self.stats, self.policy = wired.stats, wired.policy
         self._routes, self._poller, self._ports = wired.routes, wired.poller, wired.ports
         self._engine, self._listeners = wired.engine, wired.listeners
         self._back_end = wired.back_end
+        self.stats.webhooks = self._webhooks.counts
         self._idle = Idle(self._engine.table, self._routes)
         self.handover = Handover(self._engine, self._ports, self._routes, self.policy)
         self.lending = Lending(self._engine, self.stats)
@@ -200,6 +203,7 @@ class TurnService:
         if self._common.watches:
             self._watch.start()
             self._external.start()
+        self._webhooks.start()
         self._ticker = loop.create_task(self._tick())
 
     async def _find_external(self) -> None:
@@ -220,6 +224,7 @@ class TurnService:
             self._certificate.load(settings)
         self._settings = settings
         self._back_end.replace(settings)
+        self._webhooks.replace(settings)
         self._apply(settings)
         self._listeners.reload(settings)
         self._external.poke()
@@ -338,6 +343,7 @@ class TurnService:
         self._plane.stop()
         if self._state:
             self._state.close(remove=True)
+        await self._webhooks.stop()
 
     async def leave(self) -> None:
         """Close every socket, for another process to go on with the allocations.
@@ -351,6 +357,7 @@ class TurnService:
             self._engine.leave()
             self._poller.stop(asyncio.get_running_loop())
             self._plane.leave()
+            await self._webhooks.stop(leave=True)
             self._state.close(remove=False)
 
     async def _end(self) -> bool:

@@ -90,6 +90,7 @@ class Stats:
         "sent_packets",
         "tenant_bytes",
         "user_decisions",
+        "webhooks",
     )
 
     def __init__(self) -> None:
@@ -107,6 +108,8 @@ class Stats:
         """Quota that refused an allocation, a permission or a channel."""
         self.user_decisions: Tally[str] = Tally()
         """What a back end has said of users, by how that ended."""
+        self.webhooks: Tally[str] = Tally()
+        """Tries to tell a back end of something, by how they ended."""
         self.drops: Tally[DropReason] = Tally()
         # Of routes that have ended; live routes count for themselves, so that the packet path
         # touches one object only. The sum of both is what is exported.

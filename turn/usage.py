@@ -4,16 +4,34 @@ Operators who answer for what leaves their addresses ask for it (``log.allocatio
 """
 
 import logging
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import structlog
 
 from config.log import ALLOCATIONS
-from turn.telling import Tell, Told, facts_of
+from turn.telling import Facts, Tell, Told, facts_of
 
 LINES = {"allocation_created": "allocation begins", "allocation_closed": "allocation ends"}
 
 log = structlog.get_logger(ALLOCATIONS)
 switch = logging.getLogger(ALLOCATIONS)
+
+
+def timed(tell: Tell, clock: Callable[[], float] = time.monotonic) -> Tell:
+    """Have what ends say for how long it was there: the core knows since when, and no clock."""
+
+    def seconds(told: Told) -> Facts:
+        facts: dict[str, Any] = dict(facts_of(told))
+        facts["seconds"] = round(clock() - facts.pop("since"), 3)
+        return facts
+
+    def also(kind: str, told: Told) -> None:
+        tell(kind, partial(seconds, told) if kind == "allocation_closed" else told)
+
+    return also
 
 
 def logged(tell: Tell) -> Tell:

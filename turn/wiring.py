@@ -28,7 +28,7 @@ from turn.transport.listeners import Listeners
 from turn.transport.proxies import Proxies
 from turn.transport.stream import StreamShared
 from turn.transport.udp import Shared
-from turn.usage import logged
+from turn.usage import logged, timed
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def wire(
     parts = Parts(
         policy, table, routes, ports, limits, stats, common.random_bytes,
         assemble.options(settings, external), common.elsewhere,
-        state.journal if state else NO_JOURNAL, logged(tell), back_end,
+        state.journal if state else NO_JOURNAL, timed(logged(tell)), back_end,
     )  # fmt: skip
     engine = Engine(assemble.authenticator(settings, common.key, back_end.users), parts)
     shared = _shared(settings, common, (engine, forwarder, routes, stats), poller)

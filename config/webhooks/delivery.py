@@ -64,12 +64,15 @@ class Delivery:
         self._ending.clear()
         self._task = asyncio.create_task(self._run())
 
-    async def stop(self) -> None:
-        """End; what is due now gets a last chance, the rest stays in the queue."""
+    async def stop(self, *, now: bool = False) -> None:
+        """End; what is due gets a last chance, the rest stays in the queue.
+
+        :param now: without last words.
+        """
         if self._task is None:
             return
         self._ending.set()
-        await asyncio.wait({self._task}, timeout=self._last_words)
+        await asyncio.wait({self._task}, timeout=0 if now else self._last_words)
         self._task.cancel()
         await asyncio.wait({self._task})
         self._task = None

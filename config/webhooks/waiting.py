@@ -3,7 +3,7 @@
 import heapq
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -22,6 +22,10 @@ class Queued(NamedTuple):
     """This one counted."""
     event: bytes
     """JSON: ``type``, ``at`` (Unix time in ms), ``data``."""
+
+
+Kept = tuple[str, int, str]
+"""Id, tries, event."""
 
 
 class Away(Exception):
@@ -92,6 +96,20 @@ class WaitingEvents:
         """They are delivered, or given up."""
         for event_id in ids:
             self._events.pop(event_id, None)
+
+    def dump(self) -> list[Kept]:
+        """All that waits, in order, for another process to tell."""
+        return [(name, tries, event.decode()) for name, (tries, _, event) in self._events.items()]
+
+    def load(self, kept: Iterable[Kept]) -> None:
+        """Take in what another process has dumped; it is due now."""
+        for event_id, tries, event in kept:
+            self._put(event_id, tries, self._clock(), event.encode())
+
+    def clear(self) -> None:
+        """Nobody is to be told any more."""
+        self._events.clear()
+        self._due.clear()
 
     def retry(self, event_id: str, delay: float) -> None:
         """Have it due in so many seconds."""

@@ -51,6 +51,8 @@ class Node:
         lines += ["[admin]", f'listen = "127.0.0.1:{self.admin_port}"', f'token = "{TOKEN}"']
         lines += ["[turn]", f'listen = ["127.0.0.1:{self.turn_port}"]', f'secret = "{SECRET}"']
         lines += ['allow_peers = ["127.0.0.0/8"]']
+        if tenant := options.get("ice_tenant"):
+            lines += [f"[turn.tenants.{tenant}]", f'secret = "{SECRET}, of {tenant}"']
         file.write_text("\n".join(lines), "utf-8")
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(

@@ -29,6 +29,7 @@ NAMES = {
     "icebroker_turn_quota_rejections": ("counter", {"quota"}),
     "icebroker_turn_auth": ("counter", {"result"}),
     "icebroker_turn_user_decisions": ("counter", {"result"}),
+    "icebroker_turn_webhooks": ("counter", {"result"}),
     "icebroker_stun_requests": ("counter", {"method", "transport"}),
     "icebroker_stun_responses": ("counter", {"method", "code"}),
     "icebroker_turn_relay_packets": ("counter", {"direction", "plane"}),

@@ -19,10 +19,11 @@ from turn.allocation.model import (
 from turn.allocation.options import NOTHING_MORE, Options
 from turn.allocation.peers import AllocationGate, Peers
 from turn.allocation.policy import PeerPolicy
-from turn.allocation.record import NO_JOURNAL, Journal
+from turn.allocation.record import NO_JOURNAL, Journal, can_be_kept
 from turn.allocation.revocations import Revocations
 from turn.allocation.table import AllocationTable, Reservation, place_of
 from turn.bandwidth import Bandwidth, Pair
+from turn.codec.errors import StunError
 from turn.codec.values import FAMILY_NAMES, IPV4, Family, family_of
 from turn.routes import ClientRoutes, Ends, FiveTuple, RouteTable, Send
 from turn.stats import Stats
@@ -46,7 +47,7 @@ class CloseReason(StrEnum):
     REVOKED = "revoked"
     """Its user may not use the relay any more."""
     MOVED = "moved"
-    """Its client goes on with it at another worker."""
+    """Its client goes on with it at another worker, or in the next process."""
 
 
 class Parts(NamedTuple):
@@ -89,6 +90,8 @@ class Allocator:
         self.options = parts.options
         self.elsewhere = parts.elsewhere
         self.revocations = Revocations()
+        self.tenant_of: Callable[[str], str] = lambda _: ""
+        """Whose a username is by the settings; "": no tenant's."""
         self.journal = parts.journal
         self._by_ticket: dict[bytes, Allocation] = {}
         self._moved: dict[ClientRoutes, float] = {}
@@ -171,6 +174,18 @@ class Allocator:
                 allocation.owner.tenant, carried.sent_bytes, carried.received_bytes
             )
         self._tell("allocation_closed", partial(_how_it_ended, allocation, reason))
+
+    def leave(self, allocation: Allocation) -> None:
+        """Close the relayed addresses of what the next process goes on with, if it can.
+
+        What the kernel counts it goes on counting there.
+        """
+        kept = can_be_kept(allocation)
+        self._routes.count_left(allocation.routes)
+        reason = CloseReason.MOVED if kept else CloseReason.SHUTDOWN
+        self._tell("allocation_closed", partial(_how_it_ended, allocation, reason))
+        for relayed in allocation.relayed.values():
+            relayed.relay.close()
 
     def give_up(self, relays: Sequence[Relay]) -> None:
         """Close what another worker has handed over, where it can be used for nothing."""
@@ -274,6 +289,24 @@ class Allocator:
             lambda connection: connection.claimed and not clients.admits(connection.host)
         )
 
+    def is_misnamed(self, owner: Owner) -> bool:
+        """Whether a user's tenant is no more, or the name is a tenant's only now.
+
+        Whoever signs such a name from now on is somebody else.
+        """
+        return self.tenant_of(owner.username) != owner.tenant
+
+    def check_still(self, owner: Owner, wall: float) -> None:
+        """See that a user may still have what had to be waited for.
+
+        What was under way from one worker to another, neither of them could end.
+
+        :raises StunError: 403, an operator has revoked it since, or changed whose it is.
+        """
+        self.revocations.check(owner.username, owner.user, wall)
+        if self.is_misnamed(owner):
+            raise StunError(403, why="the settings of turn.tenants say now that it is another user")
+
     def end_of(self, is_meant: Callable[[Owner], bool]) -> int:
         """End what users have that may not use the relay any more.
 
@@ -316,4 +349,5 @@ def _is_translated(client: FiveTuple, family: Family) -> bool:
 
 def _how_it_ended(allocation: Allocation, reason: CloseReason) -> Facts:
     carried = allocation.routes.carried._asdict()
-    return {**allocation.facts(), "reason": reason, **carried}
+    del carried["spoiled_packets"]  # no one's traffic
+    return {**allocation.facts(), "reason": reason, "since": allocation.since, **carried}

@@ -73,12 +73,15 @@ class Engine:
         self._authenticator = authenticator
         self._stats = parts.stats
         self._allocator = Allocator(parts)
+        self._allocator.tenant_of = authenticator.tenant_of
         self._tell = parts.tell
         self._asks = parts.asks
         self._replies = RecentReplies()
         self.table = parts.table
         self.draining = False
         """New allocations are turned away (508); live ones go on."""
+        self._left = False
+        """Another process goes on with what there is."""
 
     # From a client -------------------------------------------------------------------------
 
@@ -340,7 +343,7 @@ class Engine:
         unless it is gone for good: what is sent there would reach somebody else.
         """
         allocation = self.table.get(client)
-        if allocation is not None and (for_good or not allocation.ticket):
+        if allocation is not None and not self._left and (for_good or not allocation.ticket):
             self._allocator.close(allocation, CloseReason.DISCONNECTED)
         self._allocator.disconnected(client)
         self._asks.forget(client)
@@ -367,7 +370,7 @@ class Engine:
         """Go on with what another process began, before the first message is handled."""
         restore(self._allocator, kept, now)
         self._allocator.end_denied()
-        self._end_misnamed()
+        self._allocator.end_of(self._allocator.is_misnamed)
         return list(self.table)
 
     def hand_over(self, shown: Shown, now: float) -> tuple[Allocation, Mapping[Key, int]] | None:
@@ -410,16 +413,9 @@ class Engine:
         """Go on with these, and end what the policy refuses now."""
         self._authenticator = authenticator
         self.table.set_limits(limits)
+        self._allocator.tenant_of = authenticator.tenant_of
         self._allocator.reload(limits, options)
-        self._end_misnamed()
-
-    def _end_misnamed(self) -> None:
-        """End what users have whose tenant is no more, or whose names are a tenant's only now.
-
-        Whoever signs such a name from now on is somebody else.
-        """
-        tenant_of = self._authenticator.tenant_of
-        self._allocator.end_of(lambda owner: tenant_of(owner.username) != owner.tenant)
+        self._allocator.end_of(self._allocator.is_misnamed)
 
     def revoke(self, user: str, until: float, spent: float = 0.0) -> int:
         """Close what a user has and refuse it more until then; both 0: let it begin again.
@@ -451,6 +447,6 @@ class Engine:
 
     def leave(self) -> None:
         """Close every relayed address, and end nothing: another process goes on with it."""
+        self._left = True
         for allocation in self.table:
-            for relayed in allocation.relayed.values():
-                relayed.relay.close()
+            self._allocator.leave(allocation)

@@ -170,6 +170,7 @@ class Allocation:
         "permissions",
         "relayed",
         "routes",
+        "since",
         "ticket",
     )
 
@@ -181,7 +182,8 @@ class Allocation:
         """One, or one of each family (RFC 8656 §7.2, a dual allocation)."""
         self.is_tcp = False
         """Whether it relays TCP connections, not packets (RFC 6062)."""
-        self.created = now
+        self.created = self.since = now
+        """When it began; and when this process took it in, of which its packets count."""
         self.number = 0
         """What an operator calls it: the table counts from 1, and gives none twice."""
         self.due = 0.0

@@ -25,6 +25,8 @@ class Kept(NamedTuple):
 def restore(allocator: Allocator, kept: Sequence[Kept], now: float) -> list[Allocation]:
     """Go on with allocations, before the first message is handled."""
     allocations = [_begin(allocator, each) for each in kept]
+    for allocation in allocations:
+        allocation.since = now
     # Only now, as one allocation may be the peer of another.
     for allocation, each in zip(allocations, kept, strict=True):
         _permit(allocator, allocation, each.record, now)

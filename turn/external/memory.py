@@ -3,7 +3,6 @@
 A file of one JSON object: local -> external address.
 """
 
-import os
 from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from turn.journal import read_own
+from turn.journal import read_own, write_own
 
 log = structlog.get_logger("turn")
 
@@ -37,14 +36,8 @@ class Memory:
         """Put it down for the next process."""
         if self._file is None:
             return
-        new = self._file.with_suffix(".new")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
-            self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            new.unlink(missing_ok=True)  # where others may write too, it may be anything
-            with open(new, "wb", opener=lambda path, _: os.open(path, flags, 0o600)) as opened:
-                opened.write(msgspec.json.encode(dict(found)))
-            new.replace(self._file)
+            write_own(self._file, msgspec.json.encode(dict(found)))
         except OSError as error:
             log.warning("the external address is not recorded: it is not known after a restart",
                         file=str(self._file), reason=error.strerror)  # fmt: skip

@@ -12,6 +12,7 @@ from msgspec import Struct
 from turn.server import TurnService
 from turn.telling import Told as Happened
 from turn.telling import facts_of
+from turn.webhooks import KINDS
 from turn.workers.figures import counts_of
 from turn.workers.messages import (
     Done,
@@ -97,18 +98,23 @@ class Answers:
 
 
 class Events:
-    """Tells the pool of what happens, while somebody watches."""
+    """Tells the pool of what happens, while somebody watches or a back end is told of it."""
 
     def __init__(self, send: Send, clock: Callable[[], float] = time.monotonic) -> None:
         self._send = send
         self._clock = clock
         self.on = False
+        self.webhooks = False
+        """Whether each event of an allocation is owed to somebody (``Watch``)."""
         self._second = 0
         self._told = 0
         self._lost = 0
 
     def tell(self, kind: str, told: Happened) -> None:
         """Take an event (``turn.telling.Tell``)."""
+        if self.webhooks and kind in KINDS:
+            self._send(Told(kind, dict(facts_of(told)), 0))
+            return
         if not self.on:
             return
         second = int(self._clock())

@@ -115,6 +115,7 @@ class Child:
         if self._service is not None:
             await (self._service.leave() if self._leave else self._service.stop())
         self._handed.close()
+        await self._link.flush()
         self._link.close()
 
     def _heard(self, message: Struct, descriptors: list[int]) -> None:
@@ -148,8 +149,8 @@ class Child:
                 self._answers.report(number)
             case Resume():
                 service.resume()
-            case Watch(on):
-                self._events.on = on
+            case Watch(on, webhooks):
+                self._events.on, self._events.webhooks = on, webhooks
             case Level(level):
                 set_level(level)
             case _:
@@ -214,6 +215,7 @@ class Child:
         ledger = Ledger(memory, setup.secret)
         books = SharedBooks(ledger, setup.worker, self._tell_gone)
         self._setup = setup
+        self._events.webhooks = setup.webhooks
         self._addresses = setup.addresses
         numbers, send = itertools.count(setup.first_number), self._link.send
         borrower = Borrower(setup.worker, setup.workers, numbers, send, self._spawn)

@@ -105,11 +105,14 @@ class PoolCollector(Collector):
         serving: Callable[[int], bool],
         tenants: Callable[[], Iterable[str]],
         external: Callable[[], External | None],
+        own: Stats,
     ) -> None:
         """Tell of what the workers count.
 
         :param tenants: their names, as they are now.
+        :param own: what this process counts by itself.
         """
+        self._own = own
         self._tallies = list(tallies)
         self._ports = ports
         self._serving = serving
@@ -129,6 +132,7 @@ class PoolCollector(Collector):
     def stats(self) -> Stats:
         """What all have counted since the start."""
         total = Stats()
+        add_counts(total, counts_of(self._own))
         for tally in self._tallies:
             tally.add_to(total)
         return total

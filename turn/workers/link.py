@@ -15,6 +15,7 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import msgspec
 import structlog
@@ -27,6 +28,8 @@ MOST_DESCRIPTORS = 4
 """Of one message."""
 LARGEST = 256 << 20
 """A snapshot of 65,536 allocations is far below."""
+FLUSH_LOOK = 0.01
+"""Seconds between looks whether it is done."""
 QUIET = 60.0
 """Seconds between two lines of the log about lost descriptors."""
 
@@ -76,6 +79,18 @@ class Link:
         self._unsent.append((memoryview(HEAD.pack(len(body), len(copies)) + body), copies))
         if len(self._unsent) == 1:
             self._write()
+
+    async def flush(self) -> None:
+        """Wait until everything is sent, or the other end is gone."""
+        while self._open and self._unsent:  # noqa: ASYNC110 - the last thing that it does
+            await asyncio.sleep(FLUSH_LOOK)
+
+    async def end(self, patience: float) -> None:
+        """Wait until everything is read that the other end has sent: it has ended."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                while self._open:  # noqa: ASYNC110 - as above
+                    await asyncio.sleep(FLUSH_LOOK)
 
     def close(self) -> None:
         """End it; ``lost`` is not called any more."""

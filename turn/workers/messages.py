@@ -41,6 +41,8 @@ class Setup(Struct, tag=True, frozen=True, kw_only=True):
     """Users who may begin nothing, as ``Revoke`` says it: until, spent."""
     state: str
     """The folder of its own where its allocations outlive it; "": nowhere."""
+    webhooks: bool
+    """As of ``Watch``; also of what it has told before that comes."""
     first_number: int
     """Of its allocations; the others follow in steps of ``STEP``."""
 
@@ -140,6 +142,8 @@ class Watch(Struct, tag=True, frozen=True):
     """Tell of what happens, or do not: somebody watches, or nobody does."""
 
     on: bool
+    webhooks: bool = False
+    """Tell of allocations whoever watches: a back end is to know of each."""
 
 
 class Level(Struct, tag=True, frozen=True):

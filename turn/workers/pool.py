@@ -20,9 +20,11 @@ from turn.external.memory import Memory
 from turn.external.watch import ExternalWatch
 from turn.revoked import RevokedFile
 from turn.routes import NOTHING, RouteTable
+from turn.stats import Stats
 from turn.telling import Facts
 from turn.transport.addresses import AddressWatch, local_addresses
 from turn.transport.listeners import Listening
+from turn.webhooks import Webhooks
 from turn.workers.allocations import PATIENCE, PoolAllocations
 from turn.workers.crew import Crew
 from turn.workers.figures import PoolCollector, Ports
@@ -73,6 +75,10 @@ class WorkerPool:
         :param journal: hears of what happens at the workers, while it is on.
         """
         self._journal = journal or Journal()
+        self._webhooks = Webhooks(settings)
+        self._stats = Stats()
+        """What this process counts by itself."""
+        self._stats.webhooks = self._webhooks.counts
         self._revoked: dict[str, tuple[float, float]] = {}
         self._file = revoked
         self.on_remembered: Callable[[str, float], None] = lambda *_: None
@@ -104,6 +110,7 @@ class WorkerPool:
             lambda number: self._workers[number].serving.is_set(),
             lambda: self._settings.tenants,
             self._external.gauges,
+            self._stats,
         )
 
     @property
@@ -150,6 +157,7 @@ class WorkerPool:
             self.on_remembered(user, until)
         log.info("data plane", plane=self.plane, reason=self.plane_reason)
         await self._crew.start(self._addresses)
+        self._webhooks.start()
         self._watch.start()
         self._external.start()
 
@@ -176,10 +184,11 @@ class WorkerPool:
         logs = logs or self._logs
         self._frozen = self._freeze(settings, logs)
         self._settings, self._logs, self._level = settings, logs, ""
+        self._webhooks.replace(settings)
         self._crew.tell_all(Reload(self._frozen))
         self._external.poke()
         # Whether anybody may watch is known once the rest of this process has the settings.
-        asyncio.get_running_loop().call_soon(lambda: self._crew.tell_all(Watch(self._journal.on)))
+        asyncio.get_running_loop().call_soon(lambda: self._crew.tell_all(self._watched()))
 
     def set_log_level(self, level: str) -> None:
         """Log these lines and more important ones, until the next reload."""
@@ -259,6 +268,7 @@ class WorkerPool:
             self._external.stop()
             await self.refresh()
             await self._crew.end(leave=leave)
+            await self._webhooks.stop(leave=leave)
 
     # The workers ----------------------------------------------------------------------------
 
@@ -279,10 +289,14 @@ class WorkerPool:
             draining=self.draining,
             revoked=self._revoked,
             state=self._state_of(worker),
+            webhooks=self._webhooks.on,
             # Also the one that follows a dead worker gives no number a second time.
             first_number=worker.tally.restarts * STEP * MOST_NUMBERS + STEP + worker.number,
         )
-        return setup, Watch(self._journal.on)
+        return setup, self._watched()
+
+    def _watched(self) -> Watch:
+        return Watch(self._journal.on, self._webhooks.on)
 
     def _state_of(self, worker: Worker) -> str:
         """Its folder. With as many workers the kernel gives it the same clients again."""
@@ -294,6 +308,7 @@ class WorkerPool:
         """Take an event of a worker."""
         if lost:
             self._journal.tell("events_lost", {"worker": number, "lost": lost})
+        self._webhooks.tell(kind, facts)
         self._journal.tell(kind, facts)
 
     # The machine ----------------------------------------------------------------------------
@@ -314,7 +329,8 @@ class WorkerPool:
         return freeze(self._theirs(settings), logs)
 
     def _theirs(self, settings: TurnSettings) -> TurnSettings:
-        return self.resolved(settings).model_copy(update={"data_plane": "userspace"})
+        own = {"data_plane": "userspace", "webhook_url": ""}  # what is told is told by this process
+        return self.resolved(settings).model_copy(update=own)
 
     def _ports(self) -> Ports:
         first, last = self._settings.relay_ports

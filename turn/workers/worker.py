@@ -104,11 +104,13 @@ class Worker:
         except OSError as error:
             self.failure = f"turn.workers: no process can be started: {error.strerror}"
             return None
-        self._link = Link(ours, FROM_WORKER, self._heard, self._lost)
+        self._link = link = Link(ours, FROM_WORKER, self._heard, self._lost)
         self._introduce(self)
         guard = asyncio.get_running_loop().create_task(self._guard(process))
         try:
-            return await process.wait()
+            code = await process.wait()
+            await link.end(FAREWELL)  # its last words
+            return code
         finally:
             guard.cancel()
             self._lost()
@@ -172,6 +174,8 @@ class Worker:
         except TimeoutError:
             process.kill()
             await process.wait()
+        if self._link is not None:
+            await self._link.end(FAREWELL)
 
     def _heard(self, message: Struct, descriptors: list[int]) -> None:
         match message:

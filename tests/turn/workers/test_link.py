@@ -191,3 +191,23 @@ class TestNoDescriptorsLeft:
         assert worker.heard == [(Socket("tcp", "127.0.0.1", 1), [])] * 3
         assert opened() == before
         assert len(logs) == 1, "once a minute is enough"
+
+
+async def test_the_last_words_of_an_end_are_sent_and_heard(ends):
+    """More than a socket holds, and more than is read at a time."""
+    pool, worker = ends
+    for number in range(2000):
+        worker.link.send(Failed(f"{number} {'x' * 1000}"))
+    await worker.link.flush()
+    assert len(pool.heard) > 1000, "it was read meanwhile"
+    worker.link.close()
+    await pool.link.end(patience=10)
+    assert len(pool.heard) == 2000
+    assert pool.lost == 1
+
+
+async def test_an_end_that_lives_on_is_not_waited_for_without_an_end(ends):
+    pool, _ = ends
+    async with asyncio.timeout(5):
+        await pool.link.end(patience=0.05)
+    assert pool.lost == 0
