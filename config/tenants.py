@@ -25,7 +25,7 @@ class TenantSettings(Section):
     """What signs its users' credentials, as `turn.secret` does for users without a tenant."""
 
     users: Passwords = {}  # noqa: RUF012 - pydantic copies it
-    """Users with a fixed password, whose names begin with the tenant's on the wire only."""
+    """Users with a fixed password: what is called `carol` here, clients call `shop/carol`."""
 
     max_allocations: Count = 0
     """Allocations that all its users may hold together, counted as for a user; 0: no limit."""

@@ -8,8 +8,12 @@ from typing import Any
 import aiohttp
 
 from config.schema import AdminSettings
+from signaling.server import SignalingService
+from tests.signaling.live import signaling
+from tests.turn.live import relay
 from turn.admin.journal import Journal
 from turn.admin.listener import Admin
+from turn.server import TurnService
 
 TOKEN = "the operator's token of the tests"
 
@@ -90,3 +94,15 @@ async def operator(journal: Journal, *services: Any, token: str = TOKEN) -> Asyn
             yield Operator(admin, http, control)
     finally:
         await admin.stop()
+
+
+@asynccontextmanager
+async def both_operated() -> AsyncIterator[tuple[TurnService, SignalingService, Operator]]:
+    """Both services, and their operator."""
+    journal = Journal()
+    async with (
+        relay(journal.tell) as turn,
+        signaling(tell=journal.tell) as rooms,
+        operator(journal, turn, rooms) as api,
+    ):
+        yield turn, rooms, api

@@ -1,7 +1,6 @@
 """A real redis-server for tests: started, stopped, killed, put to sleep, and looked into."""
 
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,9 +14,10 @@ from config.redis import RedisTls
 from tests.conftest import need
 from tests.interop.process import free_port
 from tests.patience import PATIENCE
+from tests.signals import Signalled
 
 
-class RedisServer:
+class RedisServer(Signalled):
     """One server on loopback; its port stays the same over restarts."""
 
     tls = RedisTls()
@@ -30,7 +30,6 @@ class RedisServer:
         self._sentinel = sentinel
         self._folder = folder
         self._options = options
-        self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
         self.client = redis.Redis(port=self.port, socket_timeout=PATIENCE, protocol=2)
 
@@ -73,19 +72,6 @@ class RedisServer:
         self.kill()
         if not save:
             (self._folder / "dump.rdb").unlink(missing_ok=True)
-
-    def sleep(self) -> None:
-        """Have it answer nobody, with all connections open."""
-        self.signal(signal.SIGSTOP)
-
-    def wake(self) -> None:
-        """Have it go on."""
-        self.signal(signal.SIGCONT)
-
-    def signal(self, number: int) -> None:
-        """Send a signal."""
-        assert self._process is not None
-        self._process.send_signal(number)
 
     def every_key(self) -> list[bytes]:
         """Every key."""

@@ -12,12 +12,13 @@ from pathlib import Path
 
 from tests.interop.process import ROOT, _wait_ready, free_port
 from tests.patience import PATIENCE
+from tests.signals import Signalled
 
 DRAIN = 2.0
 """Seconds that clients have to move from a node that is asked to end."""
 
 
-class Node:
+class Node(Signalled):
     """One ``icebroker signaling``; it keeps its ports over restarts."""
 
     def __init__(self, folder: Path, redis_url: str, window: float, lease: float) -> None:
@@ -40,7 +41,6 @@ class Node:
         lines += ["[redis]", f'url = "{redis_url}"', f"lease = {lease}"]
         lines += ["[admin]", f'listen = "127.0.0.1:{self.admin_port}"', "[log]", 'format = "json"']
         self._file.write_text("\n".join(lines))
-        self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start; ``wait_ready`` says when it serves."""
@@ -69,19 +69,6 @@ class Node:
         """Whether its process is over."""
         assert self._process is not None
         return self._process.poll() is not None
-
-    def sleep(self) -> None:
-        """Have it do nothing, with all sockets open."""
-        self.signal(signal.SIGSTOP)
-
-    def wake(self) -> None:
-        """Have it go on where it was."""
-        self.signal(signal.SIGCONT)
-
-    def signal(self, number: int) -> None:
-        """Send a signal."""
-        assert self._process is not None
-        self._process.send_signal(number)
 
     def ready(self) -> bool:
         """Whether a load balancer would send it clients."""

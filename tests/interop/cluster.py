@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.interop.process import ROOT, STARTED_WITHIN, free_port
 from tests.patience import PATIENCE
-from tests.pipes import join
+from tests.pipes import join, listening
 from tests.redis_server import redis_server
 
 TOKEN = "the operator's token of the tests"
@@ -51,6 +51,8 @@ class Node:
         lines += ["[admin]", f'listen = "127.0.0.1:{self.admin_port}"', f'token = "{TOKEN}"']
         lines += ["[turn]", f'listen = ["127.0.0.1:{self.turn_port}"]', f'secret = "{SECRET}"']
         lines += ['allow_peers = ["127.0.0.0/8"]']
+        if tenant := options.get("ice_tenant"):
+            lines += [f"[turn.tenants.{tenant}]", f'secret = "{SECRET}, of {tenant}"']
         file.write_text("\n".join(lines), "utf-8")
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
@@ -174,10 +176,8 @@ class Balancer:
 async def balancer(nodes: Iterable[Node]) -> AsyncIterator[Balancer]:
     """Start one; the nodes in the order in which they are tried."""
     made = Balancer(nodes)
-    server = await asyncio.start_server(made.accept, "127.0.0.1", 0)
-    made.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
-        yield made
+        async with listening(made.accept) as made.url:
+            yield made
     finally:
-        server.close()
         await made.close()

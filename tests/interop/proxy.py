@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+from tests.pipes import listening
+
 
 class Proxy:
     """Carries every connection; counts what passes on those that are WebSockets."""
@@ -68,10 +70,8 @@ async def proxy(url: str) -> AsyncIterator[Proxy]:
     """Start one in front of ``http://HOST:PORT``."""
     host, _, port = url.removeprefix("http://").rpartition(":")
     made = Proxy(host, int(port))
-    server = await asyncio.start_server(made.accept, "127.0.0.1", 0)
-    made.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
-        yield made
+        async with listening(made.accept) as made.url:
+            yield made
     finally:
-        server.close()
         made.cut()

@@ -39,6 +39,17 @@ def agent(server: Relay, transport: str, *, controlling: bool) -> aioice.Connect
     )
 
 
+async def connect(one: aioice.Connection, two: aioice.Connection) -> None:
+    """Tell two agents of each other's candidates, and have them connect."""
+    for here, there in ((one, two), (two, one)):
+        for candidate in there.local_candidates:
+            await here.add_remote_candidate(candidate)
+        await here.add_remote_candidate(None)
+        here.remote_username, here.remote_password = there.local_username, there.local_password
+    async with asyncio.timeout(PATIENCE):
+        await asyncio.gather(one.connect(), two.connect())
+
+
 @pytest.mark.parametrize("transport", ["udp", "tcp", "tls"])
 @pytest.mark.usefixtures("trust")
 async def test_two_agents_meet_through_the_relay(server: Relay, transport: str) -> None:
@@ -48,13 +59,7 @@ async def test_two_agents_meet_through_the_relay(server: Relay, transport: str) 
     await one.gather_candidates()
     await two.gather_candidates()
     assert {c.type for c in (*one.local_candidates, *two.local_candidates)} == {"relay"}
-    for here, there in ((one, two), (two, one)):
-        for candidate in there.local_candidates:
-            await here.add_remote_candidate(candidate)
-        await here.add_remote_candidate(None)
-        here.remote_username, here.remote_password = there.local_username, there.local_password
-    async with asyncio.timeout(PATIENCE):
-        await asyncio.gather(one.connect(), two.connect())
+    await connect(one, two)
     for number in range(50):
         message = f"message {number}".encode() * 20
         await one.send(message)

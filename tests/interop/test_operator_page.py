@@ -3,10 +3,9 @@
 import pytest
 import pytest_asyncio
 
-from tests.operator_api import TOKEN, operator
-from tests.signaling.live import signaling, sockets
-from tests.turn.live import UDP, Client, port_of, relay
-from turn.admin.journal import Journal
+from tests.operator_api import TOKEN, both_operated
+from tests.signaling.live import sockets
+from tests.turn.live import UDP, Client, port_of
 from turn.codec import registry
 from turn.codec.registry import Method
 from turn.codec.values import Address
@@ -20,13 +19,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 @pytest_asyncio.fixture(loop_scope="session")
 async def stage():
     """Both services, their operator, and what opens sockets."""
-    journal = Journal()
-    async with (
-        relay(journal.tell) as turn,
-        signaling(tell=journal.tell) as rooms,
-        operator(journal, turn, rooms) as api,
-        sockets(rooms) as join,
-    ):
+    async with both_operated() as (turn, rooms, api), sockets(rooms) as join:
         yield turn, api, join
 
 

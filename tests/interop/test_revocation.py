@@ -125,6 +125,32 @@ async def test_a_removed_peer_takes_its_credentials_with_it(nodes: list[Node]):
             await connection.close()
 
 
+async def test_a_tenants_users_have_one_name_with_signaling_and_every_relay(tmp_path: Path):
+    commands = ("signaling", "turn", "serve")
+    settings: dict[str, Any] = {"token_secret": TOKEN_SECRET, "ice_tenant": "shop"}
+    with cluster(tmp_path, *commands, **settings) as (one, relay, both):
+        async with member(one, "dora") as dora, member(one, "emil") as emil:
+            joined = [await dora.join("r"), await emil.join("r")]
+            relayed = [await allocate(place, each) for each in joined for place in (relay, both)]
+            assert all(relayed)
+            listed = one.operate("GET", "peers")["peers"]
+            assert {each["user"] for each in listed} == {"shop/dora", "shop/emil"}
+            ended = one.operate("PUT", "revocation?user=dora", {"seconds": 60})["ended"]
+            assert ended == {"signaling": 0}, "that is the name of a user without a tenant"
+            ended = one.operate("PUT", "revocation?user=shop/dora", {"seconds": 60})["ended"]
+            assert ended == {"signaling": 1}
+            one.operate("DELETE", f"peers/{emil.peer}")
+            for place in (relay, both):
+                await until(partial(was_closed, place, 2))
+                assert [await allocate(place, each) for each in joined] == [None, None]
+        with pytest.raises(SignalingError, match="4503"):
+            async with member(both, "dora"):
+                pass
+        for connection in relayed:
+            with contextlib.suppress(Exception):
+                await connection.close()
+
+
 async def test_a_relay_that_starts_later_knows_too(tmp_path: Path):
     with cluster(tmp_path, "signaling", token_secret=TOKEN_SECRET) as (node,):
         async with member(node, "carl") as carl:

@@ -111,6 +111,9 @@ async def test_no_more_than_a_tenant_may(place: Place) -> None:
     for agent in agents:
         await agent.gather_candidates()
     assert [len(agent.local_candidates) for agent in agents] == [1, 1, 0]
+    refused = place.api("refusals?code=486&tenant=shop")["refusals"]
+    assert {event["facts"]["user"] for event in refused} == {"shop/carl"}
+    assert place.api("refusals?tenant=clinic")["refusals"] == []
     for agent in agents:
         await agent.close()
 

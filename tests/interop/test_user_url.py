@@ -8,9 +8,8 @@ import aioice
 import pytest
 
 from tests.interop.process import relay
-from tests.interop.test_aioice import agent
+from tests.interop.test_aioice import agent, connect
 from tests.interop.uclient import echo_peer, run
-from tests.patience import PATIENCE
 from tests.receiver import SECRET, receiver
 from tests.turn.asked import asked, knows
 
@@ -18,13 +17,7 @@ from tests.turn.asked import asked, knows
 async def meet(one: aioice.Connection, two: aioice.Connection) -> None:
     """Let two agents find each other through the relay, and close them."""
     await asyncio.gather(one.gather_candidates(), two.gather_candidates())
-    for here, there in ((one, two), (two, one)):
-        for candidate in there.local_candidates:
-            await here.add_remote_candidate(candidate)
-        await here.add_remote_candidate(None)
-        here.remote_username, here.remote_password = there.local_username, there.local_password
-    async with asyncio.timeout(PATIENCE):
-        await asyncio.gather(one.connect(), two.connect())
+    await connect(one, two)
     await one.send(b"by way of the relay")
     assert await two.recv() == b"by way of the relay"
     await asyncio.gather(one.close(), two.close())

@@ -125,6 +125,7 @@ class Actions:
         """All of them."""
         code = Parameter("code", "Only refusals with this code, as 403 or room_full.")
         who = Parameter("user", "Only those of this user.")
+        whose = Parameter("tenant", "Only those of this tenant's users, once they have proved it.")
         user = Parameter("user", "The user's name, without an expiry.", "path")
         v1 = "/api/v1"
         of_user = [
@@ -140,7 +141,7 @@ class Actions:
                       self._get_status, self._status),
             Operation("GET", f"{v1}/refusals", "refusals",
                       "Why was this refused: the last refusals of each reason, newest first.",
-                      self._get_refusals, Refusals, (code, who), refusals=(400,)),
+                      self._get_refusals, Refusals, (code, who, whose), refusals=(400,)),
             Operation("GET", f"{v1}/errors", "errors",
                       "The last warnings and errors of the log.", self._get_errors, Errors),
             Operation("GET", f"{v1}/drain", "drainState", "How far a drain is.",
@@ -182,7 +183,7 @@ class Actions:
         )
 
     async def _get_refusals(self, request: web.Request) -> web.Response:
-        wanted = only(request, "code", "user")
+        wanted = only(request, "code", "user", "tenant")
         found = [
             event
             for event in self._journal.refusals()

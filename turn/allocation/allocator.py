@@ -23,6 +23,7 @@ from turn.allocation.record import NO_JOURNAL, Journal, can_be_kept
 from turn.allocation.revocations import Revocations
 from turn.allocation.table import AllocationTable, Reservation, place_of
 from turn.bandwidth import Bandwidth, Pair
+from turn.codec.errors import StunError
 from turn.codec.values import FAMILY_NAMES, IPV4, Family, family_of
 from turn.routes import ClientRoutes, Ends, FiveTuple, RouteTable, Send
 from turn.stats import Stats
@@ -89,6 +90,8 @@ class Allocator:
         self.options = parts.options
         self.elsewhere = parts.elsewhere
         self.revocations = Revocations()
+        self.tenant_of: Callable[[str], str] = lambda _: ""
+        """Whose a username is by the settings; "": no tenant's."""
         self.journal = parts.journal
         self._by_ticket: dict[bytes, Allocation] = {}
         self._moved: dict[ClientRoutes, float] = {}
@@ -285,6 +288,24 @@ class Allocator:
         self.peers.connections.close_where(
             lambda connection: connection.claimed and not clients.admits(connection.host)
         )
+
+    def is_misnamed(self, owner: Owner) -> bool:
+        """Whether a user's tenant is no more, or the name is a tenant's only now.
+
+        Whoever signs such a name from now on is somebody else.
+        """
+        return self.tenant_of(owner.username) != owner.tenant
+
+    def check_still(self, owner: Owner, wall: float) -> None:
+        """See that a user may still have what had to be waited for.
+
+        What was under way from one worker to another, neither of them could end.
+
+        :raises StunError: 403, an operator has revoked it since, or changed whose it is.
+        """
+        self.revocations.check(owner.username, owner.user, wall)
+        if self.is_misnamed(owner):
+            raise StunError(403, why="the settings of turn.tenants say now that it is another user")
 
     def end_of(self, is_meant: Callable[[Owner], bool]) -> int:
         """End what users have that may not use the relay any more.

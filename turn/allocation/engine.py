@@ -73,6 +73,7 @@ class Engine:
         self._authenticator = authenticator
         self._stats = parts.stats
         self._allocator = Allocator(parts)
+        self._allocator.tenant_of = authenticator.tenant_of
         self._tell = parts.tell
         self._asks = parts.asks
         self._replies = RecentReplies()
@@ -370,7 +371,7 @@ class Engine:
         """Go on with what another process began, before the first message is handled."""
         restore(self._allocator, kept, now)
         self._allocator.end_denied()
-        self._end_misnamed()
+        self._allocator.end_of(self._allocator.is_misnamed)
         return list(self.table)
 
     def hand_over(self, shown: Shown, now: float) -> tuple[Allocation, Mapping[Key, int]] | None:
@@ -413,16 +414,9 @@ class Engine:
         """Go on with these, and end what the policy refuses now."""
         self._authenticator = authenticator
         self.table.set_limits(limits)
+        self._allocator.tenant_of = authenticator.tenant_of
         self._allocator.reload(limits, options)
-        self._end_misnamed()
-
-    def _end_misnamed(self) -> None:
-        """End what users have whose tenant is no more, or whose names are a tenant's only now.
-
-        Whoever signs such a name from now on is somebody else.
-        """
-        tenant_of = self._authenticator.tenant_of
-        self._allocator.end_of(lambda owner: tenant_of(owner.username) != owner.tenant)
+        self._allocator.end_of(self._allocator.is_misnamed)
 
     def revoke(self, user: str, until: float, spent: float = 0.0) -> int:
         """Close what a user has and refuse it more until then; both 0: let it begin again.

@@ -87,7 +87,7 @@ def _begin_on_fetched(
 ) -> Attributes:
     for relay in relays:
         _check_fragments(request, family_of(relay.address))
-    allocator.revocations.check(owner.username, owner.user, request.now.wall)
+    allocator.check_still(owner, request.now.wall)
     allocator.table.check_claim(request.client)
     return _begin(allocator, request, owner, relays, lifetime)
 

@@ -134,13 +134,11 @@ def _follow(allocator: Allocator, request: Request) -> None:
 def _check_still(allocator: Allocator, request: Request) -> None:
     """See that a client may still have what it was waiting for.
 
-    :raises StunError: 437, it did not wait for the answer; 403, an operator has revoked it since:
-        what was under way from one worker to another, neither of them could end.
+    :raises StunError: 437, it did not wait for the answer; 403, as ``Allocator.check_still``.
     """
     if allocator.table.get(request.client) is not None:
         raise StunError(437)
-    owner = request.owner
-    allocator.revocations.check(owner.username, owner.user, request.now.wall)
+    allocator.check_still(request.owner, request.now.wall)
 
 
 def shown_elsewhere(allocator: Allocator, shown: Shown, now: float) -> Allocation:

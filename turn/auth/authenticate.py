@@ -247,9 +247,9 @@ class Authenticator:
             return "the client answers for another realm than turn.realm"
         if self._minimum is Integrity.SHA256 and message.integrity is not Integrity.SHA256:
             return 'the client knows only SHA-1, and turn.auth_minimum is "sha256"'
+        why = "the password is not the user's, or turn.secret did not make it"
         key = f"turn.tenants.{tenant}.secret" if tenant else "turn.secret"
-        hint = self._hint(tenant)
-        return f"the password is not the user's, or {key} did not make it{hint}"
+        return why.replace("turn.secret", key) + self._hint(tenant)
 
     def _hint(self, tenant: str) -> str:
         """What a tenant's back end may have left out of a name that is no tenant's."""

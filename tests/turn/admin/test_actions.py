@@ -11,11 +11,11 @@ import pytest
 
 from signaling.server import SignalingService
 from tests.interop.process import ROOT
-from tests.operator_api import TOKEN, operator
+from tests.operator_api import TOKEN, both_operated
 from tests.patience import PATIENCE, until
-from tests.signaling.live import signaling, sockets
-from tests.turn.live import UDP, port_of, relay
-from turn.admin.journal import OF_THE_PROCESS, Journal
+from tests.signaling.live import sockets
+from tests.turn.live import UDP, port_of
+from turn.admin.journal import OF_THE_PROCESS
 from turn.admin.stream import MOST_WATCHERS
 from turn.codec import registry
 from turn.codec.registry import Method
@@ -29,13 +29,8 @@ TOLD = re.compile(r"""\b_?tell(?:_operators)?\(\s*"(\w+)",""")
 @pytest.fixture
 async def stage():
     """Both services and their operator."""
-    journal = Journal()
-    async with (
-        relay(journal.tell) as turn,
-        signaling(tell=journal.tell) as rooms,
-        operator(journal, turn, rooms) as api,
-    ):
-        yield turn, rooms, api
+    async with both_operated() as made:
+        yield made
 
 
 async def test_a_drain_is_watched_and_taken_back(stage, connect):

@@ -6,8 +6,8 @@ import jsonschema
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from tests.operator_api import operator
-from tests.signaling.live import signaling, sockets
+from tests.operator_api import both_operated, operator
+from tests.signaling.live import sockets
 from tests.turn.live import port_of, relay
 from turn.admin.journal import Journal
 from turn.admin.listener import FILES
@@ -22,13 +22,7 @@ UNTYPED = re.compile(r"\{(\w+)\}")
 @pytest.fixture
 async def stage(connect):
     """Both services with something in them, and their operator."""
-    journal = Journal()
-    async with (
-        relay(journal.tell) as turn,
-        signaling(tell=journal.tell) as rooms,
-        operator(journal, turn, rooms) as api,
-        sockets(rooms) as join,
-    ):
+    async with both_operated() as (turn, rooms, api), sockets(rooms) as join:
         client = await connect(port_of(turn))
         await client.allocate()
         metadata = (registry.XOR_PEER_ADDRESS, Address("169.254.169.254", 80))

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.turn.allocation.two_workers import at, two_worlds
 from tests.turn.world import PEER, Client, FakeRelay, FakeStream, World, code_of
 from turn.allocation.elsewhere import Shown
 from turn.allocation.model import Limits, Owner, TenantLimits
@@ -216,6 +217,25 @@ class TestReload:
         client.allocate()
         self.reload(world, "shop", "clinic")
         assert code_of(client.refresh()) == 0
+
+    @pytest.mark.parametrize("what", ["allocation", "port"])
+    def test_what_is_under_way_between_workers_ends_too(self, what):
+        there, here = two_worlds(tenants=LIMITS.tenants)
+        user = here.signed("alice", "shop")
+        given = there.world.client(*user).allocate(ASKED, EVEN)
+        method, shown = Method.REFRESH, registry.MOBILITY_TICKET
+        if what == "port":
+            method, shown = Method.ALLOCATE, registry.RESERVATION_TOKEN
+        client = at(here, "192.0.2.99", *user)
+        transport = ((registry.REQUESTED_TRANSPORT, 17),) if what == "port" else ()
+        wanted = client.encode(method, *transport, (shown, given.get(shown)))
+        assert client.raw(wanted) is None
+        self.reload(here, "clinic")
+        there.answer()
+        assert code_of(parse_untrusted(client.received.pop())) == 403
+        assert not here.engine.table
+        self.reload(there.world, "clinic")
+        assert all(relay.closed for relay in there.world.opener.opened)
 
 
 def test_a_restart_keeps_the_tenant(world):

@@ -2,10 +2,12 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.turn.kernel.hosts import Network, be_driver_like, network, offloads
+from tests.turn.kernel.restarts import bpffs
 
 
 @pytest.fixture(scope="module", name="need_kernel")
@@ -23,6 +25,13 @@ def three_hosts(need_kernel):
     """A client, a server and a peer."""
     with network() as found:
         yield found
+
+
+@pytest.fixture(name="folder")
+def folder_fixture(need_kernel: None, tmp_path: Path) -> Iterator[Path]:
+    """Where a process has its files, and its bpffs in ``bpf``."""
+    with bpffs(tmp_path / "bpf"):
+        yield tmp_path
 
 
 @pytest.fixture(name="cards")

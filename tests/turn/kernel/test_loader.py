@@ -14,19 +14,13 @@ import pytest
 
 from tests.patience import PATIENCE
 from tests.turn.kernel.hosts import Network
-from tests.turn.kernel.restarts import ROOT, Call, Process, bpffs
+from tests.turn.kernel.restarts import ROOT, Call, Process
 from turn.codec.registry import Method
 from turn.kernel.carrier import GONE, KernelPlane
 from turn.kernel.pins import Pins
 
 WITHOUT_RIGHTS = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs")
 RIGHTS = "-all,+bpf,+perfmon,+net_admin,+chown"
-
-
-@pytest.fixture(name="folder")
-def folder_fixture(need_kernel: None, tmp_path: Path) -> Iterator[Path]:
-    with bpffs(tmp_path / "bpf"):
-        yield tmp_path
 
 
 @pytest.fixture(name="loader")

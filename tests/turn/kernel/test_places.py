@@ -39,6 +39,15 @@ def moved(host: Host, device: str, network: int) -> Host:
     return host._replace(device=device, ipv4=ipv4, ipv6=ipv6)
 
 
+def until_deleted(found: Network, client: Host, server: Host) -> Iterator[Network]:
+    """Client and server as they meet now; then their devices are deleted."""
+    try:
+        yield found._replace(client=client, server=server)
+    finally:
+        for host in (client, server):
+            ip(host, "link", "del", host.device)
+
+
 @contextmanager
 def vlan(found: Network) -> Iterator[Network]:
     """Client and server meet in a VLAN; their untagged addresses stay."""
@@ -47,11 +56,7 @@ def vlan(found: Network) -> Iterator[Network]:
         made = ("link", "add", "link", old.device, "name", new.device, "type", "vlan", "id", "7")
         ip(old, *made)
         address(new)
-    try:
-        yield found._replace(client=client, server=server)
-    finally:
-        for host in (client, server):
-            ip(host, "link", "del", host.device)
+    yield from until_deleted(found, client, server)
 
 
 @contextmanager
@@ -66,11 +71,7 @@ def tunnel(found: Network) -> Iterator[Network]:
         made = ("link", "add", new.device, "type", "vxlan", "id", "7", "dstport", "4789")
         ip(here, *made, *ends)
         address(new)
-    try:
-        yield found._replace(client=client, server=server)
-    finally:
-        for host in (client, server):
-            ip(host, "link", "del", host.device)
+    yield from until_deleted(found, client, server)
 
 
 @contextmanager

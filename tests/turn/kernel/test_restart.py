@@ -10,18 +10,12 @@ import pytest
 
 from tests.patience import PATIENCE, wait_until
 from tests.turn.kernel.hosts import Network
-from tests.turn.kernel.restarts import Call, IndicationCall, Process, bpffs
+from tests.turn.kernel.restarts import Call, IndicationCall, Process
 from turn.codec import registry
 from turn.codec.registry import Method
 
 TIMES = int(os.environ.get("ICEBROKER_TEST_RESTARTS", "2"))
 """How often in a row; more by hand."""
-
-
-@pytest.fixture(name="folder")
-def folder_fixture(need_kernel: None, tmp_path: Path) -> Iterator[Path]:
-    with bpffs(tmp_path / "bpf"):
-        yield tmp_path
 
 
 @pytest.fixture(name="process")

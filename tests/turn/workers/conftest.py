@@ -9,6 +9,7 @@ from config.certificate import self_signed
 from tests.turn.live import settings
 from tests.turn.peers import listening
 from tests.turn.workers.live import LOGS, Stage
+from turn.workers.crew import Crew
 from turn.workers.pool import WorkerPool
 
 
@@ -56,3 +57,17 @@ async def peer():
     """A peer that can be connected to."""
     async with listening() as peer:
         yield peer
+
+
+@pytest.fixture
+def between(monkeypatch):
+    """What passes between workers."""
+    messages: list[object] = []
+    pass_on = Crew._pass_on
+
+    def counted(pool, message, descriptors):
+        messages.append(message)
+        pass_on(pool, message, descriptors)
+
+    monkeypatch.setattr(Crew, "_pass_on", counted)
+    return messages

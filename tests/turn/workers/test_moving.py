@@ -14,7 +14,6 @@ from tests.turn.workers.live import (
 from turn.codec import registry
 from turn.codec.registry import Method
 from turn.stats import DropReason
-from turn.workers.crew import Crew
 from turn.workers.messages import Take
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -28,22 +27,8 @@ async def move(client, ticket):
     return reply.get(registry.MOBILITY_TICKET) or code_of(reply)
 
 
-@pytest.fixture
-def taken(monkeypatch):
-    """What passes between workers."""
-    messages: list[object] = []
-    pass_on = Crew._pass_on
-
-    def counted(pool, message, descriptors):
-        messages.append(message)
-        pass_on(pool, message, descriptors)
-
-    monkeypatch.setattr(Crew, "_pass_on", counted)
-    return messages
-
-
 @pytest.mark.parametrize("protocol", ["udp", "tcp"])
-async def test_an_allocation_goes_along_with_all_that_it_had(stage, taken, protocol):
+async def test_an_allocation_goes_along_with_all_that_it_had(stage, between, protocol):
     stage.reload(mobility=True, allow_peers=[], max_allocations_per_user=9)
     (other,) = await stage.clients(1)
     at_other = await other.allocate()
@@ -69,7 +54,7 @@ async def test_an_allocation_goes_along_with_all_that_it_had(stage, taken, proto
     for _ in range(8):  # one after another, since they all talk with the same peer
         first = (await stage.clients(1))[0]
         moved.append(await roam(first, *await stage.clients(2, protocol)))
-    assert sum(isinstance(message, Take) for message in taken) > 0
+    assert sum(isinstance(message, Take) for message in between) > 0
     assert sum(await stage.allocations()) == 9
     assert await allocate((await stage.clients(1))[0]) == 486
     assert set(await together(*(refresh(client, 0) for client in moved))) == {0}
@@ -78,10 +63,10 @@ async def test_an_allocation_goes_along_with_all_that_it_had(stage, taken, proto
     assert stage.pool.collector.stats().drops[DropReason.SEND_FAILED] == 0
 
 
-async def test_not_for_another_user_nor_where_there_is_an_allocation(stage, taken):
+async def test_not_for_another_user_nor_where_there_is_an_allocation(stage, between):
     stage.reload(mobility=True, users={"alice": "pw", "bob": "pw"})
     for number, client in enumerate(await stage.clients(64)):
-        if number >= 8 and any(isinstance(message, Take) for message in taken):
+        if number >= 8 and any(isinstance(message, Take) for message in between):
             break  # one of them asked another worker than the one that has the allocation
         ticket = (await client.request(Method.ALLOCATE, UDP, ASKED)).get(registry.MOBILITY_TICKET)
         thief = Client("bob")
@@ -92,7 +77,7 @@ async def test_not_for_another_user_nor_where_there_is_an_allocation(stage, take
         assert await move(thief, ticket) in {437, 441}
         assert await refresh(client) == 0
         thief.close()
-    assert any(isinstance(message, Take) for message in taken)
+    assert any(isinstance(message, Take) for message in between)
 
 
 async def test_the_new_address_has_its_share(stage):

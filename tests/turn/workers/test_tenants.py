@@ -16,7 +16,6 @@ from turn.codec import registry
 from turn.codec.registry import Method
 from turn.codec.values import Address
 from turn.stats import DropReason
-from turn.workers.crew import Crew
 from turn.workers.messages import Claim, Take
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -43,20 +42,6 @@ async def come(stage):
         return clients
 
     return come
-
-
-@pytest.fixture
-def between(monkeypatch):
-    """What passes between workers."""
-    messages: list[object] = []
-    pass_on = Crew._pass_on
-
-    def counted(pool, message, descriptors):
-        messages.append(message)
-        pass_on(pool, message, descriptors)
-
-    monkeypatch.setattr(Crew, "_pass_on", counted)
-    return messages
 
 
 async def test_a_tenants_quota_holds_for_all_processes_and_for_it_alone(stage, come):
