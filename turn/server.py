@@ -368,8 +368,8 @@ class TurnService:
         self._ticker = None
         self._watch.stop()
         self._external.stop()
-        await self._back_end.stop()
         await self._listeners.close()
+        await self._back_end.stop()
         return True
 
     def _restore(self) -> None:
