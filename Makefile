@@ -11,7 +11,7 @@ MULTIARCH = $(shell gcc -print-multiarch 2>/dev/null)
 # Hundreds of processes are started; none should compile everything anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help serve test check bench bench-frames bench-restarts bench-workers bench-signaling kernel protocol docs format clean
+.PHONY: help serve test check wheel bench bench-frames bench-restarts bench-workers bench-signaling kernel protocol docs format clean
 
 help:
 	@echo "make serve   run the relay and signaling on embedded defaults (ARGS=--lan opens it to the LAN)"
@@ -26,6 +26,7 @@ help:
 	@echo "make protocol rewrite the JSON Schema and the AsyncAPI document of signaling"
 	@echo "make docs    rewrite the reference pages of deploy/docs"
 	@echo "make format  put the code into shape"
+	@echo "make wheel   compile what decides, into a wheel for this Python (needs a C compiler)"
 	@echo "make clean   remove what these commands made"
 
 serve: $(VENV)/.installed
@@ -74,6 +75,13 @@ bench-signaling: $(VENV)/.installed-dev
 	@tests/install.sh
 	$(BIN)/python -m tests.bench.signaling $(ARGS)
 
+# Out of a copy: what is compiled in a checkout would run in place of what is edited there.
+wheel: $(VENV)/.installed
+	@rm -rf build && mkdir -p build/source && git archive HEAD | tar x -C build/source
+	HATCH_BUILD_HOOK_ENABLE_MYPYC=1 $(BIN)/python -m pip wheel --quiet --disable-pip-version-check \
+		--no-deps --wheel-dir dist build/source
+	@rm -rf build && ls dist/*.whl
+
 protocol: $(VENV)/.installed
 	$(BIN)/python -m signaling.protocol.schema
 
@@ -82,7 +90,7 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* bench-results
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* bench-results build dist
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \

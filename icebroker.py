@@ -9,6 +9,7 @@ import os
 import time
 import warnings
 from importlib.metadata import version as version_of
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,7 +45,9 @@ def options(
 ) -> None:
     """Say the version, if asked to."""
     if version:
-        typer.echo(f"icebroker {version_of('icebroker')}")
+        core = find_spec("turn.routes")
+        compiled = "" if core is None or str(core.origin).endswith(".py") else ", compiled"
+        typer.echo(f"icebroker {version_of('icebroker')}{compiled}")
         raise typer.Exit
 
 

@@ -30,6 +30,9 @@ for pair in $wanted; do
     PATH="$PATH:/usr/sbin:/sbin" command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair##*:}"
 done
 [ -e /usr/include/openssl/evp.h ] || missing="$missing libssl-dev"
+# What the compiled core is built with.
+headers=$("$(dirname "$0")/../.venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("include"))')
+[ -e "$headers/Python.h" ] || missing="$missing python3-dev"
 # The libraries that Helm renders its charts with.
 [ -e /usr/share/gocode/src/github.com/Masterminds/sprig ] ||
     missing="$missing golang-github-masterminds-sprig-dev"

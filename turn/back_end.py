@@ -78,12 +78,17 @@ class BackEnd:
         """Ask as these settings have it; what another back end said, or of another realm, is
         forgotten.
         """
-        old, self._settings = self._settings, settings
+        before, self._settings = self._whose, settings
         self._poster.replace(*signed_by(settings))
         self._replies.set_rate(settings.max_unproved_replies_per_second)
         self.users.remember = settings.user_cache
-        if (old.user_url, old.realm) != (settings.user_url, settings.realm):
+        if before != self._whose:
             self.users.forget()
+
+    @property
+    def _whose(self) -> tuple[str, str]:
+        """What an answer is of: whoever gave it, and the realm of its keys."""
+        return self._settings.user_url, self._settings.realm
 
     async def stop(self) -> None:
         """Ask nobody any more; whoever waits is told nothing."""
@@ -122,7 +127,7 @@ class BackEnd:
 
     async def _find_out(self, asked: Asked, network: int) -> None:
         said: Said | None = None
-        name, host, _ = asked
+        (name, host, _), whose = asked, self._whose
         own = self._turns_of.get(network) or asyncio.Semaphore(MOST_OF_A_SOURCE_AT_ONCE)
         self._turns_of[network] = own
         try:
@@ -137,6 +142,8 @@ class BackEnd:
             question = self._questions.pop(asked)
             self._count(network, -len(question.waiting))
         now = Now(time.monotonic(), time.time())
+        if whose != self._whose:  # a reload came between
+            said = None
         if said is not None:
             self.users.put(name, said, now.monotonic)
         proved = sum(go_on(said, now) for go_on in question.waiting.values())

@@ -232,7 +232,7 @@ class TurnService:
     def follow_addresses(self) -> None:
         """Take in that the machine's addresses have changed."""
         self._addresses = self._common.addresses()
-        self.policy.own_addresses = self._addresses
+        self.policy.own_addresses = frozenset(self._addresses)
         self._apply(self._settings)
         self._listeners.follow(self._addresses)
         self._external.poke()
@@ -368,8 +368,8 @@ class TurnService:
         self._ticker = None
         self._watch.stop()
         self._external.stop()
-        await self._back_end.stop()
         await self._listeners.close()
+        await self._back_end.stop()
         return True
 
     def _restore(self) -> None:

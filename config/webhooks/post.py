@@ -7,12 +7,16 @@ no redirect is followed, no proxy of the environment is used, and of an answer o
 import base64
 import hashlib
 import hmac
+import socket
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
 import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from config.names import look_up
 
 MOST_ANSWER_BYTES = 16_384
 MOST_AT_ONCE = 64
@@ -97,12 +101,32 @@ class Poster:
     def _session(self) -> aiohttp.ClientSession:
         if self._http is None:
             self._http = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=MOST_AT_ONCE),
+                connector=aiohttp.TCPConnector(limit=MOST_AT_ONCE, resolver=_Resolver()),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 trust_env=False,
             )
         return self._http
+
+
+class _Resolver(AbstractResolver):
+    """Finds the back end by its name."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """Its addresses. :raises OSError: there is no such host."""
+        how = {"type": socket.SOCK_STREAM, "family": family, "flags": socket.AI_ADDRCONFIG}
+        return [
+            ResolveResult(
+                hostname=host, host=place[0], port=place[1], family=found, proto=proto,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for found, _, proto, _, place in await look_up(host, port, **how)
+        ]  # fmt: skip
+
+    async def close(self) -> None:
+        """Nothing is kept."""
 
 
 def keys_of(secret: str) -> list[bytes]:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from tests import compiled
 from tests.bench import loadgen, network, plot, servers
 from tests.bench.network import LOOPBACK, VETH, Place
 from tests.bench.subjects import FORWARDING, SUBJECTS, Subject, subject
@@ -86,6 +87,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3, help="times that each has its turn")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of one run of packets")
     parser.add_argument("--only", default="", help="only rows whose name has this text")
+    parser.add_argument("--pure", action="store_true", help="ours as it is here, not compiled")
     options = parser.parse_args()
     if os.geteuid() != 0:
         sys.exit("make bench makes network namespaces, and that needs root")
@@ -93,13 +95,14 @@ def main() -> None:
     if not wanted:
         sys.exit(f'no row has "{options.only}" in its name')
     with tempfile.TemporaryDirectory() as name, network.three_hosts():
-        measured = _measure(Path(name), wanted, options.turns)
-    _print(wanted, measured)
+        measured = _measure(Path(name), wanted, options.turns, pure=options.pure)
+    _print(wanted, measured, "not compiled" if options.pure else "compiled")
     _keep(wanted, measured)
 
 
-def _measure(folder: Path, wanted: list[Row], turns: int) -> Measured:
+def _measure(folder: Path, wanted: list[Row], turns: int, *, pure: bool) -> Measured:
     """Everything in turns: A B C D A B C D …"""
+    ours = servers.ROOT if pure else compiled.build(folder)
     program = loadgen.build(folder)
     measured: Measured = {row.name: {} for row in wanted}
     for turn in range(turns):
@@ -113,15 +116,16 @@ def _measure(folder: Path, wanted: list[Row], turns: int) -> Measured:
                 if not mine:
                     continue
                 print(f"turn {turn + 1} of {turns}, {place.name}: {name} …", file=sys.stderr)
-                with subject(name, program, folder, place) as one:
+                with subject(name, program, folder, place, ours) as one:
                     for row in mine:
                         measured[row.name].setdefault(name, []).append(row.measure(one))
     return measured
 
 
-def _print(wanted: Iterable[Row], measured: Measured) -> None:
+def _print(wanted: Iterable[Row], measured: Measured, how: str) -> None:
     machine = f"{os.cpu_count()} CPUs, Linux {os.uname().release}"
-    print(f"\nIcebroker beside coturn {_coturn_version()}; {machine}; medians; lower is better")
+    print(f"\nIcebroker, {how}, beside coturn {_coturn_version()}; {machine}")
+    print("medians; lower is better")
     print("in brackets: how many times less than coturn, smallest and largest of the turns\n")
     print(f"{'':30}{'unit':>10}" + "".join(f"{name:>28}" for name in SUBJECTS))
     for row in wanted:

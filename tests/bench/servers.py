@@ -54,11 +54,14 @@ RELAYS = {KERNEL: icebroker("kernel"), USERSPACE: icebroker("userspace"), COTURN
 
 
 @contextmanager
-def running(name: str, folder: Path, place: Place) -> Iterator[int]:
-    """Run a relay; gives its process id."""
+def running(name: str, folder: Path, place: Place, ours: Path) -> Iterator[int]:
+    """Run a relay; gives its process id.
+
+    :param ours: where the packages of Icebroker are.
+    """
     command = ["ip", "netns", "exec", SERVER, "taskset", "-c", "0", *RELAYS[name](folder, place)]
     with (folder / f"{name}.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+        process = subprocess.Popen(command, cwd=ours, stdout=log, stderr=log)
     try:
         wait_listening(process)
         yield process.pid

@@ -70,13 +70,13 @@ def steady(run: Callable[[], Traffic]) -> Traffic | None:
 
 
 @contextmanager
-def subject(name: str, program: Path, folder: Path, place: Place) -> Iterator[Subject]:
-    """Have one ready to be measured."""
+def subject(name: str, program: Path, folder: Path, place: Place, ours: Path) -> Iterator[Subject]:
+    """Have one ready to be measured. :param ours: where the packages of Icebroker are."""
     alone = Generator.without(program, place, place.alone)
     if name == FORWARDING:
         straight = Generator.without(program, place, (place.peer, place.peer_host))
         yield Subject(name, straight, alone)
         return
-    with servers.running(name, folder, place) as pid:
+    with servers.running(name, folder, place, ours) as pid:
         who = (servers.USER, servers.PASSWORD)
         yield Subject(name, Generator.for_relay(program, place, pid, *who), alone)

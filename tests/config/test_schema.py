@@ -173,6 +173,19 @@ OPEN_ROOMS = (
             ],
         ),
         (
+            '[turn]\nwebhook_url = "https://app.example.org/hooks"\nuser_url = "http://x/"',
+            [
+                (
+                    "icebroker.toml:3: turn.user_url: webhook_secret is missing: requests are "
+                    "signed; make one with: openssl rand -base64 32"
+                ),
+                (
+                    "icebroker.toml:2: turn.webhook_url: webhook_secret is missing: requests "
+                    "are signed; make one with: openssl rand -base64 32"
+                ),
+            ],
+        ),
+        (
             f'[signaling]\njoin_url = "https://x/"\nwebhook_secret = "{GOOD}"\nwebhook_timeout = 5',
             [
                 (

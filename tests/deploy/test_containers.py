@@ -57,6 +57,11 @@ def test_the_image_runs_as_nobody_in_particular():
     assert json.loads(" ".join(next(s for s in FINAL if s[0] == "ENTRYPOINT")[1:])) == ["icebroker"]
 
 
+def test_the_image_has_what_decides_compiled():
+    (built,) = [step for step in BUILD if step[0] == "RUN" and "pip" in " ".join(step)]
+    assert "HATCH_BUILD_HOOK_ENABLE_MYPYC=1" in built
+
+
 @pytest.fixture
 def compose() -> dict[str, Any]:
     """The compose file as compose reads it."""

@@ -1,6 +1,9 @@
-"""Clients whom only a back end knows: aioice and coturn's, over UDP, TCP and TLS."""
+"""Clients whom only a back end knows, aioice and coturn's, and what it is told of them."""
 
 import asyncio
+import os
+import signal
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +13,10 @@ import pytest
 from tests.interop.process import relay
 from tests.interop.test_aioice import agent, connect
 from tests.interop.uclient import echo_peer, run
-from tests.receiver import SECRET, receiver
+from tests.patience import until
+from tests.receiver import SECRET, Receiver, receiver
 from tests.turn.asked import asked, knows
+from tests.turn.live import Client
 
 
 async def meet(one: aioice.Connection, two: aioice.Connection) -> None:
@@ -63,3 +68,29 @@ async def test_coturn_s_client(tmp_path: Path, line: str) -> None:
             code, output = await asyncio.to_thread(run, options)
     assert code == 0, output
     assert asked(back_end)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_what_a_process_closes_as_it_ends_is_in_the_bill(
+    tmp_path: Path, workers: int
+) -> None:
+    async with receiver() as back_end:
+        knows(back_end, carol="secretpw")
+        urls = {"user_url": back_end.url, "webhook_url": back_end.url, "webhook_secret": SECRET}
+        turn: dict[str, Any] = {**urls, "workers": workers, "drain_timeout": 0}
+        with ExitStack() as stack:
+            server = stack.enter_context(relay(tmp_path, **turn))
+            one = await Client("carol", "secretpw").connect(server.port)
+            stack.callback(one.close)
+            await one.allocate()
+            await until(lambda: "allocation.created" in kinds(back_end))
+            os.kill(server.pid, signal.SIGHUP)
+            await until(lambda: "configuration reloaded" in server.log.read_text())
+            await asyncio.to_thread(stack.close)  # SIGTERM; the back end answers meanwhile
+        closed = back_end.got[-1]["data"]
+    assert (closed["user"], closed["reason"]) == ("carol", "shutdown")
+
+
+def kinds(back_end: Receiver) -> list[str]:
+    """What came, in short."""
+    return [message["type"] for message in back_end.got]

@@ -5,6 +5,8 @@ import base64
 import json
 import re
 import secrets
+import socket
+import threading
 
 import aiohttp
 import pytest
@@ -17,7 +19,7 @@ from config.webhooks.waiting import MOST_WAITING, WaitingEvents
 from signaling.broker.base import Unavailable
 from signaling.client import Client
 from tests.interop.cluster import cluster
-from tests.patience import until
+from tests.patience import PATIENCE, until
 from tests.receiver import SECRET, receiver
 from tests.redis_server import redis_server
 from tests.signaling.live import on, signaling, sockets, url
@@ -154,6 +156,40 @@ async def test_a_receiver_that_hangs_or_pours_is_left(back_end):
                 await poster.post(back_end.url, "id", b"{}")
         with pytest.raises(Unreachable):
             await poster.post("http://127.0.0.1:9/", "id", b"{}")
+    finally:
+        await poster.stop()
+
+
+def test_a_resolver_that_hangs_keeps_no_process(monkeypatch):
+    """A loop waits for its own threads when it ends: this one is not of them."""
+    ends, told = threading.Event(), []
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: ends.wait(PATIENCE) and [])
+
+    async def post():
+        poster = Poster([SECRET], 0.2)
+        try:
+            await poster.post("http://app.example.org/", "id", b"{}")
+        except Unreachable as error:
+            told.append(str(error))
+        await poster.stop()
+
+    whole = threading.Thread(target=lambda: asyncio.run(post()))
+    whole.start()
+    whole.join(PATIENCE / 2)
+    is_kept = whole.is_alive()
+    ends.set()
+    whole.join()
+    assert not is_kept
+    assert told
+
+
+async def test_a_back_end_is_found_by_its_name_in_either_family(back_end):
+    poster = Poster([SECRET], 5)
+    try:
+        at_name = back_end.url.replace("127.0.0.1", "localhost")
+        assert (await poster.post(at_name, "id", b"{}")).ok
+        with pytest.raises(Unreachable):
+            await poster.post("http://no-such-host.invalid/", "id", b"{}")
     finally:
         await poster.stop()
 

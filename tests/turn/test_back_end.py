@@ -335,3 +335,20 @@ async def test_no_name_of_the_back_ends_is_a_tenants_user(back_end, client_of):
         ("shed/ada", ""), ("shop", ""), ("shop/eve", "shop"),
     ]  # fmt: skip
     assert asked(back_end) == ["shed/ada", "shop"]
+
+
+async def test_what_another_one_said_before_a_reload_lets_nobody_in(back_end, client_of):
+    go_on = hangs(back_end)
+    async with asking_relay(back_end) as service, receiver() as other:
+        client = await challenged(await client_of(service))
+        request = client.encode(Method.ALLOCATE, UDP)
+        await client.send(request)
+        await until(lambda: back_end.got)
+        other.says(404)
+        service.reload(settings(**asking(other)))
+        go_on.set()
+        await until(lambda: not service._back_end._questions)
+        assert len(service._back_end.users) == 0
+        await client.send(request)
+        assert code_of(parse_untrusted(await client.receive())) in {401, 438}
+        assert len(service._engine.table) == 0

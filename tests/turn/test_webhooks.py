@@ -194,7 +194,7 @@ async def test_a_restart_does_not_wait_for_it(back_end, client_of, tmp_path):
         await until(lambda: back_end.got)
         began = time.monotonic()
         await service.leave()
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 4, "its last words would take five"
     kept = [json.loads(event) for _, _, event in json.loads((tmp_path / "webhooks").read_bytes())]
     ends = [one["data"] for one in kept if one["type"] == "allocation.closed"]
     assert sorted(one["allocation"] for one in ends) == ["1", "2"], "each once"

@@ -123,7 +123,8 @@ class Engine:
             return self._wait_for_key(request)
         granted = granted_for(allocator, request) if third_party is not None else None
         try:
-            self._identify(request, granted, kept_for(allocator, request))
+            said = kept_for(allocator, request) if self._authenticator.asks else None
+            self._identify(request, granted, said)
         except NotKnown:
             return self._wait_for_word(request)
         if message.method == ALLOCATE:

@@ -104,7 +104,7 @@ class PeerPolicy:
         self._machine: frozenset[str] = frozenset()
         self._verdicts: dict[str, bool] = {}
         self.set_rules(rules)
-        self.own_addresses = own_addresses
+        self.own_addresses = frozenset(own_addresses)
 
     def set_rules(self, rules: PolicyRules) -> None:
         """Judge by these from now on."""
@@ -123,8 +123,8 @@ class PeerPolicy:
         return self._own
 
     @own_addresses.setter
-    def own_addresses(self, addresses: Iterable[str]) -> None:
-        self._machine = frozenset(addresses)
+    def own_addresses(self, addresses: frozenset[str]) -> None:
+        self._machine = addresses
         self._own = self._machine | frozenset(self._local_of)
         self._verdicts.clear()
 

@@ -46,17 +46,6 @@ class Waiting:
 class Request:
     """A request: what it says, where it came from, and what is found out about it."""
 
-    identity: Identity | None = None
-    """Set once authenticated."""
-    stream: PeerStream | None = None
-    """What the client's connection carries from now on (ConnectionBind)."""
-    waiting: Waiting | None = None
-    """Set where the reply is still to come, and the rest of the connection waits for it."""
-    origin: Address | None = None
-    """Which of our addresses the reply has to leave from, if not the one that was asked."""
-    destination: Address | None = None
-    """Where the reply has to go, if not to where the request came from."""
-
     def __init__(
         self,
         message: Message,
@@ -70,6 +59,16 @@ class Request:
         self.send = send
         self.now = now
         self._answer = answer
+        self.identity: Identity | None = None
+        """Set once authenticated."""
+        self.stream: PeerStream | None = None
+        """What the client's connection carries from now on (ConnectionBind)."""
+        self.waiting: Waiting | None = None
+        """Set where the reply is still to come, and the rest of the connection waits for it."""
+        self.origin: Address | None = None
+        """Which of our addresses the reply has to leave from, if not the one that was asked."""
+        self.destination: Address | None = None
+        """Where the reply has to go, if not to where the request came from."""
 
     def answer(self, outcome: Outcome) -> None:
         """Send the reply, for a method that could not answer at once."""

@@ -43,6 +43,8 @@ class Authenticator:
     ) -> None:
         self._realm = realm
         self._users = users
+        self.asks = users is not None
+        """Whether a back end knows names that nobody else does."""
         self._credentials = credentials
         self._minimum = minimum
         self.third_party = third_party

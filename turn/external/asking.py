@@ -3,11 +3,11 @@
 import asyncio
 import secrets
 import socket
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from config.names import look_up
 from config.values import StunServer
 from turn.codec.values import Address
 from turn.external.answer import Useless, judge_untrusted, question
@@ -61,29 +61,8 @@ async def ask(
 async def _place_of(server: StunServer, local: str) -> tuple[Any, ...] | None:
     """Where to ask, of the local address's family. :raises OSError: there is no such host."""
     wanted = socket.AF_INET6 if ":" in local else socket.AF_INET
-    found = await _looked_up(server)
+    found = await look_up(*server, type=socket.SOCK_DGRAM)
     return next((place for family, *_, place in found if family == wanted), None)
-
-
-async def _looked_up(server: StunServer) -> list[Any]:
-    """``getaddrinfo`` in a thread that nobody waits for: where DNS hangs, a relay can still end."""
-    loop = asyncio.get_running_loop()
-    found: asyncio.Future[list[Any]] = loop.create_future()
-
-    def tell(how: Callable[[Any], None], what: object) -> None:
-        if not found.done():
-            how(what)
-
-    def look_up() -> None:
-        with suppress(RuntimeError):  # the loop has ended meanwhile
-            try:
-                places = socket.getaddrinfo(*server, type=socket.SOCK_DGRAM)
-                loop.call_soon_threadsafe(tell, found.set_result, places)
-            except OSError as error:
-                loop.call_soon_threadsafe(tell, found.set_exception, error)
-
-    threading.Thread(target=look_up, daemon=True).start()
-    return await found
 
 
 async def _ask_one(local: str, place: tuple[Any, ...]) -> tuple[Address, int]:
