@@ -10,7 +10,7 @@ from tests.patience import until
 from tests.receiver import receiver
 from tests.turn.asked import allocate, asked, asking_relay, challenged, code_of, hangs, knows
 from tests.turn.live import UDP, Client, port_of
-from tests.turn.secure import connected, everywhere
+from tests.turn.secure import DtlsClient, connected, everywhere
 from turn import back_end as shell
 from turn.codec.message import parse_untrusted
 from turn.codec.registry import Method
@@ -126,11 +126,12 @@ async def test_who_comes_and_goes_leaves_no_more_questions_behind(back_end, tmp_
         asking_relay(back_end, webhook_timeout=60, **everywhere(tmp_path)) as service,
         connected(service, Transport.DTLS) as client,
     ):
+        assert isinstance(client, DtlsClient)
         for visit in range(4):
+            client.nonce = None
             await challenged(client)
             for number in range(shell.MOST_OF_A_SOURCE // 2):
                 await ask(client, f"name {visit} {number}")
-            client.nonce = None
             client.begin_anew()
             await client.shake()
         most = shell.MOST_OF_A_SOURCE
@@ -142,6 +143,7 @@ async def test_what_nobody_waits_for_any_more_is_not_asked(back_end, tmp_path):
     go_on = hangs(back_end)
     async with asking_relay(back_end, webhook_timeout=60, **everywhere(tmp_path)) as service:
         async with connected(service, Transport.DTLS) as client:
+            assert isinstance(client, DtlsClient)
             await challenged(client)
             for number in range(3 * shell.MOST_OF_A_SOURCE_AT_ONCE):
                 await ask(client, f"name {number}")

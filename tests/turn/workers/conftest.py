@@ -19,6 +19,12 @@ def pem(tmp_path_factory):
     return self_signed(["127.0.0.1"], tmp_path_factory.mktemp("workers"))
 
 
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch):
+    """Have a worker replaced soon: the pool of all tests sees more deaths than any other."""
+    monkeypatch.setattr("turn.workers.crew.LONGEST_PAUSE", 0.2)
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def running(pem):
     """Two workers."""
