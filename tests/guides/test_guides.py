@@ -161,7 +161,8 @@ def test_a_back_end_answers_what_the_relay_asks_and_tells(monkeypatch: pytest.Mo
             "webhook-timestamp": str(now),
             "webhook-signature": sign(key, "1", now, body),
         }
-        return back_end["answer"](headers, body)
+        said: tuple[int, dict[str, str]] = back_end["answer"](headers, body)
+        return said
 
     (known, said), (unknown, _) = answer("user", user="ada"), answer("user", user="eve")
     assert known == 200
