@@ -13,6 +13,7 @@ from tests.conftest import need
 HELD_TO = (
     "tests/turn/codec", "tests/turn/auth", "tests/turn/allocation", "tests/turn/relay",
     "tests/turn/transport/test_udp.py", "tests/turn/test_journal.py", "tests/turn/test_server.py",
+    "tests/turn/workers/test_pool.py", "tests/turn/kernel/test_equal.py",
     "tests/property",
 )  # fmt: skip
 REPLACES_A_PART = (

@@ -1,6 +1,7 @@
 """The guides: every block is run, every link leads somewhere, every name is one that exists."""
 
 import asyncio
+import base64
 import inspect
 import json
 import os
@@ -13,12 +14,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from config.load import load
 from config.schema import Settings
+from config.webhooks.post import REFUSALS, sign
 from signaling import auth
 from signaling.auth import Tokens
 from signaling.client import Client
@@ -141,6 +144,32 @@ def test_a_back_end_signs_a_token_that_opens_its_room(block: Block):
     assert done.returncode == 0, done.stderr
     claims = Tokens([SECRET]).check(done.stdout.strip(), time.time())
     assert (claims.room, claims.subject, claims.name) == ("demo", "user-7", "Ada Zoë")
+
+
+def test_a_back_end_answers_what_the_relay_asks_and_tells(monkeypatch: pytest.MonkeyPatch):
+    secret = "whsec_" + base64.b64encode(SECRET.encode()).decode()
+    monkeypatch.setenv("WEBHOOK_SECRET", secret)
+    (block,) = [block for block in blocks("python") if block.guide == "webhooks"]
+    back_end: dict[str, Any] = {}
+    exec(block.text, back_end)
+    now = int(time.time())
+
+    def answer(kind: str, key: bytes = SECRET.encode(), **data: str) -> tuple[int, dict[str, str]]:
+        body = json.dumps({"type": kind, "data": data}).encode()
+        headers = {
+            "webhook-id": "1",
+            "webhook-timestamp": str(now),
+            "webhook-signature": sign(key, "1", now, body),
+        }
+        said: tuple[int, dict[str, str]] = back_end["answer"](headers, body)
+        return said
+
+    (known, said), (unknown, _) = answer("user", user="ada"), answer("user", user="eve")
+    assert known == 200
+    assert said["password"]
+    assert unknown in REFUSALS
+    assert answer("allocation.closed", user="ada")[0] == 200
+    assert answer("user", b"another key", user="ada")[0] not in REFUSALS
 
 
 def test_the_guide_knows_every_claim():

@@ -159,7 +159,7 @@ def of_indications(*, ipv6: bool) -> list[Case]:
     ]
 
 
-DONT_FRAGMENT = (registry.DONT_FRAGMENT, None)
+DONT_FRAGMENT = (registry.DONT_FRAGMENT, True)
 
 
 def padded(stage: Stage) -> None:
