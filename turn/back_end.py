@@ -50,6 +50,8 @@ class _Question:
 
     task: "asyncio.Task[None]"
     waiting: dict[tuple[FiveTuple, bytes], GoOn] = field(default_factory=dict)
+    places: int = 0
+    """What it takes of those that may wait, until it ends: also for who has gone meanwhile."""
 
 
 class BackEnd:
@@ -112,6 +114,7 @@ class BackEnd:
             task = asyncio.get_running_loop().create_task(self._find_out(asked, network))
             question = self._questions[asked] = _Question(task)
         question.waiting[request] = go_on
+        question.places += 1
         self._count(network, 1)
         return True
 
@@ -123,7 +126,6 @@ class BackEnd:
             if host == client.client.host:
                 for request in [one for one in question.waiting if one[0] == client]:
                     del question.waiting[request]
-                    self._count(network_of(host), -1)
 
     async def _find_out(self, asked: Asked, network: int) -> None:
         said: Said | None = None
@@ -135,12 +137,13 @@ class BackEnd:
                 while not self._replies.allow(host, time.monotonic()):  # noqa: ASYNC110 - a rate
                     await asyncio.sleep(LOOK)
                 async with self._turns:
-                    said = await self._ask(asked)
+                    if self._questions[asked].waiting:
+                        said = await self._ask(asked)
         except TimeoutError:
             self._stats.user_decisions["failed"] += 1
         finally:
             question = self._questions.pop(asked)
-            self._count(network, -len(question.waiting))
+            self._count(network, -question.places)
         now = Now(time.monotonic(), time.time())
         if whose != self._whose:  # a reload came between
             said = None

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from contextlib import suppress
 from datetime import UTC, datetime
+from typing import Annotated
 
 import msgspec
 import structlog
@@ -27,11 +28,13 @@ GIVE_UP = 8 * 3600.0
 """Seconds after which an event is not told any more."""
 LAST_WORDS = 2.0
 """Seconds that a process that stops has for what is due."""
+LATEST = 253_402_300_799_999
+"""The last Unix time in ms that has a date: the end of 9999."""
 
 
 class _Event(msgspec.Struct):
     type: str
-    at: int
+    at: Annotated[int, msgspec.Meta(ge=0, le=LATEST)]
     data: Raw
 
 
@@ -84,8 +87,12 @@ class Delivery:
         due = await self._queue.take_events(MOST_AT_ONCE, lease)
         stories: dict[bytes, list[tuple[Queued, _Event]]] = {}
         for queued in due:
-            event = msgspec.json.decode(queued.event, type=_Event)
-            stories.setdefault(self._story_of(event), []).append((queued, event))
+            try:
+                event, story = self._read(queued)
+            except (ValueError, RecursionError) as error:  # of msgspec, too
+                await self._give_up(queued, f"it means nothing: {error}")
+            else:
+                stories.setdefault(story, []).append((queued, event))
         # In order within a story, as far as each is taken at its first try.
         await asyncio.gather(*map(self._deliver_in_order, stories.values()))
         return len(due)
@@ -119,14 +126,17 @@ class Delivery:
             self._counts["delivered"] += 1
             await self._queue.end_events([queued.id])
         elif time.time() - event.at / 1000 > GIVE_UP:
-            self._counts["given_up"] += 1
-            self._log.error("a webhook was given up", id=queued.id, type=event.type, reason=failure)
-            await self._queue.end_events([queued.id])
+            await self._give_up(queued, failure, type=event.type)
         else:
             self._counts["failed"] += 1
             longest = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(queued.tries - 1, 10))
             delay = longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, no secret
             await self._queue.retry_event(queued.id, delay)
+
+    async def _give_up(self, queued: Queued, reason: str, **more: str) -> None:
+        self._counts["given_up"] += 1
+        self._log.error("a webhook was given up", id=queued.id, **more, reason=reason)
+        await self._queue.end_events([queued.id])
 
     async def _post(self, event_id: str, event: _Event) -> str | None:
         """Tell the back end; what went wrong, if anything."""
@@ -149,6 +159,13 @@ class Delivery:
             self._log.info("webhooks are taken again", url=url)
         self._failing = failure is not None
 
-    def _story_of(self, event: _Event) -> bytes:
+    def _read(self, queued: Queued) -> tuple[_Event, bytes]:
+        """What happened, and the story that it is of. :raises ValueError: it was no event of ours.
+
+        What was kept has been on a disk, or with Redis.
+        """
+        if not (queued.id.isascii() and queued.id.isprintable()):
+            raise ValueError("its id cannot be in a header")
+        event = msgspec.json.decode(queued.event, type=_Event)
         found = msgspec.json.decode(event.data, type=dict[str, Raw]).get(self._together)
-        return bytes(found) if found else b""
+        return event, bytes(found) if found else b""

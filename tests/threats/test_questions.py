@@ -8,11 +8,13 @@ from aiohttp import web
 
 from tests.patience import until
 from tests.receiver import receiver
-from tests.turn.asked import allocate, asked, asking_relay, challenged, code_of, knows
+from tests.turn.asked import allocate, asked, asking_relay, challenged, code_of, hangs, knows
 from tests.turn.live import UDP, Client, port_of
+from tests.turn.secure import DtlsClient, connected, everywhere
 from turn import back_end as shell
 from turn.codec.message import parse_untrusted
 from turn.codec.registry import Method
+from turn.routes import Transport
 from turn.stats import DropReason
 
 
@@ -115,6 +117,43 @@ async def test_what_all_together_may_have_wait_is_bounded(back_end, come, monkey
         await until(lambda: not service._back_end._in_all)
         assert not service._back_end._questions
         assert not service._back_end._waiting
+
+
+async def test_who_comes_and_goes_leaves_no_more_questions_behind(back_end, tmp_path):
+    """A session that is over waits for no answer, but its questions are still to be asked."""
+    hangs(back_end)
+    async with (
+        asking_relay(back_end, webhook_timeout=60, **everywhere(tmp_path)) as service,
+        connected(service, Transport.DTLS) as client,
+    ):
+        assert isinstance(client, DtlsClient)
+        for visit in range(4):
+            client.nonce = None
+            await challenged(client)
+            for number in range(shell.MOST_OF_A_SOURCE // 2):
+                await ask(client, f"name {visit} {number}")
+            client.begin_anew()
+            await client.shake()
+        most = shell.MOST_OF_A_SOURCE
+        await until(lambda: service.stats.drops[DropReason.TOO_MANY_QUESTIONS] == most)
+        assert len(service._back_end._questions) == most
+
+
+async def test_what_nobody_waits_for_any_more_is_not_asked(back_end, tmp_path):
+    go_on = hangs(back_end)
+    async with asking_relay(back_end, webhook_timeout=60, **everywhere(tmp_path)) as service:
+        async with connected(service, Transport.DTLS) as client:
+            assert isinstance(client, DtlsClient)
+            await challenged(client)
+            for number in range(3 * shell.MOST_OF_A_SOURCE_AT_ONCE):
+                await ask(client, f"name {number}")
+            await until(lambda: len(back_end.got) == shell.MOST_OF_A_SOURCE_AT_ONCE)
+            client.begin_anew()
+            await client.shake()
+        go_on.set()
+        await until(lambda: not service._back_end._questions)
+        assert (service._back_end._in_all, service._back_end._waiting) == (0, {})
+        assert len(back_end.got) == shell.MOST_OF_A_SOURCE_AT_ONCE
 
 
 async def test_one_address_asks_no_more_a_second_than_it_may_draw_replies(back_end, come):

@@ -260,9 +260,10 @@ async def test_for_whom_the_relay_has_ended_the_connection_nothing_begins(back_e
         client = await challenged(await client_of(service, tcp=True))
         await client.send(client.encode(Method.ALLOCATE, UDP))
         await until(lambda: back_end.got)
-        (connection,) = service._listeners._streams[0].connections
+        connections = service._listeners._streams[0].connections
+        (connection,) = connections
         connection.abort()
-        await until(lambda: not service._back_end._in_all)
+        await until(lambda: not connections)
         go_on.set()
         await until(lambda: not service._back_end._questions)
         assert service.stats.allocations_created.total() == 0

@@ -213,6 +213,34 @@ async def test_what_another_has_left_there_is_not_believed(back_end, tmp_path, c
     assert back_end.got == []
 
 
+@pytest.mark.parametrize(
+    ("event_id", "event"),
+    [
+        ("id", "no JSON"),
+        ("id", "{}"),
+        ("id", '{"type":"a","at":1e300,"data":{}}'),
+        ("id", '{"type":"a","at":-1,"data":{}}'),
+        ("id", '{"type":"a","at":253402300800000,"data":{}}'),
+        ("id", '{"type":"a","at":1,"data":[]}'),
+        ("i\nd", '{"type":"a","at":1,"data":{}}'),
+        ("\N{BULLET}", '{"type":"a","at":1,"data":{}}'),
+    ],
+)
+async def test_what_means_nothing_there_keeps_nothing_else_back(
+    back_end, tmp_path, capsys, event_id, event
+):
+    good = {"type": "allocation.created", "at": 1, "data": {"allocation": "1"}}
+    kept = [(event_id, 0, event), ("good", 0, json.dumps(good))]
+    file = tmp_path / "webhooks"
+    file.write_text(json.dumps(kept))
+    file.chmod(0o600)
+    async with relay(**telling(back_end, state_directory=str(tmp_path))) as service:
+        await until(lambda: back_end.ids == ["good"])
+        await until(lambda: not service._webhooks._waiting)
+        assert service.stats.webhooks == {"delivered": 1, "given_up": 1}
+    assert "means nothing" in "".join(capsys.readouterr())
+
+
 async def test_what_cannot_be_kept_is_said(back_end, client_of, monkeypatch):
     monkeypatch.setattr(waiting, "MOST_WAITING", 10)
     back_end.says(500)
