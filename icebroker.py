@@ -180,7 +180,7 @@ def credentials(name: str, config: ConfigFile = None, ttl: Ttl = "1h", tenant: T
         key = f"turn.tenants.{tenant}.secret" if tenant else "turn.secret"
         is_anybodys = not tenant and settings.turn.tenants
         which = "name one of turn.tenants with --tenant" if is_anybodys else ""
-        then = which or "name the relay's configuration with -c"
+        then = which or "set it, or name the relay's configuration with -c"
         fail(f"{key} is not set here, so there is nothing to make credentials with: {then}")
     grant = provider(settings, seconds(ttl), tenant=tenant).issue(
         name_in(tenant, name), time.time()

@@ -76,7 +76,7 @@ def _operator_page(settings: Settings, admin: tuple[str, int], *, bare: bool) ->
 
 
 def _notes(settings: Settings, *, bare: bool, lan: bool) -> list[str]:
-    """What a person should know about how open this is."""
+    """What a person should know about how open this is, and whom it does not serve."""
     found, signaling = [], settings.signaling
     if lan:
         found += [
@@ -89,6 +89,15 @@ def _notes(settings: Settings, *, bare: bool, lan: bool) -> list[str]:
         found += ["Only this machine can open the page. For a phone: icebroker serve --lan"]
     else:
         found += ["Rooms are open to everyone who can reach the page: no signaling.token_secret."]
+    if not (
+        settings.turn.stun_only
+        or signaling.ice_servers
+        or settings.turn.secret_of(signaling.ice_tenant)
+    ):
+        found += [
+            "Pages get no relay: to make credentials for them, set turn.secret, or have",
+            "signaling.ice_tenant name one of turn.tenants that has a secret.",
+        ]
     if settings.turn.open_private_peers:
         found += ["The relay lets its users reach private networks (10/8, 192.168/16, …)."]
     return found

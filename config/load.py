@@ -30,6 +30,8 @@ from config.section import Section
 from config.where import Location, Places
 
 DEFAULT_FILE = Path("icebroker.toml")
+SAMPLE = Path(__file__).with_name("icebroker.toml")
+"""Wherever we are installed: a wheel has it, too."""
 PREFIX = "ICEBROKER_"
 # Kubernetes tells every pod of its services by such variables; of one named icebroker, with our
 # prefix.
@@ -38,7 +40,7 @@ NOT_OURS = re.compile(rf"(?!.*__){PREFIX}(\w+_)?(SERVICE_HOST|SERVICE_PORT|PORT)
 MOST_PROBLEMS = 50
 """That are told at once; nobody reads more, and each has to be looked for."""
 PLAIN_WORDS = {
-    "extra_forbidden": "no such key; `config/icebroker.toml` shows every one",
+    "extra_forbidden": f"no such key; {SAMPLE} shows every one",
     "missing": "is missing",
     "too_short": "is empty",
     "string_too_short": "is empty",

@@ -11,6 +11,7 @@ from config.values import Seconds
 
 MINIMUM_SECRET_BYTES = 16
 MAKE_ONE = "make one with: openssl rand -base64 32"
+MAKE_KEY = 'make one with: echo "whsec_$(openssl rand -base64 32)"'
 TOO_SHORT = f"the secret is shorter than {MINIMUM_SECRET_BYTES} bytes; {MAKE_ONE}"
 
 Count = Annotated[int, Field(ge=0)]
@@ -86,7 +87,7 @@ def unsigned(key: str, url: str, secrets: Sequence[SecretStr]) -> list[Problem]:
     """That a back end is to be asked or told, and nothing is there to sign it with."""
     if secrets or not url:
         return []
-    return [Problem(key, f"webhook_secret is missing: requests are signed; {MAKE_ONE}")]
+    return [Problem(key, f"webhook_secret is missing: requests are signed; {MAKE_KEY}")]
 
 
 def bad_keys(secrets: Iterable[SecretStr]) -> list[Problem]:

@@ -77,12 +77,18 @@ def tenant_problems(
     found = [
         Problem(
             "tenants",
-            f"{name!r} is no name of a tenant: up to 32 of a-z, 0-9, _ and -, the first no sign",
+            f"{name!r} is no name of a tenant: up to 32 of a-z, 0-9, _ and -, and no sign first",
             (name,),
         )
         for name in tenants
         if not NAME.fullmatch(name)
     ]
+    for tenant, its in tenants.items():
+        for name in its.users:
+            bare = name.removeprefix(f"{tenant}/")
+            if bare != name:
+                text = f"{name!r} is called {bare!r} here: clients add the tenant's name themselves"
+                found.append(Problem("tenants", text, (tenant, "users")))
     for key, listed in names.items():
         found += [
             Problem(key, f"{name!r} would be a user of the tenant {tenant!r}; call it another name")

@@ -242,7 +242,7 @@ def parse_http_url(value: object) -> str:
     except ValueError:
         parts, named = urlsplit(""), False
     if parts.scheme not in DEFAULT_PORTS or not named or parts.fragment:
-        raise ValueError(f'{text!r} is not a URL; write "https://app.example.org/hooks"')
+        raise ValueError(f'{text!r} is no URL for HTTP; write "https://app.example.org/hooks"')
     if parts.username is not None:
         raise ValueError("no user name in the URL, please: our requests are signed instead")
     return text

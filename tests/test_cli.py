@@ -127,7 +127,7 @@ def test_no_secret_no_credentials(shell: Shell):
         [
             (
                 "icebroker: turn.secret is not set here, so there is nothing to make credentials "
-                "with: name the relay's configuration with -c"
+                "with: set it, or name the relay's configuration with -c"
             )
         ],
     )
@@ -144,6 +144,7 @@ users = {{carol = "pw"}}
 
 
 NOTHING = "is not set here, so there is nothing to make credentials with"
+SET_IT = "set it, or name the relay's configuration with -c"
 
 
 def test_a_tenants_credentials_are_made_with_its_secret_and_say_its_name(shell: Shell):
@@ -160,10 +161,7 @@ def test_a_tenants_credentials_are_made_with_its_secret_and_say_its_name(shell: 
     ("tenant", "problem"),
     [
         ((), f"turn.secret {NOTHING}: name one of turn.tenants with --tenant"),
-        (
-            ("--tenant", "bare"),
-            f"turn.tenants.bare.secret {NOTHING}: name the relay's configuration with -c",
-        ),
+        (("--tenant", "bare"), f"turn.tenants.bare.secret {NOTHING}: {SET_IT}"),
         (("--tenant", "shed"), "--tenant: turn.tenants has no 'shed' here: there are shop, bare"),
     ],
 )

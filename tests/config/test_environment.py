@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
+from config.load import SAMPLE
 from config.schema import Settings
 from config.signaling import IceServer
 from config.values import Endpoint
 
-NO_KEY = "no such key; `config/icebroker.toml` shows every one"
+NO_KEY = f"no such key; {SAMPLE} shows every one"
 NO_SETTING = (
     "no such setting; sections are ICEBROKER_TURN__…, ICEBROKER_SIGNALING__…, "
     "ICEBROKER_REDIS__…, ICEBROKER_ADMIN__…, ICEBROKER_LOG__…"

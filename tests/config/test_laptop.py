@@ -13,6 +13,7 @@ MACHINE = ["192.0.2.7", "2001:db8::7"]
 HERE = {"listen": "127.0.0.1:8080"}
 ANYWHERE = {"listen": "0.0.0.0:8080", "open": True}
 WITH_TOKENS = {**HERE, "token_secret": "sixteen bytes or more"}
+SIGNS = {"secret": "sixteen bytes or more"}
 TOKEN = "abcdefghijklmnopqrstuvwxyzABCDEF"
 
 
@@ -20,7 +21,7 @@ def said(
     running: Running = RUNNING, *, bare: bool = True, lan: bool = False, **sections: Any
 ) -> str:
     """The first screen, with these settings."""
-    settings = Settings.model_validate({"signaling": HERE, **sections})
+    settings = Settings.model_validate({"signaling": HERE, "turn": SIGNS, **sections})
     return banner(settings, running, MACHINE, bare=bare, lan=lan)
 
 
@@ -95,7 +96,10 @@ def test_the_banner_names_each_place_of_the_relay_once(groups: Any, places: str)
 
 
 ONLY_HERE, PRIVATE, OPEN = "Only this machine", "private networks", "Rooms are open to everyone"
-TO_PRIVATE = {"open_private_peers": True}
+TO_PRIVATE = {**SIGNS, "open_private_peers": True}
+NO_RELAY = "Pages get no relay"
+SHOP = {"tenants": {"shop": {"secret": "the shop's own secret"}}}
+ELSEWHERE = {**HERE, "ice_servers": [{"urls": ["stun:stun.example.org"]}]}
 
 
 @pytest.mark.parametrize(
@@ -107,6 +111,10 @@ TO_PRIVATE = {"open_private_peers": True}
         ({}, ANYWHERE, {OPEN}),
         ({"bare": False}, ANYWHERE, {OPEN}),
         ({"bare": False}, HERE, {OPEN}),
+        ({"bare": False, "turn": SHOP}, HERE, {OPEN, NO_RELAY}),
+        ({"bare": False, "turn": SHOP}, {**HERE, "ice_tenant": "shop"}, {OPEN}),
+        ({"bare": False, "turn": SHOP}, ELSEWHERE, {OPEN}),
+        ({"bare": False, "turn": {"stun_only": True}}, HERE, {OPEN}),
         ({"bare": False}, WITH_TOKENS, {"A room needs a token"}),
         ({"bare": False, "turn": TO_PRIVATE}, WITH_TOKENS, {"A room needs a token", PRIVATE}),
     ],
@@ -115,6 +123,6 @@ def test_notes(options: dict[str, Any], signaling: dict[str, Any], notes: set[st
     text = said(signaling=signaling, **options)
     every = {
         ONLY_HERE, PRIVATE, OPEN, "Everyone on your network", "certificate",
-        "A room needs a token",
+        "A room needs a token", NO_RELAY,
     }  # fmt: skip
     assert {words for words in every if words in text} == notes

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from config.load import ConfigError, load
+from config.load import SAMPLE, ConfigError, load
 from config.schema import Settings
 from config.signaling import IceServer
 from config.values import Endpoint
 
-NO_KEY = "no such key; `config/icebroker.toml` shows every one"
+NO_KEY = f"no such key; {SAMPLE} shows every one"
 
 
 @pytest.mark.parametrize(

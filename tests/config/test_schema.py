@@ -9,6 +9,10 @@ from config.turn import TurnSettings
 from config.values import Endpoint
 
 GOOD = "a secret of 16 or more bytes"
+UNSIGNED = (
+    "webhook_secret is missing: requests are signed; make one with: "
+    'echo "whsec_$(openssl rand -base64 32)"'
+)
 SHORT = "the secret is shorter than 16 bytes; make one with: openssl rand -base64 32"
 NEEDS_FILES = "needs tls_certificate and tls_key, PEM files"
 NOT_THERE = "No such file or directory"
@@ -162,27 +166,15 @@ OPEN_ROOMS = (
         (
             '[signaling]\nwebhook_url = "https://app.example.org/hooks"\njoin_url = "http://x/"',
             [
-                (
-                    "icebroker.toml:3: signaling.join_url: webhook_secret is missing: requests are "
-                    "signed; make one with: openssl rand -base64 32"
-                ),
-                (
-                    "icebroker.toml:2: signaling.webhook_url: webhook_secret is missing: requests "
-                    "are signed; make one with: openssl rand -base64 32"
-                ),
+                f"icebroker.toml:3: signaling.join_url: {UNSIGNED}",
+                f"icebroker.toml:2: signaling.webhook_url: {UNSIGNED}",
             ],
         ),
         (
             '[turn]\nwebhook_url = "https://app.example.org/hooks"\nuser_url = "http://x/"',
             [
-                (
-                    "icebroker.toml:3: turn.user_url: webhook_secret is missing: requests are "
-                    "signed; make one with: openssl rand -base64 32"
-                ),
-                (
-                    "icebroker.toml:2: turn.webhook_url: webhook_secret is missing: requests "
-                    "are signed; make one with: openssl rand -base64 32"
-                ),
+                f"icebroker.toml:3: turn.user_url: {UNSIGNED}",
+                f"icebroker.toml:2: turn.webhook_url: {UNSIGNED}",
             ],
         ),
         (

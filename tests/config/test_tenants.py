@@ -75,6 +75,10 @@ def test_the_environment_has_them_too(tmp_path):
             "[turn.tenants.shop.users]\n'a:b' = 'pw'\n",
             3, "turn.tenants.shop.users: 'a:b' is no user name",
         ),
+        (
+            "[turn.tenants.shop.users]\n'shop/eve' = 'pw'\n",
+            3, "turn.tenants.shop.users: 'shop/eve' is called 'eve' here: clients add the",
+        ),
         ("[turn.tenants.shop.users]\na = ''\n", 3, "the password of 'a' is empty"),
         (
             f"[turn.tenants.shop]\nsecret = '{ONE}'\nmax_allocations = -1\n",
