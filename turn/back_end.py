@@ -77,14 +77,15 @@ class BackEnd:
         self.replace(settings)
 
     def replace(self, settings: TurnSettings) -> None:
-        """Ask as these settings have it; what another back end said, or of another realm, is
-        forgotten.
+        """Ask as these settings have it; what another back end said, or of another realm, or
+        would hold for longer than they let it, is forgotten.
         """
         before, self._settings = self._whose, settings
+        is_shorter = settings.user_cache < self.users.remember
         self._poster.replace(*signed_by(settings))
         self._replies.set_rate(settings.max_unproved_replies_per_second)
         self.users.remember = settings.user_cache
-        if before != self._whose:
+        if before != self._whose or is_shorter:
             self.users.forget()
 
     @property

@@ -96,7 +96,7 @@ class Poster:
             ) as response:
                 return Answer(response.status, await _read(response))
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise Unreachable(str(error) or type(error).__name__) from None
+            raise Unreachable(_why(error)) from None
 
     def _session(self) -> aiohttp.ClientSession:
         if self._http is None:
@@ -156,6 +156,15 @@ def sign(key: bytes, event_id: str, timestamp: int, body: bytes) -> str:
 def shown(url: str) -> str:
     """A URL for the log: a query may hold what is nobody else's business."""
     return url.partition("?")[0]
+
+
+def _why(error: Exception) -> str:
+    """Not what is said of an answer: the whole URL, and what came, which may be a password."""
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "it ended the connection"
+    if isinstance(error, aiohttp.ClientResponseError | aiohttp.ClientPayloadError):
+        return "the answer is no HTTP, or not whole"
+    return str(error) or type(error).__name__
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

@@ -7,9 +7,9 @@ import pytest
 from aiohttp import web
 
 from tests.patience import until
-from tests.receiver import receiver
+from tests.receiver import SECRET, receiver
 from tests.turn.asked import allocate, asked, asking_relay, challenged, code_of, hangs, knows
-from tests.turn.live import UDP, Client, port_of
+from tests.turn.live import UDP, Client, port_of, relay
 from tests.turn.secure import DtlsClient, connected, everywhere
 from turn import back_end as shell
 from turn.codec.message import parse_untrusted
@@ -206,3 +206,29 @@ async def test_passwords_and_keys_are_in_no_line_of_the_log(back_end, come, caps
     written = "".join(capsys.readouterr())
     assert secret not in written
     assert "nobody says who clients are" in written
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b'{"password":"canary"}\r\n\r\n',
+        b'HTTP/1.1 200 OK\r\n{"password":"canary"}\r\n\r\n',
+        b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{"password":"canary"}\r\n',
+        b'HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"password":"canary"}',
+        b"HTTP/1.1 200 OK\r\nX-Password: canary\r\n",
+    ],
+)
+async def test_nor_is_what_garbles_them_or_the_query_of_the_url(come, capsys, answer):
+    async def serve(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as garbled:
+        host, port = garbled.sockets[0].getsockname()
+        url = f"http://{host}:{port}/hooks?token=canary"
+        async with relay(users={}, user_url=url, webhook_secret=[SECRET]) as service:
+            assert await allocate(await come(service, tcp=True)) == 500
+    written = "".join(capsys.readouterr())
+    assert "nobody says who clients are" in written
+    assert "canary" not in written

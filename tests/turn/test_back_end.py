@@ -296,6 +296,17 @@ async def test_a_reload_has_another_one_asked_or_nobody(back_end, client_of):
     assert (len(back_end.got), len(other.got)) == (2, 1)
 
 
+async def test_a_reload_lets_no_answer_hold_for_longer_than_it_says(back_end, client_of):
+    async with asking_relay(back_end, user_cache=3600) as service:
+        assert await allocate(await client_of(service)) == 0
+        back_end.says(404)
+        service.reload(settings(**asking(back_end, user_cache=7200)))
+        assert await allocate(await client_of(service)) == 0
+        service.reload(settings(**asking(back_end, user_cache=0)))
+        assert await allocate(await client_of(service)) == 401
+    assert asked(back_end) == ["alice"] * 2
+
+
 async def test_names_are_not_hidden_where_it_is_asked(back_end, client_of):
     """A hash can only be looked up among names that are known beforehand."""
     static = {"alice": "pw"}
@@ -336,6 +347,15 @@ async def test_no_name_of_the_back_ends_is_a_tenants_user(back_end, client_of):
         ("shed/ada", ""), ("shop", ""), ("shop/eve", "shop"),
     ]  # fmt: skip
     assert asked(back_end) == ["shed/ada", "shop"]
+
+
+async def test_no_user_of_the_back_ends_is_called_as_all_holders_of_tokens_are(back_end, client_of):
+    name = ":relay.example.org"
+    knows(back_end, **{name: "pw"})
+    tokens = {"third_party_name": name[1:], "third_party_keys": {"kid": "A" * 43 + "="}}
+    async with asking_relay(back_end, **tokens) as service:
+        assert await allocate(await client_of(service, name)) == 401
+    assert asked(back_end) == []
 
 
 async def test_what_another_one_said_before_a_reload_lets_nobody_in(back_end, client_of):
