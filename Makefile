@@ -77,7 +77,12 @@ bench-signaling: $(VENV)/.installed-dev
 
 # Out of a copy: what is compiled in a checkout would run in place of what is edited there.
 wheel: $(VENV)/.installed
-	@rm -rf build && mkdir -p build/source && git archive HEAD | tar x -C build/source
+	@$(BIN)/python -c 'import os, shlex, shutil, sysconfig as at; \
+		compiler = shlex.split(os.environ.get("CC") or at.get_config_var("CC"))[0]; \
+		header = os.path.join(at.get_path("include"), "Python.h"); \
+		raise SystemExit(not (shutil.which(compiler) and os.path.exists(header)))' || \
+		{ echo "A C compiler or Python's headers are missing; install them with: apt-get install gcc python3-dev" >&2; exit 1; }
+	@rm -rf build dist/icebroker-*.whl && mkdir -p build/source && git archive HEAD | tar x -C build/source
 	HATCH_BUILD_HOOK_ENABLE_MYPYC=1 $(BIN)/python -m pip wheel --quiet --disable-pip-version-check \
 		--no-deps --wheel-dir dist build/source
 	@rm -rf build && ls dist/*.whl
