@@ -220,7 +220,7 @@ class KernelPlane:
             if written == WRITTEN:
                 break
         if waiting:
-            self._later("look", SOON if written else LOOK, self._look)
+            self._later("look", SOON if written == WRITTEN else LOOK, self._look)
 
     def _offload(self, route: Route) -> None:
         limits = self._buckets.lend(route.sending, route.receiving)

@@ -172,6 +172,27 @@ def test_a_peer_of_a_packet_or_two_is_not_worth_the_kernel(three, kind):
         stage.close()
 
 
+def test_one_that_is_worth_it_has_not_all_others_looked_at_again_at_once(three, monkeypatch):
+    """Else whoever makes one worth it every few milliseconds keeps the loop busy with looking."""
+    monkeypatch.setattr("turn.kernel.carrier.LOOK", 60)
+    with relay(three, "kernel") as running:
+        stages = [Stage(three, running, port=port) for port in (5001, 5002)]
+        for _ in range(WORTH):
+            stages[0].answer(b"ping")
+            stages[0].collect()
+        plane: Any = running.service._plane
+
+        def look():
+            plane._timers["look"].cancel()
+            plane._look()
+            return len(plane._offloads), plane._timers["look"].when() - time.monotonic()
+
+        offloads, later = running.call(look)
+        assert (offloads, later > 30) == (1, True)
+        for stage in stages:
+            stage.close()
+
+
 def test_the_end_moves_when_it_is_refreshed(stage):
     move_end(stage, 0.2)
     move_end(stage, 60)
