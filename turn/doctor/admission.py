@@ -63,7 +63,7 @@ async def admit(
         section.skip(
             "credentials",
             "there are no credentials to try the relay with",
-            "give --username and --password, or -c with the server's configuration",
+            "give --username and --password, or -c with the server's secret or users in it",
         )
         return None
     shown = credentials.at(time.time() + TTL) if credentials.secret else credentials
