@@ -12,8 +12,10 @@ from tests.turn.asked import allocate, asked, asking_relay, challenged, code_of,
 from tests.turn.live import UDP, Client, port_of, relay
 from tests.turn.secure import DtlsClient, connected, everywhere
 from turn import back_end as shell
+from turn.allocation.asking import LONGEST
 from turn.codec.message import parse_untrusted
-from turn.codec.registry import Method
+from turn.codec.registry import Attribute, Method
+from turn.codec.values import octets
 from turn.routes import Transport
 from turn.stats import DropReason
 
@@ -117,6 +119,18 @@ async def test_what_all_together_may_have_wait_is_bounded(back_end, come, monkey
         await until(lambda: not service._back_end._in_all)
         assert not service._back_end._questions
         assert not service._back_end._waiting
+
+
+@pytest.mark.parametrize("tcp", [False, True])
+async def test_what_waits_is_no_longer_than_requests_have_to_be(back_end, come, tcp):
+    hangs(back_end)
+    async with asking_relay(back_end, webhook_timeout=60) as service:
+        client = await challenged(await come(service, tcp=tcp))
+        filler = Attribute(0x8099, "", octets())
+        assert code_of(await client.request(Method.ALLOCATE, UDP, (filler, bytes(LONGEST)))) == 400
+        assert service._back_end._in_all == 0
+        await client.send(client.encode(Method.ALLOCATE, UDP, (filler, bytes(LONGEST - 400))))
+        await until(lambda: service._back_end._in_all == 1)
 
 
 async def test_who_comes_and_goes_leaves_no_more_questions_behind(back_end, tmp_path):

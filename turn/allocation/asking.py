@@ -12,6 +12,9 @@ from turn.auth.users import Said
 from turn.codec.errors import StunError
 from turn.routes import FiveTuple
 
+LONGEST = 4096
+"""Bytes of a request that may wait: clients need a few hundred, and a message may have 64 KiB."""
+
 GoOn = Callable[[Said | None, Now], bool]
 """Told what is said of a name, None: nobody could say; gives whether the client has its key."""
 
@@ -42,6 +45,12 @@ class NobodyToAsk:
 
 
 NOBODY_TO_ASK = NobodyToAsk()
+
+
+def check_length(request: bytes) -> None:
+    """See that a request may wait. :raises StunError: 400, it is far longer than any has to be."""
+    if len(request) > LONGEST:
+        raise StunError(400, why="it is too long to wait for what turn.user_url says")
 
 
 def undecided() -> StunError:

@@ -11,7 +11,7 @@ from functools import partial
 
 from turn.allocation import mobility
 from turn.allocation.allocator import Allocator, CloseReason, Parts
-from turn.allocation.asking import undecided
+from turn.allocation.asking import check_length, undecided
 from turn.allocation.connections import Claimant, PeerStream
 from turn.allocation.elsewhere import Shown
 from turn.allocation.handlers import HANDLERS, KNOWN, known
@@ -217,7 +217,8 @@ class Engine:
         return Reply(b"", True, waiting=request.waiting)
 
     def _wait_for_word(self, request: Request) -> Reply | None:
-        """Have a back end asked whose name it is. :raises StunError: 500, it cannot be now."""
+        """Have a back end asked whose name it is. :raises StunError: 500, it cannot be now; 400."""
+        check_length(request.message.raw)
         message, client = request.message, request.client
         name, is_stream = message.get(registry.USERNAME) or "", client.transport.is_stream
 
