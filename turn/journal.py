@@ -180,6 +180,10 @@ def write_own(file: Path, content: bytes) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     new.unlink(missing_ok=True)  # where others may write too, it may be anything
-    with open(new, "wb", opener=lambda path, _: os.open(path, flags, 0o600)) as opened:
-        opened.write(content)
-    new.replace(file)
+    try:
+        with open(new, "wb", opener=lambda path, _: os.open(path, flags, 0o600)) as opened:
+            opened.write(content)
+        new.replace(file)
+    except OSError:  # a disk that is full shall not be so of what nobody reads
+        new.unlink(missing_ok=True)
+        raise

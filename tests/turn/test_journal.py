@@ -1,6 +1,7 @@
 """The record of live allocations: what one process leaves is what the next one goes on with."""
 
 import os
+import resource
 from collections.abc import Callable
 from ipaddress import ip_network
 from pathlib import Path
@@ -20,7 +21,7 @@ from turn.allocation.restore import Kept
 from turn.codec import registry
 from turn.codec.registry import Method
 from turn.codec.values import Address
-from turn.journal import FileJournal, read
+from turn.journal import FileJournal, read, write_own
 from turn.routes import Transport
 
 
@@ -334,6 +335,17 @@ def test_a_full_disk_ends_no_call(file: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("turn.journal.os.write", write)
     assert code_of(world.client().allocate()) == 0
     assert read(file, world.monotonic) == []  # rather nothing than what is out of date
+
+
+def test_what_does_not_fit_leaves_nothing_on_a_full_disk(tmp_path: Path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            write_own(tmp_path / "webhooks", bytes(8192))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_address_of_ipv6_comes_back_as_it_was(file: Path):
