@@ -51,9 +51,11 @@ CASES = [
 ]  # fmt: skip
 ELSEWHERE = {
     "reply_limit", "too_many_connections", "client_backlog", "user_bandwidth",
-    "address_bandwidth", "total_bandwidth", "no_proxy_header", "too_many_handshakes",
+    "address_bandwidth", "tenant_bandwidth", "total_bandwidth", "no_proxy_header",
+    "too_many_handshakes", "too_many_questions",
 }  # fmt: skip
-"""Shown by test_reflection, test_streams, and the tests of the transports and of bandwidth."""
+"""Shown by test_reflection, test_streams, test_questions, and the tests of the transports and of
+bandwidth."""
 
 
 @pytest.mark.parametrize(("reason", "settings", "steps", "packet"), CASES)
