@@ -1,4 +1,4 @@
-"""Run all tests, three files at a time; the few that fail are run again, alone: what CI runs.
+"""Run all tests, four files at a time; the few that fail are run again, alone: what CI runs.
 
 Many tests wait for something real, and what runs beside them may take its time. What fails alone
 too has failed. What does not is told at the end as unsteady: a fault to be mended, of the test or
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 # Most of the time a test waits. Each file stays whole: what it starts, its tests share.
-TOGETHER = ("-n", "3", "--dist", "loadfile", "--no-loadscope-reorder", "--cache-clear")
+TOGETHER = ("-n", "4", "--dist", "loadfile", "--no-loadscope-reorder", "--cache-clear")
 COVERAGE = ("--cov", "--cov-report=")
 SLOWEST = ("--durations=30", "--durations-min=5")
 FAILED_BEFORE = Path(".pytest_cache/v/cache/lastfailed")
