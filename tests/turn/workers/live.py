@@ -3,7 +3,9 @@
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Callable
+import socket
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from config.schema import LogSettings
@@ -13,6 +15,7 @@ from turn.codec import registry
 from turn.codec.message import Message, build, parse_untrusted
 from turn.codec.registry import MessageClass, Method
 from turn.codec.values import Address
+from turn.stats import DropReason
 from turn.workers.pool import WorkerPool
 
 LOGS = LogSettings(level="warning")
@@ -137,3 +140,36 @@ async def refresh(client: Client, lifetime: int = 600) -> int:
 async def together(*work: Any) -> list[Any]:
     """Do all at the same time."""
     return list(await asyncio.gather(*work))
+
+
+async def pour(
+    stage: Stage, clients: Sequence[Client], sink: socket.socket, reason: DropReason
+) -> tuple[int, float]:
+    """Have clients send 120 packets of 1,000 bytes to a peer in all, as fast as they can.
+
+    What does not come is dropped for this reason, each packet once.
+
+    :returns: the bytes that came, and the seconds that it took.
+    """
+    peer = Address(*sink.getsockname())
+    before = stage.pool.collector.stats().drops[reason]
+    began = time.monotonic()
+    for _ in range(120 // len(clients)):
+        for client in clients:
+            await client.send(send_indication(peer, bytes(1000)))
+    came = dropped = 0
+    async with asyncio.timeout(PATIENCE):
+        while dropped + came / 1000 < 120:
+            await stage.pool.refresh()
+            while size := _received(sink):
+                came += size
+            dropped = stage.pool.collector.stats().drops[reason] - before
+    assert dropped + came / 1000 == 120
+    return came, time.monotonic() - began
+
+
+def _received(sink: socket.socket) -> int:
+    try:
+        return len(sink.recv(2000))
+    except BlockingIOError:
+        return 0

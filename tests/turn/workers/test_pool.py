@@ -8,12 +8,13 @@ import time
 
 import pytest
 
-from tests.patience import PATIENCE, until
+from tests.patience import until
 from tests.turn.live import UDP, Client, port_of
 from tests.turn.workers.live import (
     allocate,
     data_of,
     permit,
+    pour,
     refresh,
     say,
     send_indication,
@@ -153,29 +154,8 @@ class TestQuotas:
             peer = Address(*sink.getsockname())
             (one, _), (two, _) = await stage.one_at_each()
             await together(permit(one, peer), permit(two, peer))
-            before = stage.pool.collector.stats().drops[DropReason.USER_BANDWIDTH]
-            began = time.monotonic()
-            for _ in range(60):
-                for client in (one, two):
-                    await client.send(send_indication(peer, bytes(1000)))
-            came = dropped = 0
-            async with asyncio.timeout(PATIENCE):
-                while dropped + came / 1000 < 120:
-                    await stage.pool.refresh()
-                    while size := received(sink):
-                        came += size
-                    drops = stage.pool.collector.stats().drops
-                    dropped = drops[DropReason.USER_BANDWIDTH] - before
-            spent = time.monotonic() - began
-        assert dropped + came / 1000 == 120
+            came, spent = await pour(stage, (one, two), sink, DropReason.USER_BANDWIDTH)
         assert 19_000 <= came <= 20_000 * (1 + spent) + 2000
-
-
-def received(sink):
-    try:
-        return len(sink.recv(2000))
-    except BlockingIOError:
-        return 0
 
 
 class TestReservations:

@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from tests.patience import PATIENCE
 from tests.turn.live import UDP, Client, port_of
-from tests.turn.workers.live import allocate, code_of, permit, refresh, send_indication, together
+from tests.turn.workers.live import allocate, code_of, permit, pour, refresh, together
 from turn.auth.ephemeral import mint, name_in
 from turn.codec import registry
 from turn.codec.registry import Method
@@ -122,29 +122,8 @@ async def test_a_tenants_bandwidth_is_one_bucket_and_its_bytes_are_counted(stage
         assert await together(*(permit(client, peer) for client in clients)) == [0] * 6
         metric = "icebroker_turn_tenant_relay_bytes_total", "shop", "to_peer"
         earlier = (await stage.samples())[metric]
-        before = stage.pool.collector.stats().drops[DropReason.TENANT_BANDWIDTH]
-        began = time.monotonic()
-        for _ in range(20):
-            for client in clients:
-                await client.send(send_indication(peer, bytes(1000)))
-        came = dropped = 0
-        async with asyncio.timeout(PATIENCE):
-            while dropped + came / 1000 < 120:
-                await stage.pool.refresh()
-                while size := received(sink):
-                    came += size
-                drops = stage.pool.collector.stats().drops
-                dropped = drops[DropReason.TENANT_BANDWIDTH] - before
-        spent = time.monotonic() - began
-    assert dropped + came / 1000 == 120
+        came, spent = await pour(stage, clients, sink, DropReason.TENANT_BANDWIDTH)
     assert 19_000 <= came <= rate * (1 + spent) + 2000
     assert (await stage.samples())[metric] - earlier == came
     assert await together(*(refresh(client, 0) for client in clients)) == [0] * 6
     assert (await stage.samples())[metric] - earlier == came, "of those that have ended, too"
-
-
-def received(sink):
-    try:
-        return len(sink.recv(2000))
-    except BlockingIOError:
-        return 0
